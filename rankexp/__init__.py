@@ -1,0 +1,20 @@
+"""Which LoRA rank? Sweeps, paired statistics over seeds and examples, and a report that says how sure it is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rankexp.analysis.results import load_study as load_study
+
+__version__ = "0.1.0"
+__all__ = ["__version__", "load_study"]
+
+
+def __getattr__(name: str) -> object:
+    """Import the reading of studies only when it is asked for: pandas and scipy take half a second."""
+    if name == "load_study":
+        from rankexp.analysis.results import load_study
+
+        return load_study
+    raise AttributeError(f"module 'rankexp' has no attribute {name!r}")

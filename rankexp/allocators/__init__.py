@@ -1,0 +1,1 @@
+"""Allocators: from a model to a rank map, without searching."""

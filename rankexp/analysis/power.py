@@ -1,0 +1,206 @@
+"""How many seeds or examples a comparison of two ranks needs.
+
+A paired difference of two ranks has three sources of noise: the seeds, the examples and their interaction. Once
+each is estimated, the power of any other number of seeds and examples follows, always for a true difference of
+zero: power at the observed difference only repeats the p-value.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from scipy.special import chdtr, nctdtr, stdtrit
+
+LEAST_SEEDS = 3
+"""Fewer seeds than this give no verdict."""
+
+MOST_SEEDS = 10**6
+MOST_EXAMPLES = 10**9
+"""Where the search gives up: a size that needs more than this is out of reach."""
+
+
+FAR = 30.0
+"""Noncentrality beyond which only the noise of the variance estimate matters; scipy's series fails from 35."""
+
+
+@dataclass(frozen=True)
+class VarianceComponents:
+    """Where the variance of one example's paired score difference comes from.
+
+    Two-way random effects with one observation a cell: difference = mean + seed + example + residual.
+
+    Args:
+        seed: Variance between seeds, in squared score units.
+        example: Variance between examples, in squared score units.
+        residual: Seed-by-example variance, in squared score units.
+        df_per_seed: Degrees of freedom of the seed term that each seed after the first brings: 1 from one pair
+            of ranks alone, ranks - 1 where it is pooled over the ranks.
+
+    Raises:
+        ValueError: A variance is negative or not finite, or ``df_per_seed`` is below 1.
+    """
+
+    seed: float
+    example: float
+    residual: float
+    df_per_seed: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("seed", "example", "residual"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise ValueError(f"the {name} variance is {value!r}; a finite number of 0 or more is needed.")
+        if self.df_per_seed < 1:
+            raise ValueError(f"df_per_seed is {self.df_per_seed!r}; a whole number of 1 or more is needed.")
+
+    def variance(self, seeds: int, examples: int) -> float:
+        """Variance of the mean difference over ``seeds`` x ``examples``, in squared score units."""
+        return self.seed / seeds + self.example / examples + self.residual / (seeds * examples)
+
+    def df(self, seeds: int, examples: int) -> float:
+        """Satterthwaite degrees of freedom of :meth:`variance`, at the expected mean squares; never below 1.
+
+        Source: Satterthwaite 1946, "An approximate distribution of estimates of variance components".
+        """
+        mss = examples * self.seed + self.residual
+        msi = seeds * self.example + self.residual
+        seed_df = self.df_per_seed * (seeds - 1)
+        return satterthwaite(mss, msi, self.residual, seed_df, seeds, examples)
+
+    def shares(self, seeds: int, examples: int) -> tuple[float, float, float]:
+        """Shares of :meth:`variance` that are seeds, examples and residual; they add up to 1, or are all NaN at 0."""
+        total = self.variance(seeds, examples)
+        if total <= 0:
+            return math.nan, math.nan, math.nan
+        parts = self.seed / seeds, self.example / examples, self.residual / (seeds * examples)
+        return parts[0] / total, parts[1] / total, parts[2] / total
+
+
+def satterthwaite(mss: float, msi: float, msr: float, seed_df: int, seeds: int, examples: int) -> float:
+    """Degrees of freedom of ``mss + msi - msr``; ``seed_df`` where that is not positive, and never below 1.
+
+    Args:
+        mss: Mean square between seeds, with ``seed_df`` degrees of freedom.
+        msi: Mean square between examples.
+        msr: Residual mean square.
+        seed_df: Degrees of freedom of ``mss``.
+        seeds: Number of seeds, 2 or more.
+        examples: Number of examples, 2 or more.
+    """
+    combined = mss + msi - msr
+    if combined <= 0:
+        return float(max(seed_df, 1))
+    spread = mss**2 / seed_df + msi**2 / (examples - 1) + msr**2 / ((seeds - 1) * (examples - 1))
+    return max(combined**2 / spread, 1.0) if spread > 0 else float(max(seed_df, 1))
+
+
+def power(components: VarianceComponents, seeds: int, examples: int, margin: float, level: float = 0.05) -> float:
+    """Probability of accepting a rank that is truly as good as the reference.
+
+    The acceptance test is one-sided non-inferiority by t, so its power at a true difference of zero is a tail of
+    the noncentral t distribution.
+
+    Args:
+        components: Estimated variances of the paired difference.
+        seeds: Number of seeds, 2 or more.
+        examples: Number of examples, 2 or more.
+        margin: Non-inferiority margin in score units, above 0.
+        level: One-sided significance level, between 0 and 0.5.
+
+    Returns:
+        A probability; 1 where there is no noise.
+
+    Raises:
+        ValueError: An argument is out of range.
+    """
+    check_margin_and_level(margin, level)
+    for name, count in (("seeds", seeds), ("examples", examples)):
+        if count < 2:
+            raise ValueError(f"{name} is {count!r}; 2 or more are needed for a variance.")
+    standard_error = math.sqrt(components.variance(seeds, examples))
+    if standard_error == 0:
+        return 1.0
+    df, distance = components.df(seeds, examples), margin / standard_error
+    critical = float(stdtrit(df, 1 - level))
+    if distance > FAR:
+        ratio = distance / critical
+        return float(chdtr(df, df * ratio * ratio))
+    return 1.0 - float(nctdtr(df, distance, critical))
+
+
+def needed_seeds(
+    components: VarianceComponents, examples: int, margin: float, level: float = 0.05, target: float = 0.8
+) -> int | None:
+    """Smallest number of seeds that reaches the power ``target`` with ``examples`` as they are.
+
+    Args:
+        components: Estimated variances of the paired difference.
+        examples: Number of examples, kept, 2 or more.
+        margin: Non-inferiority margin in score units, above 0.
+        level: One-sided significance level, between 0 and 0.5.
+        target: Wanted power, between ``level`` and 1.
+
+    Returns:
+        A total, not an increase, and at least 3; None where seeds alone would never do, because the variance
+        between examples stays.
+
+    Raises:
+        ValueError: An argument is out of range.
+    """
+    _check_target(target, level)
+    return _smallest(lambda n: power(components, n, examples, margin, level) >= target, LEAST_SEEDS, MOST_SEEDS)
+
+
+def needed_examples(
+    components: VarianceComponents, seeds: int, margin: float, level: float = 0.05, target: float = 0.8
+) -> int | None:
+    """Smallest number of examples that reaches the power ``target`` with ``seeds`` as they are.
+
+    Args:
+        components: Estimated variances of the paired difference.
+        seeds: Number of seeds, kept, 2 or more.
+        margin: Non-inferiority margin in score units, above 0.
+        level: One-sided significance level, between 0 and 0.5.
+        target: Wanted power, between ``level`` and 1.
+
+    Returns:
+        A total, not an increase, and at least 2; None where examples alone would never do, because the variance
+        between seeds stays.
+
+    Raises:
+        ValueError: An argument is out of range.
+    """
+    _check_target(target, level)
+    return _smallest(lambda n: power(components, seeds, n, margin, level) >= target, 2, MOST_EXAMPLES)
+
+
+def check_margin_and_level(margin: float, level: float) -> None:
+    """Refuse a margin or a level that no test can use.
+
+    Raises:
+        ValueError: ``margin`` is not a finite number above 0, or ``level`` is not between 0 and 0.5.
+    """
+    if not (math.isfinite(margin) and margin > 0):
+        raise ValueError(f"margin is {margin!r}; a finite number above 0, in score units, is needed.")
+    if not 0 < level < 0.5:
+        raise ValueError(f"level is {level!r}; a one-sided significance level between 0 and 0.5 is needed.")
+
+
+def _check_target(target: float, level: float) -> None:
+    if not level < target < 1:
+        raise ValueError(f"target is {target!r}; a power between the level, {level!r}, and 1 is needed.")
+
+
+def _smallest(enough: Callable[[int], bool], least: int, most: int) -> int | None:
+    """Double until ``enough``, then bisect; None where even ``most`` is not enough."""
+    low, high = least - 1, least
+    while not enough(high):
+        if high >= most:
+            return None
+        low, high = high, min(2 * high, most)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if enough(middle) else (middle, high)
+    return high

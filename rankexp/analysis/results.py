@@ -1,0 +1,270 @@
+"""A finished or running study as values: its trials as a table, its scores as an array, its verdict.
+
+This is what the report, the command line and a notebook read. Everything comes from the record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from rankexp.analysis.decision import Verdict, decide
+from rankexp.ranks import TrialSpec
+from rankexp.record import DamagedRecordError, Scores, Trial, TrialResult, TrialStore
+from rankexp.study_record import Planned, StudyRecord, StudyStore
+
+MINIMUM_SEEDS = 3
+
+
+@dataclass(frozen=True)
+class DecisionScores:
+    """The scores that the verdict rests on.
+
+    Attributes:
+        values: Score of each group of examples, shape (ranks, seeds, groups); NaN where a trial has none.
+        ranks: The ranks, increasing.
+        seeds: The seeds.
+        groups: Names of the groups; the examples themselves where the data has no documents.
+        examples: Number of examples in all groups.
+    """
+
+    values: NDArray[np.float64]
+    ranks: tuple[int, ...]
+    seeds: tuple[int, ...]
+    groups: tuple[str, ...]
+    examples: int
+
+
+class Study:
+    """A study, read from its folder.
+
+    Args:
+        folder: ``runs/studies/<name>``.
+
+    Raises:
+        FileNotFoundError: There is no study in ``folder``.
+        DamagedRecordError: The record is damaged.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.store = StudyStore(folder)
+        if not self.store.exists():
+            raise FileNotFoundError(f"{folder} holds no study: study.json is missing.")
+        self.record: StudyRecord = self.store.read()
+        store = TrialStore(self.store.workspace)
+        keys = dict.fromkeys(item.key for item in self.record.planned)
+        self.by_key: dict[str, Trial] = {key: store.read(key) for key in keys if key in store}
+
+    @property
+    def name(self) -> str:
+        """Name of the study."""
+        return self.record.name
+
+    @property
+    def margin(self) -> float:
+        """Largest loss of score that is accepted for a smaller rank, in score units."""
+        return float(self.record.config["decide"]["margin"])
+
+    @property
+    def level(self) -> float:
+        """One-sided significance level."""
+        return float(self.record.config["decide"]["level"])
+
+    @property
+    def score(self) -> str:
+        """What is compared: ``accuracy``, or ``loss`` (its negative is the score)."""
+        return str(self.record.config["decide"]["score"])
+
+    @cached_property
+    def trials(self) -> pd.DataFrame:
+        """One row for each planned trial, in the order of the plan, then those that were pruned."""
+        rows = [_row(item, self.by_key.get(item.key)) for item in self.record.planned]
+        rows += [_pruned_row(item.key, item.spec, len(item.history)) for item in self.store.pruned()]
+        return pd.DataFrame(rows, columns=_COLUMNS)
+
+    def adapter(self, key: str) -> Path:
+        """Return the folder of a trial's adapter in PEFT's format.
+
+        Raises:
+            KeyError: The study has no finished trial of that key.
+        """
+        if key not in self.by_key:
+            raise KeyError(f"study {self.name!r} has no finished trial {key!r}.")
+        return self.by_key[key].adapter
+
+    def evidence(self, candidate: str) -> list[Trial | None]:
+        """Trials that are compared for ``candidate`` (``r=8``, ``head``, ``full``), one a seed; None where missing.
+
+        A rank that was trained again at a lower rate is represented by that second set.
+        """
+        planned = [item for item in self.record.planned if item.candidate == candidate and item.role == "evidence"]
+        generation = max((item.generation for item in planned), default=0)
+        return [self.by_key.get(item.key) for item in planned if item.generation == generation]
+
+    @property
+    def complete(self) -> bool:
+        """Whether every rank has a result, of whatever kind, for every seed; only then is a verdict final."""
+        seeds = set(self.record.config["decide"]["seeds"])
+        sets = [self.evidence(f"r={rank}") for rank in self.ranks]
+        return bool(sets) and all({t.spec.seed for t in found if t is not None} >= seeds for found in sets)
+
+    @property
+    def ranks(self) -> tuple[int, ...]:
+        """Ranks that are compared, increasing."""
+        return tuple(sorted({i.rank for i in self.record.planned if i.phase == "decide" and i.rank}))
+
+    @cached_property
+    def scores(self) -> DecisionScores:
+        """The scores on ``decide`` of every rank and seed."""
+        seeds = tuple(self.record.config["decide"]["seeds"])
+        cells = {(rank, s): self._group_scores(rank, s) for rank in self.ranks for s in seeds}
+        found = [cell for cell in cells.values() if cell is not None]
+        groups, examples = (found[0][0], found[0][2]) if found else ((), 0)
+        values = np.full((len(self.ranks), len(seeds), len(groups)), np.nan)
+        for i, rank in enumerate(self.ranks):
+            for j, seed in enumerate(seeds):
+                if (cell := cells[rank, seed]) is not None:
+                    values[i, j] = cell[1]
+        return DecisionScores(values, self.ranks, seeds, groups, examples)
+
+    def _group_scores(self, rank: int, seed: int) -> tuple[tuple[str, ...], NDArray[np.float64], int] | None:
+        for trial in self.evidence(f"r={rank}"):
+            if trial is not None and trial.spec.seed == seed and trial.result.status == "completed":
+                scores = trial.scores("decide")
+                groups, means = group_means(scores, self.score)
+                return groups, means, len(scores.example_ids)
+        return None
+
+    @cached_property
+    def unstable(self) -> tuple[int, ...]:
+        """Ranks with a diverged or collapsed seed among their evidence."""
+        return tuple(rank for rank in self.ranks if self.unstable_seeds(f"r={rank}"))
+
+    def unstable_seeds(self, candidate: str) -> tuple[int, ...]:
+        """Seeds of a candidate that diverged, or whose score on ``tune`` is not above the head-only reference's."""
+        floor = self.head_score
+        return tuple(
+            trial.spec.seed
+            for trial in self.evidence(candidate)
+            if trial is not None and is_unstable(trial.result, floor)
+        )
+
+    @cached_property
+    def head_score(self) -> float:
+        """Score of the head-only reference on ``tune``; minus infinity where there is none."""
+        heads = [t for t in self.evidence("head") if t is not None and t.result.status == "completed"]
+        return max((tune_score(t.result) for t in heads), default=-np.inf)
+
+    @cached_property
+    def verdict(self) -> Verdict | None:
+        """The decision, or None while there is nothing to decide on."""
+        scores = self.scores
+        if not scores.groups:
+            return None
+        return decide(scores.values, scores.ranks, margin=self.margin, level=self.level, unstable=self.unstable)
+
+    @cached_property
+    def test_scores(self) -> dict[str, Scores]:
+        """Scores on ``test`` by trial key: those of the opened pair, or none."""
+        return self.store.test_scores()
+
+    def chosen_trials(self, rank: int) -> Sequence[Trial]:
+        """Completed evidence of one rank, ordered by seed as planned."""
+        return [t for t in self.evidence(f"r={rank}") if t is not None and t.result.status == "completed"]
+
+
+def load_study(path: str | Path) -> Study:
+    """Read a study from its folder.
+
+    Args:
+        path: The study's folder, or that of its report.
+
+    Raises:
+        FileNotFoundError: There is no study.
+        DamagedRecordError: The record is damaged.
+    """
+    return Study(Path(path))
+
+
+def group_means(scores: Scores, score: str) -> tuple[tuple[str, ...], NDArray[np.float64]]:
+    """Average the score of each group of examples, since sentences of one document are no independent evidence.
+
+    Args:
+        scores: Per-example scores.
+        score: ``accuracy`` or ``loss``.
+
+    Returns:
+        Names of the groups, sorted, and the mean score of each.
+    """
+    values = scores.correct.astype(np.float64) if score == "accuracy" else -scores.loss.astype(np.float64)
+    names, index = np.unique(scores.group_ids, return_inverse=True)
+    return tuple(names.tolist()), np.bincount(index, weights=values) / np.bincount(index)
+
+
+def tune_score(result: TrialResult) -> float:
+    """Accuracy on ``tune``."""
+    return result.metrics["tune"]["accuracy"]
+
+
+def is_unstable(result: TrialResult, floor: float) -> bool:
+    """Whether a run diverged, or collapsed to no more than the head-only reference's score ``floor``."""
+    return result.status == "diverged" or (result.status == "completed" and tune_score(result) <= floor)
+
+
+_COST = (
+    "trainable_parameters",
+    "adapter_bytes",
+    "peak_memory_bytes",
+    "step_seconds_median",
+    "step_seconds_p95",
+    "tokens_per_second",
+    "train_seconds",
+    "eval_seconds",
+)
+_SPEC = ("method", "rank", "alpha", "scaling", "learning_rate", "seed", "steps", "precision")
+_SCORES = ("tune_accuracy", "tune_loss", "decide_accuracy", "decide_loss")
+_COLUMNS = ["key", "phase", "candidate", "role", "status", "reason", *_SPEC, *_SCORES, *_COST, "finished"]
+
+
+def _row(item: Planned, trial: Trial | None) -> dict[str, Any]:
+    row: dict[str, Any] = {name: getattr(item, name) for name in ("key", "phase", "candidate", "role")}
+    if trial is None:
+        return {**row, "rank": item.rank, "status": "waiting", "reason": ""}
+    metrics = {f"{split}_{k}": v for split, values in trial.result.metrics.items() for k, v in values.items()}
+    costs = {name: trial.result.cost.get(name) for name in _COST}
+    outcome = {name: getattr(trial.result, name) for name in ("status", "reason", "finished")}
+    return {**row, **outcome, **_spec_columns(trial.spec), **metrics, **costs}
+
+
+def _pruned_row(key: str, values: Any, steps: int) -> dict[str, Any]:
+    row = {
+        "key": key,
+        "phase": "screen",
+        "role": "tuning",
+        "status": "pruned",
+        "reason": f"stopped at step {steps}",
+    }
+    spec = TrialSpec.from_dict(values)
+    return {**row, "candidate": f"r={spec.rank}", **_spec_columns(spec)}
+
+
+def _spec_columns(spec: TrialSpec) -> dict[str, Any]:
+    return {name: getattr(spec, name) for name in _SPEC}
+
+
+__all__ = [
+    "DamagedRecordError",
+    "DecisionScores",
+    "Study",
+    "group_means",
+    "is_unstable",
+    "load_study",
+    "tune_score",
+]

@@ -1,0 +1,139 @@
+"""The screen read back: what each learning rate gave on ``tune``, and which one a candidate goes on with.
+
+The protocol chooses rates with these functions and the report checks them with the same, so they cannot disagree.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from rankexp.ranks import TrialSpec
+
+if TYPE_CHECKING:
+    from rankexp.analysis.results import Study
+    from rankexp.record import Trial
+
+Edge = Literal["low", "high", "only"]
+TRIED = frozenset({"completed", "diverged", "pruned"})
+"""What a trial must have come to for its learning rate to count as tried."""
+
+_NEAR_END = 0.05
+
+
+@dataclass(frozen=True)
+class ScreenRow:
+    """One tuning run.
+
+    Attributes:
+        candidate: ``r=8``, ``head`` or ``full``.
+        rank: Rank of the candidate; 0 for the head alone, None for full fine-tuning.
+        learning_rate: Peak learning rate.
+        alpha: Numerator of the LoRA scale.
+        status: What became of it; only ``completed`` can be chosen.
+        tune_loss: Mean loss on ``tune``; None where it did not complete.
+        tune_accuracy: Accuracy on ``tune``; None where it did not complete.
+        key: Content key.
+    """
+
+    candidate: str
+    rank: int | None
+    learning_rate: float
+    alpha: float
+    status: str
+    tune_loss: float | None = None
+    tune_accuracy: float | None = None
+    key: str = ""
+
+    @classmethod
+    def of(cls, candidate: str, trial: Trial) -> ScreenRow:
+        """Take what the screen needs from a recorded trial."""
+        tune = trial.result.metrics.get("tune", {})
+        return cls._from_spec(candidate, trial.spec, trial.result.status, tune.get("loss"), tune.get("accuracy"))
+
+    @classmethod
+    def _from_spec(
+        cls, candidate: str, spec: TrialSpec, status: str, loss: float | None = None, accuracy: float | None = None
+    ) -> ScreenRow:
+        return cls(candidate, spec.rank, spec.learning_rate, spec.alpha, status, loss, accuracy, spec.key)
+
+
+def best_rate(rows: Iterable[ScreenRow]) -> dict[str, ScreenRow]:
+    """Choose for each candidate the completed run with the lowest loss on ``tune``.
+
+    Ties go to the smaller rate, then to the smaller alpha. A candidate without a completed run is left out.
+
+    >>> rows = [ScreenRow("r=8", 8, rate, 16.0, "completed", loss) for rate, loss in ((1e-3, 0.7), (1e-2, 0.6))]
+    >>> best_rate(rows)["r=8"].learning_rate
+    0.01
+    """
+    best: dict[str, ScreenRow] = {}
+    for row in rows:
+        if row.status == "completed" and (row.candidate not in best or _order(row) < _order(best[row.candidate])):
+            best[row.candidate] = row
+    return best
+
+
+def on_edge(rows: Iterable[ScreenRow], bounds: tuple[float, float] | None = None) -> dict[str, Edge]:
+    """Name the candidates whose best rate lies on the edge of what was tried, so that the true best may lie outside.
+
+    A rate that diverged or was pruned counts as tried: an optimum just below it is inside.
+
+    Args:
+        rows: Tuning runs.
+        bounds: Ends of a sampled range, where an optimum within 5 % of the range (in logarithms) counts as
+            on its edge; without them the rates tried for each candidate are its grid.
+
+    Returns:
+        ``low`` or ``high`` by candidate, ``only`` where a single rate was tried; none for optima inside.
+    """
+    rows = list(rows)
+    edges = {}
+    for candidate, best in best_rate(rows).items():
+        grid = [row.learning_rate for row in rows if row.candidate == candidate and row.status in TRIED]
+        tried = bounds or _ends(grid)
+        if edge := _edge(best.learning_rate, tried, _NEAR_END if bounds else 0.0):
+            edges[candidate] = edge
+    return edges
+
+
+def screen_table(study: Study) -> tuple[ScreenRow, ...]:
+    """List the tuning runs of a study that have a result, as planned, then the pruned ones."""
+    planned = [item for item in study.record.planned if item.role == "tuning" and item.key in study.by_key]
+    rows = [ScreenRow.of(item.candidate, study.by_key[item.key]) for item in planned]
+    for item in study.store.pruned():
+        spec = TrialSpec.from_dict(item.spec)
+        rows.append(ScreenRow._from_spec(f"r={spec.rank}", spec, "pruned"))
+    return tuple(rows)
+
+
+def sampled_range(study: Study) -> tuple[float, float] | None:
+    """Ends of the range that learning rates were sampled from; None for a grid."""
+    search = study.record.config["search"]
+    if search["strategy"] == "grid":
+        return None
+    return _ends(search["learning_rates"])
+
+
+def _order(row: ScreenRow) -> tuple[float, float, float]:
+    return (math.inf if row.tune_loss is None else row.tune_loss, row.learning_rate, row.alpha)
+
+
+def _ends(rates: Iterable[float]) -> tuple[float, float]:
+    ordered = sorted(rates)
+    return ordered[0], ordered[-1]
+
+
+def _edge(rate: float, ends: tuple[float, float], tolerance: float) -> Edge | None:
+    low, high = ends
+    if low == high:
+        return "only"
+    position = math.log(rate / low) / math.log(high / low)
+    if position <= tolerance:
+        return "low"
+    return "high" if position >= 1 - tolerance else None
+
+
+__all__ = ["TRIED", "Edge", "ScreenRow", "best_rate", "on_edge", "sampled_range", "screen_table"]

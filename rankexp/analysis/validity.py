@@ -1,0 +1,248 @@
+"""What makes a comparison of ranks valid, checked on the record: each condition with its evidence and its remedy."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+
+from rankexp.analysis.results import MINIMUM_SEEDS, Study
+from rankexp.analysis.screen import ScreenRow, best_rate, on_edge, sampled_range, screen_table
+from rankexp.ranks import TrialSpec
+from rankexp.study_record import TestLedger
+
+RECOMMENDED_SEEDS = 5
+RECOMMENDED_EXAMPLES = 2000
+SPLITS = ("train", "tune", "decide", "test")
+_MAY_DIFFER = {"rank_map", "alpha", "learning_rate", "seed"}
+
+
+@dataclass(frozen=True)
+class Check:
+    """One condition of a valid comparison.
+
+    Attributes:
+        name: The condition.
+        passed: Whether it holds; None where it does not apply or cannot be told yet.
+        evidence: One sentence on what the record shows.
+        remedy: One sentence on what to do where it does not hold; empty otherwise.
+        advisory: Whether failing it weakens the comparison but does not invalidate it.
+    """
+
+    name: str
+    passed: bool | None
+    evidence: str
+    remedy: str = ""
+    advisory: bool = False
+
+
+def checks(study: Study) -> tuple[Check, ...]:
+    """Check every condition of a valid comparison, in the order in which a study meets them."""
+    return (
+        disjoint_splits(study),
+        same_training(study),
+        equal_tuning(study),
+        tuned_rates(study),
+        rates_inside(study),
+        same_seeds(study),
+        stable_ranks(study),
+        nothing_pruned(study),
+        test_once(study),
+        enough_seeds(study),
+        enough_examples(study),
+        head_reference(study),
+    )
+
+
+def disjoint_splits(study: Study) -> Check:
+    """Four splits, and no text in two of them."""
+    name, data = "Four disjoint splits", study.record.data
+    counts = {split: data.get("splits", {}).get(split, {}).get("examples", 0) for split in SPLITS}
+    overlaps = data.get("overlaps")
+    sizes = _listed(f"{split} {count:,}" for split, count in counts.items())
+    if overlaps is None:
+        return Check(name, None, f"Whether a text is in two splits was not recorded ({sizes}).")
+    passed = overlaps == 0 and min(counts.values()) > 0
+    remedy = "Remove texts that are in two splits, and give each of the four at least one example."
+    return Check(name, passed, f"{sizes} examples; {overlaps} texts in more than one.", "" if passed else remedy)
+
+
+def same_training(study: Study) -> Check:
+    """The same steps, batch, modules, initialisation and scaling rule over ranks."""
+    name = "Same training for every rank"
+    specs = _evidence_specs(study)
+    if not specs:
+        return Check(name, None, "No rank has been trained for the decision yet.")
+    names = [item.name for item in fields(TrialSpec) if item.name not in _MAY_DIFFER]
+    different = [item for item in names if len({getattr(spec, item) for spec in specs}) > 1]
+    if len({frozenset(spec.rank_map) for spec in specs}) > 1:
+        different.append("adapted modules")
+    if different:
+        remedy = "Train every rank again with one setting of these."
+        return Check(name, False, f"The runs differ in {_listed(different)}.", remedy)
+    spec = specs[0]
+    evidence = (
+        f"All {len(specs)} runs: {spec.steps:,} steps of {spec.batch_size * spec.accumulation} examples, "
+        f"{len(spec.rank_map)} modules, {spec.scaling} scaling, {spec.precision}, initialised by the same rule."
+    )
+    return Check(name, True, evidence)
+
+
+def equal_tuning(study: Study) -> Check:
+    """As many tuning runs for one rank as for another."""
+    name = "Equal tuning budget"
+    counts = Counter(row.candidate for row in screen_table(study) if row.rank)
+    tuned = {f"r={rank}": counts.get(f"r={rank}", 0) for rank in _candidates(study)}
+    if not any(tuned.values()):
+        return Check(name, None, "No tuning run is recorded.")
+    widened = int(study.record.notes.get("widened", 0))
+    suffix = f" The grid was widened {_times(widened)}, for all ranks." if widened else ""
+    if len(set(tuned.values())) == 1:
+        return Check(name, True, f"{next(iter(tuned.values()))} tuning runs for each rank.{suffix}")
+    evidence = f"Tuning runs differ: {_listed(f'{c} {n}' for c, n in tuned.items())}.{suffix}"
+    return Check(name, False, evidence, "Tune every rank with the same number of runs (search.strategy=grid does).")
+
+
+def tuned_rates(study: Study) -> Check:
+    """Each rank was trained at the rate that was best for it on ``tune``."""
+    name = "Learning rate tuned for each rank"
+    best = best_rate(screen_table(study))
+    if not study.ranks or not best:
+        return Check(name, None, "No rank has a tuned learning rate yet.")
+    wrong = [f"r={rank}" for rank in study.ranks if not _uses_best(study, f"r={rank}", best)]
+    if wrong:
+        remedy = "Tune the rate of these ranks and train them again."
+        return Check(name, False, f"Not at its best tuned rate: {_listed(wrong)}.", remedy)
+    rates = _listed(f"r={rank} {best[f'r={rank}'].learning_rate:g}" for rank in study.ranks)
+    return Check(name, True, f"Lowest loss on tune: {rates}.")
+
+
+def rates_inside(study: Study) -> Check:
+    """The best rate of each rank lies inside the grid that was tried."""
+    name = "Best rates inside the grid"
+    rows = [row for row in screen_table(study) if row.rank]
+    if not best_rate(rows):
+        return Check(name, None, "No tuning run has finished yet.")
+    edges = on_edge(rows, sampled_range(study))
+    if not edges:
+        return Check(name, True, "No best rate lies on the edge of the rates tried.")
+    words = {"low": "at the lowest rate", "high": "at the highest rate", "only": "the only rate tried"}
+    evidence = f"On the edge: {_listed(f'{c} {words[edge]}' for c, edge in edges.items())}."
+    return Check(name, False, evidence, "Widen search.learning_rates on that side, or raise search.widen.")
+
+
+def same_seeds(study: Study) -> Check:
+    """Every rank has a usable result for every seed."""
+    name = "Same seeds for every rank, complete"
+    seeds = set(study.record.config["decide"]["seeds"])
+    if not study.ranks:
+        return Check(name, None, "The decision has not begun.")
+    missing = {r: len(seeds) - len({t.spec.seed for t in study.chosen_trials(r)} & seeds) for r in study.ranks}
+    if not any(missing.values()):
+        return Check(name, True, f"{len(seeds)} seeds, complete for all {len(study.ranks)} ranks.")
+    evidence = f"Without a result: {_listed(f'r={r} {n} of {len(seeds)}' for r, n in missing.items() if n)}."
+    return Check(name, False, evidence, "Run `rankexp resume`; a seed that stays missing is dropped for every rank.")
+
+
+def stable_ranks(study: Study) -> Check:
+    """No seed diverged or collapsed."""
+    name = "Stable training"
+    if not study.ranks:
+        return Check(name, None, "The decision has not begun.")
+    if not study.unstable:
+        return Check(name, True, "No seed of any rank diverged or collapsed.")
+    bad = _listed(f"r={rank} (seeds {_listed(study.unstable_seeds(f'r={rank}'))})" for rank in study.unstable)
+    remedy = "Add warm-up, clip gradients or tune over lower rates; an unstable rank cannot be chosen."
+    return Check(name, False, f"Diverged, or no better than the head alone: {bad}.", remedy)
+
+
+def nothing_pruned(study: Study) -> Check:
+    """No run that a search stopped early is evidence."""
+    name = "No pruned run is evidence"
+    pruned = {item.key for item in study.store.pruned()}
+    used = pruned & {item.key for item in study.record.planned if item.role == "evidence"} - study.by_key.keys()
+    if used:
+        return Check(name, False, f"{len(used)} pruned runs stand as evidence.", "Train these to their last step.")
+    evidence = f"{len(pruned)} runs were pruned, all of them in the screen." if pruned else "None was pruned."
+    return Check(name, True, evidence)
+
+
+def test_once(study: Study) -> Check:
+    """The test split was opened once over all studies, and only for a confident verdict."""
+    name = "Test split opened once"
+    entry = TestLedger(study.store.workspace).entry(study.record.data["fingerprint"])
+    opened = sorted(study.test_scores)
+    chosen = study.verdict.chosen_rank if study.verdict is not None and study.complete else None
+    if chosen is None and opened:
+        remedy = "Collect a new test split: what was read without a verdict is spent."
+        return Check(name, False, "It was opened although no rank is chosen.", remedy)
+    if chosen is None:
+        return Check(name, True, "It stays closed while no rank is chosen.")
+    if opened and entry.get("keys") == opened:
+        evidence = f"Opened for {len(opened)} runs of the chosen and the reference rank, after the verdict."
+        return Check(name, True, evidence)
+    if entry and not opened and entry["study"] != study.name:
+        remedy = "Collect a new test split for this study; the verdict itself does not need it."
+        return Check(name, False, f"Not opened: study {entry['study']!r} opened this split before.", remedy)
+    if opened:
+        remedy = "Collect a new test split and confirm on that."
+        return Check(name, False, "The runs scored on it are not those in the ledger.", remedy)
+    return Check(name, None, "Not opened yet.", "Run `rankexp resume` to confirm the choice on it.")
+
+
+def enough_seeds(study: Study) -> Check:
+    """At least three seeds, better five."""
+    seeds = len(study.record.config["decide"]["seeds"])
+    used = study.verdict.seeds if study.verdict is not None else seeds
+    passed = used >= RECOMMENDED_SEEDS
+    evidence = f"{used} complete seeds; {MINIMUM_SEEDS} are needed and {RECOMMENDED_SEEDS} recommended."
+    remedy = f"Set decide.seeds={RECOMMENDED_SEEDS} or more; finished runs are not trained again."
+    return Check("Enough seeds", passed, evidence, "" if passed else remedy, advisory=used >= MINIMUM_SEEDS)
+
+
+def enough_examples(study: Study) -> Check:
+    """At least 2,000 independent examples to decide on."""
+    name, groups = "Enough examples", len(study.scores.groups)
+    if not groups:
+        return Check(name, None, "Nothing is scored on decide yet.", advisory=True)
+    passed = groups >= RECOMMENDED_EXAMPLES
+    kind = "examples" if groups == study.scores.examples else "independent documents"
+    evidence = f"{groups:,} {kind} decide; {RECOMMENDED_EXAMPLES:,} are recommended."
+    return Check(name, passed, evidence, "" if passed else "Enlarge the decide split.", advisory=True)
+
+
+def head_reference(study: Study) -> Check:
+    """A head-only reference, without which collapsed runs cannot be seen."""
+    name = "Head-only reference"
+    if math.isfinite(study.head_score):
+        return Check(name, True, f"The head alone reaches {study.head_score:.3f} on tune.", advisory=True)
+    evidence = "There is none, so a run that learned nothing cannot be told from a poor one."
+    return Check(name, False, evidence, "Give references.head a learning rate.", advisory=True)
+
+
+def _evidence_specs(study: Study) -> list[TrialSpec]:
+    return [t.spec for rank in study.ranks for t in study.evidence(f"r={rank}") if t is not None]
+
+
+def _candidates(study: Study) -> Sequence[int]:
+    screened = {row.rank for row in screen_table(study) if row.rank}
+    return study.ranks or sorted(screened)
+
+
+def _uses_best(study: Study, candidate: str, best: Mapping[str, ScreenRow]) -> bool:
+    chosen = best.get(candidate)
+    if chosen is None:
+        return False
+    halved = any(i.candidate == candidate and i.role == "evidence" and i.generation for i in study.record.planned)
+    wanted = chosen.learning_rate / (2 if halved else 1)
+    rates = {t.spec.learning_rate for t in study.evidence(candidate) if t is not None}
+    return all(math.isclose(rate, wanted, rel_tol=1e-9) for rate in rates)
+
+
+def _listed(items: Iterable[object]) -> str:
+    return ", ".join(str(item) for item in items)
+
+
+def _times(count: int) -> str:
+    return {1: "once", 2: "twice"}.get(count, f"{count} times")

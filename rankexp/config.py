@@ -1,0 +1,264 @@
+"""What a user may configure: typed, checked once, here.
+
+Hydra composes plain values; :func:`rankexp.options.parse` turns them into frozen dataclasses or says in one sentence what is wrong.
+Below this module only values are passed on.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, TypeAdapter, field_validator
+from pydantic.dataclasses import dataclass
+
+from rankexp.options import CHECKED, Natural, Positive, Rate
+from rankexp.ranks import Scaling, content_key
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+def _seed_list(value: object) -> object:
+    return list(range(value)) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _distinct(name: str, values: Sequence[Any]) -> None:
+    twice = sorted({value for value in values if list(values).count(value) > 1})
+    if twice:
+        raise ValueError(f"{name} lists {twice[0]} twice")
+
+
+@dataclass(frozen=True, config=CHECKED)
+class ModelConfig:
+    """The base model.
+
+    Attributes:
+        name: What to call it.
+        source: ``asset`` (ships in a registry package), ``path`` (a folder or a hub id), ``config`` (random weights).
+        path: Folder or hub id; the asset's name for ``asset``.
+        revision: Commit of a hub id.
+        architecture: Configuration values for ``config``, ``model_type`` among them.
+        tokenizer: Folder or hub id of the tokenizer where ``source`` is ``config``; null for one made from the data.
+        seed: Seed of the random weights for ``config``.
+    """
+
+    name: str
+    source: Literal["asset", "path", "config"]
+    path: str | None = None
+    revision: str | None = None
+    architecture: dict[str, Any] = field(default_factory=dict)
+    tokenizer: str | None = None
+    seed: Natural = 0
+
+
+@dataclass(frozen=True, config=CHECKED)
+class LoraConfig:
+    """The LoRA settings that all candidates share.
+
+    Attributes:
+        alpha: Numerator of the scale.
+        scaling: ``standard``: alpha / rank; ``rslora``: alpha / sqrt(rank).
+        dropout: Probability of zeroing an input of the update.
+        target_modules: ``all-linear``, or names or endings of names of linear layers.
+    """
+
+    alpha: Rate = 16.0
+    scaling: Scaling = "standard"
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    target_modules: Literal["all-linear"] | list[str] = "all-linear"
+
+
+@dataclass(frozen=True, config=CHECKED)
+class TrainConfig:
+    """One training run.
+
+    Attributes:
+        steps: Optimizer steps.
+        batch_size: Examples in one forward pass.
+        accumulation: Forward passes in one optimizer step.
+        schedule: Decay after warm-up.
+        warmup_steps: Steps of linear warm-up.
+        weight_decay: Decoupled weight decay.
+        max_grad_norm: Gradients are clipped to this norm; 0 does not clip.
+        precision: ``auto`` measures once whether bfloat16 is faster here.
+        eval_every: Steps between evaluations on ``tune``; 0 for none before the last.
+    """
+
+    steps: Positive = 60
+    batch_size: Positive = 32
+    accumulation: Positive = 1
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    warmup_steps: Natural = 6
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    max_grad_norm: Annotated[float, Field(ge=0)] = 1.0
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    eval_every: Natural = 0
+
+
+@dataclass(frozen=True, config=CHECKED)
+class SearchConfig:
+    """The screen: what is tried on ``tune`` before anything is decided.
+
+    Attributes:
+        strategy: ``grid`` tries every learning rate at every rank; ``tpe`` searches rank, alpha and rate.
+        ranks: Candidate ranks.
+        learning_rates: Learning rates of the grid; the ends of the range for ``tpe``.
+        seed: Seed of the screening runs; none of the decide step's.
+        steps: Steps of a screening run; null for as many as in the decide step.
+        widen: How often a grid whose best rate lies on its edge is widened, for all ranks.
+        alphas: Values of alpha that ``tpe`` tries.
+        trials: Number of trials of ``tpe``.
+    """
+
+    strategy: Literal["grid", "tpe"] = "grid"
+    ranks: list[Positive] = field(default_factory=lambda: [4, 8, 16, 32])
+    learning_rates: list[Rate] = field(default_factory=lambda: [1e-3, 3e-3, 1e-2])
+    seed: Natural = 1000
+    steps: Positive | None = None
+    widen: Natural = 1
+    alphas: list[Rate] = field(default_factory=list)
+    trials: Positive = 24
+
+    @field_validator("ranks", "learning_rates", "alphas")
+    @classmethod
+    def _no_repeats(cls, values: list[Any]) -> list[Any]:
+        _distinct("the list", values)
+        return sorted(values)
+
+    def __post_init__(self) -> None:
+        if not self.ranks or not self.learning_rates:
+            raise ValueError("ranks and learning_rates need at least one value each")
+
+
+@dataclass(frozen=True, config=CHECKED)
+class DecideConfig:
+    """The decision.
+
+    Attributes:
+        seeds: Seeds of every rank; a number stands for 0, 1, 2 and so on.
+        margin: Loss of score that is accepted for a smaller rank, in score units (0.01: one accuracy point).
+        level: One-sided significance level.
+        score: ``accuracy``, or ``loss``: minus the loss of an example.
+    """
+
+    seeds: Annotated[list[Natural], BeforeValidator(_seed_list)] = field(default_factory=lambda: [0, 1, 2, 3, 4])
+    margin: Annotated[float, Field(gt=0)] = 0.01
+    level: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
+    score: Literal["accuracy", "loss"] = "accuracy"
+
+    @field_validator("seeds")
+    @classmethod
+    def _no_repeats(cls, values: list[int]) -> list[int]:
+        _distinct("the list", values)
+        if not values:
+            raise ValueError("at least one seed is needed")
+        return values
+
+
+@dataclass(frozen=True, config=CHECKED)
+class ReferencesConfig:
+    """What the ranks are seen against: learning rates to tune over; an empty list leaves the reference out.
+
+    Attributes:
+        head: Rates for the new head alone (rank 0).
+        full: Rates for full fine-tuning.
+    """
+
+    head: list[Rate] = field(default_factory=list)
+    full: list[Rate] = field(default_factory=list)
+
+
+@dataclass(frozen=True, config=CHECKED)
+class TrackingConfig:
+    """Where runs are mirrored.
+
+    Attributes:
+        name: ``mlflow`` or ``none``.
+        uri: MLflow's tracking URI; null for ``mlflow.db`` in the workspace.
+    """
+
+    name: Literal["mlflow", "none"] = "mlflow"
+    uri: str | None = None
+
+
+@dataclass(frozen=True, config=CHECKED)
+class TrialConfig:
+    """The one trial of ``rankexp train``.
+
+    Attributes:
+        rank: Rank of every target module; 0 trains the head alone.
+        learning_rate: Peak learning rate.
+        seed: Initialisation, data order and dropout.
+    """
+
+    rank: Natural = 8
+    learning_rate: Rate = 3e-3
+    seed: Natural = 0
+
+
+@dataclass(frozen=True, config=CHECKED)
+class StudyConfig:
+    """Everything that one command is told.
+
+    Attributes:
+        study: Name of the study.
+        workspace: Folder of the record.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        model: The base model.
+        task: ``name`` of a task, and the options of that task.
+        lora: LoRA settings that all candidates share.
+        train: One training run.
+        search: The screen.
+        decide: The decision.
+        references: Head only and full fine-tuning.
+        tracking: The mirror.
+        trial: The one trial of ``rankexp train``.
+    """
+
+    study: str
+    model: ModelConfig
+    task: dict[str, Any]
+    workspace: Path = Path("runs")
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    search: SearchConfig = field(default_factory=SearchConfig)
+    decide: DecideConfig = field(default_factory=DecideConfig)
+    references: ReferencesConfig = field(default_factory=ReferencesConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    trial: TrialConfig = field(default_factory=TrialConfig)
+
+    @field_validator("study")
+    @classmethod
+    def _plain_name(cls, value: str) -> str:
+        if not _NAME.fullmatch(value) or ".." in value:
+            raise ValueError("is a folder's name: letters, digits, '.', '_' and '-', at most 100")
+        return value
+
+    @field_validator("task")
+    @classmethod
+    def _named(cls, value: dict[str, Any]) -> dict[str, Any]:
+        if not isinstance(value.get("name"), str):
+            raise ValueError("needs the name of a task")
+        return value
+
+    def __post_init__(self) -> None:
+        if self.search.seed in self.decide.seeds:
+            raise ValueError(f"search.seed {self.search.seed} is one of decide.seeds; screening needs its own")
+        if self.search.strategy == "tpe" and not self.search.alphas:
+            raise ValueError("search.alphas needs at least one value where search.strategy is tpe")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the configuration as JSON values."""
+        values: dict[str, Any] = TypeAdapter(StudyConfig).dump_python(self, mode="json")
+        return values
+
+    @property
+    def study_folder(self) -> Path:
+        """Folder of the study: its name and eight hex digits of everything that could change its results."""
+        values = self.to_dict()
+        question = {name: values[name] for name in values if name not in {"workspace", "tracking", "trial", "study"}}
+        return self.workspace / "studies" / f"{self.study}-{content_key(question, 8)}"

@@ -1,0 +1,1 @@
+"""LoRA itself: the layer, putting it into a model, merging it, and PEFT's format on disk."""

@@ -1,0 +1,207 @@
+"""The LoRA layer: a frozen linear map plus a trainable update of low rank."""
+
+from __future__ import annotations
+
+import math
+import sys
+from typing import TYPE_CHECKING, TypeGuard, get_args
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+from rankexp.ranks import Scaling
+
+if TYPE_CHECKING:
+    from transformers.pytorch_utils import Conv1D
+
+
+def is_conv1d(module: nn.Module) -> TypeGuard[Conv1D]:
+    """Tell whether ``module`` is transformers' ``Conv1D``, whose weight is (in, out).
+
+    Never imports transformers: while it is not loaded, no ``Conv1D`` can exist.
+    """
+    loaded = sys.modules.get("transformers.pytorch_utils")
+    conv1d = getattr(loaded, "Conv1D", None)
+    return conv1d is not None and isinstance(module, conv1d)
+
+
+def features(module: nn.Module) -> tuple[int, int] | None:
+    """Return (in_features, out_features) of a layer that LoRA can adapt, or None.
+
+    Examples:
+        >>> features(nn.Linear(3, 5)), features(nn.ReLU())
+        ((3, 5), None)
+    """
+    if isinstance(module, nn.Linear | LoRALinear):
+        return module.in_features, module.out_features
+    if is_conv1d(module):
+        return int(module.nx), int(module.nf)
+    return None
+
+
+def scaling_factor(rank: int, alpha: float, scaling: Scaling = "standard") -> float:
+    """Return the factor on BA.
+
+    Args:
+        rank: Rank of the update, at least 1.
+        alpha: Numerator of the scale, finite and above 0.
+        scaling: ``standard`` for alpha / rank (Hu et al. 2021, section 4.1), ``rslora`` for
+            alpha / sqrt(rank) (Kalajdzievski 2023).
+
+    Raises:
+        ValueError: ``alpha`` or ``scaling`` is not one of those.
+
+    Examples:
+        >>> scaling_factor(4, 8.0), scaling_factor(4, 8.0, "rslora")
+        (2.0, 4.0)
+    """
+    if not (math.isfinite(alpha) and alpha > 0):
+        raise ValueError(f"alpha is {alpha}; it must be a finite number above 0")
+    if scaling not in get_args(Scaling):
+        raise ValueError(f"scaling is {scaling!r}; it must be one of {', '.join(get_args(Scaling))}")
+    return float(alpha / rank if scaling == "standard" else alpha / math.sqrt(rank))
+
+
+def check_rank(rank: int, shape: tuple[int, int], what: str = "rank") -> int:
+    """Return ``rank`` if a layer of ``shape`` (in, out) can carry it.
+
+    Raises:
+        ValueError: ``rank`` is not an integer in [1, min(shape)]; the message starts with ``what``.
+    """
+    if isinstance(rank, bool) or not isinstance(rank, int) or not 1 <= rank <= min(shape):
+        raise ValueError(f"{what} is {rank!r}; it must be an integer from 1 to {min(shape)} = min(in, out)")
+    return rank
+
+
+class LoRALinear(nn.Module):
+    r"""A frozen linear layer plus a trainable update of rank at most ``rank``.
+
+    Computes :math:`y = W_0 x + b + s\,B A x` (Hu et al. 2021, section 4.1) with PEFT's operations in PEFT's
+    order, so that both agree under autocast too. ``lora_B`` (out x rank) starts at zero, so a fresh layer returns
+    exactly what ``base`` returns; ``lora_A`` (rank x in) starts uniform in +-1/sqrt(in), as PEFT's. While
+    ``merged`` (see `rankexp.lora.merge`), the update lives in the base weight and ``forward`` skips it.
+
+    Args:
+        base: The layer to adapt; kept, not copied, and frozen.
+        rank: Rank of the update, ``1 <= rank <= min(in_features, out_features)``.
+        alpha: Numerator of the scale.
+        scaling: The rule for the scale; the attribute ``scaling`` holds the factor itself.
+        dropout: Probability of zeroing an input of the update; the base path never drops.
+        generator: Source of the initial ``lora_A`` and of the seed of ``dropout_generator``; torch's global one
+            if None, which then draws the dropout masks too.
+
+    Shape:
+        ``(..., in_features) -> (..., out_features)``
+
+    Raises:
+        ValueError: ``rank``, ``alpha``, ``scaling`` or ``dropout`` is out of range for ``base``.
+        TypeError: ``base`` is not an ``nn.Linear`` or ``Conv1D`` with floating-point weights.
+
+    Examples:
+        >>> base = nn.Linear(3, 5)
+        >>> x = torch.ones(2, 3)
+        >>> torch.equal(LoRALinear(base, rank=2, alpha=4.0)(x), base(x))
+        True
+    """
+
+    def __init__(
+        self,
+        base: nn.Linear | Conv1D,
+        rank: int,
+        alpha: float,
+        *,
+        scaling: Scaling = "standard",
+        dropout: float = 0.0,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        self.in_features, self.out_features = _checked_features(base)
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout is {dropout}; it must be in [0, 1)")
+        self.rank = check_rank(rank, (self.in_features, self.out_features))
+        self.alpha = float(alpha)
+        self.scaling_rule: Scaling = scaling
+        self.scaling = scaling_factor(rank, alpha, scaling)
+        self.dropout = float(dropout)
+        self.base: nn.Module = base.requires_grad_(False)
+        self.unmerged_weight: nn.Parameter | None = None
+        self.dropout_generator = _fork(generator, self.weight.device)
+        self.lora_A = nn.Parameter(self._initial_A(generator))
+        self.lora_B = nn.Parameter(self.lora_A.new_zeros(self.out_features, rank))
+
+    @property
+    def weight(self) -> nn.Parameter:
+        """The base layer's weight, for models that ask a layer for its dtype."""
+        weight = self.base.weight
+        assert isinstance(weight, nn.Parameter)
+        return weight
+
+    @property
+    def bias(self) -> nn.Parameter | None:
+        """The base layer's bias."""
+        bias = self.base.bias
+        assert bias is None or isinstance(bias, nn.Parameter)
+        return bias
+
+    @property
+    def merged(self) -> bool:
+        """Whether the base weight holds the update at the moment."""
+        return self.unmerged_weight is not None
+
+    def delta(self) -> Tensor:
+        """Return s B A in the orientation and shape of the base weight, in the factors' dtype."""
+        delta = self.scaling * (self.lora_B @ self.lora_A)
+        return delta.T if is_conv1d(self.base) else delta
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the layer to ``x`` of shape (..., in_features)."""
+        result: Tensor = self.base(x)
+        if self.merged:
+            return result
+        hidden = F.linear(self._drop(x.to(self.lora_A.dtype)), self.lora_A)
+        return (result + F.linear(hidden, self.lora_B) * self.scaling).to(result.dtype)
+
+    def extra_repr(self) -> str:
+        """Describe the update in the module's printed form."""
+        return f"rank={self.rank}, alpha={self.alpha:g}, scaling={self.scaling:g}, dropout={self.dropout:g}"
+
+    def _drop(self, x: Tensor) -> Tensor:
+        generator = self.dropout_generator
+        if not self.training or self.dropout == 0 or generator is None:
+            return F.dropout(x, self.dropout, self.training)
+        kept = torch.empty(x.shape, dtype=x.dtype, device=generator.device)
+        kept.bernoulli_(1 - self.dropout, generator=generator)
+        return x * (kept / (1 - self.dropout)).to(x.device)
+
+    def _initial_A(self, generator: torch.Generator | None) -> Tensor:  # noqa: N802
+        dtype, device = self.weight.dtype, self.weight.device
+        dtype = torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
+        drawn_on = device if generator is None else generator.device
+        factor = torch.empty(self.rank, self.in_features, dtype=dtype, device=drawn_on)
+        nn.init.kaiming_uniform_(factor, a=math.sqrt(5), generator=generator)
+        return factor.to(device)
+
+
+def lora_layers(model: nn.Module) -> dict[str, LoRALinear]:
+    """Return the LoRA layers of ``model`` by module name, ordered by name."""
+    found = {name: module for name, module in model.named_modules() if isinstance(module, LoRALinear)}
+    return dict(sorted(found.items()))
+
+
+def _checked_features(base: nn.Module) -> tuple[int, int]:
+    shape = None if isinstance(base, LoRALinear) else features(base)
+    weight = getattr(base, "weight", None)
+    if shape is None or weight is None or not weight.is_floating_point():
+        raise TypeError(
+            f"base is {type(base).__name__}; it must be an nn.Linear or Conv1D with floating-point weights"
+        )
+    return shape
+
+
+def _fork(generator: torch.Generator | None, device: torch.device) -> torch.Generator | None:
+    """Return a new generator on ``device``, seeded by one draw that happens whatever the layer's options are."""
+    if generator is None:
+        return None
+    seed = torch.randint(2**62, (), generator=generator, device=generator.device)
+    return torch.Generator(device).manual_seed(int(seed))

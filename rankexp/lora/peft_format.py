@@ -1,0 +1,313 @@
+"""Adapters on disk in PEFT's format, written and read without importing PEFT.
+
+``PeftModel.from_pretrained(base, folder)`` on a folder of `save_adapter` gives the logits of the model that was
+saved. PEFT finds its way by names, and its rules (read in version 0.21) have edges that this module works around:
+
+* A key of ``rank_pattern`` or ``alpha_pattern`` is a regular expression on the end of a module's name, and the first
+  that matches wins. Keys are full names here, anchored where a full name is the end of another.
+* An entry of ``target_modules`` also selects every module whose name ends in a dot and it. Where that would select
+  too much, the whole list becomes one regular expression, which PEFT matches in full.
+* Sequence and token classification always save "classifier" and "score" whole, and every module whose name merely
+  ends in a saved name ("pre_classifier") counts as one. All of them go into the file.
+* No target at all is refused, save for one reserved name: an adapter of a head alone uses that.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from rankexp.lora.inject import inject, linear_modules, near_misses
+from rankexp.lora.layer import LoRALinear, is_conv1d, lora_layers
+
+CONFIG_NAME = "adapter_config.json"
+WEIGHTS_NAME = "adapter_model.safetensors"
+NO_TARGET = "dummy-target-modules"
+"""The reserved ``target_modules`` with which PEFT accepts an adapter that targets nothing."""
+
+_PREFIX = "base_model.model."
+_FACTORS = (".lora_A.weight", ".lora_B.weight")
+_HEADS_PEFT_ADDS = {"SEQ_CLS": ("classifier", "score"), "TOKEN_CLS": ("classifier", "score")}
+_PLAIN = {"bias": "none", "use_dora": False, "lora_bias": False, "layer_replication": None, "target_parameters": None}
+_PLAIN |= {"trainable_token_indices": None, "alora_invocation_tokens": None, "use_qalora": False}
+
+_Value = TypeVar("_Value")
+
+
+def save_adapter(
+    model: nn.Module,
+    folder: str | Path,
+    *,
+    base_model_name_or_path: str,
+    task_type: str = "SEQ_CLS",
+    modules_to_save: Sequence[str] = ("classifier",),
+    revision: str | None = None,
+) -> None:
+    """Write the model's LoRA layers and trained head as PEFT's two files; equal models give equal bytes.
+
+    Args:
+        model: A model that `inject` has adapted; one without LoRA layers gives an adapter of its head alone.
+        folder: Where to write; made if need be.
+        base_model_name_or_path: What PEFT will load as the base, written as it is given.
+        task_type: PEFT's task type.
+        modules_to_save: Modules that are saved whole, by name or by the end of a name.
+        revision: Revision of the base model on its hub.
+
+    Raises:
+        ValueError: A module to save does not exist or overlaps a LoRA layer, the LoRA layers do not share their
+            dropout and scaling rule, or there is nothing to save.
+    """
+    from safetensors.torch import save_file
+
+    layers = lora_layers(model)
+    saved = [*modules_to_save, *_HEADS_PEFT_ADDS.get(task_type, ())]
+    heads = _head_modules(model, modules_to_save, saved)
+    _refuse_overlap(layers, saved, heads)
+    config = {
+        **_lora_config(model, layers),
+        "base_model_name_or_path": base_model_name_or_path,
+        "modules_to_save": sorted(set(modules_to_save)) or None,
+        "revision": revision,
+        "task_type": task_type,
+    }
+    tensors = _tensors(layers, heads)
+    if not tensors:
+        raise ValueError(f"{type(model).__name__} has no LoRA layer and modules_to_save is empty: nothing to save")
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    text = json.dumps(config, indent=2, sort_keys=True) + "\n"
+    (Path(folder) / CONFIG_NAME).write_text(text, encoding="utf-8")
+    save_file(tensors, Path(folder) / WEIGHTS_NAME, metadata={"format": "pt"})
+
+
+def load_adapter(model: nn.Module, folder: str | Path) -> list[str]:
+    """Inject the adapter of ``folder`` into a plain base model and copy its weights, the head's included.
+
+    Afterwards the model's trainable parameters are those that the file holds. Reads what PEFT writes, too, as long
+    as it is plain LoRA.
+
+    Returns:
+        The names of the adapted layers, ordered.
+
+    Raises:
+        ValueError: The files are no plain LoRA adapter, disagree with each other, or do not fit the model, which is
+            unchanged then.
+        OSError: A file cannot be read.
+    """
+    config = _read_config(Path(folder) / CONFIG_NAME)
+    content = _read_tensors(Path(folder) / WEIGHTS_NAME)
+    _check_fit(model, content)
+    _check_head(model, config, content)
+    ranks = {name: factor.shape[0] for name, factor in content.lora_A.items()}
+    _check_ranks(config, ranks)
+    names = inject(
+        model,
+        ranks,
+        alpha={name: float(_pattern_value(config, "alpha", name)) for name in ranks},
+        scaling="rslora" if config.get("use_rslora") else "standard",
+        dropout=float(config.get("lora_dropout", 0.0)),
+        seed=0,
+    )
+    _copy(model, content)
+    return names
+
+
+@dataclass(frozen=True)
+class _Content:
+    """The tensors of an adapter file by module name (factors) or parameter name (head)."""
+
+    lora_A: Mapping[str, Tensor]
+    lora_B: Mapping[str, Tensor]
+    head: Mapping[str, Tensor]
+
+
+def _lora_config(model: nn.Module, layers: Mapping[str, LoRALinear]) -> dict[str, Any]:
+    r = _most_common(layer.rank for layer in layers.values())
+    alpha = _most_common(layer.alpha for layer in layers.values())
+    return {
+        "alpha_pattern": _pattern({n: layer.alpha for n, layer in layers.items()}, alpha),
+        "bias": "none",
+        "fan_in_fan_out": any(is_conv1d(layer.base) for layer in layers.values()),
+        "inference_mode": True,
+        "init_lora_weights": True,
+        "lora_alpha": _whole(alpha),
+        "lora_dropout": _shared("dropout", {layer.dropout for layer in layers.values()}, 0.0),
+        "peft_type": "LORA",
+        "r": r,
+        "rank_pattern": _pattern({n: layer.rank for n, layer in layers.items()}, r),
+        "target_modules": _target_modules(model, layers),
+        "use_dora": False,
+        "use_rslora": _shared("scaling", {layer.scaling_rule for layer in layers.values()}, "standard") == "rslora",
+    }
+
+
+def _most_common(values: Iterable[float]) -> float:
+    """Return the value that most layers have, the smallest of several, and 1 where there is no layer."""
+    counts = Counter(values)
+    return min(counts, key=lambda value: (-counts[value], value), default=1)
+
+
+def _shared(option: str, values: set[_Value], default: _Value) -> _Value:
+    if len(values) > 1:
+        found = ", ".join(sorted(map(str, values)))
+        raise ValueError(f"LoRA layers differ in {option} ({found}); PEFT's format holds one value for all")
+    return next(iter(values), default)
+
+
+def _whole(value: float) -> float:
+    return int(value) if value == int(value) else value
+
+
+def _pattern(values: Mapping[str, float], default: float) -> dict[str, float]:
+    """Return PEFT's pattern for the layers whose value is not the default."""
+    odd = {name: value for name, value in values.items() if value != default}
+    return {_pattern_key(name, values): _whole(value) for name, value in odd.items()}
+
+
+def _pattern_key(name: str, names: Iterable[str]) -> str:
+    """Return ``name``, or an anchored expression for it where PEFT's rule would hit another of ``names`` too."""
+    return name if not any(_hits(name, other) for other in names if other != name) else f"^{re.escape(name)}"
+
+
+def _hits(key: str, name: str) -> bool:
+    """Tell whether PEFT applies a pattern's ``key`` to the module ``name`` (its get_pattern_key)."""
+    return re.match(rf"(.*\.)?({key})$", name) is not None
+
+
+def _pattern_value(config: Mapping[str, Any], what: str, name: str) -> Any:
+    pattern = config.get(f"{what}_pattern") or {}
+    default = config.get("r" if what == "rank" else "lora_alpha", 8)
+    try:
+        return next((value for key, value in pattern.items() if _hits(key, name)), default)
+    except re.error as error:
+        raise ValueError(f"adapter: {what}_pattern holds an invalid expression: {error}") from error
+
+
+def _target_modules(model: nn.Module, layers: Mapping[str, LoRALinear]) -> list[str] | str:
+    if not layers:
+        return NO_TARGET
+    others = [name for name in _base_names(model) if name not in layers]
+    if any(name.endswith(f".{target}") for name in others for target in layers):
+        return "|".join(re.escape(name) for name in layers)
+    return list(layers)
+
+
+def _base_names(model: nn.Module) -> list[str]:
+    """Return the module names of the base model, as PEFT will see them."""
+    inside = {id(layer.base) for layer in lora_layers(model).values()}
+    return [name for name, module in model.named_modules() if name and id(module) not in inside]
+
+
+def _head_modules(model: nn.Module, wanted: Sequence[str], saved: Sequence[str]) -> dict[str, nn.Module]:
+    """Return the modules that PEFT will wrap for saving: all whose name ends in one of ``saved``, dot or none."""
+    names = _base_names(model)
+    for module in wanted:
+        if not any(name.endswith(module) for name in names):
+            raise ValueError(f"modules_to_save: {module!r} is no module of the model{near_misses(module, names)}")
+    return {name: model.get_submodule(name) for name in names if name.endswith(tuple(saved))}
+
+
+def _refuse_overlap(layers: Iterable[str], saved: Sequence[str], heads: Iterable[str]) -> None:
+    """Refuse LoRA layers that PEFT would skip, because part of their name is a saved one, or wrap twice."""
+    for name in layers:
+        skipped = any(re.match(rf"(^|.*\.){module}($|\..*)", name) for module in saved)
+        if skipped or any(f"{name}.".startswith(f"{head}.") for head in heads):
+            raise ValueError(f"LoRA layer {name!r} lies in a module that PEFT saves whole; do not adapt it")
+
+
+def _tensors(layers: Mapping[str, LoRALinear], heads: Mapping[str, nn.Module]) -> dict[str, Tensor]:
+    factors = {f"{name}.lora_{f}.weight": getattr(layer, f"lora_{f}") for name, layer in layers.items() for f in "AB"}
+    whole = {f"{name}.{key}": value for name, head in heads.items() for key, value in head.state_dict().items()}
+    # Cloned, because safetensors refuses tensors that share memory.
+    return {_PREFIX + k: v.detach().cpu().clone().contiguous() for k, v in sorted({**factors, **whole}.items())}
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
+    if not isinstance(config, dict) or config.get("peft_type") != "LORA":
+        raise ValueError(f"{path} has no peft_type LORA; only LoRA adapters can be loaded")
+    for option, plain in _PLAIN.items():
+        if config.get(option, plain) != plain:
+            raise ValueError(f"{path} sets {option} to {config[option]!r}; only plain LoRA ({plain!r}) can be loaded")
+    return config
+
+
+def _read_tensors(path: Path) -> _Content:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        tensors = load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a safetensors file: {error}") from error
+    if stray := [key for key in tensors if not key.startswith(_PREFIX)]:
+        raise ValueError(f"{path} holds {stray[0]!r}; names in PEFT's format start with {_PREFIX!r}")
+    named = {key.removeprefix(_PREFIX): value for key, value in sorted(tensors.items())}
+    lora_A, lora_B = ({k.removesuffix(f): v for k, v in named.items() if k.endswith(f)} for f in _FACTORS)
+    head = {key: value for key, value in named.items() if not key.endswith(_FACTORS)}
+    return _Content(lora_A, lora_B, head)
+
+
+def _check_fit(model: nn.Module, content: _Content) -> None:
+    """Refuse tensors that have no place in the model, or another shape there."""
+    if lora_layers(model):
+        raise ValueError(f"{type(model).__name__} carries LoRA layers already; eject them first")
+    shapes = linear_modules(model)
+    for name in content.lora_A.keys() | content.lora_B.keys():
+        if name not in shapes:
+            raise ValueError(f"adapter: {name!r} is no linear layer of the model{near_misses(name, shapes)}")
+        _check_factors(name, shapes[name], content.lora_A.get(name), content.lora_B.get(name))
+    state = model.state_dict()
+    for key, value in content.head.items():
+        _check_shape(key, value, tuple(state[key].shape) if key in state else None)
+
+
+def _check_head(model: nn.Module, config: Mapping[str, Any], content: _Content) -> None:
+    """Refuse a file that lacks a part of a module which its config says is saved."""
+    for name, head in _head_modules(model, (), config.get("modules_to_save") or ()).items():
+        for key in head.state_dict():
+            if f"{name}.{key}" not in content.head:
+                raise ValueError(f"adapter: modules_to_save names {name!r}, but the weights lack '{name}.{key}'")
+
+
+def _check_factors(name: str, shape: tuple[int, int], a: Tensor | None, b: Tensor | None) -> None:
+    if a is None or b is None:
+        raise ValueError(f"adapter: {name!r} has only one of lora_A and lora_B")
+    rank = a.shape[0]
+    _check_shape(f"{name}.lora_A", a, (rank, shape[0]))
+    _check_shape(f"{name}.lora_B", b, (shape[1], rank))
+
+
+def _check_shape(key: str, value: Tensor, expected: tuple[int, ...] | None) -> None:
+    if expected is None:
+        raise ValueError(f"adapter: the model has no {key!r}")
+    if tuple(value.shape) != expected:
+        raise ValueError(f"adapter: {key!r} has shape {tuple(value.shape)}; the model needs {expected}")
+
+
+def _check_ranks(config: Mapping[str, Any], ranks: Mapping[str, int]) -> None:
+    for name, rank in ranks.items():
+        if (stated := _pattern_value(config, "rank", name)) != rank:
+            raise ValueError(f"adapter: the config gives {name!r} rank {stated}, the weights have {rank}")
+
+
+@torch.no_grad()
+def _copy(model: nn.Module, content: _Content) -> None:
+    for name, layer in lora_layers(model).items():
+        layer.lora_A.copy_(content.lora_A[name])
+        layer.lora_B.copy_(content.lora_B[name])
+    state = model.state_dict(keep_vars=True)
+    for key, value in content.head.items():
+        state[key].copy_(value)
+        if isinstance(state[key], nn.Parameter):
+            state[key].requires_grad_(True)

@@ -1,0 +1,206 @@
+"""Base models: a local folder, a hub id, a packaged asset, or random weights from a configuration.
+
+Only safetensors are loaded, and no code that comes with a model is ever run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from rankexp.assets import asset_folder
+from rankexp.options import ConfigError
+from rankexp.ranks import content_key
+
+Say = Callable[[str], None]
+_IGNORED_KEYS = ("_name_or_path", "transformers_version")
+
+
+class ModelError(ConfigError):
+    """A base model that cannot be used; the message is one sentence that names it."""
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """A base model that has been found but not loaded.
+
+    Attributes:
+        name: What to call it.
+        reference: What PEFT's ``base_model_name_or_path`` says: the hub id, asset or folder's name.
+        fingerprint: Hash of configuration and weights.
+        build: Makes the model for a number of classes, on the CPU in float32 and in evaluation mode.
+        tokenize: Turns texts into token ids; see :class:`rankexp.tasks.base.Tokenize`.
+        pad_token_id: Id that fills batches.
+    """
+
+    name: str
+    reference: str
+    fingerprint: str
+    build: Callable[[int], nn.Module]
+    tokenize: Callable[[Sequence[str], int, Sequence[str]], list[list[int]]]
+    pad_token_id: int
+
+
+def find_model(
+    *,
+    name: str,
+    source: str,
+    path: str | None,
+    revision: str | None = None,
+    architecture: Mapping[str, Any] | None = None,
+    tokenizer: str | None = None,
+    seed: int = 0,
+    say: Say = lambda _: None,
+) -> BaseModel:
+    """Find a base model; the arguments are those of :class:`rankexp.config.ModelConfig`.
+
+    Raises:
+        ModelError: There is no such model, or it is of a kind that is refused.
+    """
+    if source == "config":
+        return _from_config(name, dict(architecture or {}), tokenizer, seed)
+    if not path:
+        raise ModelError(f"option 'model.path' is missing; source {source!r} needs one.")
+    if source == "asset":
+        return _from_folder(name, asset_folder(path, say), f"rankexp-asset:{path}")
+    if Path(path).is_dir():
+        return _from_folder(name, Path(path), path)
+    return _from_folder(name, _from_hub(path, revision), path)
+
+
+def head_names(model: nn.Module) -> tuple[str, ...]:
+    """Names of the top-level modules of a classifier that are new: neither the base nor without parameters."""
+    prefix = getattr(model, "base_model_prefix", "")
+    return tuple(n for n, child in model.named_children() if n != prefix and any(True for _ in child.parameters()))
+
+
+def reset_head(model: nn.Module, seed: int) -> None:
+    """Give the head new weights that depend on ``seed`` alone: normal, of the model's own scale, biases zero."""
+    std = float(getattr(model.config, "initializer_range", 0.02))
+    generator = torch.Generator().manual_seed(seed)
+    for name in head_names(model):
+        for kind, parameter in model.get_submodule(name).named_parameters():
+            with torch.no_grad():
+                if parameter.dim() > 1:
+                    parameter.copy_(torch.empty(parameter.shape).normal_(0, std, generator=generator))
+                else:
+                    parameter.fill_(0.0 if kind.endswith("bias") else 1.0)
+
+
+def _from_folder(name: str, folder: Path, reference: str) -> BaseModel:
+    from transformers import AutoModelForSequenceClassification
+
+    config = _read_config(folder)
+    weights = sorted(folder.glob("*.safetensors"))
+    if not weights:
+        raise ModelError(f"model folder {folder} has no .safetensors file; other formats are not loaded.")
+    digest = {file.name: _hash_file(file) for file in weights}
+
+    def build(labels: int) -> nn.Module:
+        model = AutoModelForSequenceClassification.from_pretrained(
+            folder, num_labels=labels, local_files_only=True, use_safetensors=True, dtype=torch.float32
+        )
+        return _prepared(model, pad)
+
+    tokenizer = _tokenizer(folder)
+    pad = int(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id)
+    return BaseModel(name, reference, content_key([config, digest]), build, _pretrained_tokenize(tokenizer), pad)
+
+
+def _from_config(name: str, architecture: dict[str, Any], tokenizer: str | None, seed: int) -> BaseModel:
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    try:
+        values = {key: value for key, value in architecture.items() if key != "model_type"}
+        AutoConfig.for_model(architecture["model_type"], **values)
+    except (KeyError, ValueError, TypeError) as error:
+        raise ModelError(
+            f"option 'model.architecture' is no configuration of a known model type: {error}."
+        ) from error
+
+    def build(labels: int) -> nn.Module:
+        config = AutoConfig.for_model(architecture["model_type"], **values, num_labels=labels)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return _prepared(AutoModelForSequenceClassification.from_config(config), 0)
+
+    tokenize = _pretrained_tokenize(_tokenizer(Path(tokenizer))) if tokenizer else _word_tokenize(architecture)
+    return BaseModel(name, f"rankexp-config:{name}", content_key([architecture, seed]), build, tokenize, 0)
+
+
+def _prepared(model: Any, pad: int) -> nn.Module:
+    if model.config.pad_token_id is None:
+        model.config.pad_token_id = pad
+    evaluating: nn.Module = model.eval()
+    return evaluating
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    try:
+        config: dict[str, Any] = json.loads((folder / "config.json").read_bytes())
+    except (OSError, ValueError) as error:
+        raise ModelError(f"model folder {folder} has no readable config.json: {error}.") from error
+    if "auto_map" in config:
+        raise ModelError(f"model {folder} brings code of its own (auto_map in config.json), which is refused.")
+    return {key: value for key, value in config.items() if key not in _IGNORED_KEYS}
+
+
+def _from_hub(path: str, revision: str | None) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        wanted = ["*.json", "*.safetensors", "*.txt", "*.model"]
+        return Path(snapshot_download(path, revision=revision, allow_patterns=wanted))
+    except HFValidationError as error:
+        raise ModelError(f"option 'model.path' is {path!r}, which is neither a folder nor a hub id.") from error
+    except Exception as error:  # whatever the hub client meets: no network, no such id, no rights
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelError(f"model {path!r} is no folder here and cannot be had from the hub: {reason}") from error
+
+
+def _tokenizer(folder: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"model folder {folder} has no tokenizer that can be loaded.") from error
+
+
+def _pretrained_tokenize(tokenizer: Any) -> Callable[[Sequence[str], int, Sequence[str]], list[list[int]]]:
+    def tokenize(texts: Sequence[str], max_length: int, vocabulary: Sequence[str]) -> list[list[int]]:
+        del vocabulary  # it has one of its own
+        ids: list[list[int]] = tokenizer(list(texts), truncation=True, max_length=max_length)["input_ids"]
+        return ids
+
+    return tokenize
+
+
+def _word_tokenize(
+    architecture: Mapping[str, Any],
+) -> Callable[[Sequence[str], int, Sequence[str]], list[list[int]]]:
+    """Make a tokenizer of the most frequent words of the training texts; id 0 pads and 1 is any other word."""
+    size = int(architecture.get("vocab_size", 1000))
+
+    def tokenize(texts: Sequence[str], max_length: int, vocabulary: Sequence[str]) -> list[list[int]]:
+        counts: dict[str, int] = {}
+        for word in (word for text in vocabulary for word in text.casefold().split()):
+            counts[word] = counts.get(word, 0) + 1
+        words = sorted(counts, key=lambda word: (-counts[word], word))[: size - 2]
+        index = {word: i for i, word in enumerate(words, 2)}
+        return [[index.get(word, 1) for word in text.casefold().split()][:max_length] for text in texts]
+
+    return tokenize
+
+
+def _hash_file(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,83 @@
+"""Options checked against frozen dataclasses, with one sentence for what is wrong.
+
+Used for the configuration as a whole and for the options of a task.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import typing
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+
+T = TypeVar("T")
+CHECKED = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class ConfigError(ValueError):
+    """Input that the user can correct; the message is one sentence that names it."""
+
+
+def _whole(value: object) -> object:
+    if isinstance(value, bool | str) or (isinstance(value, float) and value != int(value)):
+        raise ValueError("must be a whole number")
+    return value
+
+
+Positive = Annotated[int, BeforeValidator(_whole), Field(gt=0)]
+Natural = Annotated[int, BeforeValidator(_whole), Field(ge=0)]
+Rate = Annotated[float, Field(gt=0)]
+
+
+def parse(kind: type[T], values: Mapping[str, Any], prefix: str = "") -> T:
+    """Build a checked dataclass from plain values.
+
+    Args:
+        kind: A dataclass of this module, or a task's options.
+        values: Nested plain values.
+        prefix: Where ``values`` stand in the whole configuration, for the message.
+
+    Raises:
+        ConfigError: One sentence that names the first wrong option and what is accepted.
+    """
+    try:
+        return TypeAdapter(kind).validate_python(dict(values))
+    except ValidationError as error:
+        raise ConfigError(_sentence(kind, error, prefix)) from None
+
+
+def near_miss(name: str, known: Sequence[str]) -> str:
+    """Return ``; did you mean 'x'?`` for the known name nearest to ``name``, else a full stop."""
+    last = {option: option for option in known} | {option.rpartition(".")[2]: option for option in known}
+    close = difflib.get_close_matches(name, last, n=1) or difflib.get_close_matches(
+        name.rpartition(".")[2], last, n=1
+    )
+    return f"; did you mean {last[close[0]]!r}?" if close else "."
+
+
+def option_names(kind: type[Any], prefix: str = "") -> list[str]:
+    """List the dotted names of all options of a configuration dataclass."""
+    types = typing.get_type_hints(kind)
+    names = []
+    for item in dataclasses.fields(kind):
+        inner = types[item.name]
+        nested = isinstance(inner, type) and dataclasses.is_dataclass(inner)
+        names += option_names(inner, f"{prefix}{item.name}.") if nested else [prefix + item.name]
+    return names
+
+
+def _sentence(kind: type[Any], error: ValidationError, prefix: str) -> str:
+    first = error.errors()[0]
+    parts = [str(part) for part in first["loc"] if not str(part).startswith(("literal[", "list[", "function-"))]
+    name = prefix + ".".join(parts)
+    if first["type"] in {"unexpected_keyword_argument", "extra_forbidden"}:
+        return f"unknown option {name!r}{near_miss(name, option_names(kind, prefix))}"
+    if first["type"] in {"missing", "missing_argument"}:
+        return f"option {name!r} is missing."
+    message = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    value = first["input"]
+    shown = f" is {value!r}" if not isinstance(value, Mapping) and type(value).__name__ != "ArgsKwargs" else ""
+    return f"option {name!r}{shown}: {message}." if name else f"{message}."

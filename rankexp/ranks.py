@@ -1,0 +1,202 @@
+"""What a trial is: a rank for each module, everything else that decides the result, and a key that names it.
+
+Nothing here imports torch, so the command line and the report can speak of trials without loading it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
+
+ENGINE_VERSION = 1
+"""Raised whenever the same spec would give other numbers; part of every content key."""
+
+Method = Literal["lora", "head", "full"]
+Scaling = Literal["standard", "rslora"]
+
+
+class RankMap(Mapping[str, int]):
+    """An immutable map from module name to LoRA rank.
+
+    Modules of rank 0 stay frozen and are left out, and order does not matter: two maps that give every module
+    the same rank are equal and hash alike.
+
+    Args:
+        ranks: Rank of each module by its dotted name.
+
+    Raises:
+        ValueError: A rank is negative or not an integer.
+
+    >>> RankMap({"b": 4, "a": 8, "c": 0})
+    RankMap({'a': 8, 'b': 4})
+    >>> RankMap.uniform(["q", "v"], 8).cost({"q": (16, 16), "v": (16, 32)})
+    640
+    """
+
+    def __init__(self, ranks: Mapping[str, int] | Iterable[tuple[str, int]] = ()) -> None:
+        pairs = dict(ranks)
+        for name, rank in pairs.items():
+            if isinstance(rank, bool) or not isinstance(rank, int) or rank < 0:
+                raise ValueError(f"the rank of {name!r} is {rank!r}; a whole number of 0 or more is needed.")
+        self._ranks = {name: pairs[name] for name in sorted(pairs) if pairs[name] > 0}
+
+    @classmethod
+    def uniform(cls, modules: Iterable[str], rank: int) -> RankMap:
+        """Give every one of ``modules`` the same ``rank``."""
+        return cls(dict.fromkeys(modules, rank))
+
+    @property
+    def uniform_rank(self) -> int | None:
+        """The one rank that all adapted modules share, or None if there are several (or none)."""
+        ranks = set(self._ranks.values())
+        return ranks.pop() if len(ranks) == 1 else None
+
+    def cost(self, shapes: Mapping[str, tuple[int, int]]) -> int:
+        """Count the parameters of the factors: ``rank * (in + out)`` summed over modules.
+
+        Args:
+            shapes: (in, out) of each module.
+
+        Raises:
+            ValueError: A module of this map is not in ``shapes``, or its rank exceeds min(in, out).
+        """
+        self.check(shapes)
+        return sum(rank * sum(shapes[name]) for name, rank in self._ranks.items())
+
+    def check(self, shapes: Mapping[str, tuple[int, int]]) -> None:
+        """Refuse a map that does not fit a model.
+
+        Raises:
+            ValueError: A module is not in ``shapes``, or a rank exceeds what its module can hold.
+        """
+        for name, rank in self._ranks.items():
+            if name not in shapes:
+                raise ValueError(f"rank map names {name!r}, but the model has no such linear layer.")
+            if rank > min(shapes[name]):
+                raise ValueError(
+                    f"rank {rank} exceeds {min(shapes[name])}, the largest that layer {name!r} "
+                    f"of shape {shapes[name][1]} x {shapes[name][0]} can hold."
+                )
+
+    def __getitem__(self, name: str) -> int:
+        return self._ranks[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._ranks)
+
+    def __len__(self) -> int:
+        return len(self._ranks)
+
+    def __hash__(self) -> int:
+        return hash(tuple(self._ranks.items()))
+
+    def __repr__(self) -> str:
+        return f"RankMap({self._ranks})"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialSpec:
+    """Everything that decides the result of one training run, and nothing else.
+
+    Paths and names are not in it: ``model`` and ``data`` are fingerprints of what was loaded.
+
+    Attributes:
+        model: Fingerprint of the base weights and configuration.
+        data: Fingerprint of the tokenised data and its splits.
+        task: Name of the task, which fixes loss and score.
+        method: ``lora``; ``head`` trains the new head alone; ``full`` trains every weight.
+        rank_map: Rank of each adapted module; empty unless ``method`` is ``lora``.
+        alpha: Numerator of the LoRA scale.
+        scaling: ``standard`` is alpha / rank, ``rslora`` alpha / sqrt(rank).
+        dropout: Probability of zeroing an input of the LoRA update.
+        learning_rate: Peak rate of AdamW.
+        schedule: Decay after warm-up: ``linear``, ``cosine`` or ``constant``.
+        warmup_steps: Steps of linear warm-up.
+        weight_decay: Decoupled weight decay.
+        max_grad_norm: Gradients are clipped to this global norm; 0 does not clip.
+        steps: Optimizer steps.
+        batch_size: Examples in one forward pass.
+        accumulation: Forward passes in one optimizer step.
+        seed: Decides initialisation, data order and dropout.
+        precision: ``float32``, or ``bfloat16`` for autocast.
+        eval_every: Steps between two evaluations on ``tune``; 0 for none before the last step.
+        evaluate: Splits that are scored at the end.
+        base_dropout: Dropout inside the frozen base; always 0.
+        engine: Version of the engine's semantics.
+    """
+
+    model: str
+    data: str
+    task: str
+    method: Method
+    rank_map: RankMap = field(default_factory=RankMap)
+    alpha: float = 16.0
+    scaling: Scaling = "standard"
+    dropout: float = 0.0
+    learning_rate: float
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    warmup_steps: int = 0
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    steps: int
+    batch_size: int = 32
+    accumulation: int = 1
+    seed: int = 0
+    precision: Literal["float32", "bfloat16"] = "float32"
+    eval_every: int = 0
+    evaluate: tuple[str, ...] = ("tune",)
+    base_dropout: float = 0.0
+    engine: int = ENGINE_VERSION
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            if item.type == "float":
+                object.__setattr__(self, item.name, float(getattr(self, item.name)))
+        object.__setattr__(self, "rank_map", RankMap(self.rank_map))
+        object.__setattr__(self, "evaluate", tuple(self.evaluate))
+        if (self.method == "lora") != bool(self.rank_map):
+            raise ValueError(f"method {self.method!r} does not go with the rank map {dict(self.rank_map)}.")
+
+    @property
+    def rank(self) -> int | None:
+        """The rank if it is the same in every adapted module; 0 for the head alone; None otherwise."""
+        return 0 if self.method == "head" else self.rank_map.uniform_rank
+
+    @property
+    def key(self) -> str:
+        """The content key: 20 hex digits of the SHA-256 of the canonical JSON."""
+        return content_key(self.to_dict())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the spec as JSON values; :meth:`from_dict` is its inverse."""
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        return {**values, "rank_map": dict(self.rank_map), "evaluate": list(self.evaluate)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> TrialSpec:
+        """Rebuild a spec from :meth:`to_dict`."""
+        return cls(**values)
+
+
+def canonical_json(value: Any) -> str:
+    """Return ``value`` as JSON with sorted keys and no white space, the form that is hashed.
+
+    Raises:
+        ValueError: ``value`` holds a number that is not finite.
+    """
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+
+
+def content_key(value: Any, digits: int = 20) -> str:
+    """Return the first hex ``digits`` of the SHA-256 of ``value``'s canonical JSON.
+
+    >>> content_key({"a": 1, "b": 2}) == content_key({"b": 2, "a": 1})
+    True
+    """
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:digits]
+
+
+__all__ = ["ENGINE_VERSION", "Method", "RankMap", "Scaling", "TrialSpec", "canonical_json", "content_key"]

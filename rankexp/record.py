@@ -1,0 +1,335 @@
+"""The record on disk: what each trial was, and what came of it.
+
+A trial is a folder ``trials/<key>/`` that appears whole or not at all: it is written under a temporary name,
+flushed to disk and renamed. Every file in it is covered by a hash that is checked on reading. Everything is
+JSON, ``.npz`` without pickle, or safetensors. The record is the truth; databases and MLflow hold views of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import shutil
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rankexp.ranks import TrialSpec, canonical_json
+
+SCHEMA_VERSION = 1
+_TEMPORARY = ".tmp-"
+
+T = TypeVar("T")
+Status = Literal["completed", "diverged", "failed"]
+
+
+class DamagedRecordError(Exception):
+    """A file of the record is missing, cut short or altered; the message names it."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """How one trial did on each example of a split.
+
+    Attributes:
+        example_ids: Name of each example, shape (examples,).
+        group_ids: Document that each example belongs to, shape (examples,); its own id where there is none.
+        correct: Whether the prediction was right, shape (examples,).
+        loss: Loss of each example in nats, shape (examples,), float32.
+    """
+
+    example_ids: NDArray[np.str_]
+    group_ids: NDArray[np.str_]
+    correct: NDArray[np.bool_]
+    loss: NDArray[np.float32]
+
+    @property
+    def accuracy(self) -> float:
+        """Share of examples that are right."""
+        return float(self.correct.mean())
+
+    @property
+    def mean_loss(self) -> float:
+        """Mean loss over examples, in nats."""
+        return float(self.loss.mean(dtype=np.float64))
+
+    def to_bytes(self) -> bytes:
+        """Serialise as ``.npz``; the same scores give the same bytes."""
+        buffer = io.BytesIO()
+        np.savez_compressed(
+            buffer, example_ids=self.example_ids, group_ids=self.group_ids, correct=self.correct, loss=self.loss
+        )
+        return buffer.getvalue()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Scores:
+        """Read what :meth:`to_bytes` wrote; never unpickles."""
+        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+            return cls(**{name: arrays[name] for name in ("example_ids", "group_ids", "correct", "loss")})
+
+
+@dataclass(frozen=True)
+class TrialResult:
+    """What came of one trial.
+
+    Attributes:
+        status: ``completed``; ``diverged`` when a loss was not finite; ``failed`` when it could not be trained.
+        reason: Why it did not complete, else empty.
+        metrics: By split: ``accuracy``, ``loss`` and ``examples``.
+        history: One row a logged step: ``step``, ``loss``, ``learning_rate``, ``grad_norm``, and ``tune_*`` where
+            the step was evaluated.
+        cost: Trainable parameters, adapter bytes, peak memory, step times and seconds.
+        environment: Versions and device.
+        finished: Time of completion, ISO 8601 in UTC.
+    """
+
+    status: Status
+    reason: str = ""
+    metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    history: tuple[Mapping[str, float], ...] = ()
+    cost: Mapping[str, float] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
+    finished: str = ""
+
+    @property
+    def final(self) -> bool:
+        """Whether the spec alone decided this result, so that training again would only repeat it."""
+        return self.status != "failed"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A trial as it stands in the record."""
+
+    spec: TrialSpec
+    result: TrialResult
+    folder: Path
+
+    @property
+    def key(self) -> str:
+        """The content key of the spec."""
+        return self.folder.name
+
+    @property
+    def adapter(self) -> Path:
+        """Folder of the adapter in PEFT's format."""
+        return self.folder / "adapter"
+
+    def scores(self, split: str) -> Scores:
+        """Read the per-example scores of ``split``.
+
+        Raises:
+            DamagedRecordError: The file is missing or does not match its hash.
+        """
+        name = f"scores/{split}.npz"
+        manifest = read_json(self.folder / "result.json")["files"]
+        return read_scores(self.folder / name, manifest.get(name))
+
+
+class TrialStore:
+    """The trials of a workspace, each in a folder named by its content key.
+
+    Args:
+        workspace: Folder that holds ``trials/``; made when the first trial is written.
+    """
+
+    def __init__(self, workspace: Path) -> None:
+        self.root = Path(workspace) / "trials"
+
+    def __contains__(self, key: str) -> bool:
+        return (self.root / key / "result.json").is_file()
+
+    def keys(self) -> Iterator[str]:
+        """Iterate over the keys of all recorded trials, sorted."""
+        if self.root.is_dir():
+            yield from sorted(p.name for p in self.root.iterdir() if not p.name.startswith(_TEMPORARY))
+
+    def finished(self, key: str) -> bool:
+        """Whether ``key`` has a result that training again would only repeat."""
+        return key in self and self.read(key).result.final
+
+    def read(self, key: str) -> Trial:
+        """Read a trial's spec and result and check both.
+
+        Raises:
+            DamagedRecordError: A file is missing, unreadable, or does not match its hash or the key.
+        """
+        folder = self.root / key
+        spec = parse_file(folder / "spec.json", lambda data: TrialSpec.from_dict(json.loads(data)))
+        if spec.key != key:
+            raise DamagedRecordError(f"{folder / 'spec.json'} does not match its content key.")
+        values = read_json(folder / "result.json")
+        if values.pop("sha256", None) != sha256(canonical_json(values).encode()):
+            raise DamagedRecordError(f"{folder / 'result.json'} does not match its own hash.")
+        if values.pop("schema") != SCHEMA_VERSION:
+            raise DamagedRecordError(f"{folder / 'result.json'} was written by another version of rankexp.")
+        values.pop("files")
+        history = tuple(values.pop("history"))
+        return Trial(spec, TrialResult(history=history, **values), folder)
+
+    def verify(self, key: str) -> Trial:
+        """Read a trial and check every file of it against its hash.
+
+        Raises:
+            DamagedRecordError: As :meth:`read`, for any file of the trial.
+        """
+        trial = self.read(key)
+        for name, digest in read_json(trial.folder / "result.json")["files"].items():
+            _checked(trial.folder / name, digest)
+        return trial
+
+    def write(
+        self,
+        spec: TrialSpec,
+        result: TrialResult,
+        scores: Mapping[str, Scores],
+        save_adapter: Callable[[Path], None] | None = None,
+    ) -> Trial:
+        """Record a trial atomically; a final result that is already there is kept.
+
+        Args:
+            spec: What was trained.
+            result: What came of it.
+            scores: Per-example scores by split.
+            save_adapter: Writes the adapter into the folder it is given.
+        """
+        key = spec.key
+        temporary = self.root / f"{_TEMPORARY}{key}-{os.getpid()}"
+        shutil.rmtree(temporary, ignore_errors=True)
+        (temporary / "scores").mkdir(parents=True)
+        if save_adapter is not None:
+            save_adapter(temporary / "adapter")
+        for split, values in scores.items():
+            (temporary / "scores" / f"{split}.npz").write_bytes(values.to_bytes())
+        (temporary / "spec.json").write_text(pretty_json(spec.to_dict()), encoding="utf-8")
+        (temporary / "result.json").write_text(_result_json(result, temporary), encoding="utf-8")
+        self._publish(temporary, key)
+        return self.read(key)
+
+    def _publish(self, temporary: Path, key: str) -> None:
+        for path in [*temporary.rglob("*"), temporary]:
+            _fsync(path)
+        target = self.root / key
+        if target.exists() and not self._kept(key):
+            shutil.rmtree(target)
+        try:
+            os.rename(temporary, target)
+        except OSError:
+            if not target.exists():
+                raise
+            shutil.rmtree(temporary)  # somebody else finished the same trial first: the same numbers
+        _fsync(self.root)
+
+    def _kept(self, key: str) -> bool:
+        try:
+            return self.verify(key).result.final
+        except DamagedRecordError:
+            return False
+
+    def remove_leftovers(self) -> None:
+        """Delete temporary folders of writers that no longer run."""
+        if self.root.is_dir():
+            for path in self.root.glob(f"{_TEMPORARY}*"):
+                if not _alive(int(path.name.rpartition("-")[2])):
+                    shutil.rmtree(path)
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write ``data`` so that ``path`` holds either the old content or the new, whatever happens."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{_TEMPORARY}{path.name}-{os.getpid()}")
+    try:
+        temporary.write_bytes(data)
+        _fsync(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    _fsync(path.parent)
+
+
+def _result_json(result: TrialResult, folder: Path) -> str:
+    files = {
+        path.relative_to(folder).as_posix(): sha256(path.read_bytes())
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+    values = {"schema": SCHEMA_VERSION, **asdict(result), "files": files}
+    values = json.loads(canonical_json(values))
+    return pretty_json({**values, "sha256": sha256(canonical_json(values).encode())})
+
+
+def pretty_json(value: Any) -> str:
+    """Return ``value`` as the JSON text that the record keeps: sorted, indented, finite."""
+    return json.dumps(value, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        DamagedRecordError: The file is missing or is not JSON.
+    """
+    values: dict[str, Any] = parse_file(path, json.loads)
+    return values
+
+
+def parse_file(path: Path, parse: Callable[[bytes], T]) -> T:
+    """Return what ``parse`` makes of the bytes of a file.
+
+    Raises:
+        DamagedRecordError: The file cannot be read, or ``parse`` refuses it.
+    """
+    try:
+        return parse(path.read_bytes())
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise DamagedRecordError(f"{path} cannot be read: {error}.") from error
+
+
+def read_scores(path: Path, digest: str | None) -> Scores:
+    """Read a file of scores whose SHA-256 is ``digest``.
+
+    Raises:
+        DamagedRecordError: The file is missing, altered, or not scores.
+    """
+    data = _checked(path, digest)
+    try:
+        return Scores.from_bytes(data)
+    except (ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise DamagedRecordError(f"{path} cannot be read: {error}.") from error
+
+
+def _checked(path: Path, digest: str | None) -> bytes:
+    data = parse_file(path, bytes)
+    if sha256(data) != digest:
+        raise DamagedRecordError(f"{path} does not match the hash that was recorded with it.")
+    return data
+
+
+def sha256(data: bytes) -> str:
+    """Return the SHA-256 of ``data`` in hex."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

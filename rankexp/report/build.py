@@ -1,0 +1,119 @@
+"""Write a study's report: HTML, Markdown, JSON, CSV and figures from one document."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from rankexp.analysis.results import Study
+from rankexp.record import pretty_json, write_atomic
+from rankexp.report import formats, svg
+from rankexp.report.captions import captions
+from rankexp.report.document import document
+from rankexp.report.figures import FIGURES, NARROW, WIDE
+from rankexp.report.words import hours, price
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Document = dict[str, Any]
+_TEMPLATES = Path(__file__).parent / "templates"
+_FILTERS = {
+    "amount": formats.amount,
+    "count": formats.count,
+    "difference": formats.difference,
+    "hours": hours,
+    "loss": formats.loss,
+    "md": formats.markdown,
+    "p": formats.p_value,
+    "percent": formats.percent,
+    "rate": formats.rate,
+    "score": formats.score,
+    "seconds": formats.seconds,
+    "size": formats.size,
+}
+
+
+def write_report(study: Study, folder: Path | None = None) -> Path:
+    """Write the report of a study, finished or not, and return the path of ``report.html``.
+
+    Every file is replaced atomically, the HTML last.
+
+    Args:
+        study: The study.
+        folder: Where to; ``report/`` in the study's folder by default.
+    """
+    folder = study.store.folder / "report" if folder is None else Path(folder)
+    doc = document(study)
+    files = _figure_files(wide := _draw(doc, WIDE))
+    files["report.json"] = pretty_json(doc).encode()
+    files["trials.csv"] = study.trials.to_csv(index=False, lineterminator="\n").encode()
+    files["report.md"] = _render_markdown(doc, wide).encode()
+    files["report.html"] = _render_html(doc, {"wide": wide, "narrow": _draw(doc, NARROW)}).encode()
+    _remove_stale(folder / "figures", files)
+    for name, data in files.items():
+        write_atomic(folder / name, data)
+    return folder / "report.html"
+
+
+def render_html(doc: Document) -> str:
+    """Render a document as one page that needs no other file."""
+    return _render_html(doc, {"wide": _draw(doc, WIDE), "narrow": _draw(doc, NARROW)})
+
+
+def render_markdown(doc: Document) -> str:
+    """Render a document as Markdown that refers to ``figures/``."""
+    return _render_markdown(doc, [name for name, draw in FIGURES.items() if draw(doc, WIDE) is not None])
+
+
+def _render_markdown(doc: Document, drawn: Iterable[str]) -> str:
+    return _render("report.md.j2", doc, {name: f"figures/{name}.png" for name in drawn})
+
+
+def _render_html(doc: Document, drawn: dict[str, dict[str, Figure]]) -> str:
+    words = captions(doc)
+    figures = {
+        name: {
+            variant: Markup(svg.inline(svg.svg_bytes(found[name]), f"{variant}-{name}", words[name].alt))
+            for variant, found in drawn.items()
+        }
+        for name in drawn["wide"]
+    }
+    return _render("report.html.j2", doc, figures)
+
+
+def _render(template: str, doc: Document, figures: dict[str, Any]) -> str:
+    environment = Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=lambda name: name is not None and name.endswith(".html.j2"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(_FILTERS)
+    found = environment.get_template(template)
+    figures = {**dict.fromkeys(FIGURES), **figures}
+    return found.render(doc=doc, figures=figures, captions=captions(doc), price=price(doc)).rstrip("\n") + "\n"
+
+
+def _draw(doc: Document, size: tuple[float, float]) -> dict[str, Figure]:
+    drawn = {name: draw(doc, size) for name, draw in FIGURES.items()}
+    return {name: figure for name, figure in drawn.items() if figure is not None}
+
+
+def _figure_files(drawn: dict[str, Figure]) -> dict[str, bytes]:
+    files = {}
+    for name, figure in drawn.items():
+        files[f"figures/{name}.svg"] = svg.svg_bytes(figure)
+        files[f"figures/{name}.png"] = svg.png_bytes(figure)
+    return files
+
+
+def _remove_stale(folder: Path, files: dict[str, bytes]) -> None:
+    for path in [*folder.glob("*.svg"), *folder.glob("*.png")]:
+        if f"figures/{path.name}" not in files:
+            path.unlink()

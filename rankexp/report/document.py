@@ -1,0 +1,113 @@
+"""The report as one plain value: what ``report.json`` holds and what the HTML and Markdown are rendered from.
+
+A section of the report is one function here and one block in each template. Whatever was measured in time or
+memory lies under a key ``cost``, times of day under ``created`` and ``finished``; without those, two runs of the
+same study give the same document.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import rankexp
+from rankexp.analysis.results import Study
+from rankexp.analysis.screen import best_rate, screen_table
+from rankexp.analysis.validity import checks
+from rankexp.report import tables
+from rankexp.report.peft_config import as_python, lora_config
+from rankexp.report.words import summary
+
+SCHEMA_VERSION = 1
+UNFINISHED = "UNFINISHED"
+
+Document = dict[str, Any]
+_SETUP = ("lora", "train", "search", "decide", "references", "task")
+
+
+def document(study: Study) -> Document:
+    """Assemble everything that a report says about a study."""
+    doc: Document = {"schema": SCHEMA_VERSION, "study": study.name, **_times(study), **_decision(study)}
+    doc["ranks"] = tables.rank_table(study)
+    doc["references"] = tables.references(study)
+    doc["test"] = tables.opened_test(study)
+    doc["setup"] = _setup(study)
+    doc |= _paste(study, doc)
+    doc["screen"] = _screen(study)
+    doc["curves"] = tables.learning_curves(study)
+    doc["cost"] = tables.total_cost(study)
+    doc["validity"] = [asdict(check) for check in checks(study)]
+    doc["trials"] = tables.trial_table(study)
+    doc["versions"] = {"rankexp": [rankexp.__version__], **tables.versions(study)}
+    doc = plain(doc)
+    return {**doc, "summary": summary(doc)}
+
+
+def plain(value: Any) -> Any:
+    """Turn a nested value into what JSON holds: numbers that are not finite become None.
+
+    >>> plain({"a": (1, float("nan")), 4: np.float64(0.5)})
+    {'a': [1, None], '4': 0.5}
+    """
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return str(value) if isinstance(value, Path) else value
+
+
+def _times(study: Study) -> Document:
+    finished = [trial.result.finished for trial in study.by_key.values()]
+    return {"created": study.record.created, "finished": max(finished, default="")}
+
+
+def _decision(study: Study) -> Document:
+    scores, verdict = study.scores, study.verdict
+    asked = {"margin": study.margin, "level": study.level, "score": study.score}
+    asked |= {"examples": scores.examples, "groups": len(scores.groups)}
+    names = ("edge", "compared", "needed_seeds", "needed_examples", "variance_shares")
+    if verdict is None or not study.complete:
+        reason = "runs of the decision are missing."
+        seeds = 0 if verdict is None else verdict.seeds
+        nothing = dict.fromkeys(("chosen_rank", "reference_rank", *names))
+        return {"status": UNFINISHED, **nothing, **asked, "seeds": seeds, "reason": reason}
+    found = {name: getattr(verdict, name) for name in ("chosen_rank", "reference_rank", *names)}
+    return {"status": str(verdict.status), **found, **asked, "seeds": verdict.seeds, "reason": verdict.reason}
+
+
+def _paste(study: Study, doc: Document) -> Document:
+    config = lora_config(study, doc["chosen_rank"])
+    if config is None:
+        return {"lora_config": None, "lora_config_python": None}
+    rate = doc["ranks"][str(doc["chosen_rank"])]["learning_rate"]
+    return {"lora_config": {**config, "learning_rate": rate}, "lora_config_python": as_python(config, rate)}
+
+
+def _screen(study: Study) -> list[Document]:
+    rows = screen_table(study)
+    best = set(best_rate(rows).values())
+    return [{**asdict(row), "best": row in best} for row in rows]
+
+
+def _setup(study: Study) -> Document:
+    record = study.record
+    settings = {name: record.settings.get(name) for name in ("precision", "device")}
+    measured = {name: value for name, value in record.settings.items() if name not in settings}
+    model = {name: value for name, value in record.model.items() if name != "shapes"}
+    return {
+        "model": {**model, "layers": len(record.model.get("shapes", {}))},
+        "data": dict(record.data),
+        **{name: record.config[name] for name in _SETUP if name in record.config},
+        **settings,
+        "notes": dict(record.notes),
+        "cost": measured,
+    }

@@ -1,0 +1,126 @@
+"""How numbers are written in a report: units, signs and precision, the same in HTML and Markdown."""
+
+from __future__ import annotations
+
+import re
+
+NONE = "–"
+_MINUS = "\u2212"
+
+
+def count(value: float | None) -> str:
+    """Write a whole number with thousands separators.
+
+    >>> count(22713216)
+    '22,713,216'
+    """
+    return NONE if value is None else f"{value:,.0f}"
+
+
+def score(value: float | None, kind: str) -> str:
+    """Write a score: accuracy in per cent, a loss score as it is.
+
+    >>> score(0.7216, "accuracy"), score(-0.51, "loss")
+    ('72.16%', '−0.5100')
+    """
+    if value is None:
+        return NONE
+    return f"{100 * value:.2f}%" if kind == "accuracy" else _signed(f"{value:.4f}")
+
+
+def difference(value: float | None, kind: str) -> str:
+    """Write a signed difference: in points for accuracy, as it is for a loss score.
+
+    >>> difference(-0.0035, "accuracy"), difference(0.01, "loss"), difference(0.0, "loss")
+    ('−0.35', '+0.0100', '0')
+    """
+    if not value:
+        return NONE if value is None else "0"
+    return _signed(f"{100 * value:+.2f}" if kind == "accuracy" else f"{value:+.4f}")
+
+
+def amount(value: float, kind: str) -> str:
+    """Write the size of a difference with its unit.
+
+    >>> amount(0.01, "accuracy"), amount(-0.0035, "accuracy"), amount(0.02, "loss")
+    ('1 point', '0.35 points', '0.02 nats')
+    """
+    if kind != "accuracy":
+        return f"{abs(value):.4g} nats"
+    points = f"{abs(100 * value):.2f}".rstrip("0").rstrip(".")
+    return f"{points} point{'' if points == '1' else 's'}"
+
+
+def p_value(value: float | None) -> str:
+    """Write a p-value.
+
+    >>> p_value(0.0004), p_value(0.0312)
+    ('< 0.001', '0.031')
+    """
+    if value is None:
+        return NONE
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def rate(value: float | None) -> str:
+    """Write a learning rate or an alpha as briefly as it can be.
+
+    >>> rate(0.003), rate(1e-05)
+    ('0.003', '1e-05')
+    """
+    return NONE if value is None else f"{value:g}"
+
+
+def loss(value: float | None) -> str:
+    """Write a loss in nats."""
+    return NONE if value is None else f"{value:.4f}"
+
+
+def size(value: float | None) -> str:
+    """Write a number of bytes.
+
+    >>> size(1536), size(9e8)
+    ('1.5 kB', '900 MB')
+    """
+    if value is None:
+        return NONE
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000 or unit == "GB":
+            break
+        value /= 1000
+    return f"{value:.3g} {unit}"
+
+
+def seconds(value: float | None) -> str:
+    """Write a duration.
+
+    >>> seconds(0.2031), seconds(75), seconds(9000)
+    ('0.203 s', '1.2 min', '2.5 h')
+    """
+    if value is None:
+        return NONE
+    if value < 60:
+        return f"{value:.3g} s"
+    return f"{value / 60:.1f} min" if value < 3600 else f"{value / 3600:.1f} h"
+
+
+def percent(value: float | None) -> str:
+    """Write a share.
+
+    >>> percent(0.256)
+    '26%'
+    """
+    return NONE if value is None else f"{100 * value:.0f}%"
+
+
+def markdown(value: object) -> str:
+    r"""Escape text so that Markdown shows it as it is, on one line.
+
+    >>> markdown("a|b <i>")
+    'a\\|b \\<i\\>'
+    """
+    return re.sub(r"([\\`*_{}\[\]<>|#~])", r"\\\1", " ".join(str(value).split()))
+
+
+def _signed(text: str) -> str:
+    return text.replace("-", _MINUS)

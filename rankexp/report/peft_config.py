@@ -1,0 +1,72 @@
+"""The ``LoraConfig`` to paste: the chosen rank in PEFT's words."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable
+from typing import Any
+
+from rankexp.analysis.results import Study
+from rankexp.ranks import TrialSpec
+
+
+def lora_config(study: Study, rank: int | None) -> dict[str, Any] | None:
+    """Give the arguments of PEFT's ``LoraConfig`` that reproduce the evidence of ``rank``; None without a rank."""
+    trials = study.chosen_trials(rank) if rank is not None else []
+    if not trials:
+        return None
+    spec, model = trials[0].spec, study.record.model
+    return {
+        "r": rank,
+        "lora_alpha": spec.alpha,
+        "use_rslora": spec.scaling == "rslora",
+        "lora_dropout": spec.dropout,
+        "target_modules": target_modules(spec.rank_map, model.get("shapes", {}), model.get("head", [])),
+        "rank_pattern": _rank_pattern(spec),
+        "alpha_pattern": {},
+        "modules_to_save": list(model.get("head", [])),
+    }
+
+
+def target_modules(adapted: Collection[str], layers: Iterable[str], head: Iterable[str] = ()) -> list[str]:
+    """Find the shortest endings of names that PEFT matches with exactly the adapted layers.
+
+    Args:
+        adapted: Names of the adapted layers.
+        layers: Names of all layers that could be adapted.
+        head: Names of the trained head's modules, which must not match.
+
+    >>> names = [f"layer.{i}.{m}" for i in range(2) for m in ("attention.q", "attention.v", "dense")]
+    >>> target_modules([n for n in names if "attention" in n], names)
+    ['q', 'v']
+    >>> target_modules(["layer.0.dense"], names)
+    ['layer.0.dense']
+    """
+    others = [*(set(layers) - set(adapted)), *head]
+    return sorted({_shortest_ending(name, others) for name in adapted})
+
+
+def as_python(config: dict[str, Any], learning_rate: float) -> str:
+    """Write the arguments as Python that can be pasted, with the tuned learning rate as a comment."""
+    lines = [f"    {name}={_literal(value)}," for name, value in config.items() if value not in ({}, [])]
+    body = "\n".join(lines)
+    return f"from peft import LoraConfig\n\nLoraConfig(\n{body}\n)  # tuned learning rate: {learning_rate:g}"
+
+
+def _rank_pattern(spec: TrialSpec) -> dict[str, int]:
+    return {} if spec.rank_map.uniform_rank else dict(spec.rank_map)
+
+
+def _shortest_ending(name: str, others: Collection[str]) -> str:
+    parts = name.split(".")
+    for size in range(1, len(parts)):
+        ending = ".".join(parts[-size:])
+        if not any(other == ending or other.endswith(f".{ending}") for other in others):
+            return ending
+    return name
+
+
+def _literal(value: Any) -> str:
+    if isinstance(value, float) and value == int(value):
+        return repr(int(value))
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, list | str) else repr(value)

@@ -1,0 +1,233 @@
+"""The tables of a report as plain values: ranks, references, the opened test pair, trials, costs and curves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import median, stdev
+from typing import Any
+
+import numpy as np
+
+from rankexp.analysis.decision import RankRow, paired_difference
+from rankexp.analysis.results import Study, group_means, is_unstable
+from rankexp.record import Scores, Trial
+
+Row = dict[str, Any]
+MEASURED = (
+    "peak_memory_bytes",
+    "step_seconds_median",
+    "step_seconds_p95",
+    "tokens_per_second",
+    "train_seconds",
+    "eval_seconds",
+)
+_DECISION = ("difference", "standard_error", "df", "lower", "upper", "p_worse")
+_CURVE_POINTS = 60
+
+
+def rank_table(study: Study) -> dict[str, Row]:
+    """One row a rank: scores, comparison with the reference, failures, how it was trained and what it cost."""
+    return {str(rank): _rank_row(study, rank) for rank in study.ranks}
+
+
+def references(study: Study) -> dict[str, Row]:
+    """Head only and full fine-tuning, as far as they were run."""
+    rows = {}
+    for name in ("head", "full"):
+        trials = [t for t in study.evidence(name) if t is not None and t.result.status == "completed"]
+        scored = {t.spec.seed: _mean(t.scores("decide"), study) for t in trials if "decide" in t.result.metrics}
+        if scored:
+            rows[name] = {**_spread(scored.values()), "seed_means": _by_seed(scored), **_training(trials)}
+    return rows
+
+
+def opened_test(study: Study) -> Row | None:
+    """What the test split said on the chosen and the reference rank; None where it was not opened."""
+    tables = {rank: _test_table(study, rank) for rank in study.ranks}
+    found = {rank: table for rank, table in tables.items() if table}
+    if not found or study.verdict is None:
+        return None
+    row: Row = {
+        "examples": max(len(s.example_ids) for s in study.test_scores.values()),
+        "ranks": {
+            str(rank): _spread(_mean(scores, study) for scores in table.values()) for rank, table in found.items()
+        },
+    }
+    pair = (study.verdict.chosen_rank, study.verdict.reference_rank)
+    return {**row, **_test_difference(study, found, pair)}
+
+
+def trial_table(study: Study) -> list[Row]:
+    """Every trial, failures included; what was measured in time or memory lies under ``cost``."""
+    rows = []
+    for raw in study.trials.astype(object).to_dict("records"):
+        row = {str(name): _whole(value) for name, value in raw.items() if name not in MEASURED}
+        rows.append({**row, "cost": {name: raw[name] for name in MEASURED}})
+    return rows
+
+
+def total_cost(study: Study) -> Row:
+    """Device hours of the whole study and what one more seed of every rank would take."""
+    spent = {"tuning": 0.0, "evidence": 0.0}
+    for item in {planned.key: planned for planned in study.record.planned}.values():
+        if item.key in study.by_key:
+            spent[item.role] += _seconds(study.by_key[item.key])
+    seed = sum(_average([_seconds(t) for t in study.chosen_trials(rank)]) or 0.0 for rank in study.ranks)
+    hours = {f"{role}_device_hours": value / 3600 for role, value in spent.items()}
+    return {**hours, "device_hours": sum(hours.values()), "device_hours_per_seed": seed / 3600}
+
+
+def learning_curves(study: Study) -> dict[str, Row]:
+    """Training loss over steps for each rank: the mean over seeds, in at most 60 points."""
+    curves = {}
+    for rank in study.ranks:
+        points = _mean_by_step(study.chosen_trials(rank))
+        if points:
+            parts = np.array_split(np.array(points), min(_CURVE_POINTS, len(points)))
+            curves[str(rank)] = {
+                "steps": [float(part[:, 0].mean()) for part in parts],
+                "loss": [float(part[:, 1].mean()) for part in parts],
+            }
+    return curves
+
+
+def versions(study: Study) -> dict[str, list[str]]:
+    """Every version and device that the trials were run with."""
+    found: dict[str, set[str]] = {}
+    for trial in study.by_key.values():
+        for name, value in trial.result.environment.items():
+            found.setdefault(name, set()).add(str(value))
+    return {name: sorted(found[name]) for name in sorted(found)}
+
+
+def _rank_row(study: Study, rank: int) -> Row:
+    done, every = study.chosen_trials(rank), study.evidence(f"r={rank}")
+    means = _cell_means(study, rank)
+    verdict = study.verdict
+    decided = verdict.row(rank) if verdict is not None else None
+    row: Row = {"rank": rank, **_spread(means.values())}
+    row |= {name: getattr(decided, name) if decided else None for name in _DECISION}
+    if decided is not None:
+        row |= {"mean": decided.mean, "seed_sd": decided.seed_sd}
+    row["p"] = decided.p_noninferior if decided else None
+    row["accepted"] = bool(decided and decided.accepted)
+    row["unstable"] = rank in study.unstable
+    row["reading"] = _reading(study, decided)
+    return {**row, "seed_means": _by_seed(means), "seeds": len(done), **_failures(study, every), **_training(done)}
+
+
+def _reading(study: Study, row: RankRow | None) -> str:
+    verdict = study.verdict
+    if verdict is None or row is None or not study.complete:
+        return ""
+    if row.unstable:
+        return "unstable"
+    if row.rank in (verdict.chosen_rank, verdict.reference_rank):
+        names = {verdict.reference_rank: ["reference"]}
+        return ", ".join((["chosen"] if row.rank == verdict.chosen_rank else []) + names.get(row.rank, []))
+    if row.upper < 0:
+        return "worse"
+    if row.lower > -verdict.margin:
+        return "within the margin" if row.accepted else "within the margin, not reached"
+    return "not shown"
+
+
+def _failures(study: Study, trials: Sequence[Trial | None]) -> Row:
+    results = [trial.result for trial in trials if trial is not None]
+    failed = [result for result in results if result.status == "failed"]
+    memory = [result for result in failed if "memory" in result.reason.lower()]
+    collapsed = [r for r in results if r.status == "completed" and is_unstable(r, study.head_score)]
+    counts = {
+        "diverged": sum(result.status == "diverged" for result in results),
+        "collapsed": len(collapsed),
+        "out_of_memory": len(memory),
+        "failed": len(failed) - len(memory),
+        "waiting": sum(trial is None for trial in trials),
+    }
+    lost = ", ".join(f"{number} {name.replace('_', ' ')}" for name, number in counts.items() if number)
+    return {**counts, "lost": lost}
+
+
+def _training(trials: Sequence[Trial]) -> Row:
+    specs, costs = [t.spec for t in trials], [t.result.cost for t in trials]
+    return {
+        "learning_rate": specs[0].learning_rate if specs else None,
+        "alpha": specs[0].alpha if specs and specs[0].method == "lora" else None,
+        "trainable_parameters": _middle(costs, "trainable_parameters"),
+        "adapter_bytes": _middle(costs, "adapter_bytes"),
+        "cost": {name: _middle(costs, name) for name in MEASURED},
+    }
+
+
+def _cell_means(study: Study, rank: int) -> dict[int, float]:
+    scores = study.scores
+    if not scores.groups:
+        return {}
+    means = scores.values[scores.ranks.index(rank)].mean(axis=1)
+    return {seed: float(mean) for seed, mean in zip(scores.seeds, means, strict=True) if np.isfinite(mean)}
+
+
+def _test_table(study: Study, rank: int) -> dict[int, Scores]:
+    opened = study.test_scores
+    return {t.spec.seed: opened[t.key] for t in study.chosen_trials(rank) if t.key in opened}
+
+
+def _test_difference(study: Study, tables: Mapping[int, dict[int, Scores]], pair: tuple[int | None, int]) -> Row:
+    empty: Row = dict.fromkeys(("difference", "lower", "upper", "confirmed"))
+    chosen, reference = pair
+    if chosen is None or chosen == reference or chosen not in tables or reference not in tables:
+        return empty
+    seeds = sorted(tables[chosen].keys() & tables[reference].keys())
+    cells = [[group_means(tables[rank][seed], study.score)[1] for seed in seeds] for rank in (chosen, reference)]
+    values = np.array(cells)
+    if len(seeds) < 2:
+        return {**empty, "difference": float(values[0].mean() - values[1].mean()) if seeds else None}
+    found = paired_difference(values, 0, 1)
+    return {
+        "difference": found.mean,
+        "lower": found.lower(study.level),
+        "upper": found.upper(study.level),
+        "confirmed": found.noninferior(study.margin, study.level),
+    }
+
+
+def _mean(scores: Scores, study: Study) -> float:
+    return float(group_means(scores, study.score)[1].mean())
+
+
+def _mean_by_step(trials: Sequence[Trial]) -> list[tuple[float, float]]:
+    losses: dict[float, list[float]] = {}
+    for trial in trials:
+        for row in trial.result.history:
+            if row.get("loss") is not None:
+                losses.setdefault(row["step"], []).append(row["loss"])
+    return [(step, sum(values) / len(values)) for step, values in sorted(losses.items())]
+
+
+def _whole(value: Any) -> Any:
+    """Undo what a column with gaps does to its whole numbers."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _seconds(trial: Trial) -> float:
+    return sum(trial.result.cost.get(name) or 0.0 for name in ("train_seconds", "eval_seconds"))
+
+
+def _by_seed(means: Mapping[int, float]) -> dict[str, float]:
+    return {str(seed): mean for seed, mean in sorted(means.items())}
+
+
+def _average(values: Iterable[float]) -> float | None:
+    listed = list(values)
+    return float(np.mean(listed)) if listed else None
+
+
+def _spread(values: Iterable[float]) -> Row:
+    """Mean and standard deviation over seeds, and their number."""
+    seeds = list(values)
+    return {"mean": _average(seeds), "seed_sd": stdev(seeds) if len(seeds) > 1 else None, "seeds": len(seeds)}
+
+
+def _middle(costs: Sequence[Mapping[str, float]], name: str) -> float | None:
+    values = [cost[name] for cost in costs if cost.get(name) is not None]
+    return median(values) if values else None

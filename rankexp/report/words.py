@@ -1,0 +1,192 @@
+"""The verdict in plain words, for a reader who knows LoRA and no statistics. Reads the assembled document only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rankexp.report.formats import amount, count, percent, score
+
+Document = dict[str, Any]
+
+MEANING = {
+    "SETTLED": "The choice is good enough, and the next smaller rank is measurably worse.",
+    "SAFE": "The choice is good enough; a smaller rank might be too.",
+    "INSUFFICIENT": "The evidence is too thin to name a rank.",
+    "UNFINISHED": "Runs that the decision needs are still missing.",
+}
+
+
+def summary(doc: Document) -> dict[str, Any]:
+    """Say what to do, how sure that is, what the test split said and what would change the answer."""
+    return {
+        "headline": headline(doc),
+        "meaning": MEANING[doc["status"]],
+        "certainty": certainty(doc),
+        "test": test_sentence(doc),
+        "change": change(doc),
+    }
+
+
+def headline(doc: Document) -> str:
+    """Say what to do, in one or two short sentences."""
+    status, chosen = doc["status"], doc["chosen_rank"]
+    if status == "UNFINISHED":
+        return "Not decided yet: the study is unfinished."
+    if status == "INSUFFICIENT":
+        return "No rank can be named yet."
+    if len(doc["ranks"]) == 1:
+        return f"Use rank {chosen}, the only one tried."
+    if doc["edge"] == "low":
+        return f"Use rank {chosen} or less."
+    if doc["edge"] == "high":
+        return f"Use rank {chosen} or more."
+    return f"Use rank {chosen}." if status == "SETTLED" else f"Use rank {chosen}. A smaller one may do."
+
+
+def certainty(doc: Document) -> str:
+    """Say in one or two sentences how sure the verdict is."""
+    if doc["status"] == "UNFINISHED":
+        done = sum(row["seeds"] for row in doc["ranks"].values())
+        return f"{count(done)} of {count(_planned_cells(doc))} runs of the decision are complete." if done else ""
+    based = f"{count(doc['seeds'])} seeds × {count(doc['examples'])} examples"
+    chosen, reference = doc["chosen_rank"], doc["reference_rank"]
+    if chosen is None:
+        return f"{_doubt(doc)} Until more is known, keep to the reference, rank {reference}. Based on {based}."
+    below = _below(doc, chosen)
+    if chosen == reference:
+        return f"No other rank beats rank {chosen}{f', and {below}' if below else ''} ({based})."
+    row = doc["ranks"][str(chosen)]
+    return (
+        f"On average it is {_compared(row['difference'], reference, doc)} and, with {percent(1 - doc['level'])} "
+        f"confidence, {_worst(row['lower'], doc)}; you accept a loss below {amount(doc['margin'], doc['score'])}."
+        f"{f' {_sentence(below)}' if below else ''} Based on {based}."
+    )
+
+
+def _doubt(doc: Document) -> str:
+    """Say why no rank is named: against the reference in the score's own words, else as the rule put it."""
+    rank, other = doc["compared"] or (None, None)
+    row = doc["ranks"].get(str(rank))
+    if row is None or other != doc["reference_rank"] or row["lower"] is None:
+        return str(doc["reason"])
+    margin = amount(doc["margin"], doc["score"])
+    return f"Rank {rank} may lie up to {amount(row['lower'], doc['score'])} below rank {other}, and you accept {margin}."
+
+
+def test_sentence(doc: Document) -> str:
+    """Say what the untouched test split said."""
+    test = doc["test"]
+    if test is None:
+        return "Not opened." if doc["chosen_rank"] is None else "Not opened, so the choice is unconfirmed."
+    means = ", ".join(f"rank {rank} scores {score(row['mean'], doc['score'])}" for rank, row in test["ranks"].items())
+    if test["difference"] is None:
+        return f"Opened once: {means} on {count(test['examples'])} new examples."
+    said = {True: "confirms the choice", False: "leaves the choice unconfirmed", None: "has too few seeds to judge"}
+    bound = ""
+    if test["lower"] is not None:
+        bound = f", with {percent(1 - doc['level'])} confidence {_worst(test['lower'], doc)}"
+    return f"It {said[test['confirmed']]}: {means} on {count(test['examples'])} new examples{bound}."
+
+
+def change(doc: Document) -> list[str]:
+    """Say what would change the answer."""
+    if doc["status"] == "UNFINISHED":
+        return ["Run `rankexp resume`: finished runs are kept."]
+    sentences = _change_insufficient(doc) if doc["chosen_rank"] is None else _change_chosen(doc)
+    if unstable := [rank for rank, row in doc["ranks"].items() if row["unstable"]]:
+        sentences.append(f"Rank {_joined(unstable)} trained unstably and cannot be chosen; a lower rate may cure it.")
+    return sentences
+
+
+def price(doc: Document) -> str:
+    """Say what more evidence would take in device hours; measured, hence no part of the document itself."""
+    per_seed, more = doc["cost"]["device_hours_per_seed"], doc["needed_seeds"]
+    if doc["status"] != "INSUFFICIENT" or not per_seed:
+        return ""
+    one = f"One more seed of every rank takes {hours(per_seed)}"
+    if more and more > doc["seeds"]:
+        return f"{one}; {count(more - doc['seeds'])} more take {hours((more - doc['seeds']) * per_seed)}."
+    return f"{one}."
+
+
+def hours(value: float) -> str:
+    """Write device hours, in minutes where they are few.
+
+    >>> hours(0.02), hours(3.25)
+    ('1.2 device minutes', '3.2 device hours')
+    """
+    return f"{60 * value:.2g} device minutes" if value < 1 else f"{value:.1f} device hours"
+
+
+def _change_insufficient(doc: Document) -> list[str]:
+    seeds, examples = doc["needed_seeds"], doc["needed_examples"]
+    unit = "examples" if doc["groups"] == doc["examples"] else "documents"
+    options = [f"{count(seeds)} seeds"] if seeds and seeds > doc["seeds"] else []
+    options += [f"{count(examples)} {unit} to decide on"] if examples and examples > doc["groups"] else []
+    sentences = []
+    if options:
+        sentences.append(f"{' or '.join(options)} would settle it with 80% probability if the ranks are truly equal.")
+    elif doc["compared"] is not None:
+        sentences.append("Neither seeds nor examples alone would settle it: add both, or accept a wider margin.")
+    else:
+        sentences.append("Add seeds: `decide.seeds=5` is the default.")
+    if (shares := doc["variance_shares"]) and shares["seeds"] is not None:
+        parts = percent(shares["seeds"]), percent(shares["examples"]), percent(shares["residual"])
+        sentences.append("The noise is {} from seeds, {} from examples and {} from both together.".format(*parts))
+    return sentences
+
+
+def _change_chosen(doc: Document) -> list[str]:
+    chosen, reference, kind = doc["chosen_rank"], doc["reference_rank"], doc["score"]
+    sentences = []
+    smaller = _next_smaller(doc, chosen)
+    if smaller and smaller["lower"] is not None and smaller["lower"] < 0:
+        sentences.append(f"Rank {smaller['rank']} would do if you can lose up to {amount(smaller['lower'], kind)}.")
+    row = doc["ranks"][str(chosen)]
+    if chosen != reference and row["lower"] is not None:
+        limit = amount(min(row["lower"], 0.0), kind)
+        sentences.append(f"With a margin below {limit}, rank {chosen} would not do.")
+    if doc["edge"] == "low":
+        sentences.append("No smaller rank was tried: add one to search.ranks to see how low you can go.")
+    if doc["edge"] == "high":
+        sentences.append("No larger rank was tried: add one to search.ranks to see whether more is better still.")
+    return sentences
+
+
+def _below(doc: Document, chosen: int) -> str:
+    smaller = _next_smaller(doc, chosen)
+    if smaller is None:
+        return ""
+    if smaller["upper"] is not None and smaller["upper"] < 0:
+        return f"rank {smaller['rank']} is measurably worse"
+    return f"rank {smaller['rank']} is not ruled out"
+
+
+def _next_smaller(doc: Document, chosen: int) -> Document | None:
+    below = [row for row in doc["ranks"].values() if row["rank"] < chosen and not row["unstable"]]
+    return below[-1] if below else None
+
+
+def _compared(value: float, reference: int, doc: Document) -> str:
+    size = amount(value, doc["score"])
+    if size.startswith("0 "):
+        return f"level with rank {reference}"
+    return f"{size} {'above' if value > 0 else 'below'} rank {reference}"
+
+
+def _worst(lower: float, doc: Document) -> str:
+    size = amount(lower, doc["score"])
+    return f"at least {size} above" if lower > 0 else f"at most {size} below"
+
+
+def _planned_cells(doc: Document) -> int:
+    return len(doc["ranks"]) * len(doc["setup"]["decide"]["seeds"])
+
+
+def _sentence(text: str) -> str:
+    text = text[:1].upper() + text[1:]
+    return text if text.endswith(".") else f"{text}."
+
+
+def _joined(items: list[str]) -> str:
+    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"

@@ -1,0 +1,205 @@
+"""The record of a study: its question, its settings, the trials that it asked for, and the opened test split."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from rankexp.record import (
+    SCHEMA_VERSION,
+    DamagedRecordError,
+    Scores,
+    parse_file,
+    pretty_json,
+    read_json,
+    read_scores,
+    sha256,
+    write_atomic,
+)
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One trial that a study asked for.
+
+    Attributes:
+        key: Content key of the trial.
+        phase: ``screen``, ``decide`` or ``reference``.
+        candidate: What it stands for: ``r=8``, ``head`` or ``full``.
+        rank: Rank of the candidate; 0 for the head alone, None for full fine-tuning or a rank map.
+        role: ``tuning`` for a trial that only chooses a learning rate, ``evidence`` for one that is compared.
+        generation: 1 for evidence that replaces an unstable set at half the learning rate, else 0.
+    """
+
+    key: str
+    phase: str
+    candidate: str
+    rank: int | None
+    role: Literal["tuning", "evidence"]
+    generation: int = 0
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """A trial that a search stopped before its last step; never evidence, and no result of its spec.
+
+    Attributes:
+        key: Content key of the spec.
+        spec: The spec as JSON values.
+        history: Rows of the steps that were run, as in a trial's result.
+    """
+
+    key: str
+    spec: Mapping[str, Any]
+    history: tuple[Mapping[str, float], ...]
+
+
+@dataclass(frozen=True)
+class StudyRecord:
+    """What ``study.json`` holds: the question, what was decided before the first trial, and the trials asked for.
+
+    Attributes:
+        name: Name of the study with the hash of its configuration.
+        config: The resolved configuration.
+        model: ``name``, ``fingerprint``, ``parameters``, ``shapes`` of adaptable layers, ``targets``, ``head``.
+        data: ``name``, ``fingerprint``, ``labels``, and by split ``examples`` and ``groups``.
+        settings: Chosen once at the start: ``precision``, ``device``, and what was measured to choose them.
+        planned: Trials that the study asked for, in order.
+        notes: Facts of the protocol that no trial holds, such as how often the learning rates were widened.
+        created: Time of creation, ISO 8601 in UTC.
+    """
+
+    name: str
+    config: Mapping[str, Any]
+    model: Mapping[str, Any]
+    data: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    planned: tuple[Planned, ...] = ()
+    notes: Mapping[str, Any] = field(default_factory=dict)
+    created: str = ""
+
+
+class StudyStore:
+    """One study's folder, ``studies/<name>/``.
+
+    Args:
+        folder: The study's folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = Path(folder)
+
+    @property
+    def workspace(self) -> Path:
+        """The workspace that the study is in."""
+        return self.folder.parent.parent
+
+    def exists(self) -> bool:
+        """Whether the study has been created."""
+        return (self.folder / "study.json").is_file()
+
+    def read(self) -> StudyRecord:
+        """Read ``study.json``.
+
+        Raises:
+            DamagedRecordError: The file is missing, unreadable, or of another schema version.
+        """
+        values = read_json(self.folder / "study.json")
+        if values.pop("schema", None) != SCHEMA_VERSION:
+            raise DamagedRecordError(f"{self.folder / 'study.json'} was written by another version of rankexp.")
+        planned = tuple(Planned(**row) for row in values.pop("planned"))
+        return StudyRecord(planned=planned, **values)
+
+    def write(self, record: StudyRecord) -> None:
+        """Replace ``study.json`` atomically."""
+        write_atomic(self.folder / "study.json", pretty_json({"schema": SCHEMA_VERSION, **asdict(record)}).encode())
+
+    def plan(self, *added: Planned) -> StudyRecord:
+        """Add trials to the plan, once each, and write it."""
+        record = self.read()
+        merged = tuple(dict.fromkeys([*record.planned, *added]))
+        if merged != record.planned:
+            record = replace(record, planned=merged)
+            self.write(record)
+        return record
+
+    def note(self, **facts: Any) -> None:
+        """Write facts of the protocol into ``study.json``."""
+        record = self.read()
+        self.write(replace(record, notes={**record.notes, **facts}))
+
+    def write_test_scores(self, key: str, scores: Scores) -> None:
+        """Keep the scores of one trial of the opened pair on ``test``."""
+        data = scores.to_bytes()
+        write_atomic(self.folder / "test" / f"{key}.sha256", sha256(data).encode())
+        write_atomic(self.folder / "test" / f"{key}.npz", data)
+
+    def write_pruned(self, pruned: Pruned) -> None:
+        """Keep what is known of a trial that the search stopped early."""
+        data = {"schema": SCHEMA_VERSION, **asdict(pruned)}
+        write_atomic(self.folder / "pruned" / f"{pruned.key}.json", pretty_json(data).encode())
+
+    def pruned(self) -> list[Pruned]:
+        """Read the trials that the search stopped early, sorted by key."""
+        rows = [read_json(path) for path in sorted((self.folder / "pruned").glob("*.json"))]
+        return [Pruned(row["key"], row["spec"], tuple(row["history"])) for row in rows]
+
+    def test_scores(self) -> dict[str, Scores]:
+        """Read the scores on ``test`` by trial key; empty if the split was not opened.
+
+        Raises:
+            DamagedRecordError: A file does not match its hash.
+        """
+        return {
+            path.stem: read_scores(path, parse_file(path.with_suffix(".sha256"), bytes.decode))
+            for path in sorted((self.folder / "test").glob("*.npz"))
+        }
+
+
+class TestLedger:
+    """Who opened which test split, so that each is opened once over all studies of a workspace.
+
+    Args:
+        workspace: The workspace; the ledger is its folder ``test_ledger/``.
+    """
+
+    __test__ = False  # a name that pytest would collect
+
+    def __init__(self, workspace: Path) -> None:
+        self.root = Path(workspace) / "test_ledger"
+
+    def open(self, fingerprint: str, study: str, keys: Sequence[str]) -> bool:
+        """Enter an opening and say whether these trials may be scored on the split.
+
+        Args:
+            fingerprint: Fingerprint of the data.
+            study: Name of the study that asks.
+            keys: Content keys of the trials to score.
+
+        Returns:
+            True for the first to ask, and for whoever asks for the very same trials again.
+        """
+        path = self.root / f"{fingerprint}.json"
+        entry = {"study": study, "keys": sorted(keys)}
+        self.root.mkdir(parents=True, exist_ok=True)
+        temporary = self.root / f".tmp-{study}-{os.getpid()}"
+        write_atomic(temporary, pretty_json(entry).encode())
+        try:
+            os.link(temporary, path)  # unlike a rename, fails if somebody was first
+        except FileExistsError:
+            return bool(self.entry(fingerprint)["keys"] == entry["keys"])
+        finally:
+            temporary.unlink()
+        return True
+
+    def entry(self, fingerprint: str) -> dict[str, Any]:
+        """Read who opened the split; empty if nobody did.
+
+        Raises:
+            DamagedRecordError: The entry cannot be read.
+        """
+        path = self.root / f"{fingerprint}.json"
+        return read_json(path) if path.exists() else {}

@@ -1,0 +1,1 @@
+"""Tasks: data, its four splits, and the score of each example."""

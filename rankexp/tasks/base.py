@@ -1,0 +1,135 @@
+"""What every task provides: tokenised examples in four disjoint splits, a loss, and a score of each example.
+
+A task is a class with a ``load`` method, found by the entry point group ``rankexp.tasks``; its fields are its options.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from importlib.metadata import entry_points
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rankexp.options import ConfigError, near_miss, parse
+from rankexp.ranks import content_key
+
+SPLITS = ("train", "tune", "decide", "test")
+
+Say = Callable[[str], None]
+
+
+class Tokenize(Protocol):
+    """Turn texts into token ids; ``vocabulary`` are the texts that a tokenizer without one may learn from."""
+
+    def __call__(self, texts: Sequence[str], max_length: int, vocabulary: Sequence[str]) -> list[list[int]]:
+        """Return the ids of each text, at most ``max_length`` of them."""
+
+
+class TaskError(ConfigError):
+    """Data that the user can correct; the message is one sentence that names file and row."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """Tokenised examples.
+
+    Attributes:
+        example_ids: Name of each example, shape (examples,).
+        group_ids: Document of each example, shape (examples,); its own id where there is none.
+        labels: Class index of each example, shape (examples,), int64.
+        tokens: Token ids of each example, without padding.
+    """
+
+    example_ids: NDArray[np.str_]
+    group_ids: NDArray[np.str_]
+    labels: NDArray[np.int64]
+    tokens: tuple[NDArray[np.int32], ...]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Tokens of each example, shape (examples,)."""
+        return np.array([len(ids) for ids in self.tokens], dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """The data of a task, ready to train on.
+
+    Attributes:
+        task: Name of the task.
+        labels: Names of the classes.
+        splits: ``train``, ``tune``, ``decide`` and ``test``.
+        dropped_duplicates: Rows left out because their text was there before.
+    """
+
+    task: str
+    labels: tuple[str, ...]
+    splits: Mapping[str, Split]
+    dropped_duplicates: int = 0
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of everything that training and scoring see."""
+        return content_key(
+            {
+                name: [
+                    s.example_ids.tolist(),
+                    s.group_ids.tolist(),
+                    s.labels.tolist(),
+                    [t.tolist() for t in s.tokens],
+                ]
+                for name, s in self.splits.items()
+            }
+            | {"labels": list(self.labels)}
+        )
+
+    def card(self) -> dict[str, Any]:
+        """Describe the data for the record: name, fingerprint, labels and sizes."""
+        return {
+            "name": self.task,
+            "fingerprint": self.fingerprint,
+            "labels": list(self.labels),
+            "splits": {n: {"examples": len(s), "groups": len(set(s.group_ids))} for n, s in self.splits.items()},
+            "dropped_duplicates": self.dropped_duplicates,
+            "overlaps": 0,  # splits that share a text are refused when they are made
+        }
+
+
+class Task(Protocol):
+    """A task with its options set."""
+
+    def load(self, tokenize: Tokenize, say: Say) -> TaskData:
+        """Read, split and tokenise the data.
+
+        Raises:
+            TaskError: The data cannot be used.
+        """
+
+
+def make_task(options: Mapping[str, Any]) -> Task:
+    """Make the task that ``options["name"]`` names, with the rest as its options.
+
+    Raises:
+        ConfigError: There is no such task, or an option is wrong.
+    """
+    found = {entry.name: entry for entry in entry_points(group="rankexp.tasks")}
+    name = options["name"]
+    if name not in found:
+        raise ConfigError(f"there is no task {name!r}{near_miss(name, sorted(found))}")
+    kind = found[name].load()
+    task: Task = parse(kind, {key: value for key, value in options.items() if key != "name"}, "task.")
+    return task
+
+
+def task_options(name: str) -> list[str]:
+    """Names of the options of a task, for completing and correcting them."""
+    for entry in entry_points(group="rankexp.tasks", name=name):
+        kind = entry.load()
+        return [item.name for item in fields(kind)] if is_dataclass(kind) else []
+    return []

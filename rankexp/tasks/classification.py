@@ -1,0 +1,104 @@
+"""Text classification: the loss, the score of each example, and the base of its tasks."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import field
+from typing import TYPE_CHECKING, Annotated
+
+import numpy as np
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from rankexp.options import CHECKED, Natural, Positive
+from rankexp.tasks.base import SPLITS, Say, Split, TaskData, TaskError, Tokenize
+from rankexp.tasks.splits import Row, as_given, assign, checked, without_duplicates
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Sizes = dict[str, Annotated[float, Field(gt=0)]]
+
+
+@dataclass(frozen=True, config=CHECKED)
+class TextClassification(ABC):
+    """A task whose examples are texts with one label each.
+
+    Attributes:
+        sizes: Examples of each split; a number below 1 is a share of all rows.
+        split_seed: Decides which rows go to which split.
+        max_length: Longer texts are cut to this many tokens.
+    """
+
+    sizes: Sizes = field(default_factory=lambda: {"train": 0.5, "tune": 0.1, "decide": 0.2, "test": 0.2})
+    split_seed: Natural = 0
+    max_length: Positive = 128
+
+    def __post_init__(self) -> None:
+        if set(self.sizes) != set(SPLITS):
+            raise ValueError(f"sizes must name {', '.join(SPLITS)}, and nothing else")
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """Name of the task."""
+
+    @abstractmethod
+    def read(self, say: Say) -> list[Row]:
+        """Read all rows.
+
+        Raises:
+            TaskError: The data cannot be read.
+        """
+
+    def load(self, tokenize: Tokenize, say: Say) -> TaskData:
+        """Read, split and tokenise the data; see :class:`rankexp.tasks.base.Task`."""
+        rows = self.read(say)
+        if rows and rows[0].split is not None:
+            given = as_given(rows)
+            splits = {name: without_duplicates(given[name]) for name in SPLITS}
+        else:
+            splits = assign(without_duplicates(rows), self.sizes, self.split_seed)
+        labels = checked(splits)
+        kept = sum(map(len, splits.values())) if rows[0].split else len(without_duplicates(rows))
+        say(f"tokenising {sum(map(len, splits.values())):,} texts")
+        texts = [row.text for row in splits["train"]]
+        data = {n: _encode(s, labels, tokenize, self.max_length, texts) for n, s in splits.items()}
+        return TaskData(self.name, labels, data, len(rows) - kept)
+
+
+def loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross entropy of each example in nats, in float32.
+
+    Shape:
+        (examples, classes), (examples,) -> (examples,)
+    """
+    from torch.nn import functional
+
+    return functional.cross_entropy(logits.float(), labels, reduction="none")
+
+
+def correct(logits: Tensor, labels: Tensor) -> Tensor:
+    """Whether the class of the largest logit is the label.
+
+    Shape:
+        (examples, classes), (examples,) -> (examples,)
+    """
+    return logits.float().argmax(-1) == labels
+
+
+def _encode(
+    rows: Sequence[Row], labels: Sequence[str], tokenize: Tokenize, max_length: int, vocabulary: Sequence[str]
+) -> Split:
+    index: Mapping[str, int] = {label: i for i, label in enumerate(labels)}
+    tokens = tokenize([row.text for row in rows], max_length, vocabulary)
+    for row, ids in zip(rows, tokens, strict=True):
+        if not ids:
+            raise TaskError(f"{row.place} has a text of no tokens.")
+    return Split(
+        np.array([row.example_id for row in rows]),
+        np.array([row.group_id for row in rows]),
+        np.array([index[row.label] for row in rows], dtype=np.int64),
+        tuple(np.array(ids, dtype=np.int32) for ids in tokens),
+    )

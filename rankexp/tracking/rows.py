@@ -1,0 +1,225 @@
+"""What a trial and a study look like in MLflow, as plain values: params, tags and metric points."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from rankexp.analysis.decision import Verdict
+from rankexp.ranks import TrialSpec, content_key
+from rankexp.record import Trial, TrialResult
+from rankexp.study_record import StudyRecord
+
+_ILLEGAL = re.compile(r"[^\w\-. :/]")
+_LONGEST_PARAM = 6000
+_LONGEST_TAG = 5000
+_FINAL = ("accuracy", "loss")
+_SHARED = (
+    "task", "method", "learning_rate", "schedule", "warmup_steps", "weight_decay", "max_grad_norm", "steps",
+    "batch_size", "accumulation", "seed", "precision", "model", "data",
+)  # fmt: skip
+_LORA = ("alpha", "scaling", "dropout")
+
+
+class Point(NamedTuple):
+    """One value of a metric.
+
+    Attributes:
+        key: Name of the metric.
+        value: Its value.
+        time: Milliseconds since the epoch.
+        step: Optimizer step.
+    """
+
+    key: str
+    value: float
+    time: int
+    step: int
+
+
+def legal_key(name: str) -> str:
+    """Replace what MLflow refuses in the name of a metric, param or tag.
+
+    >>> legal_key("layer[0].q@proj=8")
+    'layer_0_.q_proj_8'
+    """
+    return _ILLEGAL.sub("_", name).strip("/")[:250] or "_"
+
+
+def number(value: float) -> str:
+    """Write a number so that MLflow's page reads it as one and nothing of it is lost.
+
+    >>> number(16.0), number(0.003)
+    ('16', '0.003')
+    """
+    return str(int(value)) if float(value).is_integer() else repr(float(value))
+
+
+def experiment_name(study: str) -> str:
+    """Drop the hash of a study's name: a question's studies share one experiment, so that they can be compared.
+
+    >>> experiment_name("rank_grid-0123abcd")
+    'rank_grid'
+    """
+    return re.sub(r"-[0-9a-f]{8}$", "", study) or study
+
+
+def trial_params(spec: TrialSpec) -> dict[str, str]:
+    """Params of a trial; ``rank`` only where one number says it, else a hash of the rank map."""
+    names = (*_SHARED, *_LORA) if spec.method == "lora" else _SHARED
+    params = {name: _text(getattr(spec, name)) for name in names}
+    if spec.rank is not None:
+        params["rank"] = number(spec.rank)
+    elif spec.rank_map:
+        params["rank_map"] = content_key(dict(spec.rank_map), 12)
+    return {name: value[:_LONGEST_PARAM] for name, value in params.items()}
+
+
+def trial_tags(spec: TrialSpec, study: StudyRecord) -> dict[str, str]:
+    """Tags that say what a run mirrors; ``study``, ``trial_key`` and ``kind`` find it again."""
+    planned = {item.key: item for item in study.planned}.get(spec.key)
+    candidate = planned.candidate if planned else candidate_name(spec)
+    return {
+        "kind": "trial",
+        "study": study.name,
+        "trial_key": spec.key,
+        "phase": planned.phase if planned else "screen",
+        "candidate": candidate,
+        "role": planned.role if planned else "tuning",
+        "seed": str(spec.seed),
+        "mlflow.runName": f"{candidate} lr={number(spec.learning_rate)} seed={spec.seed}",
+    }
+
+
+def candidate_name(spec: TrialSpec) -> str:
+    """Name what a trial stands for: ``r=8``, ``head``, ``full``, or ``map`` where ranks differ."""
+    if spec.method != "lora":
+        return spec.method
+    return "map" if spec.rank is None else f"r={spec.rank}"
+
+
+def outcome_tags(trial: Trial) -> dict[str, str]:
+    """Tags that say what came of a trial and where its record is."""
+    result = trial.result
+    tags = {"status": result.status, "finished": result.finished, "record": str(trial.folder)}
+    tags |= {"reason": result.reason} if result.reason else {}
+    tags |= {f"environment.{legal_key(name)}": value for name, value in result.environment.items()}
+    return {name: value[:_LONGEST_TAG] for name, value in tags.items()}
+
+
+def history_points(rows: Iterable[Mapping[str, float]], times: Mapping[int, int]) -> list[Point]:
+    """Points of a history: ``loss`` of a step is ``train/loss``, ``tune_loss`` is ``tune/loss``.
+
+    Args:
+        rows: Rows of a history.
+        times: Time of each step in milliseconds since the epoch.
+    """
+    return [
+        Point(_history_key(name), value, times[int(row["step"])], int(row["step"]))
+        for row in rows
+        for name, value in row.items()
+        if name != "step"
+    ]
+
+
+def final_points(spec: TrialSpec, result: TrialResult, time: int) -> list[Point]:
+    """Points of a result: accuracy and loss of each split, and ``cost/...``, at the last step."""
+    scores = {f"{split}/{name}": row[name] for split, row in result.metrics.items() for name in _FINAL if name in row}
+    costs = {f"cost/{name}": value for name, value in result.cost.items()}
+    return [Point(legal_key(name), float(value), time, spec.steps) for name, value in {**scores, **costs}.items()]
+
+
+def split_finite(points: Iterable[Point]) -> tuple[list[Point], set[str]]:
+    """Part the points that MLflow can hold from the names of those that it would turn into other numbers."""
+    points = list(points)
+    return [p for p in points if math.isfinite(p.value)], {p.key for p in points if not math.isfinite(p.value)}
+
+
+def spread_times(rows: Sequence[Mapping[str, float]], result: TrialResult) -> dict[int, int]:
+    """Time of each step of a recorded trial, in milliseconds: evenly from its start to its end."""
+    start, end = result_times(result)
+    count = max(len(rows), 1)
+    return {int(row["step"]): start + (end - start) * (i + 1) // count for i, row in enumerate(rows)}
+
+
+def result_times(result: TrialResult) -> tuple[int, int]:
+    """Start and end of a recorded trial in milliseconds since the epoch."""
+    end = milliseconds(result.finished)
+    seconds = result.cost.get("wall_seconds") or sum(
+        result.cost.get(name, 0.0) for name in ("train_seconds", "eval_seconds")
+    )
+    return end - round(1000 * seconds if math.isfinite(seconds) else 0), end
+
+
+def milliseconds(moment: str) -> int:
+    """Milliseconds since the epoch of an ISO 8601 time; now if there is none."""
+    return round((datetime.fromisoformat(moment) if moment else datetime.now(UTC)).timestamp() * 1000)
+
+
+def study_params(study: StudyRecord) -> dict[str, str]:
+    """Params of a summary run: the resolved configuration with dotted names."""
+    return {legal_key(name): _text(value)[:_LONGEST_PARAM] for name, value in _flat(study.config)}
+
+
+def verdict_tags(verdict: Verdict | None) -> dict[str, str]:
+    """Tags of a summary run; they may change, as params may not."""
+    if verdict is None:
+        return {"verdict": "INSUFFICIENT", "reason": "there is no evidence yet"}
+    return {
+        "verdict": str(verdict.status),
+        "chosen_rank": "none" if verdict.chosen_rank is None else str(verdict.chosen_rank),
+        "reference_rank": str(verdict.reference_rank),
+        "edge": verdict.edge or "none",
+        "reason": verdict.reason[:_LONGEST_TAG],
+    }
+
+
+def verdict_points(verdict: Verdict | None, time: int) -> list[Point]:
+    """Points of a summary run: the choice, and each rank's row of the decision table."""
+    if verdict is None:
+        return []
+    values: dict[str, float] = {
+        f"verdict/{name}": value
+        for name in ("chosen_rank", "reference_rank", "margin", "level", "seeds", "examples")
+        if (value := getattr(verdict, name)) is not None
+    }
+    for row in verdict.rows:
+        columns = ("mean", "difference", "lower", "upper", "seed_sd", "p_noninferior", "p_worse")
+        values |= {f"rank_{row.rank}/{name}": getattr(row, name) for name in columns}
+    return split_finite(Point(name, float(value), time, 0) for name, value in values.items())[0]
+
+
+def dataset_fields(study: StudyRecord) -> dict[str, str]:
+    """Name, digest, source and profile of a study's data, without loading it."""
+    data = study.data
+    profile = {"splits": data.get("splits", {}), "labels": list(data.get("labels", ()))}
+    return {
+        "name": str(data["name"])[:500],
+        "digest": str(data["fingerprint"])[:36],
+        "source_type": "rankexp",
+        "source": json.dumps({"fingerprint": data["fingerprint"]}),
+        "profile": json.dumps(profile),
+    }
+
+
+def _history_key(name: str) -> str:
+    split, _, rest = name.partition("_")
+    return legal_key(f"tune/{rest}" if split == "tune" and rest else f"train/{name}")
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, float):
+        return number(value) if math.isfinite(value) else str(value)
+    return value if isinstance(value, str) else json.dumps(value, default=str)
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value

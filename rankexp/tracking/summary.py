@@ -1,0 +1,50 @@
+"""The one run of a study that holds its question, its verdict and its report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rankexp.tracking import rows
+from rankexp.tracking.client import Client
+from rankexp.tracking.reconcile import SOURCE, workspace_lock
+
+if TYPE_CHECKING:
+    from rankexp.analysis.results import Study
+
+
+def write_summary(client: Client, study: Study, report: Path) -> None:
+    """Write a study's summary run, or bring the one that is there up to date.
+
+    Args:
+        client: The store.
+        study: The study.
+        report: Folder of its report; its files become artifacts.
+    """
+    with workspace_lock(study.store.workspace):
+        run = _summary_run(client, study)
+    client.log(run, rows.verdict_points(study.verdict, rows.milliseconds("")), tags=_tags(study))
+    if report.is_dir():
+        client.log_folder(run, report, "report")
+    client.end(run, "FINISHED")
+
+
+def _summary_run(client: Client, study: Study) -> str:
+    experiment = client.experiment(rows.experiment_name(study.name))
+    for run in client.runs(experiment, study.name, kind="summary"):
+        if run.info.status == "FINISHED":
+            return str(run.info.run_id)
+        client.delete(run.info.run_id)  # half written by a process that ended
+    tags = {"kind": "summary", "study": study.name, "mlflow.runName": f"{study.name} summary", **SOURCE}
+    run = client.create_run(experiment, tags, rows.milliseconds(study.record.created))
+    client.log(run, params=rows.study_params(study.record))
+    client.log_dataset(run, rows.dataset_fields(study.record))
+    client.end(run, "FINISHED")
+    return run
+
+
+def _tags(study: Study) -> dict[str, str]:
+    tags = rows.verdict_tags(study.verdict)
+    rank = f", rank {tags['chosen_rank']}" if tags.get("chosen_rank", "none") != "none" else ""
+    note = f"**{tags['verdict']}**{rank}: {tags['reason']}\n\nThe report is among the artifacts: `report/report.html`."
+    return {**tags, "mlflow.note.content": note, "record": str(study.store.folder)}

@@ -1,0 +1,61 @@
+"""Which device and which precision to train with."""
+
+from __future__ import annotations
+
+import time
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+
+from rankexp.options import ConfigError
+
+_WORTH_IT = 1.3
+
+
+def find_device(name: str) -> torch.device:
+    """Return the device that ``name`` asks for; ``auto`` takes a GPU where there is one.
+
+    Raises:
+        ConfigError: The device is not there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(name)
+    there = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+    if device.type == "cuda" and (device.index or 0) >= len(there):
+        raise ConfigError(f"option 'device' is {name!r}, which is not here; there is {', '.join(['cpu', *there])}.")
+    return device
+
+
+def find_precision(name: str, device: torch.device) -> tuple[str, float]:
+    """Return the precision that ``name`` asks for, and how much faster bfloat16 was where that was measured.
+
+    ``auto`` takes bfloat16 on a GPU that has it, and on a processor where a matrix product runs at least 1.3
+    times as fast as in float32.
+
+    Returns:
+        ``float32`` or ``bfloat16``, and the measured ratio of speeds (0 where nothing was measured).
+    """
+    if name != "auto":
+        return name, 0.0
+    if device.type == "cuda":
+        return ("bfloat16" if torch.cuda.is_bf16_supported() else "float32"), 0.0
+    speedup = _product_seconds(torch.float32) / _product_seconds(torch.bfloat16)
+    return ("bfloat16" if speedup >= _WORTH_IT else "float32"), round(speedup, 2)
+
+
+def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
+    """Return the context that a forward pass runs in."""
+    if precision == "float32":
+        return nullcontext()
+    return torch.autocast(device.type, dtype=torch.bfloat16)
+
+
+def _product_seconds(dtype: torch.dtype) -> float:
+    left, right = torch.ones(1024, 384, dtype=dtype), torch.ones(384, 1536, dtype=dtype)
+    seconds = []
+    for _ in range(12):
+        start = time.perf_counter()
+        left @ right
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)

@@ -1,0 +1,37 @@
+"""Scoring a model on each example of a split."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import nn
+
+from rankexp.record import Scores
+from rankexp.tasks.base import Split
+from rankexp.tasks.classification import correct, loss
+from rankexp.training.batching import collate, scoring_batches
+from rankexp.training.device import autocast
+
+
+def score(model: nn.Module, split: Split, *, precision: str, pad_token_id: int, device: torch.device) -> Scores:
+    """Return correctness and loss of each example, in the order of the split.
+
+    Args:
+        model: A classifier on ``device``.
+        split: The examples.
+        precision: ``float32`` or ``bfloat16``.
+        pad_token_id: Id that fills batches.
+        device: Where the model is.
+    """
+    right = np.zeros(len(split), dtype=np.bool_)
+    losses = np.zeros(len(split), dtype=np.float32)
+    training = model.training
+    model.eval()
+    with torch.inference_mode(), autocast(precision, device):
+        for index in scoring_batches(split):
+            batch = collate(split, index, pad_token_id, device)
+            logits = model(**batch.inputs).logits
+            right[index] = correct(logits, batch.labels).cpu().numpy()
+            losses[index] = loss(logits, batch.labels).cpu().numpy()
+    model.train(training)
+    return Scores(split.example_ids, split.group_ids, right, losses)

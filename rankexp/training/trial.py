@@ -1,0 +1,199 @@
+"""One trial from its spec to its record: prepare the model, train, score, write."""
+
+from __future__ import annotations
+
+import copy
+import platform
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_model, save_model
+from torch import nn
+
+from rankexp.lora.inject import eject, inject, target_shapes, trainable_parameters
+from rankexp.lora.layer import LoRALinear
+from rankexp.lora.peft_format import load_adapter, save_adapter
+from rankexp.models import BaseModel, head_names, reset_head
+from rankexp.ranks import RankMap, TrialSpec
+from rankexp.record import Scores, Status, Trial, TrialResult, TrialStore
+from rankexp.tasks.base import TaskData
+from rankexp.training.loop import Observe, Training, train
+from rankexp.training.scoring import score
+
+_EVIDENCE_SPLIT = "decide"
+
+
+@dataclass(frozen=True)
+class Bench:
+    """One base model in memory and the data of one task: what every trial of a study shares.
+
+    Attributes:
+        base: The base model as it was found.
+        model: Its weights with a new head, on ``device``, frozen between trials.
+        data: The task's data.
+        device: Where to train.
+    """
+
+    base: BaseModel
+    model: nn.Module
+    data: TaskData
+    device: torch.device
+
+    @classmethod
+    def load(cls, base: BaseModel, data: TaskData, device: torch.device) -> Bench:
+        """Load the base model onto the device."""
+        return cls(base, base.build(len(data.labels)).to(device).requires_grad_(False), data, device)
+
+    @property
+    def head(self) -> tuple[str, ...]:
+        """Names of the modules of the head."""
+        return head_names(self.model)
+
+    def shapes(self, targets: str | list[str]) -> dict[str, tuple[int, int]]:
+        """Names and (in, out) of the layers that ``targets`` selects.
+
+        Raises:
+            ValueError: A target selects nothing.
+        """
+        return target_shapes(self.model, targets, self.head)
+
+    def score(self, model: nn.Module, split: str, precision: str) -> Scores:
+        """Score a model on a split."""
+        pad = self.base.pad_token_id
+        return score(model, self.data.splits[split], precision=precision, pad_token_id=pad, device=self.device)
+
+    def score_trial(self, trial: Trial, split: str) -> Scores:
+        """Score a recorded trial on a split, from its files."""
+        if trial.spec.method == "full":
+            model = copy.deepcopy(self.model)
+            load_model(model, trial.adapter / "model.safetensors")
+            return self.score(model, split, trial.spec.precision)
+        try:
+            load_adapter(self.model, trial.adapter)
+            return self.score(self.model, split, trial.spec.precision)
+        finally:
+            self._restore()
+
+    def run(self, spec: TrialSpec, store: TrialStore, observe: Observe = lambda _: None) -> Trial:
+        """Train a trial, score it on the splits that it names, and record it.
+
+        Args:
+            spec: The trial; its fingerprints must be those of this bench.
+            store: Where to record it.
+            observe: Is shown each step; what it raises ends the trial unrecorded.
+        """
+        if (spec.model, spec.data) != (self.base.fingerprint, self.data.fingerprint):
+            raise ValueError(f"trial {spec.key} is of another model or other data than what is loaded.")
+        started = time.perf_counter()
+        with self._model_of(spec) as model:
+            training = self._train(model, spec, observe)
+            completed = training.diverged_at is None
+            trained = time.perf_counter()
+            scores = {s: self.score(model, s, spec.precision) for s in spec.evaluate} if completed else {}
+            cost = {
+                **training.cost,
+                "trainable_parameters": sum(p.numel() for p in trainable_parameters(model).values()),
+                "adapter_bytes": sum(4 * p.numel() for p in trainable_parameters(model).values()),
+                "eval_seconds": time.perf_counter() - trained,
+                "wall_seconds": time.perf_counter() - started,
+            }
+            result = _result(training, scores, cost, self.device)
+            return store.write(spec, result, scores, partial(self._save, model, spec) if completed else None)
+
+    def _train(self, model: nn.Module, spec: TrialSpec, observe: Observe) -> Training:
+        def evaluate() -> tuple[float, float]:
+            scores = self.score(model, "tune", spec.precision)
+            return scores.accuracy, scores.mean_loss
+
+        return train(
+            model,
+            spec,
+            self.data.splits["train"],
+            pad_token_id=self.base.pad_token_id,
+            device=self.device,
+            evaluate=evaluate,
+            observe=observe,
+        )
+
+    @contextmanager
+    def _model_of(self, spec: TrialSpec) -> Iterator[nn.Module]:
+        """Give the model the trial's new parameters, and take them away again."""
+        if spec.method == "full":
+            model = copy.deepcopy(self.model).requires_grad_(True)
+            reset_head(model, spec.seed)
+            yield model
+            return
+        inject(self.model, spec.rank_map, alpha=spec.alpha, scaling=spec.scaling, dropout=spec.dropout, seed=spec.seed)
+        for name in self.head:
+            self.model.get_submodule(name).requires_grad_(True)
+        reset_head(self.model, spec.seed)
+        for layer in self.model.modules():
+            if isinstance(layer, LoRALinear):
+                layer.train()
+        try:
+            yield self.model
+        finally:
+            self._restore()
+
+    def _restore(self) -> None:
+        eject(self.model)
+        self.model.requires_grad_(False)
+        self.model.zero_grad(set_to_none=True)
+
+    def _save(self, model: nn.Module, spec: TrialSpec, folder: Path) -> None:
+        if spec.method != "full":
+            save_adapter(
+                model, folder, base_model_name_or_path=self.base.reference, modules_to_save=self.head,
+            )  # fmt: skip
+        elif _EVIDENCE_SPLIT in spec.evaluate:
+            folder.mkdir()
+            save_model(model, str(folder / "model.safetensors"))
+
+
+def uniform_map(shapes: dict[str, tuple[int, int]], rank: int) -> RankMap:
+    """Return the map of one rank for all layers, checked against their shapes.
+
+    Raises:
+        ValueError: The rank exceeds what a layer can hold.
+    """
+    rank_map = RankMap.uniform(shapes, rank)
+    rank_map.check(shapes)
+    return rank_map
+
+
+def _result(training: Training, scores: dict[str, Scores], cost: dict[str, float], device: torch.device) -> TrialResult:
+    status: Status = "completed" if training.diverged_at is None else "diverged"
+    reason = "" if training.diverged_at is None else f"the loss was not finite at step {training.diverged_at}"
+    if any(not s.loss.size or not bool(torch.isfinite(torch.from_numpy(s.loss)).all()) for s in scores.values()):
+        status, reason = "diverged", "the loss of a scored example was not finite"
+    return TrialResult(
+        status=status,
+        reason=reason,
+        metrics={
+            split: {"accuracy": s.accuracy, "loss": s.mean_loss, "examples": len(s.correct)}
+            for split, s in scores.items()
+        },
+        history=training.history,
+        cost=cost,
+        environment=_environment(device),
+        finished=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def _environment(device: torch.device) -> dict[str, str]:
+    import transformers
+
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "device": f"{device.type} ({name})",
+        "threads": str(torch.get_num_threads()),
+    }

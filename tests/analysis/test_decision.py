@@ -1,0 +1,572 @@
+import json
+import math
+from dataclasses import FrozenInstanceError, replace
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from rankexp.analysis.decision import Status, decide, holm, paired_difference
+from rankexp.analysis.power import needed_examples, needed_seeds
+
+RANKS = (4, 8, 16, 32)
+
+
+def table(means, seeds=5, examples=400, seed_sd=0.003, noise=0.05, stream=0):
+    """Real-valued scores whose rank means are exactly ``means``."""
+    rng = np.random.default_rng(stream)
+    scores = seed_sd * rng.standard_normal((len(means), seeds, 1))
+    scores = scores + rng.standard_normal(examples) + noise * rng.standard_normal((len(means), seeds, examples))
+    return scores - scores.mean(axis=(1, 2), keepdims=True) + np.array(means)[:, None, None]
+
+
+def naive_anova(difference):
+    """Two-way mean squares with one observation a cell, by loops over the cells."""
+    seeds, examples = difference.shape
+    grand = sum(difference.flat) / difference.size
+    rows = [sum(row) / examples for row in difference]
+    columns = [sum(column) / seeds for column in difference.T]
+    residual = sum(
+        (difference[s, n] - rows[s] - columns[n] + grand) ** 2 for s in range(seeds) for n in range(examples)
+    )
+    return (
+        examples * sum((row - grand) ** 2 for row in rows) / (seeds - 1),
+        seeds * sum((column - grand) ** 2 for column in columns) / (examples - 1),
+        residual / ((seeds - 1) * (examples - 1)),
+    )
+
+
+def naive_pooled_mss(scores):
+    ranks, seeds, examples = scores.shape
+    cells = scores.mean(axis=2)
+    total = 0.0
+    for k in range(ranks):
+        for s in range(seeds):
+            total += (cells[k, s] - cells[k].mean() - cells[:, s].mean() + cells.mean()) ** 2
+    return 2 * examples * total / ((ranks - 1) * (seeds - 1))
+
+
+def naive_difference(scores, i, j):
+    """Mean, variance and df as the rule states them, from the naive mean squares."""
+    ranks, seeds, examples = scores.shape
+    own, msi, msr = naive_anova(scores[i] - scores[j])
+    pooled, d = naive_pooled_mss(scores), (ranks - 1) * (seeds - 1)
+    mss = pooled
+    if own / pooled > stats.f.isf(0.05, seeds - 1, d):
+        mss, d = own, seeds - 1
+    combined = mss + msi - msr
+    df = d
+    if combined > 0:
+        parts = mss**2 / d + msi**2 / (examples - 1) + msr**2 / ((seeds - 1) * (examples - 1))
+        df = max(combined**2 / parts, 1)
+    return (scores[i] - scores[j]).mean(), max(combined, mss, msi) / (seeds * examples), df
+
+
+# --- the paired difference
+
+
+def test_mean_squares_by_hand():
+    # D = [[1, 2, 3], [3, 2, 7]]: rows 2 and 4, columns 2, 2, 5, mean 3; residuals [[0, 1, -1], [0, -1, 1]].
+    scores = np.zeros((2, 2, 3))
+    scores[0] = [[1, 2, 3], [3, 2, 7]]
+    pair = paired_difference(scores, 0, 1)
+    assert (pair.mean, pair.mss, pair.msi, pair.msr) == pytest.approx((3, 6, 6, 2))
+    assert pair.variance == pytest.approx((6 + 6 - 2) / 6)
+    assert pair.df == pytest.approx(100 / (36 / 1 + 36 / 2 + 4 / 2))
+    assert (pair.seed_df, pair.seeds, pair.examples) == (1, 2, 3)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(2, 5), st.integers(2, 6), st.integers(2, 12), st.booleans(), st.integers(0, 10**6))
+def test_paired_difference_agrees_with_a_naive_analysis(ranks, seeds, examples, binary, stream):
+    rng = np.random.default_rng(stream)
+    scores = 100 + rng.standard_normal((ranks, seeds, examples))
+    scores = scores + 2 * rng.standard_normal((ranks, seeds, 1)) if not binary else 1.0 * (scores > 100)
+    pair = paired_difference(scores, 0, ranks - 1)
+    assume(pair.variance > 0)
+    assume(naive_pooled_mss(scores) > 1e-12)
+    assert (pair.mean, pair.variance, pair.df) == pytest.approx(naive_difference(scores, 0, ranks - 1), rel=1e-6)
+
+
+def test_difference_changes_sign_with_the_order():
+    scores = table([0.1, 0.3, 0.2])
+    there, back = paired_difference(scores, 0, 1), paired_difference(scores, 1, 0)
+    assert there.mean == pytest.approx(-0.2)
+    assert replace(back, mean=there.mean) == there
+    assert there.lower(0.05) == pytest.approx(-back.upper(0.05))
+
+
+def test_bounds_and_p_values_agree():
+    pair = paired_difference(table([0.0, 0.004]), 0, 1)
+    p = pair.p_worse()
+    assert pair.upper(p) == pytest.approx(0, abs=1e-12)
+    q = pair.p_noninferior(0.01)
+    assert pair.lower(q) == pytest.approx(-0.01)
+    assert pair.worse(p * 1.01)
+    assert not pair.worse(p * 0.99)
+    assert pair.noninferior(0.01, q * 1.01)
+    assert not pair.noninferior(0.01, q * 0.99)
+
+
+def test_seed_variance_is_pooled_where_the_pair_is_like_the_rest():
+    scores = table([0, 0, 0, 0], seed_sd=0.02)
+    pair = paired_difference(scores, 0, 3)
+    assert pair.pooled
+    assert pair.seed_df == 3 * 4
+    assert pair.mss == pytest.approx(naive_pooled_mss(scores))
+
+
+def test_a_noisier_pair_keeps_its_own_seed_variance():
+    # Two ranks that the seeds push apart; the largest ratio of own to pooled that 4 ranks allow is 3.
+    scores = table([0, 0, 0, 0], seeds=10, seed_sd=0.001)
+    push = 0.2 * np.linspace(-1, 1, 10)[:, None]
+    scores[2] += push
+    scores[3] -= push
+    noisy, quiet = paired_difference(scores, 2, 3), paired_difference(scores, 0, 1)
+    assert (noisy.pooled, noisy.seed_df) == (False, 9)
+    assert noisy.mss == pytest.approx(naive_anova(scores[2] - scores[3])[0])
+    assert noisy.components().df_per_seed == 1
+    assert (quiet.pooled, quiet.seed_df, quiet.components().df_per_seed) == (True, 27, 3)
+
+
+def test_own_variance_is_used_exactly_beyond_the_f_quantile():
+    rng = np.random.default_rng(3)
+    seen = set()
+    for _ in range(60):
+        scores = (
+            rng.standard_normal((6, 6, 3))
+            + rng.standard_normal((6, 6, 1)) * np.array([0.1] * 5 + [5.0])[:, None, None]
+        )
+        own = naive_anova(scores[0] - scores[5])[0]
+        pair = paired_difference(scores, 0, 5)
+        beyond = own / naive_pooled_mss(scores) > stats.f.isf(0.05, 5, 25)
+        assert pair.pooled is not beyond
+        assert pair.seed_df == (5 if beyond else 25)
+        assert pair.mss == pytest.approx(own if beyond else naive_pooled_mss(scores))
+        seen.add(beyond)
+    assert seen == {True, False}
+
+
+def test_with_two_ranks_pooled_and_own_are_the_same():
+    scores = table([0.0, 0.1], seed_sd=0.05)
+    assert paired_difference(scores, 0, 1).mss == pytest.approx(naive_anova(scores[0] - scores[1])[0])
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10**6), st.floats(0, 0.1), st.integers(2, 4))
+def test_components_add_up_to_the_variance(stream, seed_sd, ranks):
+    pair = paired_difference(table([0.0] * ranks, seed_sd=seed_sd, examples=20, stream=stream), 0, 1)
+    assert pair.components().variance(pair.seeds, pair.examples) == pytest.approx(pair.variance)
+
+
+def test_components_where_the_residual_is_largest():
+    # Rows and columns all have the same mean, so only the residual is left, and the rule's floor is zero.
+    scores = np.zeros((2, 3, 3))
+    scores[0] = np.eye(3)
+    pair = paired_difference(scores, 0, 1)
+    assert pair.variance == 0
+    assert pair.msr > 0
+    assert pair.components().variance(3, 3) == pytest.approx(0)
+
+
+# --- the three steps
+
+
+def test_flat_curve_settles_on_the_smallest():
+    verdict = decide(table([0.8, 0.8, 0.8, 0.8]), RANKS, margin=0.02)
+    assert (verdict.status, verdict.chosen_rank, verdict.edge) == (Status.SETTLED, 4, "low")
+    assert verdict.reference_rank == 32
+    assert all(row.accepted for row in verdict.rows)
+
+
+def test_knee_settles_above_the_worse_rank():
+    verdict = decide(table([0.70, 0.80, 0.80, 0.80]), RANKS, margin=0.02)
+    assert (verdict.status, verdict.chosen_rank, verdict.edge) == (Status.SETTLED, 8, None)
+    assert verdict.row(4).p_worse < 0.05
+    assert verdict.compared == (8, 32)
+
+
+def test_rising_curve_settles_on_the_largest():
+    verdict = decide(table([0.5, 0.6, 0.7, 0.8]), RANKS, margin=0.02)
+    assert (verdict.status, verdict.chosen_rank, verdict.edge) == (Status.SETTLED, 32, "high")
+    assert verdict.compared == (16, 32)
+
+
+def test_a_smaller_rank_that_is_not_excluded_makes_it_safe():
+    scores = table([0.793, 0.80, 0.80], examples=2000, noise=0.01, seed_sd=0.0)
+    scores[0] += 0.009 * np.array([1.4, -1.2, 1.0, -1.2, 0.0])[:, None]
+    verdict = decide(scores, (4, 8, 16), margin=0.008)
+    assert (verdict.status, verdict.chosen_rank) == (Status.SAFE, 8)
+    assert verdict.row(4).p_worse > 0.05
+    assert not verdict.row(4).accepted
+    assert "rank 4 is not excluded" in verdict.reason
+
+
+def test_overfitting_moves_the_reference_down():
+    verdict = decide(table([0.80, 0.80, 0.70, 0.60]), RANKS, margin=0.02)
+    assert (verdict.status, verdict.chosen_rank, verdict.reference_rank) == (Status.SETTLED, 4, 8)
+    assert [row.accepted for row in verdict.rows] == [True, True, False, False]
+
+
+def test_the_step_down_stops_at_the_first_failure():
+    verdict = decide(table([0.80, 0.70, 0.80, 0.80]), RANKS, margin=0.02)
+    assert verdict.row(4).p_noninferior < 0.05
+    assert [row.accepted for row in verdict.rows] == [False, False, True, True]
+    assert (verdict.status, verdict.chosen_rank) == (Status.SETTLED, 16)
+
+
+def test_a_better_smaller_rank_becomes_the_reference():
+    verdict = decide(table([0.90, 0.70, 0.80, 0.80]), RANKS, margin=0.02)
+    assert (verdict.chosen_rank, verdict.reference_rank, verdict.status) == (4, 4, Status.SETTLED)
+
+
+def test_too_much_noise_names_no_winner():
+    scores = table([0.79, 0.80], seed_sd=0.05)
+    verdict = decide(scores, (4, 8), margin=0.01)
+    assert (verdict.status, verdict.chosen_rank, verdict.edge) == (Status.INSUFFICIENT, None, None)
+    assert (verdict.reference_rank, verdict.compared) == (8, (4, 8))
+    components = paired_difference(scores, 0, 1).components()
+    assert verdict.components == components
+    assert verdict.needed_seeds == needed_seeds(components, 400, 0.01) > 5
+    assert verdict.needed_examples == needed_examples(components, 5, 0.01)
+    shares = verdict.variance_shares
+    assert shares["seeds"] > 0.9
+    assert sum(shares.values()) == pytest.approx(1)
+
+
+def test_a_choice_far_from_the_observed_best_is_insufficient():
+    # Rank 8 is best but noisy, so 32 stays the reference, and nothing is shown close to 8.
+    scores = table([0.5, 0.83, 0.80, 0.80], seed_sd=0.0)
+    scores[1] += np.array([0.12, -0.12, 0.08, -0.08, 0.0])[:, None]
+    verdict = decide(scores, RANKS, margin=0.02)
+    assert (verdict.status, verdict.reference_rank, verdict.compared) == (Status.INSUFFICIENT, 32, (32, 8))
+    assert [row.accepted for row in verdict.rows] == [False, False, False, True]
+    assert "the best observed" in verdict.reason
+
+
+def test_confident_verdicts_ask_for_nothing_more():
+    verdict = decide(table([0.8, 0.8]), (4, 8), margin=0.02)
+    assert (verdict.needed_seeds, verdict.needed_examples) == (None, None)
+    assert verdict.confident
+
+
+@pytest.mark.parametrize("ranks", [(8,), (4, 8), (1, 2, 4, 8, 16, 32)])
+def test_any_number_of_ranks(ranks):
+    verdict = decide(table([0.8] * len(ranks)), ranks, margin=0.02)
+    assert (verdict.status, verdict.chosen_rank, verdict.edge) == (Status.SETTLED, ranks[0], "low")
+    assert [row.rank for row in verdict.rows] == list(ranks)
+
+
+def test_one_rank_has_nothing_to_be_compared_with():
+    verdict = decide(table([0.8]), (8,), margin=0.02)
+    assert verdict.compared is verdict.components is verdict.variance_shares is None
+
+
+# --- no variance, ties, strictness
+
+
+def test_identical_scores_have_no_variance():
+    right = np.arange(100) % 5 > 0
+    verdict = decide(np.broadcast_to(right, (3, 4, 100)), (4, 8, 16), margin=0.01)
+    assert (verdict.status, verdict.chosen_rank, verdict.reference_rank) == (Status.SETTLED, 4, 16)
+    row = verdict.row(4)
+    assert (row.standard_error, row.lower, row.upper, row.p_noninferior, row.p_worse) == (0, 0, 0, 0, 1)
+    assert verdict.variance_shares is not None
+    assert all(math.isnan(share) for share in verdict.variance_shares.values())
+
+
+@pytest.mark.parametrize(("loss", "accepted"), [(0.25, False), (0.24999, True), (0.25001, False)])
+def test_without_variance_the_margin_itself_is_too_much(loss, accepted):
+    base = np.random.default_rng(1).standard_normal((3, 50))
+    verdict = decide(np.stack([base - loss, base]), (4, 8), margin=0.25)
+    assert verdict.row(4).accepted is accepted
+    assert verdict.row(4).p_worse == 0
+    assert verdict.status is Status.SETTLED
+
+
+def test_a_margin_lost_exactly_is_a_loss_even_after_rounding():
+    # 0.81 - 0.82 is -0.00999... in floating point.
+    scores = np.stack([np.full((3, 10), 0.81), np.full((3, 10), 0.82)])
+    assert not decide(scores, (4, 8), margin=0.01).row(4).accepted
+
+
+def test_a_tie_is_not_worse():
+    scores = np.zeros((2, 3, 3))
+    scores[0], scores[1] = np.eye(3), np.eye(3)[::-1]
+    verdict = decide(scores, (4, 8), margin=0.01)
+    assert (verdict.reference_rank, verdict.chosen_rank) == (8, 4)
+
+
+def test_the_bound_must_be_strictly_inside_the_margin():
+    scores = table([0.795, 0.80])
+    bound = -paired_difference(scores, 0, 1).lower(0.05)
+    assert not decide(scores, (4, 8), margin=bound).row(4).accepted
+    assert decide(scores, (4, 8), margin=bound + 1e-9).row(4).accepted
+
+
+# --- missing seeds
+
+
+def test_a_missing_cell_drops_its_seed_for_every_rank():
+    scores = table([0.78, 0.80, 0.80], seeds=6)
+    broken = scores.copy()
+    broken[1, 2] = np.nan
+    broken[0, 4, 7] = np.nan
+    whole = decide(scores[:, [0, 1, 3, 5]], (4, 8, 16), margin=0.01)
+    assert decide(broken, (4, 8, 16), margin=0.01) == whole
+    assert whole.seeds == 4
+
+
+@pytest.mark.parametrize("left", [0, 1, 2])
+def test_fewer_than_three_seeds_are_insufficient(left):
+    scores = table([0.5, 0.8, 0.8])
+    scores[1, left:] = np.nan
+    verdict = decide(scores, (4, 8, 16), margin=0.02)
+    assert (verdict.status, verdict.chosen_rank, verdict.seeds) == (Status.INSUFFICIENT, None, left)
+    assert verdict.reference_rank == 16
+    assert f"Only {left} seeds" in verdict.reason
+    assert math.isnan(verdict.row(4).lower)
+    assert math.isnan(verdict.row(4).mean) is (left == 0)
+    assert math.isnan(verdict.row(4).seed_sd) is (left < 2)
+    json.dumps(verdict.as_dict(), allow_nan=False)
+
+
+def test_three_seeds_are_enough():
+    assert decide(table([0.5, 0.8], seeds=3), (4, 8), margin=0.02).chosen_rank == 8
+
+
+# --- unstable ranks
+
+
+def test_an_unstable_rank_is_neither_chosen_nor_reference():
+    verdict = decide(table([0.8, 0.8, 0.8, 0.8]), RANKS, margin=0.02, unstable={4, 32})
+    assert (verdict.status, verdict.chosen_rank, verdict.reference_rank) == (Status.SAFE, 8, 16)
+    assert [row.unstable for row in verdict.rows] == [True, False, False, True]
+    assert [row.accepted for row in verdict.rows] == [False, True, True, False]
+    assert verdict.edge is None
+
+
+def test_an_unstable_rank_is_stepped_over():
+    scores = table([0.8, 0.1, 0.8, 0.8])
+    assert decide(scores, RANKS, margin=0.02).chosen_rank == 16
+    assert decide(scores, RANKS, margin=0.02, unstable=[8]).chosen_rank == 4
+
+
+def test_an_unstable_rank_caps_the_verdict_at_safe():
+    verdict = decide(table([0.5, 0.6, 0.7, 0.8]), RANKS, margin=0.02, unstable=[4])
+    assert (verdict.status, verdict.chosen_rank) == (Status.SAFE, 32)
+    assert "unstable" in verdict.reason
+
+
+def test_an_unstable_rank_that_still_does_best_leaves_it_open():
+    verdict = decide(table([0.7, 0.7, 0.7, 0.8]), RANKS, margin=0.02, unstable=[32])
+    assert (verdict.status, verdict.reference_rank, verdict.compared) == (Status.INSUFFICIENT, 16, (4, 32))
+
+
+def test_a_collapsed_seed_of_an_unstable_rank_does_not_blur_the_others():
+    scores = table([0.7, 0.8, 0.8, 0.8])
+    hurt = scores.copy()
+    hurt[3, 0] -= 0.5
+    calm, marked = (decide(s, RANKS, margin=0.02, unstable=[32]) for s in (scores, hurt))
+    assert marked.chosen_rank == calm.chosen_rank == 8
+    assert marked.row(8).standard_error == pytest.approx(calm.row(8).standard_error)
+    assert marked.row(8).df == pytest.approx(calm.row(8).df)
+    assert marked.row(32).standard_error > 5 * calm.row(32).standard_error
+
+
+def test_where_every_rank_is_unstable_none_is_chosen():
+    verdict = decide(table([0.8, 0.8]), (4, 8), margin=0.02, unstable=(4, 8))
+    assert (verdict.status, verdict.reference_rank) == (Status.INSUFFICIENT, 8)
+    assert verdict.reason == "Every rank is unstable, so none can be chosen."
+
+
+# --- invariances
+
+MEANS = st.lists(st.sampled_from([0.76, 0.78, 0.79, 0.795, 0.80]), min_size=1, max_size=5)
+
+
+def same_verdict(one, other, means_too=True):
+    """Equal up to rounding of the numbers."""
+    left, right = one.as_dict(), other.as_dict()
+    for verdict in (left, right):
+        rows = verdict.pop("ranks")
+        for rank, row in rows.items():
+            for name, value in row.items():
+                if means_too or name not in ("mean", "seed_sd"):
+                    verdict[f"{rank} {name}"] = value
+        for name in ("components", "variance_shares"):
+            verdict |= {f"{name} {key}": value for key, value in (verdict.pop(name) or {}).items()}
+    assert left.keys() == right.keys()
+    for name, value in left.items():
+        expected = pytest.approx(right[name], rel=1e-6, abs=1e-9) if isinstance(value, float) else right[name]
+        assert value == expected, name
+
+
+def ladder(count):
+    return [2**k for k in range(count)]
+
+
+@settings(max_examples=40, deadline=None)
+@given(MEANS, st.integers(0, 10**6), st.sampled_from([0.0, 0.003, 0.02]))
+def test_the_order_of_seeds_and_examples_does_not_matter(means, stream, seed_sd):
+    scores = table(means, examples=50, seed_sd=seed_sd, stream=stream)
+    rng = np.random.default_rng(stream)
+    shuffled = scores[:, rng.permutation(scores.shape[1])][:, :, rng.permutation(scores.shape[2])]
+    verdicts = [decide(s, ladder(len(means)), margin=0.01) for s in (scores, shuffled)]
+    same_verdict(*verdicts)
+
+
+@settings(max_examples=40, deadline=None)
+@given(MEANS, st.integers(0, 10**6), st.lists(st.floats(-3, 3), min_size=5, max_size=5))
+def test_what_a_seed_adds_to_every_score_cancels(means, stream, shifts):
+    scores = table(means, examples=50, stream=stream)
+    moved = scores + np.array(shifts)[:, None]
+    verdicts = [decide(s, ladder(len(means)), margin=0.01) for s in (scores, moved)]
+    same_verdict(*verdicts, means_too=False)
+
+
+@settings(max_examples=40, deadline=None)
+@given(MEANS, st.integers(0, 10**6), st.sampled_from([0.125, 8.0]))
+def test_the_unit_of_the_score_does_not_matter(means, stream, factor):
+    scores = table(means, examples=50, stream=stream)
+    plain = decide(scores, ladder(len(means)), margin=0.01)
+    scaled = decide(factor * scores, ladder(len(means)), margin=factor * 0.01)
+    assert (plain.status, plain.chosen_rank, plain.reference_rank) == (
+        scaled.status,
+        scaled.chosen_rank,
+        scaled.reference_rank,
+    )
+    assert plain.rows[0].difference == pytest.approx(scaled.rows[0].difference / factor)
+
+
+@settings(max_examples=60, deadline=None)
+@given(MEANS, st.integers(0, 10**6), st.sampled_from([0.0, 0.003, 0.02]))
+def test_a_wider_margin_accepts_no_fewer_ranks(means, stream, seed_sd):
+    scores = table(means, examples=50, seed_sd=seed_sd, stream=stream)
+    narrow, wide = (decide(scores, ladder(len(means)), margin=margin) for margin in (0.01, 0.02))
+    assert narrow.reference_rank == wide.reference_rank
+    assert {row.rank for row in narrow.rows if row.accepted} <= {row.rank for row in wide.rows if row.accepted}
+    if narrow.confident and wide.confident:
+        assert wide.chosen_rank <= narrow.chosen_rank
+
+
+@settings(max_examples=60, deadline=None)
+@given(MEANS, st.integers(0, 10**6), st.data())
+def test_a_verdict_is_consistent(means, stream, data):
+    ranks = ladder(len(means))
+    unstable = data.draw(st.sets(st.sampled_from(ranks)))
+    verdict = decide(table(means, examples=50, stream=stream), ranks, margin=0.01, unstable=unstable)
+    assert (verdict.chosen_rank is None) == (verdict.status is Status.INSUFFICIENT)
+    assert verdict.chosen_rank not in unstable
+    if verdict.confident:
+        assert verdict.chosen_rank <= verdict.reference_rank
+        assert verdict.row(verdict.chosen_rank).accepted
+    assert not (unstable and verdict.status is Status.SETTLED)
+    assert json.loads(json.dumps(verdict.as_dict(), allow_nan=False))["ranks"].keys() == set(map(str, ranks))
+
+
+# --- values in and out
+
+
+@pytest.mark.parametrize("kind", [bool, np.int64, np.float32, float])
+def test_booleans_and_numbers_give_the_same_verdict(kind):
+    right = np.random.default_rng(0).random((2, 4, 300)) < 0.8
+    assert decide(right.astype(kind), (4, 8), margin=0.01) == decide(right, (4, 8), margin=0.01)
+
+
+def test_the_scores_are_left_as_they_are():
+    scores = table([0.7, 0.8])
+    before = scores.copy()
+    decide(scores, (4, 8), margin=0.01)
+    np.testing.assert_array_equal(scores, before)
+
+
+def test_numpy_ranks_become_plain_integers():
+    verdict = decide(table([0.7, 0.8]), np.array([4, 8]), margin=0.01)
+    assert type(verdict.chosen_rank) is int
+
+
+def test_the_verdict_as_plain_values():
+    scores = table([0.70, 0.80, 0.80])
+    values = json.loads(json.dumps(decide(scores, (4, 8, 16), margin=0.02).as_dict(), allow_nan=False))
+    assert (values["status"], values["chosen_rank"], values["reference_rank"]) == ("SETTLED", 8, 16)
+    assert (values["margin"], values["level"], values["seeds"], values["examples"]) == (0.02, 0.05, 5, 400)
+    assert list(values["ranks"]) == ["4", "8", "16"]
+    assert values["ranks"]["16"]["p_worse"] is None
+    assert values["ranks"]["4"]["difference"] == pytest.approx(-0.1)
+    assert values["compared"] == [8, 16]
+
+
+def test_a_verdict_cannot_be_changed():
+    verdict = decide(table([0.7, 0.8]), (4, 8), margin=0.02)
+    with pytest.raises(FrozenInstanceError):
+        verdict.chosen_rank = 4
+    with pytest.raises(KeyError):
+        verdict.row(64)
+
+
+GOOD = np.zeros((2, 3, 5))
+
+
+@pytest.mark.parametrize(
+    ("scores", "ranks", "options", "says"),
+    [
+        (GOOD[0], (4, 8), {}, "scores has 2 axes"),
+        (GOOD.astype(complex), (4, 8), {}, "complex"),
+        ([[[1, 2]], [[1, 2], [3, 4]]], (4, 8), {}, "one full table"),
+        (np.full((2, 3, 5), "x"), (4, 8), {}, "numbers of shape"),
+        (GOOD[:, :, :1], (4, 8), {}, "2 examples"),
+        (GOOD[:0], (), {}, "at least 1 rank"),
+        (GOOD + np.inf, (4, 8), {}, "infinities"),
+        (GOOD, (4, 8, 16), {}, "3 ranks but scores for 2"),
+        (GOOD, (8, 4), {}, "strictly increasing"),
+        (GOOD, (4, 4), {}, "strictly increasing"),
+        (GOOD, (0, 4), {}, "whole numbers of 1 or more"),
+        (GOOD, (True, 4), {}, "whole numbers of 1 or more"),
+        (GOOD, (4, 8.0), {}, "whole numbers of 1 or more"),
+        (GOOD, (4, 8), {"margin": 0}, "margin is 0"),
+        (GOOD, (4, 8), {"margin": math.nan}, "margin is nan"),
+        (GOOD, (4, 8), {"level": 0.5}, "level is 0.5"),
+        (GOOD, (4, 8), {"level": 0.0}, "level is 0.0"),
+        (GOOD, (4, 8), {"unstable": [16]}, r"unstable names \[16\]"),
+    ],
+)
+def test_bad_input_is_refused_in_one_sentence(scores, ranks, options, says):
+    with pytest.raises(ValueError, match=says) as error:
+        decide(scores, ranks, **{"margin": 0.01, **options})
+    assert str(error.value).endswith(".")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("i", "j"), [(0, 2), (-1, 0)])
+def test_a_pair_must_be_in_the_table(i, j):
+    with pytest.raises(ValueError, match="ranks 0 to 1"):
+        paired_difference(GOOD, i, j)
+
+
+def test_a_pair_needs_two_seeds():
+    with pytest.raises(ValueError, match="1 complete seeds"):
+        paired_difference(GOOD[:, :1], 0, 1)
+
+
+# --- Holm's correction
+
+
+def test_holm_by_hand():
+    # Sorted .01 .02 .03 .04 times 4 3 2 1, then never falling.
+    assert holm([0.04, 0.01, 0.03, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
+
+
+@given(st.lists(st.floats(0, 1), max_size=8))
+def test_holm_is_between_the_p_value_and_bonferroni(p_values):
+    adjusted = holm(p_values)
+    assert (adjusted >= np.array(p_values)).all()
+    assert (adjusted <= np.minimum(1, len(p_values) * np.array(p_values)) + 1e-15).all()
+
+
+@pytest.mark.parametrize("p_values", [[1.1], [-0.1], [math.nan], [[0.1]]])
+def test_holm_refuses_what_is_no_p_value(p_values):
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        holm(p_values)

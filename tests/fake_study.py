@@ -1,0 +1,165 @@
+"""Studies with made-up scores, written through the real record: for tests of what reads studies."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rankexp.ranks import RankMap, TrialSpec
+from rankexp.record import Scores, Trial, TrialResult, TrialStore
+from rankexp.study_record import Planned, StudyRecord, StudyStore, TestLedger
+
+SHAPES = {f"encoder.layer.{i}.attention.self.{m}": (64, 64) for i in range(2) for m in ("query", "value")}
+RATES = (1e-3, 3e-3, 1e-2)
+CLEAR = {4: 0.66, 8: 0.72, 16: 0.722, 32: 0.723}
+
+
+def make_scores(accuracy: float, examples: int, seed: int, split: str) -> Scores:
+    """Examples of a shared difficulty, answered with the given accuracy; a tenth belong to documents of five."""
+    difficulty = np.random.default_rng(len(split)).normal(size=examples)
+    noise = np.random.default_rng([seed, round(accuracy * 1e6)]).normal(scale=0.3, size=examples)
+    latent = difficulty + noise
+    correct = latent < np.quantile(latent, accuracy)
+    ids = np.array([f"{split}-{i}" for i in range(examples)])
+    in_document = np.arange(examples) < examples // 10
+    groups = np.where(in_document, np.array([f"document-{i // 5}" for i in range(examples)]), ids)
+    return Scores(ids, groups, correct, np.where(correct, 0.3, 1.5).astype(np.float32))
+
+
+def make_trial(
+    store: TrialStore,
+    *,
+    rank: int | None,
+    learning_rate: float,
+    seed: int,
+    accuracy: float,
+    examples: int,
+    splits: Sequence[str],
+    status: str = "completed",
+    method: str | None = None,
+    shapes: Mapping[str, tuple[int, int]] = SHAPES,
+) -> Trial:
+    """Record one trial; ``rank`` 0 is the head alone and None full fine-tuning."""
+    method = method or {None: "full", 0: "head"}.get(rank, "lora")
+    rank_map = RankMap.uniform(shapes, rank or 0) if method == "lora" else RankMap()
+    spec = TrialSpec(
+        model="0" * 20, data="1" * 20, task="sentiment", method=method, rank_map=rank_map,  # type: ignore[arg-type]
+        learning_rate=learning_rate, steps=60, seed=seed, evaluate=tuple(splits), precision="bfloat16",
+    )  # fmt: skip
+    scores = {s: make_scores(accuracy, examples, seed, s) for s in splits} if status == "completed" else {}
+    result = TrialResult(
+        status=status,  # type: ignore[arg-type]
+        reason="" if status == "completed" else "the loss was nan at step 7",
+        metrics={s: {"accuracy": v.accuracy, "loss": v.mean_loss, "examples": examples} for s, v in scores.items()},
+        history=tuple(
+            {"step": i, "loss": 1.1 - i / 120, "learning_rate": learning_rate * (1 - i / 60), "grad_norm": 1.0}
+            for i in range(1, 61)
+        ),
+        cost={
+            "trainable_parameters": rank_map.cost(shapes) + 1155 if rank != None else 22_000_000,  # noqa: E711
+            "adapter_bytes": 4 * rank_map.cost(shapes) + 5000,
+            "peak_memory_bytes": 9e8, "step_seconds_median": 0.2, "step_seconds_p95": 0.31,
+            "tokens_per_second": 4100.0, "train_seconds": 12.5, "eval_seconds": 4.0,
+        },
+        environment={"python": "3.11.7", "torch": "2.13.0", "device": "cpu"},
+        finished="2026-11-01T12:00:00+00:00",
+    )  # fmt: skip
+    return store.write(spec, result, scores)
+
+
+def make_study(
+    workspace: Path,
+    *,
+    accuracies: Mapping[int, float] | None = None,
+    seeds: int = 3,
+    examples: int = 2000,
+    margin: float = 0.02,
+    open_test: bool = False,
+    diverged: Sequence[tuple[int, int]] = (),
+    missing: Sequence[tuple[int, int]] = (),
+    rates: Sequence[float] = RATES,
+    name: str = "fake-01234567",
+    labels: Sequence[str] = ("negative", "neutral", "positive"),
+) -> Path:
+    """Record a study of every phase and return its folder.
+
+    ``diverged`` and ``missing`` list (rank, seed) pairs of the decide step.
+    """
+    accuracies = dict(accuracies or CLEAR)
+    store, planned = TrialStore(workspace), []
+    common: dict[str, Any] = {"examples": examples}
+
+    def add(phase: str, candidate: str, rank: int | None, role: str, trial: Trial) -> None:
+        planned.append(Planned(trial.key, phase, candidate, rank, role))  # type: ignore[arg-type]
+
+    best = rates[len(rates) // 2]
+    for rate in (1e-2, 3e-2, 1e-1):
+        trial = make_trial(store, rank=0, learning_rate=rate, seed=1000, accuracy=0.5 - abs(rate - 3e-2),
+                           splits=("tune",), **common)  # fmt: skip
+        add("reference", "head", 0, "tuning", trial)
+    for candidate, rank, accuracy in (("head", 0, 0.5), ("full", None, 0.73)):
+        trial = make_trial(store, rank=rank, learning_rate=3e-2 if rank == 0 else 1e-4, seed=0, accuracy=accuracy,
+                           splits=("tune", "decide"), **common)  # fmt: skip
+        add("reference", candidate, rank, "evidence", trial)
+    for rank, accuracy in accuracies.items():
+        for rate in rates:
+            trial = make_trial(store, rank=rank, learning_rate=rate, seed=1000, splits=("tune",),
+                               accuracy=accuracy - 0.02 * abs(np.log(rate / best)), **common)  # fmt: skip
+            add("screen", f"r={rank}", rank, "tuning", trial)
+    for rank, accuracy in accuracies.items():
+        for seed in range(seeds):
+            status = "diverged" if (rank, seed) in diverged else "completed"
+            shift = np.random.default_rng([rank, seed]).normal(scale=0.002)
+            trial = make_trial(store, rank=rank, learning_rate=best, seed=seed, accuracy=accuracy + shift,
+                               splits=("tune", "decide"), status=status, **common)  # fmt: skip
+            add("decide", f"r={rank}", rank, "evidence", trial)
+            if (rank, seed) in missing:
+                __import__("shutil").rmtree(trial.folder)
+    study = StudyStore(workspace / "studies" / name)
+    study.write(StudyRecord(name=name, planned=tuple(planned), created="2026-11-01T11:00:00+00:00",
+                            **_study_values(seeds, margin, rates, accuracies, labels, examples)))  # fmt: skip
+    if open_test:
+        _open_test(study, store, examples)
+    return study.folder
+
+
+def _study_values(seeds, margin, rates, accuracies, labels, examples) -> dict[str, Any]:  # type: ignore[no-untyped-def]
+    config = {
+        "study": "fake", "workspace": "runs", "device": "auto", "task": {"name": "sentiment"},
+        "model": {"name": "MiniLM-L6", "source": "asset", "path": "minilm"},
+        "lora": {"alpha": 16.0, "scaling": "standard", "dropout": 0.0, "target_modules": "all-linear"},
+        "train": {"steps": 60, "batch_size": 32, "accumulation": 1, "schedule": "linear", "warmup_steps": 6,
+                  "weight_decay": 0.0, "max_grad_norm": 1.0, "precision": "auto", "eval_every": 0},
+        "search": {"strategy": "grid", "ranks": list(accuracies), "learning_rates": list(rates), "seed": 1000,
+                   "steps": None, "widen": 1, "alphas": [], "trials": 24},
+        "decide": {"seeds": list(range(seeds)), "margin": margin, "level": 0.05, "score": "accuracy"},
+        "references": {"head": [1e-2, 3e-2, 1e-1], "full": [1e-4]},
+        "tracking": {"name": "none", "uri": None},
+    }  # fmt: skip
+    counts = {s: {"examples": examples, "groups": examples - examples // 10 + examples // 50}
+              for s in ("train", "tune", "decide", "test")}  # fmt: skip
+    return {
+        "config": config,
+        "model": {"name": "MiniLM-L6", "fingerprint": "0" * 20, "parameters": 22_713_216, "head": ["classifier"],
+                  "shapes": {name: list(shape) for name, shape in SHAPES.items()}, "source": "asset:minilm"},
+        "data": {"name": "sentiment", "fingerprint": "1" * 20, "labels": list(labels), "splits": counts,
+                 "dropped_duplicates": 84, "overlaps": 0},
+        "settings": {"precision": "bfloat16", "device": "cpu", "bfloat16_speedup": 2.1},
+        "notes": {"widened": 0},
+    }  # fmt: skip
+
+
+def _open_test(study: StudyStore, store: TrialStore, examples: int) -> None:
+    from rankexp.analysis.results import load_study
+
+    result = load_study(study.folder)
+    assert result.verdict is not None
+    pair = {result.verdict.chosen_rank, result.verdict.reference_rank} - {None}
+    trials = [t for rank in sorted(pair) for t in result.chosen_trials(rank)]
+    TestLedger(study.workspace).open("1" * 20, result.name, [t.key for t in trials])
+    for trial in trials:
+        accuracy = trial.result.metrics["decide"]["accuracy"]
+        study.write_test_scores(trial.key, make_scores(accuracy, examples, trial.spec.seed + 50, "test"))
