@@ -1,7 +1,7 @@
 """What a user may configure: typed, checked once, here.
 
-Hydra composes plain values; :func:`rankexp.options.parse` turns them into frozen dataclasses or says in one sentence what is wrong.
-Below this module only values are passed on.
+Hydra composes plain values; :func:`rankexp.options.parse` turns them into frozen dataclasses or says in one
+sentence what is wrong. Below this module only values are passed on.
 """
 
 from __future__ import annotations

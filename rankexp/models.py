@@ -20,6 +20,8 @@ from rankexp.options import ConfigError
 from rankexp.ranks import content_key
 
 Say = Callable[[str], None]
+Tokenize = Callable[[Sequence[str], int, Sequence[str]], list[list[int]]]
+"""Turns texts into token ids, given the most ids of a text and the texts that a tokenizer may learn from."""
 _IGNORED_KEYS = ("_name_or_path", "transformers_version")
 
 
@@ -36,7 +38,7 @@ class BaseModel:
         reference: What PEFT's ``base_model_name_or_path`` says: the hub id, asset or folder's name.
         fingerprint: Hash of configuration and weights.
         build: Makes the model for a number of classes, on the CPU in float32 and in evaluation mode.
-        tokenize: Turns texts into token ids; see :class:`rankexp.tasks.base.Tokenize`.
+        tokenize: Turns texts into token ids; see :data:`Tokenize`.
         pad_token_id: Id that fills batches.
     """
 
@@ -44,7 +46,7 @@ class BaseModel:
     reference: str
     fingerprint: str
     build: Callable[[int], nn.Module]
-    tokenize: Callable[[Sequence[str], int, Sequence[str]], list[list[int]]]
+    tokenize: Tokenize
     pad_token_id: int
 
 
@@ -175,7 +177,7 @@ def _tokenizer(folder: Path) -> Any:
         raise ModelError(f"model folder {folder} has no tokenizer that can be loaded.") from error
 
 
-def _pretrained_tokenize(tokenizer: Any) -> Callable[[Sequence[str], int, Sequence[str]], list[list[int]]]:
+def _pretrained_tokenize(tokenizer: Any) -> Tokenize:
     def tokenize(texts: Sequence[str], max_length: int, vocabulary: Sequence[str]) -> list[list[int]]:
         del vocabulary  # it has one of its own
         ids: list[list[int]] = tokenizer(list(texts), truncation=True, max_length=max_length)["input_ids"]
@@ -184,9 +186,7 @@ def _pretrained_tokenize(tokenizer: Any) -> Callable[[Sequence[str], int, Sequen
     return tokenize
 
 
-def _word_tokenize(
-    architecture: Mapping[str, Any],
-) -> Callable[[Sequence[str], int, Sequence[str]], list[list[int]]]:
+def _word_tokenize(architecture: Mapping[str, Any]) -> Tokenize:
     """Make a tokenizer of the most frequent words of the training texts; id 0 pads and 1 is any other word."""
     size = int(architecture.get("vocab_size", 1000))
 

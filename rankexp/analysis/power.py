@@ -21,6 +21,9 @@ MOST_EXAMPLES = 10**9
 """Where the search gives up: a size that needs more than this is out of reach."""
 
 
+ROUNDING = 1e-9
+"""A sum of mean squares smaller than this part of its terms is a zero blurred by rounding."""
+
 FAR = 30.0
 """Noncentrality beyond which only the noise of the variance estimate matters; scipy's series fails from 35."""
 
@@ -90,10 +93,11 @@ def satterthwaite(mss: float, msi: float, msr: float, seed_df: int, seeds: int, 
         examples: Number of examples, 2 or more.
     """
     combined = mss + msi - msr
-    if combined <= 0:
-        return float(max(seed_df, 1))
-    spread = mss**2 / seed_df + msi**2 / (examples - 1) + msr**2 / ((seeds - 1) * (examples - 1))
-    return max(combined**2 / spread, 1.0) if spread > 0 else float(max(seed_df, 1))
+    if combined <= ROUNDING * max(mss, msi, msr):
+        return float(seed_df)
+    parts = mss / combined, msi / combined, msr / combined
+    spread = parts[0] ** 2 / seed_df + parts[1] ** 2 / (examples - 1)
+    return max(1 / (spread + parts[2] ** 2 / ((seeds - 1) * (examples - 1))), 1.0)
 
 
 def power(components: VarianceComponents, seeds: int, examples: int, margin: float, level: float = 0.05) -> float:

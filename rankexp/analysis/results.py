@@ -99,13 +99,15 @@ class Study:
             raise KeyError(f"study {self.name!r} has no finished trial {key!r}.")
         return self.by_key[key].adapter
 
-    def evidence(self, candidate: str) -> list[Trial | None]:
+    def evidence(self, candidate: str, generation: int | None = None) -> list[Trial | None]:
         """Trials that are compared for ``candidate`` (``r=8``, ``head``, ``full``), one a seed; None where missing.
 
-        A rank that was trained again at a lower rate is represented by that second set.
+        A rank that was trained again at half its rate is represented by that second set, generation 1, unless
+        ``generation`` says which set.
         """
         planned = [item for item in self.record.planned if item.candidate == candidate and item.role == "evidence"]
-        generation = max((item.generation for item in planned), default=0)
+        if generation is None:
+            generation = max((item.generation for item in planned), default=0)
         return [self.by_key.get(item.key) for item in planned if item.generation == generation]
 
     @property
@@ -147,12 +149,12 @@ class Study:
         """Ranks with a diverged or collapsed seed among their evidence."""
         return tuple(rank for rank in self.ranks if self.unstable_seeds(f"r={rank}"))
 
-    def unstable_seeds(self, candidate: str) -> tuple[int, ...]:
+    def unstable_seeds(self, candidate: str, generation: int | None = None) -> tuple[int, ...]:
         """Seeds of a candidate that diverged, or whose score on ``tune`` is not above the head-only reference's."""
         floor = self.head_score
         return tuple(
             trial.spec.seed
-            for trial in self.evidence(candidate)
+            for trial in self.evidence(candidate, generation)
             if trial is not None and is_unstable(trial.result, floor)
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from rankexp.analysis.results import Study
-from rankexp.record import pretty_json, write_atomic
+from rankexp.record import write_atomic
 from rankexp.report import formats, svg
 from rankexp.report.captions import captions
 from rankexp.report.document import document
@@ -50,7 +51,7 @@ def write_report(study: Study, folder: Path | None = None) -> Path:
     folder = study.store.folder / "report" if folder is None else Path(folder)
     doc = document(study)
     files = _figure_files(wide := _draw(doc, WIDE))
-    files["report.json"] = pretty_json(doc).encode()
+    files["report.json"] = (json.dumps(doc, indent=1, allow_nan=False, ensure_ascii=False) + "\n").encode()
     files["trials.csv"] = study.trials.to_csv(index=False, lineterminator="\n").encode()
     files["report.md"] = _render_markdown(doc, wide).encode()
     files["report.html"] = _render_html(doc, {"wide": wide, "narrow": _draw(doc, NARROW)}).encode()

@@ -80,7 +80,7 @@ def size(value: float | None) -> str:
     """Write a number of bytes.
 
     >>> size(1536), size(9e8)
-    ('1.5 kB', '900 MB')
+    ('1.54 kB', '900 MB')
     """
     if value is None:
         return NONE

@@ -70,7 +70,9 @@ def _doubt(doc: Document) -> str:
     if row is None or other != doc["reference_rank"] or row["lower"] is None:
         return str(doc["reason"])
     margin = amount(doc["margin"], doc["score"])
-    return f"Rank {rank} may lie up to {amount(row['lower'], doc['score'])} below rank {other}, and you accept {margin}."
+    return (
+        f"Rank {rank} may lie up to {amount(row['lower'], doc['score'])} below rank {other}, and you accept {margin}."
+    )
 
 
 def test_sentence(doc: Document) -> str:

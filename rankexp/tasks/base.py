@@ -1,6 +1,7 @@
 """What every task provides: tokenised examples in four disjoint splits, a loss, and a score of each example.
 
-A task is a class with a ``load`` method, found by the entry point group ``rankexp.tasks``; its fields are its options.
+A task is a class with a ``load`` method, found by the entry point group ``rankexp.tasks``; its fields are its
+options.
 """
 
 from __future__ import annotations
@@ -19,13 +20,8 @@ from rankexp.ranks import content_key
 SPLITS = ("train", "tune", "decide", "test")
 
 Say = Callable[[str], None]
-
-
-class Tokenize(Protocol):
-    """Turn texts into token ids; ``vocabulary`` are the texts that a tokenizer without one may learn from."""
-
-    def __call__(self, texts: Sequence[str], max_length: int, vocabulary: Sequence[str]) -> list[list[int]]:
-        """Return the ids of each text, at most ``max_length`` of them."""
+Tokenize = Callable[[Sequence[str], int, Sequence[str]], list[list[int]]]
+"""Turns texts into token ids, given the most ids of a text and the texts that a tokenizer may learn from."""
 
 
 class TaskError(ConfigError):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -68,12 +68,12 @@ class Client:
             self._client.restore_experiment(found.experiment_id)
         return str(found.experiment_id)
 
-    def tag_experiment(self, experiment: str, tags: Mapping[str, str]) -> None:
-        """Set tags of an experiment where they differ."""
-        old = self._try(lambda: self._client.get_experiment(experiment)).tags
+    def add_experiment_tags(self, experiment: str, tags: Mapping[str, str]) -> None:
+        """Set those tags of an experiment that it does not have."""
+        present = self._try(lambda: self._client.get_experiment(experiment)).tags
         for key, value in tags.items():
-            if old.get(key) != value:
-                self._try(lambda k=key, v=value: self._client.set_experiment_tag(experiment, k, v))
+            if key not in present:
+                self._try(partial(self._client.set_experiment_tag, experiment, key, value))
 
     def create_run(self, experiment: str, tags: Mapping[str, str], start: int) -> str:
         """Begin a run and return its id."""
@@ -91,10 +91,10 @@ class Client:
         entities = self._mlflow.entities
         for some in _batches(points, _METRICS_A_BATCH):
             self._batch(run, metrics=[entities.Metric(*point) for point in some])
-        for some in _batches((params or {}).items(), _NAMES_A_BATCH):
-            self._batch(run, params=[entities.Param(*item) for item in some])
-        for some in _batches((tags or {}).items(), _NAMES_A_BATCH):
-            self._batch(run, tags=[entities.RunTag(*item) for item in some])
+        for pairs in _batches((params or {}).items(), _NAMES_A_BATCH):
+            self._batch(run, params=[entities.Param(*pair) for pair in pairs])
+        for pairs in _batches((tags or {}).items(), _NAMES_A_BATCH):
+            self._batch(run, tags=[entities.RunTag(*pair) for pair in pairs])
 
     def _batch(self, run: str, **content: Any) -> None:
         self._try(lambda: self._client.log_batch(run, **content, synchronous=True))
@@ -125,16 +125,19 @@ class Client:
     def runs(self, experiment: str, study: str, **tags: str) -> list[Any]:
         """Runs of a study with these tags, newest first."""
         clauses = [f"tags.{key} = '{value}'" for key, value in {"study": study, **tags}.items()]
-        return list(self._pages([experiment], " and ".join(clauses)))
-
-    def _pages(self, experiments: Sequence[str], query: str) -> Iterator[Any]:
-        token = None
+        found, token = [], None
         while True:
-            page = self._try(lambda t=token: self._client.search_runs(experiments, query, page_token=t))
-            yield from page
-            token = page.token
-            if not token:
-                return
+            page = self._try(partial(self._client.search_runs, [experiment], " and ".join(clauses), page_token=token))
+            found += page
+            if not (token := page.token):
+                return found
+
+    def find_study(self, study: str | None) -> tuple[str, str] | None:
+        """Id of the experiment and name of the study that began a trial last, or of this one; None without any."""
+        experiments = [e.experiment_id for e in self._try(lambda: self._client.search_experiments())]
+        query = "tags.kind = 'trial'" + (f" and tags.study = '{study}'" if study else "")
+        runs = self._try(lambda: self._client.search_runs(experiments, query, max_results=1))
+        return (str(runs[0].info.experiment_id), str(runs[0].data.tags["study"])) if runs else None
 
     def _try(self, call: Callable[[], T]) -> T:
         for wait in _WAITS:
@@ -156,7 +159,9 @@ class Client:
         except Exception as error:
             reason = str(error).splitlines()[0][:300].rstrip(".") if str(error) else type(error).__name__
             place = _PASSWORD.sub("//", self.uri)
-            raise TrackingError(f"the tracking store {place} cannot be used: {_PASSWORD.sub('//', reason)}.") from error
+            raise TrackingError(
+                f"the tracking store {place} cannot be used: {_PASSWORD.sub('//', reason)}."
+            ) from error
 
 
 def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:

@@ -16,6 +16,7 @@ from rankexp.study_record import StudyRecord
 from rankexp.tracking import reconcile, rows
 from rankexp.tracking.client import Client
 from rankexp.tracking.local import database_uri
+from rankexp.tracking.page import open_experiment
 from rankexp.tracking.protocol import LiveRun, NullTracker, Tracker
 from rankexp.tracking.summary import write_summary
 
@@ -151,7 +152,7 @@ class _LiveTrial:
 
     def begin(self) -> None:
         client = self._tracker.client
-        experiment = client.experiment(rows.experiment_name(self._study.name))
+        experiment = open_experiment(client, self._study)
         tags, dataset = rows.trial_tags(self._spec, self._study), rows.dataset_fields(self._study)
         self.run = reconcile.begin(client, experiment, self._spec, tags, self._started, dataset)
 
@@ -176,7 +177,7 @@ class _LiveTrial:
 
     def _complete(self, trial: Trial) -> None:
         client, workspace = self._tracker.client, trial.folder.parent.parent
-        experiment = client.experiment(rows.experiment_name(self._study.name))
+        experiment = open_experiment(client, self._study)
         with reconcile.workspace_lock(workspace):
             others = client.runs(experiment, self._study.name, trial_key=trial.key)
             if any(reconcile.run_identity(run) == reconcile.trial_identity(trial) for run in others):

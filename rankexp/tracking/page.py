@@ -9,22 +9,34 @@ import json
 from typing import Any
 from urllib.parse import urlencode
 
-_TRIALS, _SCORES = "Which rank", "Scores and costs"
+from rankexp.ranks import content_key
+from rankexp.study_record import StudyRecord
+from rankexp.tracking import rows
+from rankexp.tracking.client import Client
+
+KIND = {"mlflow.experimentKind": "custom_model_development"}
+"""Tag that shows an experiment's pages for training rather than for prompts."""
+
+_TRIALS, _SCORES = "Trials", "Scores and cost"
 _FOLDED = ("tune", "decide", "train", "cost")
 
 
-def view_tags(study: str, moment: int) -> dict[str, str]:
-    """Tags of an experiment that hold the view of one of its studies.
+def open_experiment(client: Client, study: StudyRecord) -> str:
+    """Return the id of a study's experiment, where a view of the study waits; one that a user changed is kept."""
+    experiment = client.experiment(rows.experiment_name(study.name))
+    client.add_experiment_tags(experiment, {**KIND, **view_tag(study.name, rows.milliseconds(study.created))})
+    return experiment
+
+
+def view_tag(study: str, moment: int) -> dict[str, str]:
+    """Tag of an experiment that holds the view of one of its studies.
 
     Args:
         study: Name of the study.
         moment: Time that the view bears, in milliseconds since the epoch.
     """
     view = {"name": study, "createdAt": moment, "updatedAt": moment, "state": json.dumps(_state(study))}
-    return {
-        f"mlflow.sharedViewState.{study}": json.dumps(view),
-        "mlflow.experimentKind": "custom_model_development",
-    }
+    return {f"mlflow.sharedViewState.{study}": json.dumps(view)}
 
 
 def page_url(server: str, experiment: str, study: str | None = None) -> str:
@@ -50,34 +62,30 @@ def _state(study: str) -> dict[str, Any]:
 
 
 def _trial_charts() -> list[dict[str, Any]]:
-    return [
-        _chart("LINE", _TRIALS, metricKey="train/loss", selectedMetricKeys=["train/loss"], displayName="train/loss"),
-        _parallel("decide", ["rank", "alpha", "learning_rate", "seed"], "decide/accuracy"),
-        _parallel("tune", ["rank", "alpha", "learning_rate"], "tune/accuracy"),
+    loss = _chart("LINE", _TRIALS, metricKey="train/loss", selectedMetricKeys=["train/loss"])
+    axes = ["rank", "alpha", "learning_rate"]
+    parallel = [
+        _chart("PARALLEL", _TRIALS, selectedParams=axes, selectedMetrics=[metric])
+        for metric in ("decide/accuracy", "tune/accuracy")
     ]
+    return [loss, *parallel, _scatter(_TRIALS, "rank", "PARAM")]
 
 
 def _score_charts() -> list[dict[str, Any]]:
-    accuracy = {"key": "decide/accuracy", "type": "METRIC"}
-    return [
-        _chart("SCATTER", _SCORES, xaxis={"key": "rank", "type": "PARAM"}, yaxis=accuracy),
-        _chart("SCATTER", _SCORES, xaxis={"key": "cost/trainable_parameters", "type": "METRIC"}, yaxis=accuracy),
-        _chart("SCATTER", _SCORES, xaxis={"key": "learning_rate", "type": "PARAM"},
-               yaxis={"key": "tune/accuracy", "type": "METRIC"}),
-    ]  # fmt: skip
+    costs = ("cost/trainable_parameters", "cost/train_seconds")
+    return [_scatter(_SCORES, cost, "METRIC") for cost in costs]
 
 
-def _parallel(name: str, params: list[str], metric: str) -> dict[str, Any]:
-    return _chart("PARALLEL", _TRIALS, name, selectedParams=params, selectedMetrics=[metric], showAllRuns=False,
-                  displayName=f"rank → {metric}")  # fmt: skip
+def _scatter(section: str, key: str, kind: str) -> dict[str, Any]:
+    axes = {"xaxis": {"key": key, "type": kind}, "yaxis": {"key": "decide/accuracy", "type": "METRIC"}}
+    return _chart("SCATTER", section, **axes, runsCountToCompare=100)
 
 
-def _chart(kind: str, section: str, *names: str, **settings: Any) -> dict[str, Any]:
-    identity = "-".join([kind, *names, *(str(settings.get(k, "")) for k in ("metricKey", "xaxis", "yaxis"))])
-    return {"uuid": identity, "type": kind, "runsCountToCompare": 10, "metricSectionId": f"section-{section}",
-            "deleted": False, "isGenerated": False, **settings}  # fmt: skip
+def _chart(kind: str, section: str, **settings: Any) -> dict[str, Any]:
+    return {"uuid": content_key([kind, settings]), "type": kind, "runsCountToCompare": 10,
+            "metricSectionId": f"section-{section}", "deleted": False, "isGenerated": False, **settings}  # fmt: skip
 
 
 def _section(name: str, shown: bool = True) -> dict[str, Any]:
     return {"uuid": f"section-{name}", "name": name, "display": shown, "isReordered": False, "deleted": False,
-            "isGenerated": False}  # fmt: skip
+            "isGenerated": False, "columns": 2, "cardHeight": 330}  # fmt: skip

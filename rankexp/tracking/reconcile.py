@@ -17,6 +17,7 @@ from rankexp.record import Trial, TrialResult
 from rankexp.study_record import Pruned
 from rankexp.tracking import rows
 from rankexp.tracking.client import Client
+from rankexp.tracking.page import open_experiment
 
 if TYPE_CHECKING:
     from rankexp.analysis.results import Study
@@ -41,7 +42,7 @@ def owner() -> str:
 
 def owner_is_gone(name: str) -> bool | None:
     """Whether the process that :func:`owner` named has ended; None if it was on another machine."""
-    host, pid, created = (name.rsplit(":", 2) if name.count(":") >= 2 else ("", "0", "0"))
+    host, pid, created = name.rsplit(":", 2) if name.count(":") >= 2 else ("", "0", "0")
     if host != socket.gethostname():
         return None
     try:
@@ -55,9 +56,7 @@ def workspace_lock(workspace: Path) -> FileLock:
     return FileLock(workspace / ".mlflow-sync.lock")
 
 
-def complete(
-    client: Client, run: str, trial: Trial, *, logged: Collection[int] = (), end: int | None = None
-) -> None:
+def complete(client: Client, run: str, trial: Trial, *, logged: Collection[int] = (), end: int | None = None) -> None:
     """Write what a trial's record says into its run and end it.
 
     Args:
@@ -103,7 +102,7 @@ def sync(client: Client, study: Study, live: Collection[str]) -> int:
 class _Sync:
     def __init__(self, client: Client, study: Study, live: Collection[str]) -> None:
         self.client, self.study, self.live = client, study, live
-        self.experiment = client.experiment(rows.experiment_name(study.name))
+        self.experiment = open_experiment(client, study.record)
         self.runs = [r for r in client.runs(self.experiment, study.name) if "trial_key" in r.data.tags]
 
     def write(self) -> int:

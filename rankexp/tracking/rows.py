@@ -127,10 +127,16 @@ def history_points(rows: Iterable[Mapping[str, float]], times: Mapping[int, int]
 
 
 def final_points(spec: TrialSpec, result: TrialResult, time: int) -> list[Point]:
-    """Points of a result: accuracy and loss of each split, and ``cost/...``, at the last step."""
+    """Points of a result: accuracy and loss of each split, and ``cost/...``.
+
+    They stand at the last step where the history holds earlier values of the same metric, and else at step 0,
+    which MLflow draws as bars.
+    """
     scores = {f"{split}/{name}": row[name] for split, row in result.metrics.items() for name in _FINAL if name in row}
-    costs = {f"cost/{name}": value for name, value in result.cost.items()}
-    return [Point(legal_key(name), float(value), time, spec.steps) for name, value in {**scores, **costs}.items()]
+    values = {**scores, **{f"cost/{name}": value for name, value in result.cost.items()}}
+    curves = {_history_key(name) for row in result.history for name in row}
+    points = {legal_key(name): value for name, value in values.items()}
+    return [Point(name, float(v), time, spec.steps if name in curves else 0) for name, v in points.items()]
 
 
 def split_finite(points: Iterable[Point]) -> tuple[list[Point], set[str]]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from rankexp.tracking import rows
 from rankexp.tracking.client import Client
+from rankexp.tracking.page import open_experiment
 from rankexp.tracking.reconcile import SOURCE, workspace_lock
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def write_summary(client: Client, study: Study, report: Path) -> None:
 
 
 def _summary_run(client: Client, study: Study) -> str:
-    experiment = client.experiment(rows.experiment_name(study.name))
+    experiment = open_experiment(client, study.record)
     for run in client.runs(experiment, study.name, kind="summary"):
         if run.info.status == "FINISHED":
             return str(run.info.run_id)
@@ -46,5 +47,7 @@ def _summary_run(client: Client, study: Study) -> str:
 def _tags(study: Study) -> dict[str, str]:
     tags = rows.verdict_tags(study.verdict)
     rank = f", rank {tags['chosen_rank']}" if tags.get("chosen_rank", "none") != "none" else ""
-    note = f"**{tags['verdict']}**{rank}: {tags['reason']}\n\nThe report is among the artifacts: `report/report.html`."
+    note = (
+        f"**{tags['verdict']}**{rank}: {tags['reason']}\n\nThe report is among the artifacts: `report/report.html`."
+    )
     return {**tags, "mlflow.note.content": note, "record": str(study.store.folder)}

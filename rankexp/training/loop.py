@@ -99,7 +99,7 @@ def _gradients(model: nn.Module, micro: Iterator[Batch], spec: TrialSpec) -> tup
         with autocast(spec.precision, batch.labels.device):
             logits = model(**batch.inputs).logits
         loss = example_loss(logits, batch.labels).mean() / spec.accumulation
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         total += float(loss.detach())
         tokens += batch.tokens
     return total, tokens

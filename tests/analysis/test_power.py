@@ -42,7 +42,7 @@ def test_satterthwaite_by_hand():
     assert satterthwaite(6, 4, 1, 8, 5, 100) == pytest.approx(81 / (4.5 + 16 / 99 + 1 / 396))
 
 
-@pytest.mark.parametrize(("mss", "msi", "msr"), [(0, 0, 0), (1, 1, 2), (0.4, 0.4, 5)])
+@pytest.mark.parametrize(("mss", "msi", "msr"), [(0, 0, 0), (1, 1, 2), (0.4, 0.4, 5), (0.1, 0.2, 0.3)])
 def test_satterthwaite_falls_back_on_the_seeds(mss, msi, msr):
     assert satterthwaite(mss, msi, msr, 8, 5, 100) == 8
 

@@ -1,0 +1,7 @@
+"""``python -m rankexp``."""
+
+import sys
+
+from rankexp.cli import main
+
+sys.exit(main())

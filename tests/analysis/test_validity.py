@@ -1,0 +1,213 @@
+from __future__ import annotations
+
+import dataclasses
+import shutil
+
+import pytest
+from fake_study import make_scores, make_study, make_trial
+
+from rankexp.analysis.results import load_study
+from rankexp.analysis.validity import checks
+from rankexp.record import TrialStore
+from rankexp.study_record import Pruned, StudyStore, TestLedger
+
+
+def check(folder, name):
+    return {item.name: item for item in checks(load_study(folder))}[name]
+
+
+def edit(folder, **changes):
+    store = StudyStore(folder)
+    store.write(dataclasses.replace(store.read(), **changes))
+
+
+def edit_data(folder, **changes):
+    edit(folder, data={**StudyStore(folder).read().data, **changes})
+
+
+def test_a_proper_study_passes_every_check(tmp_path):
+    found = checks(load_study(make_study(tmp_path, seeds=5, examples=2400, open_test=True)))
+    assert len({item.name for item in found}) == len(found) == 12
+    assert [item.name for item in found if item.passed is not True] == []
+    assert all(item.evidence.endswith(".") and item.remedy == "" for item in found)
+
+
+def test_failed_checks_name_a_remedy(tmp_path):
+    folder = make_study(tmp_path, seeds=2, examples=300, rates=(1e-3, 3e-3), diverged=[(4, 0)], missing=[(8, 1)])
+    failed = [item for item in checks(load_study(folder)) if item.passed is False]
+    assert len(failed) >= 5
+    assert all(item.remedy.endswith(".") for item in failed)
+
+
+@pytest.mark.parametrize(
+    ("change", "passed"),
+    [
+        ({"overlaps": 3}, False),
+        ({"splits": {"train": {"examples": 5}, "tune": {"examples": 5}, "decide": {"examples": 5}}}, False),
+        ({"overlaps": None}, None),
+    ],
+)
+def test_splits(tmp_path, change, passed):
+    folder = make_study(tmp_path)
+    assert check(folder, "Four disjoint splits").passed is True
+    edit_data(folder, **change)
+    assert check(folder, "Four disjoint splits").passed is passed
+
+
+def test_a_run_with_other_steps_is_named(tmp_path):
+    folder = make_study(tmp_path)
+    store, plan = TrialStore(tmp_path), StudyStore(folder).read().planned
+    old = next(item for item in plan if item.candidate == "r=8" and item.phase == "decide")
+    trial = store.read(old.key)
+    spec = dataclasses.replace(trial.spec, steps=61)
+    scores = {split: trial.scores(split) for split in ("tune", "decide")}
+    new = dataclasses.replace(old, key=store.write(spec, trial.result, scores).key)
+    edit(folder, planned=tuple(new if item == old else item for item in plan))
+    found = check(folder, "Same training for every rank")
+    assert found.passed is False
+    assert "steps" in found.evidence
+
+
+def test_modules_must_be_the_same(tmp_path):
+    folder = make_study(tmp_path)
+    store, plan = TrialStore(tmp_path), StudyStore(folder).read().planned
+    old = next(item for item in plan if item.candidate == "r=8" and item.phase == "decide")
+    new = make_trial(store, rank=8, learning_rate=3e-3, seed=0, accuracy=0.72, examples=2000,
+                     splits=("tune", "decide"), shapes={"other": (64, 64)})  # fmt: skip
+    replaced = dataclasses.replace(old, key=new.key)
+    edit(folder, planned=tuple(replaced if item == old else item for item in plan))
+    assert "adapted modules" in check(folder, "Same training for every rank").evidence
+
+
+def test_an_unequal_tuning_budget_fails(tmp_path):
+    folder = make_study(tmp_path)
+    plan = StudyStore(folder).read().planned
+    dropped = next(item for item in plan if item.candidate == "r=16" and item.phase == "screen")
+    edit(folder, planned=tuple(item for item in plan if item != dropped))
+    found = check(folder, "Equal tuning budget")
+    assert found.passed is False
+    assert "r=16 2" in found.evidence
+
+
+def test_a_widened_grid_is_mentioned(tmp_path):
+    folder = make_study(tmp_path)
+    edit(folder, notes={"widened": 2})
+    assert "widened twice, for all ranks" in check(folder, "Equal tuning budget").evidence
+
+
+def test_a_rate_that_was_not_the_best_fails(tmp_path):
+    folder = make_study(tmp_path)
+    store, plan = TrialStore(tmp_path), StudyStore(folder).read().planned
+    better = make_trial(store, rank=8, learning_rate=5e-3, seed=1000, accuracy=0.9, examples=2000, splits=("tune",))
+    screen = next(item for item in plan if item.candidate == "r=8" and item.phase == "screen")
+    edit(folder, planned=(*plan, dataclasses.replace(screen, key=better.key)))
+    found = check(folder, "Learning rate tuned for each rank")
+    assert found.passed is False
+    assert "r=8" in found.evidence
+
+
+def test_half_the_best_rate_is_right_for_a_rank_that_was_trained_again(tmp_path):
+    folder = make_study(tmp_path)
+    store, plan = TrialStore(tmp_path), StudyStore(folder).read().planned
+    decide = [item for item in plan if item.candidate == "r=8" and item.phase == "decide"]
+    again = [
+        make_trial(store, rank=8, learning_rate=1.5e-3, seed=seed, accuracy=0.72, examples=2000,
+                   splits=("tune", "decide"))
+        for seed in range(3)
+    ]  # fmt: skip
+    added = [dataclasses.replace(o, key=t.key, generation=1) for o, t in zip(decide, again, strict=True)]
+    edit(folder, planned=(*plan, *added))
+    assert check(folder, "Learning rate tuned for each rank").passed is True
+
+
+@pytest.mark.parametrize(("rates", "passed"), [((1e-3, 3e-3, 1e-2), True), ((1e-3, 3e-3), False), ((3e-3,), False)])
+def test_an_optimum_on_the_edge_fails(tmp_path, rates, passed):
+    assert check(make_study(tmp_path, rates=rates), "Best rates inside the grid").passed is passed
+
+
+def test_a_missing_seed_fails(tmp_path):
+    found = check(make_study(tmp_path, missing=[(8, 1)]), "Same seeds for every rank, complete")
+    assert found.passed is False
+    assert "r=8 1 of 3" in found.evidence
+
+
+def test_an_unstable_rank_is_named_with_its_seeds(tmp_path):
+    found = check(make_study(tmp_path, diverged=[(16, 1)]), "Stable training")
+    assert found.passed is False
+    assert "r=16 (seeds 1)" in found.evidence
+
+
+def test_pruned_runs_are_no_evidence(tmp_path):
+    folder = make_study(tmp_path)
+    store, plan = TrialStore(tmp_path), StudyStore(folder).read().planned
+    screened = next(item for item in plan if item.phase == "screen")
+    StudyStore(folder).write_pruned(Pruned("x" * 20, store.read(screened.key).spec.to_dict(), ()))
+    assert check(folder, "No pruned run is evidence").passed is True
+    key = next(item for item in plan if item.phase == "decide").key
+    spec = store.read(key).spec.to_dict()
+    shutil.rmtree(tmp_path / "trials" / key)
+    StudyStore(folder).write_pruned(Pruned(key, spec, ()))
+    assert check(folder, "No pruned run is evidence").passed is False
+
+
+class TestOpening:
+    name = "Test split opened once"
+
+    def test_once_and_after_the_verdict(self, tmp_path):
+        assert check(make_study(tmp_path, open_test=True), self.name).passed is True
+
+    def test_closed_while_nothing_is_chosen(self, tmp_path):
+        assert check(make_study(tmp_path, seeds=1), self.name).passed is True
+
+    def test_not_opened_yet(self, tmp_path):
+        found = check(make_study(tmp_path), self.name)
+        assert found.passed is None
+        assert "resume" in found.remedy
+
+    def test_another_study_was_first(self, tmp_path):
+        folder = make_study(tmp_path)
+        TestLedger(tmp_path).open("1" * 20, "earlier-89abcdef", ["k"])
+        found = check(folder, self.name)
+        assert found.passed is False
+        assert "earlier-89abcdef" in found.evidence
+        assert found.remedy
+
+    def test_opened_without_a_verdict(self, tmp_path):
+        folder = make_study(tmp_path, seeds=1)
+        StudyStore(folder).write_test_scores("k" * 20, make_scores(0.7, 50, 1, "test"))
+        assert check(folder, self.name).passed is False
+
+    def test_opened_past_the_ledger(self, tmp_path):
+        folder = make_study(tmp_path, open_test=True)
+        StudyStore(folder).write_test_scores("k" * 20, make_scores(0.7, 50, 1, "test"))
+        assert check(folder, self.name).passed is False
+
+
+@pytest.mark.parametrize(("seeds", "passed", "advisory"), [(2, False, False), (3, False, True), (5, True, True)])
+def test_few_seeds(tmp_path, seeds, passed, advisory):
+    found = check(make_study(tmp_path, seeds=seeds), "Enough seeds")
+    assert (found.passed, found.advisory) == (passed, advisory)
+
+
+@pytest.mark.parametrize(("examples", "passed"), [(400, False), (2400, True)])
+def test_few_examples(tmp_path, examples, passed):
+    found = check(make_study(tmp_path, examples=examples), "Enough examples")
+    assert (found.passed, found.advisory) == (passed, True)
+
+
+def test_without_a_head_reference_collapse_cannot_be_seen(tmp_path):
+    folder = make_study(tmp_path)
+    plan = StudyStore(folder).read().planned
+    edit(folder, planned=tuple(item for item in plan if item.phase != "reference"))
+    found = check(folder, "Head-only reference")
+    assert (found.passed, found.advisory) == (False, True)
+
+
+def test_a_study_that_has_only_begun(tmp_path):
+    folder = make_study(tmp_path)
+    edit(folder, planned=())
+    found = {item.name: item.passed for item in checks(load_study(folder))}
+    assert found["Same training for every rank"] is None
+    assert found["Learning rate tuned for each rank"] is None
+    assert found["Same seeds for every rank, complete"] is None
+    assert found["Enough examples"] is None

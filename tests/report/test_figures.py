@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ET
+
+import pytest
+from fake_study import make_study
+
+from rankexp.analysis.results import load_study
+from rankexp.report import svg
+from rankexp.report.captions import captions
+from rankexp.report.document import document
+from rankexp.report.figures import COLOURS, FIGURES, NARROW, WIDE, curves, heatmap, quality
+
+
+@pytest.fixture(scope="module")
+def doc(tmp_path_factory):
+    return document(load_study(make_study(tmp_path_factory.mktemp("study"), seeds=5)))
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_the_same_document_gives_the_same_bytes(doc, name):
+    assert svg.svg_bytes(FIGURES[name](doc, WIDE)) == svg.svg_bytes(FIGURES[name](doc, WIDE))
+    assert svg.png_bytes(FIGURES[name](doc, WIDE)).startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_files_carry_no_date(doc, name):
+    assert b"<dc:date>" not in svg.svg_bytes(FIGURES[name](doc, WIDE))
+
+
+@pytest.mark.parametrize("size", [WIDE, NARROW])
+def test_ranks_are_ticks_on_a_logarithmic_axis(doc, size):
+    axes = quality(doc, size).axes[0]
+    assert axes.get_xscale() == "log"
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["4", "8", "16", "32"]
+    assert axes.get_xticks().tolist() == [4, 8, 16, 32]
+
+
+def test_quality_shows_means_intervals_margin_and_references(doc):
+    axes = quality(doc).axes[0]
+    drawn = [tuple(float(v) for v in line.get_ydata()) for line in axes.lines]
+    reference = doc["ranks"]["32"]["mean"]
+    for rank, row in doc["ranks"].items():
+        assert (row["mean"],) in drawn
+        if rank != "32":
+            assert any(pytest.approx((reference + row["lower"], reference + row["upper"])) == ys for ys in drawn)
+    assert any(ys == pytest.approx((reference - 0.02,) * 2) for ys in drawn)
+    assert any(ys == (doc["references"]["full"]["mean"],) * 2 for ys in drawn)
+    words = " ".join(text.get_text() for text in axes.texts)
+    assert "head only 50.43%, below this scale" in words
+    assert "chosen" in words
+    assert "margin 2 points" in words
+
+
+def test_every_seed_is_a_dot(doc):
+    dots = quality(doc).axes[0].collections
+    heights = [sorted(float(y) for y in found.get_offsets()[:, 1]) for found in dots]
+    assert [sorted(row["seed_means"].values()) for row in doc["ranks"].values()] == heights
+
+
+def test_the_plot_looks_at_the_ranks_and_holds_everything_drawn(doc):
+    low, high = quality(doc).axes[0].get_ylim()
+    assert low > doc["references"]["head"]["mean"]
+    assert all(low < mean < high for row in doc["ranks"].values() for mean in row["seed_means"].values())
+
+
+def test_a_cell_for_every_rank_and_rate_and_one_best_a_rank(doc):
+    axes = heatmap(doc).axes[0]
+    assert len(axes.patches) == 12
+    texts = [text.get_text() for text in axes.texts]
+    assert len(texts) == 12
+    assert sum(text.endswith("best") for text in texts) == 4
+    losses = {f"{row['tune_loss']:.3f}" for row in doc["screen"] if row["rank"]}
+    assert {text.split("\n")[0] for text in texts} == losses
+
+
+def test_runs_without_a_loss_say_why(doc):
+    rows = [
+        {**row, "tune_loss": None, "status": "diverged"} if i == 6 else row for i, row in enumerate(doc["screen"])
+    ]
+    assert "diverged" in [text.get_text() for text in heatmap({**doc, "screen": rows}).axes[0].texts]
+
+
+def test_sampled_rates_are_points(doc):
+    row = next(row for row in doc["screen"] if row["rank"] == 8)
+    rows = [{**row, "rank": 2 ** (2 + i % 3), "learning_rate": 1e-3 * 1.3**i, "best": i == 4} for i in range(9)]
+    rows.append({**rows[0], "tune_loss": None, "status": "pruned", "best": False, "learning_rate": 2e-3})
+    axes = heatmap({**doc, "screen": rows}).axes[0]
+    assert axes.get_xscale() == "log"
+    assert len(axes.lines) == 10
+    assert len(axes.texts) == 1
+
+
+def test_a_curve_for_each_rank(doc):
+    axes = curves(doc).axes[0]
+    assert [line.get_label() for line in axes.lines] == [f"rank {rank}" for rank in (4, 8, 16, 32)]
+    assert len({line.get_linestyle() for line in axes.lines}) == 4
+    assert doc["curves"]["8"]["loss"][0] == pytest.approx(1.1 - 1 / 120)
+
+
+@pytest.mark.parametrize("draw", FIGURES.values())
+def test_nothing_to_draw_is_no_figure(doc, draw):
+    assert draw({**doc, "ranks": {}, "screen": [], "curves": {}}, WIDE) is None
+
+
+def test_inlined_figures_share_no_id_and_no_colour_of_their_own(doc):
+    drawn = svg.svg_bytes(quality(doc))
+    first, second = (svg.inline(drawn, prefix, 'a <b> & "c"') for prefix in ("one", "two"))
+    ids = [set(re.findall(r'\bid="([^"]+)"', text)) for text in (first, second)]
+    assert ids[0]
+    assert not ids[0] & ids[1]
+    for text, own in zip((first, second), ids, strict=True):
+        root = ET.fromstring(text.replace("xlink:", ""))
+        assert root.get("aria-label") == 'a <b> & "c"'
+        assert set(re.findall(r"url\(#([^)]+)\)", text)) | set(re.findall(r'href="#([^"]+)"', text)) <= own
+        assert "<style" not in text
+        assert not re.findall(rf"(?<!, )({'|'.join(COLOURS.values())})", text)
+
+
+def test_captions_say_what_is_drawn(doc):
+    words = captions(doc)
+    assert words.keys() == FIGURES.keys()
+    assert "rank 8 71.94%" in words["quality"].alt
+    assert "2 points below rank 32" in words["quality"].reading
+    assert "rank 16 0.003" in words["learning_rates"].alt
