@@ -18,6 +18,7 @@ from pydantic.dataclasses import dataclass
 from rankexp.options import CHECKED, Natural, Positive, Rate
 from rankexp.ranks import Scaling, content_key
 
+_NO_QUESTION = {"workspace", "tracking", "trial", "study", "jobs"}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -207,6 +208,7 @@ class StudyConfig:
         study: Name of the study.
         workspace: Folder of the record.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        jobs: Trials that train side by side on a processor; ``auto`` for one a core.
         model: The base model.
         task: ``name`` of a task, and the options of that task.
         lora: LoRA settings that all candidates share.
@@ -223,6 +225,7 @@ class StudyConfig:
     task: dict[str, Any]
     workspace: Path = Path("runs")
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
+    jobs: Literal["auto"] | Positive = "auto"
     lora: LoraConfig = field(default_factory=LoraConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     search: SearchConfig = field(default_factory=SearchConfig)
@@ -260,5 +263,7 @@ class StudyConfig:
     def study_folder(self) -> Path:
         """Folder of the study: its name and eight hex digits of everything that could change its results."""
         values = self.to_dict()
-        question = {name: values[name] for name in values if name not in {"workspace", "tracking", "trial", "study"}}
+        question = {
+            name: values[name] for name in values if name not in {"workspace", "tracking", "trial", "study", "jobs"}
+        }
         return self.workspace / "studies" / f"{self.study}-{content_key(question, 8)}"

@@ -1,50 +1,52 @@
-"""What a person sees while a study runs: one live line in a terminal, plain lines elsewhere."""
+"""What a person sees while a study runs: a live view in a terminal, a plain line for each trial elsewhere."""
 
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from types import TracebackType
 from typing import TextIO
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
 
 class Display:
-    """Shows how far a study is: trials done, the current trial's step and loss, and the time left.
+    """Shows how far a study is: trials done, the time left, and of each running trial its step and loss.
+
+    Safe to use from several threads.
 
     Args:
-        stream: Where to write; a live line if it is a terminal, else a line for each trial.
+        stream: Where to write; a live view if it is a terminal, else a line for each trial.
     """
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self.console = Console(file=stream or sys.stderr, highlight=False, soft_wrap=True, markup=False)
-        self.live = self.console.is_terminal
-        self.bar = Progress(
+        self.view = Progress(
             TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=24),
+            BarColumn(bar_width=20),
             MofNCompleteColumn(),
             TextColumn("{task.fields[now]}", markup=False),
-            TimeElapsedColumn(),
             console=self.console,
             transient=True,
-            disable=not self.live,
+            disable=not self.console.is_terminal,
         )
-        self.task = self.bar.add_task("trials", total=None, now="")
+        self.total = self.view.add_task("trials", total=None, now="")
         self.expected, self.done, self.trained = 0, 0, 0
-        self.seconds, self.started = 0.0, time.perf_counter()
-        self.label, self.steps = "", 0
+        self.began: float | None = None
+        self.lock = threading.Lock()
 
     def __enter__(self) -> Display:
-        self.bar.start()
+        self.view.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.bar.stop()
+        self.view.stop()
 
     def say(self, text: str) -> None:
         """Print a line."""
@@ -53,32 +55,56 @@ class Display:
     def expect(self, trials: int) -> None:
         """Set how many trials the study will have, as far as is known."""
         self.expected = max(trials, self.done)
-        self.bar.update(self.task, total=self.expected)
+        self.view.update(self.total, total=self.expected)
 
-    def begin(self, label: str, steps: int) -> None:
-        """Show that a trial starts."""
-        self.label, self.steps, self.started = label, steps, time.perf_counter()
-        self.bar.update(self.task, now=label)
+    def begin(self, label: str, steps: int) -> TrialLine:
+        """Show that a trial starts, and return its line."""
+        self.began = self.began or time.perf_counter()
+        return TrialLine(self, label, self.view.add_task(f"  {label}", total=steps, now=""))
 
-    def step(self, row: Mapping[str, float]) -> None:
-        """Show a step of the current trial."""
-        now = f"{self.label}  step {int(row['step'])}/{self.steps}  loss {row['loss']:.3f}  {self._left()}"
-        self.bar.update(self.task, now=now)
+    def skip(self) -> None:
+        """Count a trial that was already in the record."""
+        self._count(0)
 
-    def end(self, outcome: str, *, trained: bool) -> None:
-        """Show what came of a trial; one that was already in the record counts but takes no time."""
-        self.done += 1
-        self.bar.update(self.task, completed=self.done)
-        if trained:
-            self.trained += 1
-            self.seconds += time.perf_counter() - self.started
-            self.say(f"[{self.done}/{self.expected}] {self.label}  {outcome}  {self._left()}".rstrip())
+    def end(self, label: str, outcome: str) -> None:
+        """Print what came of a trial that was trained."""
+        self._count(1)
+        self.say(f"[{self.done}/{self.expected}] {label}  {outcome}  {self._left()}".rstrip())
+
+    def _count(self, trained: int) -> None:
+        with self.lock:
+            self.done, self.trained = self.done + 1, self.trained + trained
+            self.expected = max(self.expected, self.done)
+        self.view.update(self.total, completed=self.done, total=self.expected, now=self._left())
 
     def _left(self) -> str:
-        if not self.trained:
+        if not self.trained or self.began is None or self.expected == self.done:
             return ""
-        seconds = self.seconds / self.trained * (self.expected - self.done)
-        return f"about {_duration(seconds)} left" if self.expected > self.done else ""
+        pace = (time.perf_counter() - self.began) / self.trained
+        return f"about {_duration(pace * (self.expected - self.done))} left"
+
+
+@dataclass(frozen=True)
+class TrialLine:
+    """The line of one running trial.
+
+    Attributes:
+        display: Where it is shown.
+        label: What the trial is called.
+        task: Its place in the live view.
+    """
+
+    display: Display
+    label: str
+    task: TaskID
+
+    def step(self, row: Mapping[str, float]) -> None:
+        """Show a step."""
+        self.display.view.update(self.task, completed=int(row["step"]), now=f"loss {row['loss']:.3f}")
+
+    def close(self) -> None:
+        """Take the line away."""
+        self.display.view.remove_task(self.task)
 
 
 def _duration(seconds: float) -> str:

@@ -77,10 +77,10 @@ def check_rank(rank: int, shape: tuple[int, int], what: str = "rank") -> int:
 class LoRALinear(nn.Module):
     r"""A frozen linear layer plus a trainable update of rank at most ``rank``.
 
-    Computes :math:`y = W_0 x + b + s\,B A x` (Hu et al. 2021, section 4.1) with PEFT's operations in PEFT's
-    order, so that both agree under autocast too. ``lora_B`` (out x rank) starts at zero, so a fresh layer returns
-    exactly what ``base`` returns; ``lora_A`` (rank x in) starts uniform in +-1/sqrt(in), as PEFT's. While
-    ``merged`` (see `rankexp.lora.merge`), the update lives in the base weight and ``forward`` skips it.
+    Computes :math:`y = W_0 x + b + B\,(s\,A x)` (Hu et al. 2021, section 4.1). PEFT scales after B; the two agree
+    up to rounding. ``lora_B`` (out x rank) starts at zero, so a fresh layer returns exactly what ``base`` returns;
+    ``lora_A`` (rank x in) starts uniform in +-1/sqrt(in), as PEFT's. While ``merged`` (see `rankexp.lora.merge`),
+    the update lives in the base weight and ``forward`` skips it.
 
     Args:
         base: The layer to adapt; kept, not copied, and frozen.
@@ -156,11 +156,15 @@ class LoRALinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the layer to ``x`` of shape (..., in_features)."""
+        autocast = torch.is_autocast_enabled(x.device.type)
+        if autocast:
+            x = x.to(torch.get_autocast_dtype(x.device.type))  # once for both paths; each product would do it again
         result: Tensor = self.base(x)
         if self.merged:
             return result
-        hidden = F.linear(self._drop(x.to(self.lora_A.dtype)), self.lora_A)
-        return (result + F.linear(hidden, self.lora_B) * self.scaling).to(result.dtype)
+        x = x if autocast else x.to(self.lora_A.dtype)
+        hidden = F.linear(self._drop(x), self.lora_A) * self.scaling  # scaled where it is narrow
+        return (result + F.linear(hidden, self.lora_B)).to(result.dtype)
 
     def extra_repr(self) -> str:
         """Describe the update in the module's printed form."""

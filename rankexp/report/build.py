@@ -25,6 +25,7 @@ Document = dict[str, Any]
 _TEMPLATES = Path(__file__).parent / "templates"
 _FILTERS = {
     "amount": formats.amount,
+    "code": formats.code,
     "count": formats.count,
     "difference": formats.difference,
     "hours": hours,

@@ -35,7 +35,7 @@ def _quality(doc: Document) -> Caption:
     scored = [row for row in doc["ranks"].values() if row["mean"] is not None]
     points = "; ".join(f"rank {row['rank']} {score(row['mean'], doc['score'])}" for row in scored)
     reading = "Each small dot is one seed, each ring the mean of a rank."
-    if doc["reference_rank"] is not None:
+    if doc["reference_rank"] is not None and len(doc["ranks"]) > 1:
         reading += (
             f" The bar is where the mean may lie relative to rank {doc['reference_rank']} "
             f"({percent(1 - 2 * doc['level'])} interval, seeds and examples both counted as chance). "

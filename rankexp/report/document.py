@@ -76,7 +76,7 @@ def _decision(study: Study) -> Document:
     asked |= {"examples": scores.examples, "groups": len(scores.groups)}
     names = ("edge", "compared", "needed_seeds", "needed_examples", "variance_shares")
     if verdict is None or not study.complete:
-        reason = "runs of the decision are missing."
+        reason = "Runs of the decision are missing."
         seeds = 0 if verdict is None else verdict.seeds
         nothing = dict.fromkeys(("chosen_rank", "reference_rank", *names))
         return {"status": UNFINISHED, **nothing, **asked, "seeds": seeds, "reason": reason}

@@ -27,7 +27,7 @@ COLOURS = {
     "muted": "#5c6575",
     "grid": "#e3e6eb",
     "accent": "#0b67ad",
-    "dots": "#7fb0d8",
+    "dots": "#5b95c9",
     "band": "#e3effa",
     "warm": "#b84e00",
     "green": "#00795a",
@@ -84,7 +84,7 @@ def heatmap(doc: Document, size: Size = WIDE) -> Figure | None:
     axes.set_ylabel("rank")
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
-    axes.tick_params(length=0)
+    axes.tick_params(which="both", length=0)
     return figure
 
 
@@ -130,7 +130,8 @@ def _rank_axis(axes: Axes, ranks: list[int]) -> None:
     axes.set_xscale("log", base=2)
     axes.set_xticks(ranks, [str(rank) for rank in ranks])
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_xlim(min(ranks) / 1.45, max(ranks) * 1.45)
+    room = 1.45 if len(ranks) > 1 else 4
+    axes.set_xlim(min(ranks) / room, max(ranks) * room)
     axes.set_xlabel("rank")
 
 
@@ -235,9 +236,13 @@ def _cells(axes: Axes, rows: list[Document], ranks: list[int], rates: list[float
 
 
 def _points(axes: Axes, rows: list[Document], ranks: list[int], rates: list[float]) -> None:
+    from matplotlib.ticker import NullFormatter
+
     shade = _shades(rows)
     axes.set_xscale("log")
     axes.set_xlim(min(rates) / 1.3, max(rates) * 1.3)
+    axes.xaxis.set_major_formatter(lambda value, _: formats.rate(value))
+    axes.xaxis.set_minor_formatter(NullFormatter())
     for row in rows:
         face, _ = shade(row["tune_loss"])
         lost = row["tune_loss"] is None

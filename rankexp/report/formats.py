@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from markupsafe import Markup, escape
+
 NONE = "–"
 _MINUS = "\u2212"
 
@@ -120,6 +122,15 @@ def markdown(value: object) -> str:
     'a\\|b \\<i\\>'
     """
     return re.sub(r"([\\`*_{}\[\]<>|#~])", r"\\\1", " ".join(str(value).split()))
+
+
+def code(value: object) -> Markup:
+    """Escape text for HTML and set what stands in backticks as code.
+
+    >>> code("run `rankexp resume` <now>")
+    Markup('run <code>rankexp resume</code> &lt;now&gt;')
+    """
+    return Markup(re.sub(r"`([^`]*)`", r"<code>\1</code>", str(escape(value))))
 
 
 def _signed(text: str) -> str:

@@ -103,7 +103,7 @@ def versions(study: Study) -> dict[str, list[str]]:
 def _rank_row(study: Study, rank: int) -> Row:
     done, every = study.chosen_trials(rank), study.evidence(f"r={rank}")
     means = _cell_means(study, rank)
-    verdict = study.verdict
+    verdict = study.verdict if study.complete else None
     decided = verdict.row(rank) if verdict is not None else None
     row: Row = {"rank": rank, **_spread(means.values())}
     row |= {name: getattr(decided, name) if decided else None for name in _DECISION}

@@ -8,20 +8,14 @@ from rankexp.report.formats import amount, count, percent, score
 
 Document = dict[str, Any]
 
-MEANING = {
-    "SETTLED": "The choice is good enough, and the next smaller rank is measurably worse.",
-    "SAFE": "The choice is good enough; a smaller rank might be too.",
-    "INSUFFICIENT": "The evidence is too thin to name a rank.",
-    "UNFINISHED": "Runs that the decision needs are still missing.",
-}
-
 
 def summary(doc: Document) -> dict[str, Any]:
     """Say what to do, how sure that is, what the test split said and what would change the answer."""
     return {
         "headline": headline(doc),
-        "meaning": MEANING[doc["status"]],
+        "meaning": meaning(doc),
         "certainty": certainty(doc),
+        "reason": reason(doc),
         "test": test_sentence(doc),
         "change": change(doc),
     }
@@ -40,7 +34,30 @@ def headline(doc: Document) -> str:
         return f"Use rank {chosen} or less."
     if doc["edge"] == "high":
         return f"Use rank {chosen} or more."
-    return f"Use rank {chosen}." if status == "SETTLED" else f"Use rank {chosen}. A smaller one may do."
+    return f"Use rank {chosen}. A smaller one may do." if _open_below(doc) else f"Use rank {chosen}."
+
+
+def meaning(doc: Document) -> str:
+    """Say what the status means here."""
+    if doc["status"] == "UNFINISHED":
+        return "Runs that the decision needs are still missing."
+    chosen = doc["chosen_rank"]
+    if chosen is None:
+        return "The evidence is too thin to name a rank."
+    if len(doc["ranks"]) == 1:
+        return "Nothing else was tried, so there was nothing to decide."
+    if _open_below(doc):
+        return "The choice is good enough; a smaller rank might be too."
+    if doc["status"] == "SAFE":
+        return "The choice is good enough, but ranks that trained unstably leave it unsettled."
+    worse = "the next smaller rank is measurably worse" if _next_smaller(doc, chosen) else "nothing smaller was tried"
+    return f"The choice is good enough, and {worse}."
+
+
+def reason(doc: Document) -> str:
+    """Give the reason of the verdict with the margin in the score's own words."""
+    margin = f"within {amount(doc['margin'], doc['score'])} of"
+    return _sentence(str(doc["reason"]).replace(f"within {doc['margin']:g} of", margin))
 
 
 def certainty(doc: Document) -> str:
@@ -53,6 +70,8 @@ def certainty(doc: Document) -> str:
     if chosen is None:
         return f"{_doubt(doc)} Until more is known, keep to the reference, rank {reference}. Based on {based}."
     below = _below(doc, chosen)
+    if len(doc["ranks"]) == 1:
+        return f"There is no other rank to compare it with. Based on {based}."
     if chosen == reference:
         return f"No other rank beats rank {chosen}{f', and {below}' if below else ''} ({based})."
     row = doc["ranks"][str(chosen)]
@@ -68,7 +87,7 @@ def _doubt(doc: Document) -> str:
     rank, other = doc["compared"] or (None, None)
     row = doc["ranks"].get(str(rank))
     if row is None or other != doc["reference_rank"] or row["lower"] is None:
-        return str(doc["reason"])
+        return reason(doc)
     margin = amount(doc["margin"], doc["score"])
     return (
         f"Rank {rank} may lie up to {amount(row['lower'], doc['score'])} below rank {other}, and you accept {margin}."
@@ -153,6 +172,11 @@ def _change_chosen(doc: Document) -> list[str]:
     if doc["edge"] == "high":
         sentences.append("No larger rank was tried: add one to search.ranks to see whether more is better still.")
     return sentences
+
+
+def _open_below(doc: Document) -> bool:
+    smaller = _next_smaller(doc, doc["chosen_rank"])
+    return smaller is not None and (smaller["upper"] is None or smaller["upper"] >= 0)
 
 
 def _below(doc: Document, chosen: int) -> str:

@@ -32,12 +32,14 @@ class Grid:
     """A screen that tries the same learning rates for every candidate.
 
     Attributes:
+        phase: ``screen`` or ``reference``: what its trials are for.
         candidates: Name and rank of each.
         learning_rates: The rates to begin with, increasing.
         alpha: Numerator of the scale, the same for all.
         widen: How often the grid may be widened.
     """
 
+    phase: str
     candidates: tuple[tuple[str, int | None], ...]
     learning_rates: tuple[float, ...]
     alpha: float
@@ -54,7 +56,7 @@ class Grid:
     def _walk(self, rows: Sequence[ScreenRow]) -> tuple[list[Setting], int]:
         rates = self.learning_rates
         for times in range(self.widen + 1):
-            inside = [row for row in rows if row.learning_rate in rates]
+            inside = [row for row in rows if row.learning_rate in rates and row.candidate in dict(self.candidates)]
             if missing := self._missing(inside, rates):
                 return missing, times
             wider = self._wider(inside, rates)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -13,12 +13,15 @@ from rankexp.config import StudyConfig
 from rankexp.ranks import TrialSpec
 from rankexp.record import Trial
 from rankexp.strategies.grid import Grid, Setting
-from rankexp.study.runner import PrunedError, Runner, label_of, planned
+from rankexp.study.runner import Asked, PrunedError, Runner, label_of, planned
 from rankexp.study.specs import Specs
 from rankexp.study_record import Pruned, StudyStore, TestLedger
 
 if TYPE_CHECKING:
     from rankexp.study.search import Report
+
+
+Candidate = tuple[str, int | None]
 
 
 @dataclass(frozen=True)
@@ -42,10 +45,8 @@ class Protocol:
     def run(self) -> Study:
         """Run every step that is left and return the study."""
         self.runner.display.expect(self._expected())
-        self._reference("head", 0, self.config.references.head, self.config.search.widen)
-        chosen = self._screen()
-        self._decide(chosen)
-        self._reference("full", None, self.config.references.full, widen=0)
+        chosen, references = self._screen()
+        self._decide(chosen, references)
         self._confirm()
         return load_study(self.study.folder)
 
@@ -54,50 +55,62 @@ class Protocol:
         config = self.config
         grid = len(config.search.ranks) * len(config.search.learning_rates)
         screen = grid if config.search.strategy == "grid" else config.search.trials
-        references = sum(
-            1 + (len(rates) if len(rates) > 1 else 0)
-            for rates in (config.references.head, config.references.full)
-            if rates
-        )
+        rates = (config.references.head, config.references.full)
+        references = sum(len(tried) + (len(tried) > 1) for tried in rates)
         return screen + references + len(config.search.ranks) * len(config.decide.seeds)
+
+    def _screen(self) -> tuple[list[Setting], list[Setting]]:
+        """Tune every rank and reference on ``tune`` and return the settings that they go on with."""
+        search, references = self.config.search, self.config.references
+        heads = self._grid("reference", [("head", 0)], references.head, search.widen)
+        full = self._grid("reference", [("full", None)], references.full, 0)
+        ranks = [(f"r={rank}", rank) for rank in search.ranks]
+        if search.strategy == "grid":
+            grid = self._grid("screen", ranks, search.learning_rates, search.widen)
+            rows = self._tune([grid, heads, full])
+            self.study.note(widened=grid.widened(rows))
+        else:
+            rows = self._tune([heads, full]) + self._sample()
+        return self._chosen(rows, ranks, search.learning_rates), [
+            *self._chosen(rows, heads.candidates, references.head),
+            *self._chosen(rows, full.candidates, references.full),
+        ]
+
+    def _grid(self, phase: str, candidates: Sequence[Candidate], rates: list[float], widen: int) -> Grid:
+        """Return the grid of a reference or of the ranks; empty where there are no rates."""
+        candidates = tuple(candidates) if rates else ()
+        return Grid(phase, candidates, tuple(sorted(rates)), self.config.lora.alpha, widen)
+
+    def _tune(self, grids: Sequence[Grid]) -> list[ScreenRow]:
+        """Run grids together, round by round, until none asks for more; a single rate needs no tuning."""
+        grids = [
+            grid for grid in grids if grid.candidates and (len(grid.learning_rates) > 1 or grid.phase == "screen")
+        ]
+        rows: list[ScreenRow] = []
+        while settings := [(grid.phase, setting) for grid in grids for setting in grid.next(rows)]:
+            if rows:  # widened
+                self._expect_more(len(settings))
+            specs = [self.specs.tuning(setting) for _, setting in settings]
+            asked = [(planned(p, s, spec, "tuning"), spec) for (p, s), spec in zip(settings, specs, strict=True)]
+            trials = self.runner.run_all(asked)
+            rows += [ScreenRow.of(s.candidate, trial) for (_, s), trial in zip(settings, trials, strict=True)]
+        return rows
+
+    def _chosen(
+        self, rows: Sequence[ScreenRow], candidates: Sequence[Candidate], rates: list[float]
+    ) -> list[Setting]:
+        """Return the best setting of each candidate; its lowest rate where no run of it completed."""
+        best = best_rate(rows)
+        chosen = []
+        for name, rank in candidates:
+            lowest = min((row.learning_rate for row in rows if row.candidate == name), default=min(rates))
+            setting = Setting(name, rank, self.config.lora.alpha, lowest)
+            row = best.get(name)
+            chosen.append(replace(setting, alpha=row.alpha, learning_rate=row.learning_rate) if row else setting)
+        return chosen
 
     def _expect_more(self, trials: int) -> None:
         self.runner.display.expect(self.runner.display.expected + trials)
-
-    def _reference(self, candidate: str, rank: int | None, rates: list[float], widen: int) -> None:
-        """Tune a reference's learning rate, then train it with the first seed of the decide step."""
-        if not rates:
-            return
-        alpha = self.config.lora.alpha
-        setting = Setting(candidate, rank, alpha, rates[0])
-        if len(rates) > 1:
-            grid = Grid(((candidate, rank),), tuple(sorted(rates)), alpha, widen)
-            setting = self._tuned(self._tune("reference", grid), setting)
-        self._evidence("reference", [setting], self.config.decide.seeds[:1])
-
-    def _screen(self) -> list[Setting]:
-        """Tune every rank on ``tune`` and return the setting that each goes on with."""
-        search, alpha = self.config.search, self.config.lora.alpha
-        candidates = tuple((f"r={rank}", rank) for rank in search.ranks)
-        if search.strategy == "tpe":
-            rows = self._sample()
-        else:
-            grid = Grid(candidates, tuple(search.learning_rates), alpha, search.widen)
-            rows = self._tune("screen", grid)
-            self.study.note(widened=grid.widened(rows))
-        lowest = min((row.learning_rate for row in rows), default=search.learning_rates[0])
-        return [self._tuned(rows, Setting(name, rank, alpha, lowest)) for name, rank in candidates]
-
-    def _tune(self, phase: str, grid: Grid) -> list[ScreenRow]:
-        rows: list[ScreenRow] = []
-        while settings := grid.next(rows):
-            if rows:  # widened
-                self._expect_more(len(settings))
-            specs = [self.specs.tuning(setting) for setting in settings]
-            asked = [(planned(phase, s, spec, "tuning"), spec) for s, spec in zip(settings, specs, strict=True)]
-            trials = self.runner.run_all(asked)
-            rows += [ScreenRow.of(s.candidate, trial) for s, trial in zip(settings, trials, strict=True)]
-        return rows
 
     def _sample(self) -> list[ScreenRow]:
         """Let Optuna choose what to try."""
@@ -141,29 +154,31 @@ class Protocol:
             trial = self.runner.run(spec, label_of(item, spec), observe)
         except PrunedError:
             self.study.write_pruned(Pruned(spec.key, spec.to_dict(), tuple(history)))
-            self.runner.display.end(f"pruned at step {len(history)}", trained=True)
+            self.runner.display.end(label_of(item, spec), f"pruned at step {len(history)}")
             raise
         self.study.plan(item)
         return trial
 
-    def _tuned(self, rows: list[ScreenRow], fallback: Setting) -> Setting:
-        """Return the best setting of a candidate; ``fallback`` where no run of it completed."""
-        best = best_rate(rows).get(fallback.candidate)
-        return replace(fallback, alpha=best.alpha, learning_rate=best.learning_rate) if best else fallback
+    def _decide(self, chosen: list[Setting], references: list[Setting]) -> None:
+        """Train every rank with every seed and the references with one; an unstable rank once more at half its rate.
 
-    def _decide(self, chosen: list[Setting]) -> None:
-        """Train every rank with every seed; a rank with an unstable seed once more at half its rate."""
-        self._evidence("decide", chosen, self.config.decide.seeds)
+        Full fine-tuning takes longest, so it goes first.
+        """
+        seeds = self.config.decide.seeds
+        asked = self._evidence("reference", sorted(references, key=lambda s: s.rank is not None), seeds[:1])
+        self.runner.run_all(asked + self._evidence("decide", chosen, seeds))
         study = load_study(self.study.folder)
         for setting in chosen:
             if study.unstable_seeds(setting.candidate, generation=0):
-                self._expect_more(len(self.config.decide.seeds))
+                self._expect_more(len(seeds))
                 halved = replace(setting, learning_rate=setting.learning_rate / 2)
-                self._evidence("decide", [halved], self.config.decide.seeds, generation=1)
+                self.runner.run_all(self._evidence("decide", [halved], seeds, generation=1))
 
-    def _evidence(self, phase: str, settings: list[Setting], seeds: list[int], generation: int = 0) -> None:
+    def _evidence(
+        self, phase: str, settings: Sequence[Setting], seeds: list[int], generation: int = 0
+    ) -> list[Asked]:
         pairs = [(setting, self.specs.evidence(setting, seed)) for seed in seeds for setting in settings]
-        self.runner.run_all([(planned(phase, s, spec, "evidence", generation), spec) for s, spec in pairs])
+        return [(planned(phase, setting, spec, "evidence", generation), spec) for setting, spec in pairs]
 
     def _confirm(self) -> None:
         """Open ``test`` for the chosen rank and the reference, if the verdict is confident and nobody did before."""
@@ -174,11 +189,14 @@ class Protocol:
         keys = [trial.key for trial in pair]
         if not TestLedger(self.study.workspace).open(study.record.data["fingerprint"], study.name, keys):
             return
-        opened = study.test_scores
-        for trial in pair:
-            if trial.key not in opened:
-                self.runner.display.say(f"scoring {trial.key} on test")
-                self.study.write_test_scores(trial.key, self.runner.bench().score_trial(trial, "test"))
+        unread = [trial for trial in pair if trial.key not in study.test_scores]
+        if unread:
+            self.runner.display.say(f"opening test for {', '.join(sorted({f'r={t.spec.rank}' for t in unread}))}")
+        self.runner.lanes.map(self._score_on_test, unread)
+
+    def _score_on_test(self, trial: Trial) -> None:
+        with self.runner.lanes.bench() as bench:
+            self.study.write_test_scores(trial.key, bench.score_trial(trial, "test"))
 
 
 def pair_of(verdict: Verdict | None) -> list[int]:

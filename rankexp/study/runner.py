@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ from rankexp.ranks import TrialSpec
 from rankexp.record import Trial, TrialStore
 from rankexp.strategies.grid import Setting
 from rankexp.study.claims import Claims
+from rankexp.study.lanes import Lanes
 from rankexp.study_record import Planned, StudyStore
 from rankexp.tracking import Tracker
 
@@ -20,18 +21,21 @@ if TYPE_CHECKING:
     from rankexp.training.trial import Bench
 
 
+Asked = tuple[Planned, TrialSpec]
+
+
 class TrialHeldError(Exception):
     """Another process is training the same trial; the message names it."""
 
 
 @dataclass
 class Runner:
-    """Trains what is missing, one trial after the other.
+    """Trains what is missing, in as many lanes as there are.
 
     Attributes:
         study: The study that asks.
         trials: The record of trials.
-        bench: Gives the loaded model and data; called only when something must be trained.
+        lanes: The loaded models.
         claims: Who trains what.
         tracker: The mirror.
         display: What a person sees.
@@ -40,16 +44,20 @@ class Runner:
 
     study: StudyStore
     trials: TrialStore
-    bench: Callable[[], Bench]
+    lanes: Lanes
     claims: Claims
     tracker: Tracker
     display: Display
     trained: list[str] = field(default_factory=list)
 
-    def run_all(self, asked: Sequence[tuple[Planned, TrialSpec]]) -> list[Trial]:
-        """Plan trials, then run them in order."""
+    def run_all(self, asked: Sequence[Asked]) -> list[Trial]:
+        """Plan trials, train those that the record lacks, and return all in the order asked for."""
         self.study.plan(*(planned for planned, _ in asked))
-        return [self.run(spec, label_of(planned, spec)) for planned, spec in asked]
+        missing = {spec.key: (item, spec) for item, spec in asked if not self.trials.finished(spec.key)}
+        for _ in range(len(asked) - len(missing)):
+            self.display.skip()
+        self.lanes.map(lambda pair: self._claimed(pair[1], label_of(*pair)), list(missing.values()))
+        return [self.trials.read(spec.key) for _, spec in asked]
 
     def run(self, spec: TrialSpec, label: str, observe: Observe | None = None) -> Trial:
         """Return the recorded trial, trained first if it is not there.
@@ -63,26 +71,30 @@ class Runner:
             TrialHeldError: Another live process is training it.
         """
         if self.trials.finished(spec.key):
-            self.display.end("from the record", trained=False)
-            return self.trials.read(spec.key)
+            self.display.skip()
+        else:
+            self._claimed(spec, label, observe)
+        return self.trials.read(spec.key)
+
+    def _claimed(self, spec: TrialSpec, label: str, observe: Observe | None = None) -> None:
+        self.lanes.check()
         token = self.claims.take(spec.key)
         if token is None:
             raise TrialHeldError(f"trial {spec.key} is being trained by another process.")
         try:
-            trial = self._train(spec, label, self._observer(spec.key, token, observe))
+            with self.lanes.bench() as bench:
+                trial = self._train(bench, spec, label, self._observer(spec.key, token, observe))
         finally:
             self.claims.release(spec.key, token)
         self.trained.append(spec.key)
-        self.display.end(outcome_of(trial), trained=True)
-        return trial
+        self.display.end(label, outcome_of(trial))
 
-    def _train(self, spec: TrialSpec, label: str, observe: Observe) -> Trial:
-        bench = self.bench()
-        self.display.begin(label, spec.steps)
-        live = self.tracker.start(spec, self.study.read())
+    def _train(self, bench: Bench, spec: TrialSpec, label: str, observe: Observe) -> Trial:
+        line, live = self.display.begin(label, spec.steps), self.tracker.start(spec, self.study.read())
 
         def watch(row: Row) -> None:
-            self.display.step(row)
+            self.lanes.check()
+            line.step(row)
             live.log(row)
             observe(row)
 
@@ -94,6 +106,8 @@ class Runner:
         except BaseException:
             live.kill()
             raise
+        finally:
+            line.close()
         live.finish(trial)
         return trial
 

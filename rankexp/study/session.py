@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+import torch
 from filelock import FileLock, Timeout
 
 from rankexp.analysis.results import Study, load_study
@@ -19,10 +19,12 @@ from rankexp.config import StudyConfig
 from rankexp.models import BaseModel, find_model
 from rankexp.options import ConfigError
 from rankexp.progress import Display
+from rankexp.ranks import RankMap
 from rankexp.record import Trial, TrialStore
 from rankexp.report.build import write_report
 from rankexp.strategies.grid import Setting
 from rankexp.study.claims import Claims, database_url
+from rankexp.study.lanes import Lanes
 from rankexp.study.protocol import Protocol
 from rankexp.study.runner import Runner
 from rankexp.study.specs import Specs
@@ -31,6 +33,8 @@ from rankexp.tasks.base import TaskData, make_task
 from rankexp.tracking import Tracker, TrackingError, open_tracker
 from rankexp.training.device import find_device, find_precision
 from rankexp.training.trial import Bench
+
+_MOST_JOBS = 8
 
 
 class StudyHeldError(Exception):
@@ -81,7 +85,7 @@ def run_trial(config: StudyConfig, display: Display) -> Trial:
     with _opened(config, display) as (protocol, _):
         one = config.trial
         setting = Setting(f"r={one.rank}" if one.rank else "head", one.rank, config.lora.alpha, one.learning_rate)
-        _check_ranks([one.rank] if one.rank else [], protocol.specs)
+        _check_ranks([one.rank] if one.rank else [], protocol.specs.shapes)
         spec = protocol.specs.evidence(setting, one.seed)
         display.expect(1)
         item = Planned(spec.key, "train", setting.candidate, one.rank, "tuning")
@@ -93,8 +97,8 @@ def _opened(config: StudyConfig, display: Display) -> Iterator[tuple[Protocol, T
     store = StudyStore(config.study_folder.absolute())
     with _held(store.folder):
         base, data = _load(config, display)
-        bench = functools.cache(lambda: Bench.load(base, data, find_device(config.device)))
-        record = _create_or_check(store, config, base, data, bench)
+        lanes = _lanes(config, base, data)
+        record = _create_or_check(store, config, base, data, lanes)
         shapes = {name: (shape[0], shape[1]) for name, shape in record.model["shapes"].items()}
         specs = Specs(config, base.fingerprint, data.fingerprint, record.settings["precision"], shapes)
         trials = TrialStore(store.workspace)
@@ -104,7 +108,7 @@ def _opened(config: StudyConfig, display: Display) -> Iterator[tuple[Protocol, T
         tracker = open_tracker(config.tracking.name, config.tracking.uri, store.workspace)
         try:
             yield (
-                Protocol(config, store, specs, Runner(store, trials, bench, claims, tracker, display), database),
+                Protocol(config, store, specs, Runner(store, trials, lanes, claims, tracker, display), database),
                 tracker,
             )
         finally:
@@ -136,7 +140,7 @@ def _load(config: StudyConfig, display: Display) -> tuple[BaseModel, TaskData]:
 
 
 def _create_or_check(
-    store: StudyStore, config: StudyConfig, base: BaseModel, data: TaskData, bench: Callable[[], Bench]
+    store: StudyStore, config: StudyConfig, base: BaseModel, data: TaskData, lanes: Lanes
 ) -> StudyRecord:
     """Create ``study.json``, or make sure that model and data are still those that it was created with."""
     if store.exists():
@@ -147,14 +151,14 @@ def _create_or_check(
                     f"the {what} has changed since study {record.name} began; start a new one with study=NAME."
                 )
         return record
-    loaded = bench()
-    record = _new_record(store.folder.name, config, loaded)
-    _check_ranks(config.search.ranks, Specs(config, "", "", "", loaded.shapes(config.lora.target_modules)))
+    with lanes.bench() as bench:
+        record = _new_record(store.folder.name, config, bench, lanes.count)
+        _check_ranks(config.search.ranks, bench.shapes(config.lora.target_modules))
     store.write(record)
     return record
 
 
-def _new_record(name: str, config: StudyConfig, bench: Bench) -> StudyRecord:
+def _new_record(name: str, config: StudyConfig, bench: Bench, lanes: int) -> StudyRecord:
     precision, speedup = find_precision(config.train.precision, bench.device)
     return StudyRecord(
         name=name,
@@ -168,16 +172,26 @@ def _new_record(name: str, config: StudyConfig, bench: Bench) -> StudyRecord:
             "head": list(bench.head),
         },
         data=bench.data.card(),
-        settings={"precision": precision, "device": str(bench.device), "bfloat16_speedup": speedup},
+        settings={"precision": precision, "device": str(bench.device), "bfloat16_speedup": speedup, "jobs": lanes},
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
 
 
-def _check_ranks(ranks: list[int], specs: Specs) -> None:
+def _check_ranks(ranks: Sequence[int], shapes: Mapping[str, tuple[int, int]]) -> None:
     """Refuse ranks that a target layer cannot hold, before anything is trained."""
-    smallest = min(specs.shapes, key=lambda name: min(specs.shapes[name]))
     for rank in ranks:
-        if rank > min(specs.shapes[smallest]):
-            raise ConfigError(
-                f"rank {rank} exceeds {min(specs.shapes[smallest])}, the largest that layer {smallest!r} can hold."
-            )
+        try:
+            RankMap.uniform(shapes, rank).check(shapes)
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
+
+
+def _lanes(config: StudyConfig, base: BaseModel, data: TaskData) -> Lanes:
+    """Decide how many trials train side by side: one a core on a processor, one on a GPU, unless told otherwise."""
+    device = find_device(config.device)
+    if device.type != "cpu":
+        return Lanes(lambda: Bench.load(base, data, device), 1)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    count = min(cores, _MOST_JOBS) if config.jobs == "auto" else config.jobs
+    torch.set_num_threads(max(1, cores // count))
+    return Lanes(lambda: Bench.load(base, data, device), count)

@@ -7,12 +7,14 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from rankexp.analysis.decision import Verdict
 from rankexp.ranks import TrialSpec, content_key
 from rankexp.record import Trial, TrialResult
 from rankexp.study_record import StudyRecord
+
+if TYPE_CHECKING:
+    from rankexp.analysis.decision import Verdict
 
 _ILLEGAL = re.compile(r"[^\w\-. :/]")
 _LONGEST_PARAM = 6000

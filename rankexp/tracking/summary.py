@@ -27,7 +27,12 @@ def write_summary(client: Client, study: Study, report: Path) -> None:
     client.log(run, rows.verdict_points(study.verdict, rows.milliseconds("")), tags=_tags(study))
     if report.is_dir():
         client.log_folder(run, report, "report")
-    client.end(run, "FINISHED")
+    client.end(run, "FINISHED", _end(study))
+
+
+def _end(study: Study) -> int:
+    moments = [study.record.created, *(trial.result.finished for trial in study.by_key.values())]
+    return max(rows.milliseconds(moment) for moment in moments)
 
 
 def _summary_run(client: Client, study: Study) -> str:
@@ -40,7 +45,7 @@ def _summary_run(client: Client, study: Study) -> str:
     run = client.create_run(experiment, tags, rows.milliseconds(study.record.created))
     client.log(run, params=rows.study_params(study.record))
     client.log_dataset(run, rows.dataset_fields(study.record))
-    client.end(run, "FINISHED")
+    client.end(run, "FINISHED", _end(study))
     return run
 
 

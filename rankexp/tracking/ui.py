@@ -26,6 +26,7 @@ _ENVIRONMENT = {
     "PYTHONWARNINGS": "ignore",
 }
 _START_SECONDS = 90.0
+_LOG = "mlflow-ui.log"
 
 
 def open_ui(
@@ -69,9 +70,6 @@ def open_ui(
             return 0
 
 
-_LOG = "mlflow-ui.log"
-
-
 def _first_page(folder: Path, server: str, study: str | None) -> str:
     client = Client(database_uri(folder / "mlflow.db"), folder / "mlartifacts")
     found = client.find_study(study)
@@ -91,6 +89,7 @@ def _check_port(host: str, port: int) -> None:
 def _server(folder: Path, host: str, port: int) -> Iterator[subprocess.Popen[bytes]]:
     command = [sys.executable, "-m", "mlflow", "server", "--host", host, "--port", str(port), "--workers", "1"]
     command += ["--backend-store-uri", database_uri(folder / "mlflow.db")]
+    command += ["--uvicorn-opts", "--log-level warning"]
     command += ["--default-artifact-root", (folder / "mlartifacts").as_uri(), "--no-serve-artifacts"]
     with (folder / _LOG).open("wb") as log:
         server = subprocess.Popen(

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from rankexp.tasks.base import Split
 
-BUCKET = 8
+BUCKET = 4
 """Lengths are padded to a multiple of this, which keeps the number of different shapes small."""
 
 _POOL = 16

@@ -16,7 +16,7 @@ def adamw(parameters: Iterable[nn.Parameter], *, learning_rate: float, weight_de
         {"params": [p for p in parameters if p.dim() > 1], "weight_decay": weight_decay},
         {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW([group for group in groups if group["params"]], lr=learning_rate)
+    return torch.optim.AdamW([g for g in groups if g["params"]], lr=learning_rate, fused=True)
 
 
 def rate_factor(step: int, *, steps: int, warmup_steps: int, schedule: str) -> float:

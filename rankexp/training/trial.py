@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_model, save_model
@@ -48,7 +49,10 @@ class Bench:
     @classmethod
     def load(cls, base: BaseModel, data: TaskData, device: torch.device) -> Bench:
         """Load the base model onto the device."""
-        return cls(base, base.build(len(data.labels)).to(device).requires_grad_(False), data, device)
+        model: Any = base.build(len(data.labels)).to(device).requires_grad_(False)
+        if device.type == "cpu":
+            model.set_attn_implementation("eager")  # the backward pass of the fused kernel is slower there
+        return cls(base, model, data, device)
 
     @property
     def head(self) -> tuple[str, ...]:
@@ -129,7 +133,9 @@ class Bench:
             reset_head(model, spec.seed)
             yield model
             return
-        inject(self.model, spec.rank_map, alpha=spec.alpha, scaling=spec.scaling, dropout=spec.dropout, seed=spec.seed)
+        inject(
+            self.model, spec.rank_map, alpha=spec.alpha, scaling=spec.scaling, dropout=spec.dropout, seed=spec.seed
+        )
         for name in self.head:
             self.model.get_submodule(name).requires_grad_(True)
         reset_head(self.model, spec.seed)
@@ -167,7 +173,9 @@ def uniform_map(shapes: dict[str, tuple[int, int]], rank: int) -> RankMap:
     return rank_map
 
 
-def _result(training: Training, scores: dict[str, Scores], cost: dict[str, float], device: torch.device) -> TrialResult:
+def _result(
+    training: Training, scores: dict[str, Scores], cost: dict[str, float], device: torch.device
+) -> TrialResult:
     status: Status = "completed" if training.diverged_at is None else "diverged"
     reason = "" if training.diverged_at is None else f"the loss was not finite at step {training.diverged_at}"
     if any(not s.loss.size or not bool(torch.isfinite(torch.from_numpy(s.loss)).all()) for s in scores.values()):

@@ -230,6 +230,20 @@ def test_a_diverged_seed_is_told_and_its_rank_not_chosen(tmp_path):
         assert "Rank 8 trained unstably" in rendered
 
 
+def test_safe_for_instability_alone_does_not_promise_a_smaller_rank(tmp_path):
+    doc, page, _ = reported(make_study(tmp_path, seeds=5, diverged=[(16, 1)]))
+    assert (doc["status"], doc["chosen_rank"]) == ("SAFE", 8)
+    assert doc["summary"]["headline"] == "Use rank 8."
+    assert "unstably leave it unsettled" in page
+
+
+def test_safe_says_that_less_may_do(tmp_path):
+    doc, _, _ = reported(make_study(tmp_path, margin=0.0145, accuracies={4: 0.716, 8: 0.7195, 16: 0.722, 32: 0.722}))
+    assert (doc["status"], doc["chosen_rank"]) == ("SAFE", 8)
+    assert doc["summary"]["headline"] == "Use rank 8. A smaller one may do."
+    assert "Rank 4 would do if you can lose up to" in " ".join(doc["summary"]["change"])
+
+
 def test_failed_trials_are_told(tmp_path):
     folder = make_study(tmp_path, seeds=4)
     store, record = TrialStore(tmp_path), StudyStore(folder).read()
@@ -270,6 +284,7 @@ def test_an_unfinished_study_names_no_rank(tmp_path):
     assert (doc["status"], doc["chosen_rank"], doc["reference_rank"]) == ("UNFINISHED", None, None)
     assert doc["ranks"]["8"]["waiting"] == 1
     assert doc["ranks"]["8"]["mean"] is not None
+    assert doc["ranks"]["8"]["difference"] is None
     assert doc["summary"]["certainty"] == "19 of 20 runs of the decision are complete."
     assert "unfinished" in page
     assert "1 waiting" in page
@@ -303,6 +318,7 @@ def test_a_single_rank(tmp_path):
     doc, page, _ = reported(make_study(tmp_path, accuracies={8: 0.72}))
     assert (doc["chosen_rank"], doc["edge"]) == (8, "low")
     assert "the only one tried" in page
+    assert "measurably worse" not in page
 
 
 @pytest.mark.parametrize(("accuracies", "edge", "words"), [

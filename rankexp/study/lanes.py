@@ -1,0 +1,82 @@
+"""Trials side by side on one machine: each lane has a copy of the base model and trains one trial at a time.
+
+On a processor a lane is one thread. Two lanes of one thread finish more trials than one lane of two threads, because
+the products of a small model are too short to share; and a trial then gives the same bits on any number of cores.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from rankexp.training.trial import Bench
+
+T = TypeVar("T")
+
+
+class StoppedError(BaseException):
+    """A lane ends because another failed or the command was interrupted; not a failure of its trial."""
+
+
+class Lanes:
+    """A pool of benches.
+
+    Args:
+        load: Loads the model and data; called at most ``count`` times, when a lane is first needed.
+        count: Number of lanes.
+    """
+
+    def __init__(self, load: Callable[[], Bench], count: int) -> None:
+        self._load, self._loading = load, threading.Lock()
+        self._benches: queue.LifoQueue[Bench | None] = queue.LifoQueue()
+        for _ in range(count):
+            self._benches.put(None)
+        self.count = count
+        self.stopping = threading.Event()
+
+    @contextmanager
+    def bench(self) -> Iterator[Bench]:
+        """Lend a bench that nobody else uses."""
+        bench = self._benches.get()
+        try:
+            if bench is None:
+                with self._loading:  # loading patches torch's defaults for the whole process
+                    bench = self._load()
+            yield bench
+        finally:
+            self._benches.put(bench)
+
+    def check(self) -> None:
+        """Raise in a lane that should end."""
+        if self.stopping.is_set():
+            raise StoppedError
+
+    def map(self, work: Callable[[T], None], items: Sequence[T]) -> None:
+        """Do ``work`` on every item, as many at a time as there are lanes.
+
+        The first failure, or an interruption of the main thread, ends all lanes at their next step and is raised.
+        """
+        if self.count == 1 or len(items) == 1:
+            for item in items:
+                work(item)
+            return
+        with ThreadPoolExecutor(self.count, thread_name_prefix="lane") as pool:
+            futures = [pool.submit(work, item) for item in items]
+            try:
+                done, _ = wait(futures, return_when=FIRST_EXCEPTION)
+                _raise_first(done)
+            except BaseException:
+                self.stopping.set()
+                pool.shutdown(wait=True, cancel_futures=True)
+                raise
+
+
+def _raise_first(futures: set[Future[None]]) -> None:
+    for future in futures:
+        if (error := future.exception()) is not None and not isinstance(error, StoppedError):
+            raise error
