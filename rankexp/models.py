@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -106,9 +107,10 @@ def _from_folder(name: str, folder: Path, reference: str) -> BaseModel:
     digest = {file.name: _hash_file(file) for file in weights}
 
     def build(labels: int) -> nn.Module:
-        model = AutoModelForSequenceClassification.from_pretrained(
-            folder, num_labels=labels, local_files_only=True, use_safetensors=True, dtype=torch.float32
-        )
+        with _quiet():  # it reports at length that the head is new
+            model = AutoModelForSequenceClassification.from_pretrained(
+                folder, num_labels=labels, local_files_only=True, use_safetensors=True, dtype=torch.float32
+            )
         return _prepared(model, pad)
 
     tokenizer = _tokenizer(folder)
@@ -135,6 +137,21 @@ def _from_config(name: str, architecture: dict[str, Any], tokenizer: str | None,
 
     tokenize = _pretrained_tokenize(_tokenizer(Path(tokenizer))) if tokenizer else _word_tokenize(architecture)
     return BaseModel(name, f"rankexp-config:{name}", content_key([architecture, seed]), build, tokenize, 0)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep transformers from printing its load report and progress bar."""
+    from transformers.utils import logging
+
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        logging.enable_progress_bar()
 
 
 def _prepared(model: Any, pad: int) -> nn.Module:

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from rankexp.analysis.decision import RankRow, paired_difference
+from rankexp.analysis.paired import paired_difference
 from rankexp.analysis.results import Study, group_means, is_unstable
+from rankexp.analysis.verdict import RankRow
 from rankexp.record import Scores, Trial
 
 Row = dict[str, Any]

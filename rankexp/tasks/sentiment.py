@@ -31,7 +31,7 @@ class SentimentTask(TextClassification):
         sources: Which of its four collections to use.
     """
 
-    sizes: Sizes = field(default_factory=lambda: {"train": 4800, "tune": 600, "decide": 2000, "test": 2000})
+    sizes: Sizes = field(default_factory=lambda: {"train": 4800, "tune": 400, "decide": 2000, "test": 2000})
     sources: tuple[Source, ...] = ("movie", "tweets", "amazon", "nyt")
 
     @property

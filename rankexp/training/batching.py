@@ -59,7 +59,7 @@ def training_batches(split: Split, size: int, seed: int) -> Iterator[NDArray[np.
             yield batches[i]
 
 
-def scoring_batches(split: Split, size: int = 64) -> Iterator[NDArray[np.int64]]:
+def scoring_batches(split: Split, size: int = 128) -> Iterator[NDArray[np.int64]]:
     """Yield the indices of batches that cover a split once, sorted by length."""
     order = np.argsort(split.lengths, kind="stable")
     for start in range(0, len(order), size):

@@ -1,4 +1,4 @@
-"""Scores with a known answer: the probit model that the decision rule was designed against.
+"""Scores with a known answer: tables of given means, and the probit model that the rule was designed against.
 
 A rank k answers example n with seed s correctly where
 
@@ -112,3 +112,11 @@ def simulate(scenario: Scenario, seeds: int, examples: int, seed_sd: float, draw
             scenario.harmful(best),
         )
     return Rates(draws, *(counts / draws).tolist())
+
+
+def table(means, seeds=5, examples=400, seed_sd=0.003, noise=0.05, stream=0):
+    """Real-valued scores whose rank means are exactly ``means``."""
+    rng = np.random.default_rng(stream)
+    scores = seed_sd * rng.standard_normal((len(means), seeds, 1))
+    scores = scores + rng.standard_normal(examples) + noise * rng.standard_normal((len(means), seeds, examples))
+    return scores - scores.mean(axis=(1, 2), keepdims=True) + np.array(means)[:, None, None]

@@ -1,0 +1,44 @@
+# `make help` lists what there is. Every target does its own set-up; work that is done is not done again.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help sweep test check format golden clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+sweep: $(READY) ## which rank? fetch the model and data, train, decide, report
+	@$(BIN)/rankexp sweep $(ARGS)
+
+test: $(READY) ## every test
+	@$(BIN)/rankexp assets > /dev/null
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: $(READY) ## format, lint, types and the fast tests
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/python -m pytest -m "not slow and not assets and not browser" -n 2 $(ARGS)
+
+format: $(READY) ## format the code and sort the imports
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+golden: $(READY) ## refresh the golden files
+	@RANKEXP_GOLDEN=1 $(BIN)/python -m pytest tests -k golden
+
+clean: ## delete the virtual environment; results in runs/ stay
+	rm -rf $(VENV)
+
+$(READY): pyproject.toml constraints.txt
+	@test -x $(BIN)/python || { \
+	  $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	    || { echo "rankexp needs Python 3.11 or newer; set PYTHON=…" >&2; exit 2; }; \
+	  echo "making the virtual environment $(VENV)"; $(PYTHON) -m venv $(VENV); }
+	@echo "installing rankexp and what it needs (about two minutes, once)"
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
