@@ -274,9 +274,15 @@ def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object.
 
     Raises:
-        DamagedRecordError: The file is missing or is not JSON.
+        DamagedRecordError: The file is missing or is not a JSON object.
     """
-    values: dict[str, Any] = parse_file(path, json.loads)
+    return parse_file(path, _json_object)
+
+
+def _json_object(data: bytes) -> dict[str, Any]:
+    values = json.loads(data)
+    if not isinstance(values, dict):
+        raise ValueError("it holds no JSON object")
     return values
 
 

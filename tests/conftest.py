@@ -1,1 +1,28 @@
 """Fixtures that several folders of tests share."""
+
+import re
+
+import pytest
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread():
+    """Run tiny models on one thread: on a busy machine a second one makes them twenty times slower."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def one_sentence():
+    """Return a check that a message for a person is one sentence on one line; it returns the message."""
+
+    def check(message: object) -> str:
+        text = str(message)
+        assert "\n" not in text, text
+        assert re.search(r"[.?]$", text), text
+        assert not re.search(r"[.?!] +[A-Z]", text), text
+        assert not text.endswith(".."), text
+        return text
+
+    return check

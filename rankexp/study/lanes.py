@@ -27,29 +27,34 @@ class Lanes:
     """A pool of benches.
 
     Args:
-        load: Loads the model and data; called at most ``count`` times, when a lane is first needed.
+        load: Loads the model and data; called once, when a bench is first needed, and before anything trains:
+            building a model uses the generators and defaults of the whole process.
         count: Number of lanes.
     """
 
     def __init__(self, load: Callable[[], Bench], count: int) -> None:
-        self._load, self._loading = load, threading.Lock()
-        self._benches: queue.LifoQueue[Bench | None] = queue.LifoQueue()
-        for _ in range(count):
-            self._benches.put(None)
+        self._load, self._loading, self._loaded = load, threading.Lock(), False
+        self._benches: queue.LifoQueue[Bench] = queue.LifoQueue()
         self.count = count
         self.stopping = threading.Event()
 
     @contextmanager
     def bench(self) -> Iterator[Bench]:
         """Lend a bench that nobody else uses."""
+        self._fill()
         bench = self._benches.get()
         try:
-            if bench is None:
-                with self._loading:  # loading patches torch's defaults for the whole process
-                    bench = self._load()
             yield bench
         finally:
             self._benches.put(bench)
+
+    def _fill(self) -> None:
+        with self._loading:
+            if not self._loaded:
+                first = self._load()
+                for bench in [first, *(first.copy() for _ in range(1, self.count))]:
+                    self._benches.put(bench)
+                self._loaded = True
 
     def check(self) -> None:
         """Raise in a lane that should end."""

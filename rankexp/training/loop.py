@@ -69,7 +69,6 @@ def train(
     batches = training_batches(split, spec.batch_size, spec.seed)
     history: list[Row] = []
     meter = _Meter(device)
-    torch.manual_seed(spec.seed)
     for step in range(1, spec.steps + 1):
         rate = spec.learning_rate * rate_factor(
             step - 1, steps=spec.steps, warmup_steps=spec.warmup_steps, schedule=spec.schedule

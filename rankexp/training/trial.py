@@ -7,7 +7,7 @@ import platform
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -53,6 +53,10 @@ class Bench:
         if device.type == "cpu":
             model.set_attn_implementation("eager")  # the backward pass of the fused kernel is slower there
         return cls(base, model, data, device)
+
+    def copy(self) -> Bench:
+        """Return a bench with a model of its own."""
+        return replace(self, model=copy.deepcopy(self.model))
 
     @property
     def head(self) -> tuple[str, ...]:

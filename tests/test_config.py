@@ -1,0 +1,150 @@
+"""The configuration: what is refused, and what makes another study."""
+
+import copy
+import json
+
+import pytest
+
+from rankexp.config import StudyConfig
+from rankexp.options import ConfigError, option_names, parse
+
+VALUES = {
+    "study": "s",
+    "model": {"name": "tiny", "source": "config", "architecture": {"model_type": "bert"}},
+    "task": {"name": "csv", "path": "x.csv"},
+}
+
+
+def config(**changes):
+    """Build a configuration; ``a__b=value`` sets option ``a.b``."""
+    values = copy.deepcopy(VALUES)
+    for name, value in changes.items():
+        *groups, last = name.split("__")
+        inner = values
+        for group in groups:
+            inner = inner.setdefault(group, {})
+        inner[last] = value
+    return parse(StudyConfig, values)
+
+
+def test_what_is_left_out_has_the_values_of_the_files_in_conf():
+    assert config().search.ranks == [4, 8, 16, 32]
+    assert config().decide.seeds == [0, 1, 2, 3, 4]
+    assert json.loads(json.dumps(config().to_dict())) == config().to_dict()
+    assert parse(StudyConfig, config().to_dict()) == config()
+
+
+def test_values_are_brought_into_one_form():
+    made = config(search__ranks=[16, 4, 8.0], search__learning_rates=[1, 1e-3], decide__seeds=3, lora__alpha=8)
+    assert made.search.ranks == [4, 8, 16]
+    assert made.search.learning_rates == [1e-3, 1.0]
+    assert made.decide.seeds == [0, 1, 2]
+    assert isinstance(made.lora.alpha, float)
+
+
+INF, NAN = float("inf"), float("nan")
+REFUSED = [
+    *(("search__ranks", value, "search.ranks") for value in ([-4], [0], [3.5], [4, 4], ["a"], [True], [], 4, [INF])),
+    *(("search__learning_rates", value, "search") for value in ([0], [-1e-3], [NAN], [INF], [1e-3, 1e-3], [], ["a"])),
+    *(("lora__alpha", value, "lora.alpha") for value in (0, -1, INF, NAN, "x", None)),
+    *(("lora__dropout", value, "lora.dropout") for value in (-0.1, 1, NAN)),
+    *(("lora__target_modules", value, "lora.target_modules") for value in (3, [3], "all")),
+    ("lora__scaling", "rs", "lora.scaling"),
+    *(("trial__learning_rate", value, "trial.learning_rate") for value in (0, -1, NAN)),
+    *(("trial__rank", value, "trial.rank") for value in (-4, 3.5, "x")),
+    *(("train__steps", value, "train.steps") for value in (0, -1, 2.5, INF, NAN, True, "60", None)),
+    *(("train__weight_decay", value, "train.weight_decay") for value in (-1, NAN)),
+    ("train__schedule", "linaer", "train.schedule"),
+    ("train__precision", "float16", "train.precision"),
+    *(("decide__seeds", value, "decide.seeds") for value in (0, -3, [], [1, 1], [-1], "3", [0.5], 2.5)),
+    *(("decide__margin", value, "decide.margin") for value in (0, -0.01, NAN)),
+    *(("decide__level", value, "decide.level") for value in (0, 0.5, 1)),
+    *(("references__head", value, "references.head") for value in ([0], [-1], 3)),
+    *(("study", value, "study") for value in (
+        "../../x", "/abs", "a\nb", "x" * 600, "", ".", "..", ".hidden", "a..b", "a/b", "a\\b", "a\0", "-x", None, 3,
+    )),
+    *(("device", value, "device") for value in ("gpu", "cuda:", "cuda:-1", "cpu\n", "CPU", 0)),
+    ("model__source", "hub", "model.source"),
+    *(("task", value, "task") for value in ({}, {"name": 3}, "csv")),
+    ("tracking__name", "wandb", "tracking.name"),
+    ("jobs", 0, "jobs"),
+    ("model___target_", "os.system", "model._target_"),
+    ("_target_", "os.system", "_target_"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "value", "named"), REFUSED, ids=lambda value: repr(value)[:25])
+def test_bad_input_is_refused_in_one_sentence_that_names_the_option(name, value, named, one_sentence):
+    with pytest.raises(ConfigError) as refused:
+        config(**{name: value})
+    assert f"option '{named}" in one_sentence(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [("train__stps", "train.steps"), ("lora__aplha", "lora.alpha"), ("studdy", "study"), ("rank", "trial.rank"),
+     ("search__rank", "search.ranks"), ("lora__margin", "decide.margin"), ("trainer__steps", "train")],
+)  # fmt: skip
+def test_an_unknown_option_gets_its_near_miss(name, nearest, one_sentence):
+    with pytest.raises(ConfigError) as refused:
+        config(**{name: 1})
+    message = one_sentence(refused.value)
+    assert message.startswith(f"unknown option '{name.split('__')[0]}")
+    assert f"did you mean '{nearest}" in message
+
+
+@pytest.mark.parametrize("missing", ["study", "model", "task"])
+def test_what_has_no_default_is_asked_for(missing):
+    with pytest.raises(ConfigError, match=f"^option '{missing}' is missing\\.$"):
+        parse(StudyConfig, {key: value for key, value in VALUES.items() if key != missing})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [({"search__seed": 2}, "search.seed 2 is one of decide.seeds"), ({"search__strategy": "tpe"}, "search.alphas")],
+)
+def test_options_that_contradict_each_other_are_refused(changes, message, one_sentence):
+    with pytest.raises(ConfigError) as refused:
+        config(**changes)
+    assert message in one_sentence(refused.value)
+
+
+SAME_STUDY = {
+    "workspace": "elsewhere", "tracking.name": "none", "tracking.uri": "http://x", "jobs": 2, "trial.rank": 4,
+    "trial.learning_rate": 1e-4, "trial.seed": 7,
+}  # fmt: skip
+OTHER_STUDY = {
+    "device": "cpu", "model.name": "m", "model.source": "path", "model.path": "p", "model.revision": "r",
+    "model.architecture": {"model_type": "gpt2"}, "model.tokenizer": "t", "model.seed": 1,
+    "task": {"name": "csv", "path": "y.csv"}, "lora.alpha": 8, "lora.scaling": "rslora", "lora.dropout": 0.1,
+    "lora.target_modules": ["query"], "train.steps": 61, "train.batch_size": 16, "train.accumulation": 2,
+    "train.schedule": "cosine", "train.warmup_steps": 0, "train.weight_decay": 0.1, "train.max_grad_norm": 0,
+    "train.precision": "float32", "train.eval_every": 5, "search.strategy": "tpe", "search.ranks": [4, 8],
+    "search.learning_rates": [1e-3], "search.seed": 1001, "search.steps": 20, "search.widen": 2,
+    "search.alphas": [8], "search.trials": 8, "decide.seeds": 4, "decide.margin": 0.02, "decide.level": 0.1,
+    "decide.score": "loss", "references.head": [1e-2], "references.full": [1e-4],
+}  # fmt: skip
+
+
+def folder_of(name, value):
+    more = {"search__alphas": [8.0]} if name == "search.strategy" else {}
+    return config(**{name.replace(".", "__"): value}, **more).study_folder.name
+
+
+def test_the_folder_changes_with_every_option_that_decides_a_result_and_with_no_other():
+    assert {*SAME_STUDY, *OTHER_STUDY, "study"} == set(option_names(StudyConfig))
+    same = config().study_folder.name
+    assert {folder_of(name, value) for name, value in SAME_STUDY.items()} == {same}
+    others = {name: folder_of(name, value) for name, value in OTHER_STUDY.items()}
+    assert same not in others.values()
+    assert len(set(others.values())) == len(others)
+    assert config(search__alphas=[8.0]).study_folder.name != others["search.strategy"]
+
+
+def test_the_folder_is_the_name_and_a_hash_that_ignores_the_name():
+    folder = config(study="other", workspace="w").study_folder
+    assert folder.parent.as_posix() == "w/studies"
+    assert folder.name == config().study_folder.name.replace("s-", "other-", 1)
+    assert len(folder.name.rpartition("-")[2]) == 8
+    spelled = config(search__ranks=[32, 16, 8, 4], decide__seeds=[0, 1, 2, 3, 4], lora__alpha=16)
+    assert spelled.study_folder == config().study_folder

@@ -1,0 +1,153 @@
+"""RankMap, TrialSpec and the content key."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from rankexp.lora.inject import inject, trainable_parameters
+from rankexp.ranks import RankMap, TrialSpec, canonical_json, content_key
+
+NAMES = st.text("abcx.0_", min_size=1, max_size=4)
+RANKS = st.dictionaries(NAMES, st.integers(0, 64), max_size=6)
+SPEC = TrialSpec(model="m" * 20, data="d" * 20, task="csv", method="lora", rank_map={"q": 4}, learning_rate=1e-3, steps=9)
+SPECS = st.builds(
+    TrialSpec,
+    model=st.text(max_size=5),
+    data=st.text(max_size=5),
+    task=st.just("csv"),
+    method=st.just("lora"),
+    rank_map=st.dictionaries(NAMES, st.integers(1, 64), min_size=1, max_size=4),
+    alpha=st.floats(1e-9, 1e9) | st.integers(1, 99),
+    learning_rate=st.floats(1e-12, 10),
+    steps=st.integers(1, 10**6),
+    seed=st.integers(0, 2**31),
+    evaluate=st.lists(st.sampled_from(["tune", "decide"]), unique=True),
+)
+
+
+@given(RANKS, st.randoms())
+def test_a_rank_map_ignores_order_and_zeros(ranks, random):
+    shuffled = list(ranks.items())
+    random.shuffle(shuffled)
+    plain = {name: rank for name, rank in ranks.items() if rank}
+    maps = [RankMap(ranks), RankMap(shuffled), RankMap(plain), RankMap(RankMap(ranks))]
+    assert all(other == maps[0] == plain for other in maps)
+    assert len({hash(item) for item in maps}) == 1
+    assert [list(item) for item in maps] == [sorted(plain)] * 4
+    assert (len(maps[0]), set(maps[0].values()) <= {0}) == (len(plain), not plain)
+
+
+@given(RANKS)
+def test_a_rank_map_names_its_one_rank(ranks):
+    different = {rank for rank in ranks.values() if rank}
+    assert RankMap(ranks).uniform_rank == (different.pop() if len(different) == 1 else None)
+
+
+def test_a_rank_map_is_immutable_and_keeps_no_hold_of_its_source():
+    source = {"q": 4}
+    ranks = RankMap(source)
+    source["q"] = 8
+    assert ranks == {"q": 4}
+    with pytest.raises(TypeError, match="assignment"):
+        ranks["q"] = 8
+    with pytest.raises(TypeError, match="deletion"):
+        del ranks["q"]
+
+
+@pytest.mark.parametrize("rank", [-4, 3.5, 4.0, True, "4", None])
+def test_what_is_no_rank_is_refused(rank):
+    with pytest.raises(ValueError, match=r"the rank of 'q' is .*; a whole number of 0 or more is needed\.$"):
+        RankMap({"q": rank})
+
+
+@given(st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9), st.integers(0, 9)), min_size=1, max_size=4))
+def test_the_cost_is_the_count_of_the_injected_parameters(layers):
+    model = nn.ModuleDict({f"m{i}": nn.Linear(a, b) for i, (a, b, _) in enumerate(layers)})
+    ranks = RankMap({f"m{i}": min(a, b, r) for i, (a, b, r) in enumerate(layers)})
+    shapes = {f"m{i}": (a, b) for i, (a, b, _) in enumerate(layers)}
+    inject(model, ranks, alpha=8.0, seed=0)
+    assert ranks.cost(shapes) == sum(p.numel() for p in trainable_parameters(model).values())
+
+
+@pytest.mark.parametrize(
+    ("ranks", "message"),
+    [({"q": 9}, r"rank 9 exceeds 8, .* layer 'q' of shape 16 x 8"), ({"k": 1}, "names 'k', but the model has no such")],
+)
+@pytest.mark.parametrize("method", ["check", "cost"])
+def test_a_map_that_does_not_fit_the_model_is_refused(ranks, message, method):
+    with pytest.raises(ValueError, match=message):
+        getattr(RankMap(ranks), method)({"q": (8, 16)})
+
+
+@given(SPECS)
+def test_a_spec_survives_json(spec):
+    again = TrialSpec.from_dict(json.loads(json.dumps(spec.to_dict())))
+    assert again == spec
+    assert again.key == spec.key
+
+
+CHANGES = {
+    "model": "other", "data": "other", "task": "other", "rank_map": {"q": 8}, "alpha": 8.0, "scaling": "rslora",
+    "dropout": 0.1, "learning_rate": 2e-3, "schedule": "cosine", "warmup_steps": 1, "weight_decay": 0.1,
+    "max_grad_norm": 0.0, "steps": 10, "batch_size": 16, "accumulation": 2, "seed": 1, "precision": "bfloat16",
+    "eval_every": 3, "evaluate": ("tune", "decide"), "base_dropout": 0.1, "engine": 2,
+}  # fmt: skip
+
+
+def test_every_field_is_part_of_the_key():
+    changed = [dataclasses.replace(SPEC, **{name: value}) for name, value in CHANGES.items()]
+    changed += [dataclasses.replace(SPEC, method=method, rank_map={}) for method in ("head", "full")]
+    assert len({spec.key for spec in [SPEC, *changed]}) == len(changed) + 1
+    assert {*CHANGES, "method"} == {field.name for field in dataclasses.fields(TrialSpec)}
+
+
+def test_the_order_of_a_rank_map_and_the_type_of_a_number_are_no_part_of_the_key():
+    one, other = {"q": 4, "v": 2, "k": 0}, {"v": 2, "q": 4}
+    assert dataclasses.replace(SPEC, rank_map=one).key == dataclasses.replace(SPEC, rank_map=other).key
+    assert dataclasses.replace(SPEC, alpha=16, dropout=0, max_grad_norm=1, weight_decay=0) == SPEC
+    assert dataclasses.replace(SPEC, alpha=16).key == SPEC.key
+    assert dataclasses.replace(SPEC, evaluate=["tune"]).key == SPEC.key
+
+
+def test_the_key_is_the_same_in_a_fresh_process_and_in_the_next_version():
+    code = "import json, sys; from rankexp.ranks import *; print(TrialSpec.from_dict(json.load(sys.stdin)).key)"
+    values = json.dumps(SPEC.to_dict())
+    done = subprocess.run([sys.executable, "-c", code], input=values, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == SPEC.key
+    pinned = dataclasses.replace(SPEC, engine=1)
+    assert pinned.key == "32bfc7d66a57dd787da5", "old records would be orphaned: is that meant?"
+
+
+@pytest.mark.parametrize(
+    ("method", "ranks"), [("lora", {}), ("lora", {"q": 0}), ("head", {"q": 4}), ("full", {"q": 4})]
+)
+def test_only_lora_has_ranks_and_it_has_some(method, ranks):
+    with pytest.raises(ValueError, match=f"method '{method}' does not go with the rank map"):
+        dataclasses.replace(SPEC, method=method, rank_map=ranks)
+
+
+def test_the_rank_of_a_spec():
+    assert SPEC.rank == 4
+    assert dataclasses.replace(SPEC, rank_map={"q": 4, "v": 2}).rank is None
+    assert dataclasses.replace(SPEC, method="head", rank_map={}).rank == 0
+    assert dataclasses.replace(SPEC, method="full", rank_map={}).rank is None
+
+
+@given(st.dictionaries(st.text(max_size=3), st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()))
+def test_equal_values_have_one_canonical_form(values):
+    text = canonical_json(dict(reversed(values.items())))
+    assert text == canonical_json(values)
+    assert json.loads(text) == values
+    assert len(content_key(values, 8)) == 8
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_a_number_that_is_not_finite_has_no_key(number):
+    with pytest.raises(ValueError, match="Out of range"):
+        content_key({"a": number})

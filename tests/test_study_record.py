@@ -1,0 +1,150 @@
+"""The record of a study, and the ledger that opens a test split once."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from rankexp.record import DamagedRecordError, Scores
+from rankexp.study_record import Planned, Pruned, StudyRecord, StudyStore, TestLedger
+
+RECORD = StudyRecord(
+    name="s-01234567",
+    config={"search": {"ranks": [4, 8]}},
+    model={"shapes": {"q": [4, 4]}},
+    data={"labels": ["a", "ü"]},
+    settings={"precision": "float32"},
+    notes={"widened": 0},
+    created="2026-11-01T00:00:00+00:00",
+)
+TRIALS = [Planned(f"{i:020}", "screen", f"r={rank}", rank, "tuning") for i, rank in enumerate((4, 8, 0, None))]
+SCORES = Scores(np.array(["a", "b"]), np.array(["a", "b"]), np.array([True, False]), np.array([0.1, 2.0], np.float32))
+
+
+@pytest.fixture
+def study(tmp_path):
+    store = StudyStore(tmp_path / "studies" / RECORD.name)
+    assert not store.exists()
+    store.write(RECORD)
+    return store
+
+
+def test_what_was_written_is_read(study, tmp_path):
+    assert study.exists()
+    assert study.read() == RECORD
+    assert study.workspace == tmp_path
+    study.write(dataclasses.replace(RECORD, planned=tuple(TRIALS)))
+    assert study.read().planned == tuple(TRIALS)
+
+
+def test_a_trial_is_planned_once_and_in_order(study):
+    study.plan(TRIALS[1], TRIALS[0], TRIALS[1])
+    before = (study.folder / "study.json").read_bytes()
+    assert study.plan(TRIALS[0]).planned == (TRIALS[1], TRIALS[0])
+    assert study.plan().planned == (TRIALS[1], TRIALS[0])
+    assert (study.folder / "study.json").read_bytes() == before
+    again = dataclasses.replace(TRIALS[0], phase="decide", role="evidence", generation=1)
+    assert study.plan(*TRIALS, again).planned == (TRIALS[1], TRIALS[0], *TRIALS[2:], again)
+    assert study.read().planned[-1] == again
+
+
+def test_notes_add_up_and_leave_the_plan_alone(study):
+    study.plan(*TRIALS)
+    study.note(widened=1)
+    study.note(screened=[3e-3])
+    assert study.read() == dataclasses.replace(
+        RECORD, planned=tuple(TRIALS), notes={"widened": 1, "screened": [3e-3]}
+    )
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"schema": 99}', '{"schema": 1}', '{"schema": 1, "planned": [3]}'])
+def test_a_damaged_study_is_named(study, text):
+    (study.folder / "study.json").write_text(text)
+    with pytest.raises(DamagedRecordError, match=r"study\.json"):
+        study.read()
+
+
+def test_a_missing_field_of_a_study_is_damage(study):
+    path = study.folder / "study.json"
+    values = json.loads(path.read_text())
+    del values["config"]
+    path.write_text(json.dumps(values))
+    with pytest.raises(DamagedRecordError, match=r"study\.json"):
+        study.read()
+
+
+def test_pruned_trials_are_read_back_sorted(study):
+    rows = [Pruned(f"{i:020}", {"seed": i}, ({"step": 1.0, "loss": 0.5},)) for i in (2, 1)]
+    for row in rows:
+        study.write_pruned(row)
+    assert study.pruned() == rows[::-1]
+    (study.folder / "pruned" / f"{1:020}.json").write_text("{}")
+    with pytest.raises(DamagedRecordError, match=f"{1:020}"):
+        study.pruned()
+
+
+def test_scores_on_test_are_hashed(study):
+    assert study.test_scores() == {}
+    for key in ("k1", "k2"):
+        study.write_test_scores(key, SCORES)
+    read = study.test_scores()
+    assert list(read) == ["k1", "k2"]
+    np.testing.assert_array_equal(read["k1"].loss, SCORES.loss, strict=True)
+    better = dataclasses.replace(SCORES, correct=np.array([True, True]))
+    (study.folder / "test" / "k2.npz").write_bytes(better.to_bytes())
+    with pytest.raises(DamagedRecordError, match=r"k2\.npz does not match the hash"):
+        study.test_scores()
+    (study.folder / "test" / "k2.sha256").unlink()
+    with pytest.raises(DamagedRecordError, match=r"k2\.sha256"):
+        study.test_scores()
+
+
+def test_a_split_is_opened_once_for_one_pair_of_trials(tmp_path):
+    ledger = TestLedger(tmp_path)
+    assert ledger.entry("data") == {}
+    assert ledger.open("data", "first", ["b", "a"])
+    assert ledger.open("data", "first", ["a", "b"])
+    assert TestLedger(tmp_path).open("data", "second", ["b", "a"])
+    assert not ledger.open("data", "first", ["a", "c"])
+    assert not ledger.open("data", "first", ["a"])
+    assert ledger.entry("data") == {"study": "first", "keys": ["a", "b"]}
+    assert ledger.open("other data", "second", ["a", "c"])
+    assert sorted(path.name for path in ledger.root.iterdir()) == ["data.json", "other data.json"]
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}"])
+def test_a_damaged_ledger_opens_nothing(tmp_path, text):
+    ledger = TestLedger(tmp_path)
+    ledger.open("data", "first", ["a"])
+    (ledger.root / "data.json").write_text(text)
+    with pytest.raises(DamagedRecordError, match=r"data\.json"):
+        ledger.open("data", "first", ["a"])
+
+
+RACE = """
+import os, sys, time
+from rankexp.study_record import TestLedger
+workspace, go, name = sys.argv[1:]
+while not os.path.exists(go):
+    time.sleep(0.001)
+print("".join(str(int(TestLedger(workspace).open(f"data-{i}", name, [name]))) for i in range(40)))
+"""
+
+
+def test_of_two_that_open_a_split_at_once_exactly_one_wins(tmp_path):
+    go = tmp_path / "go"
+    racers = [
+        subprocess.Popen([sys.executable, "-c", RACE, tmp_path, go, name], stdout=subprocess.PIPE, text=True)
+        for name in ("a", "b")
+    ]
+    go.touch()
+    first, second = (racer.communicate()[0].strip() for racer in racers)
+    assert len(first) == 40
+    assert [int(a) + int(b) for a, b in zip(first, second, strict=True)] == [1] * 40
+    winners = ["a" if TestLedger(tmp_path).entry(f"data-{i}")["study"] == "a" else "b" for i in range(40)]
+    assert winners == ["a" if won == "1" else "b" for won in first]
+    assert not [name for name in os.listdir(tmp_path / "test_ledger") if name.startswith(".")]
