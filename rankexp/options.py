@@ -22,7 +22,7 @@ class ConfigError(ValueError):
 
 
 def _whole(value: object) -> object:
-    if isinstance(value, bool | str) or (isinstance(value, float) and value != int(value)):
+    if isinstance(value, bool | str) or (isinstance(value, float) and not value.is_integer()):
         raise ValueError("must be a whole number")
     return value
 

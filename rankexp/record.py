@@ -238,7 +238,7 @@ class TrialStore:
         if self.root.is_dir():
             for path in self.root.glob(f"{_TEMPORARY}*"):
                 if not _alive(int(path.name.rpartition("-")[2])):
-                    shutil.rmtree(path)
+                    shutil.rmtree(path, ignore_errors=True)  # another process may be at it, too
 
 
 def write_atomic(path: Path, data: bytes) -> None:

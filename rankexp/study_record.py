@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -107,11 +108,10 @@ class StudyStore:
         Raises:
             DamagedRecordError: The file is missing, unreadable, or of another schema version.
         """
-        values = read_json(self.folder / "study.json")
-        if values.pop("schema", None) != SCHEMA_VERSION:
-            raise DamagedRecordError(f"{self.folder / 'study.json'} was written by another version of rankexp.")
-        planned = tuple(Planned(**row) for row in values.pop("planned"))
-        return StudyRecord(planned=planned, **values)
+        path = self.folder / "study.json"
+        if read_json(path).get("schema") != SCHEMA_VERSION:
+            raise DamagedRecordError(f"{path} was written by another version of rankexp.")
+        return parse_file(path, _study_record)
 
     def write(self, record: StudyRecord) -> None:
         """Replace ``study.json`` atomically."""
@@ -144,8 +144,7 @@ class StudyStore:
 
     def pruned(self) -> list[Pruned]:
         """Read the trials that the search stopped early, sorted by key."""
-        rows = [read_json(path) for path in sorted((self.folder / "pruned").glob("*.json"))]
-        return [Pruned(row["key"], row["spec"], tuple(row["history"])) for row in rows]
+        return [parse_file(path, _pruned) for path in sorted((self.folder / "pruned").glob("*.json"))]
 
     def test_scores(self) -> dict[str, Scores]:
         """Read the scores on ``test`` by trial key; empty if the split was not opened.
@@ -202,4 +201,20 @@ class TestLedger:
             DamagedRecordError: The entry cannot be read.
         """
         path = self.root / f"{fingerprint}.json"
-        return read_json(path) if path.exists() else {}
+        return parse_file(path, _opening) if path.exists() else {}
+
+
+def _study_record(data: bytes) -> StudyRecord:
+    values = json.loads(data)
+    del values["schema"]
+    return StudyRecord(planned=tuple(Planned(**row) for row in values.pop("planned")), **values)
+
+
+def _pruned(data: bytes) -> Pruned:
+    values = json.loads(data)
+    return Pruned(values["key"], values["spec"], tuple(values["history"]))
+
+
+def _opening(data: bytes) -> dict[str, Any]:
+    values = json.loads(data)
+    return {"study": values["study"], "keys": values["keys"]}

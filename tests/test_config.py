@@ -44,7 +44,8 @@ def test_values_are_brought_into_one_form():
 
 INF, NAN = float("inf"), float("nan")
 REFUSED = [
-    *(("search__ranks", value, "search.ranks") for value in ([-4], [0], [3.5], [4, 4], ["a"], [True], [], 4, [INF])),
+    *(("search__ranks", value, "search.ranks") for value in ([-4], [0], [3.5], [4, 4], ["a"], [True], 4, [INF])),
+    ("search__ranks", [], "search': ranks"),
     *(("search__learning_rates", value, "search") for value in ([0], [-1e-3], [NAN], [INF], [1e-3, 1e-3], [], ["a"])),
     *(("lora__alpha", value, "lora.alpha") for value in (0, -1, INF, NAN, "x", None)),
     *(("lora__dropout", value, "lora.dropout") for value in (-0.1, 1, NAN)),

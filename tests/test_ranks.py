@@ -15,7 +15,9 @@ from rankexp.ranks import RankMap, TrialSpec, canonical_json, content_key
 
 NAMES = st.text("abcx.0_", min_size=1, max_size=4)
 RANKS = st.dictionaries(NAMES, st.integers(0, 64), max_size=6)
-SPEC = TrialSpec(model="m" * 20, data="d" * 20, task="csv", method="lora", rank_map={"q": 4}, learning_rate=1e-3, steps=9)
+SPEC = TrialSpec(
+    model="m" * 20, data="d" * 20, task="csv", method="lora", rank_map={"q": 4}, learning_rate=1e-3, steps=9
+)
 SPECS = st.builds(
     TrialSpec,
     model=st.text(max_size=5),
@@ -77,7 +79,10 @@ def test_the_cost_is_the_count_of_the_injected_parameters(layers):
 
 @pytest.mark.parametrize(
     ("ranks", "message"),
-    [({"q": 9}, r"rank 9 exceeds 8, .* layer 'q' of shape 16 x 8"), ({"k": 1}, "names 'k', but the model has no such")],
+    [
+        ({"q": 9}, r"rank 9 exceeds 8, .* layer 'q' of shape 16 x 8"),
+        ({"k": 1}, "names 'k', but the model has no such"),
+    ],
 )
 @pytest.mark.parametrize("method", ["check", "cost"])
 def test_a_map_that_does_not_fit_the_model_is_refused(ranks, message, method):
@@ -139,7 +144,9 @@ def test_the_rank_of_a_spec():
     assert dataclasses.replace(SPEC, method="full", rank_map={}).rank is None
 
 
-@given(st.dictionaries(st.text(max_size=3), st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()))
+@given(
+    st.dictionaries(st.text(max_size=3), st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text())
+)
 def test_equal_values_have_one_canonical_form(values):
     text = canonical_json(dict(reversed(values.items())))
     assert text == canonical_json(values)

@@ -61,7 +61,9 @@ def test_notes_add_up_and_leave_the_plan_alone(study):
     )
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"schema": 99}', '{"schema": 1}', '{"schema": 1, "planned": [3]}'])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "{}", '{"schema": 99}', '{"schema": 1}', '{"schema": 1, "planned": [3]}']
+)
 def test_a_damaged_study_is_named(study, text):
     (study.folder / "study.json").write_text(text)
     with pytest.raises(DamagedRecordError, match=r"study\.json"):

@@ -77,7 +77,7 @@ class _Ladder:
     ) -> None:
         self.ranks, self.margin, self.level, self.unstable = ranks, margin, level, unstable
         self.stable = [k for k, rank in enumerate(ranks) if rank not in unstable]
-        has = ~np.isnan(values).any(axis=2)
+        has = np.asarray(~np.isnan(values).any(axis=2), dtype=np.bool_)
         kept = has[self.stable].all(axis=0)
         self.values, self.has = values[:, kept], has[:, kept]
         self.cells = self.values.mean(axis=2)

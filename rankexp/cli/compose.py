@@ -61,7 +61,7 @@ def run_with_hydra(name: str, arguments: Sequence[str], job: Callable[[StudyConf
         try:
             hydra.main(version_base="1.3", config_path=str(resource("conf")), config_name=name)(watched_job)()
         except (HydraException, OmegaConfBaseException) as error:
-            raise ConfigError(_sentence(str(error), name)) from None
+            raise ConfigError(_sentence(str(error), name, arguments)) from None
     if raised:
         raise raised[0]
 
@@ -94,7 +94,7 @@ def _register_search_path() -> None:
 def _as_program(arguments: Sequence[str]) -> Iterator[None]:
     """Show Hydra our arguments, and have it raise instead of printing and leaving."""
     before, full = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
-    sys.argv, os.environ["HYDRA_FULL_ERROR"] = ["rankexp", *_without_useless(arguments)], "1"
+    sys.argv, os.environ["HYDRA_FULL_ERROR"] = ["rankexp", *_in_order(arguments)], "1"
     try:
         yield
     finally:
@@ -105,11 +105,17 @@ def _as_program(arguments: Sequence[str]) -> Iterator[None]:
             os.environ["HYDRA_FULL_ERROR"] = full
 
 
-def _without_useless(arguments: Sequence[str]) -> list[str]:
-    """Drop ``--multirun`` where ``--cfg`` is asked for: Hydra refuses the two together."""
-    if any(argument in {"--cfg", "-c"} or argument.startswith("--cfg=") for argument in arguments):
-        return [argument for argument in arguments if argument not in {"--multirun", "-m"}]
-    return list(arguments)
+def _in_order(arguments: Sequence[str]) -> list[str]:
+    """Put flags before overrides, which Hydra wants together, and drop ``--multirun`` beside ``--cfg``.
+
+    >>> _in_order(["a=1", "--cfg", "job", "-m", "b=2"])
+    ['--cfg', 'job', 'a=1', 'b=2']
+    """
+    overrides = [word for word in arguments if "=" in word and not word.startswith("-")]
+    flags = [word for word in arguments if word not in overrides]
+    if {"--cfg", "-c"} & set(flags):
+        flags = [word for word in flags if word not in {"--multirun", "-m"}]
+    return flags + overrides
 
 
 def _refuse_targets(value: Any, place: str = "") -> None:
@@ -124,10 +130,10 @@ def _refuse_targets(value: Any, place: str = "") -> None:
             _refuse_targets(inner, f"{place}{i}.")
 
 
-def _sentence(message: str, name: str) -> str:
+def _sentence(message: str, name: str, arguments: Sequence[str]) -> str:
     """Turn what Hydra says into one sentence, with the near miss."""
     if match := re.search(r"Could not override '([^']+)'", message):
-        return f"unknown option {match[1]!r}{near_miss(match[1], known_options(name))}"
+        return f"unknown option {match[1]!r}{near_miss(match[1], known_options(name, arguments))}"
     if match := re.search(r"Could not find '([^']+)/([^/']+)'", message):
         known = re.findall(r"^\t(\S+)$", message, re.MULTILINE)
         return f"there is no {match[2]!r} in group {match[1]!r}; there is {', '.join(known)}."
@@ -135,18 +141,20 @@ def _sentence(message: str, name: str) -> str:
         r"Could not append to config|not find a match for '([^']+)'|Key '(\S+)' is not in struct", message
     ):
         wrong = next((group for group in match.groups() if group), "")
-        return f"unknown option {wrong!r}{near_miss(wrong, known_options(name))}"
+        return f"unknown option {wrong!r}{near_miss(wrong, known_options(name, arguments))}"
     return " ".join(message.split("\n")[0].split()).rstrip(".") + "."
 
 
-def known_options(name: str) -> list[str]:
-    """Dotted names of all options of a composed configuration."""
+def known_options(name: str, arguments: Sequence[str]) -> list[str]:
+    """Dotted names of all options of a configuration, with the choices of groups that ``arguments`` make."""
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
 
     _register_search_path()
+    groups = {folder.name for folder in resource("conf").iterdir() if folder.is_dir()}
+    choices = [word for word in arguments if word.partition("=")[0] in groups]
     with initialize_config_dir(str(resource("conf")), version_base="1.3"):
-        values = OmegaConf.to_container(compose(name), resolve=False)
+        values = OmegaConf.to_container(compose(name, choices), resolve=False)
 
     def walk(value: Any, prefix: str) -> list[str]:
         inner = (

@@ -152,13 +152,23 @@ def _create_or_check(
                 )
         return record
     with lanes.bench() as bench:
-        record = _new_record(store.folder.name, config, bench, lanes.count)
-        _check_ranks(config.search.ranks, bench.shapes(config.lora.target_modules))
+        shapes = _target_shapes(config, bench)
+        _check_ranks(config.search.ranks, shapes)
+        record = _new_record(store.folder.name, config, bench, shapes, lanes.count)
     store.write(record)
     return record
 
 
-def _new_record(name: str, config: StudyConfig, bench: Bench, lanes: int) -> StudyRecord:
+def _target_shapes(config: StudyConfig, bench: Bench) -> dict[str, tuple[int, int]]:
+    try:
+        return bench.shapes(config.lora.target_modules)
+    except ValueError as error:
+        raise ConfigError(f"option 'lora.target_modules': {error}") from None
+
+
+def _new_record(
+    name: str, config: StudyConfig, bench: Bench, shapes: Mapping[str, tuple[int, int]], lanes: int
+) -> StudyRecord:
     precision, speedup = find_precision(config.train.precision, bench.device)
     return StudyRecord(
         name=name,
@@ -168,7 +178,7 @@ def _new_record(name: str, config: StudyConfig, bench: Bench, lanes: int) -> Stu
             "fingerprint": bench.base.fingerprint,
             "source": bench.base.reference,
             "parameters": sum(p.numel() for p in bench.model.parameters()),
-            "shapes": {name: list(shape) for name, shape in bench.shapes(config.lora.target_modules).items()},
+            "shapes": {name: list(shape) for name, shape in shapes.items()},
             "head": list(bench.head),
         },
         data=bench.data.card(),

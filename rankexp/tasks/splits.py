@@ -126,4 +126,4 @@ def checked(splits: Mapping[str, Sequence[Row]]) -> tuple[str, ...]:
 
 
 def _natural(label: str) -> tuple[int, int, str]:
-    return (0, int(label), "") if label.lstrip("-").isdigit() else (1, 0, label)
+    return (0, int(label), "") if label.removeprefix("-").isdecimal() else (1, 0, label)

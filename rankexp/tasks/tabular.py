@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -80,16 +81,20 @@ def _records(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
 
 
 def _delimited(path: Path, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    lines = csv.reader(text.splitlines(keepends=True), delimiter="\t" if path.suffix == ".tsv" else ",", strict=True)
+    delimiter = "\t" if path.suffix == ".tsv" else ","
+    lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    number = 1  # of the line that a row begins on
     try:
         header = next(lines, [])
+        number = lines.line_num + 1
         for values in lines:
             if values and len(values) != len(header):
-                raise TaskError(f"{path} row {lines.line_num} has {len(values)} fields, the header {len(header)}.")
+                raise TaskError(f"{path} row {number} has {len(values)} fields, the header {len(header)}.")
             if values:
-                yield lines.line_num, dict(zip(header, values, strict=True))
+                yield number, dict(zip(header, values, strict=True))
+            number = lines.line_num + 1
     except csv.Error as error:
-        raise TaskError(f"{path} row {lines.line_num} is not valid CSV: {error}.") from error
+        raise TaskError(f"{path} row {number} is not valid CSV: {error}.") from error
 
 
 def _json_lines(path: Path, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:

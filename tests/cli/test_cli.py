@@ -1,0 +1,154 @@
+"""The command line: help, configuration, and one sentence for whatever is wrong."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tiny import OPTIONS, write_texts
+
+from rankexp.cli.compose import resource, sweep_names
+from rankexp.cli.main import main
+from rankexp.config import StudyConfig
+from rankexp.options import parse
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "help.txt"
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "100")
+    handler = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, handler)
+
+
+def complaint(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
+    code = main(arguments)
+    said = capsys.readouterr().err
+    assert "Traceback" not in said
+    lines = [line for line in said.splitlines() if line.startswith("rankexp: ")]
+    assert len(lines) == 1, said
+    return code, lines[0]
+
+
+def test_help_golden(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["--help"])
+    assert left.value.code == 0
+    text = capsys.readouterr().out
+    if os.environ.get("RANKEXP_GOLDEN"):
+        GOLDEN.write_text(text, encoding="utf-8")
+    assert text == GOLDEN.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", sweep_names())
+def test_every_sweep_composes_and_is_valid(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    from omegaconf import OmegaConf
+
+    assert main(["sweep", name, "--cfg", "job"]) == 0
+    values = OmegaConf.to_container(OmegaConf.create(capsys.readouterr().out))
+    assert isinstance(values, dict)
+    config = parse(StudyConfig, {str(k): v for k, v in values.items()})
+    assert config.study == name
+    assert len(config.search.ranks) >= 4
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [f"{p.parent.name}={p.stem}" for p in sorted(resource("conf").glob("*/*.yaml"))],
+)
+def test_every_choice_of_every_group_composes(choice: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sweep", choice, "--cfg", "job"]) == 0
+    group, name = choice.split("=")
+    assert f"{group}:" in capsys.readouterr().out
+    assert (resource("conf") / group / f"{name}.yaml").is_file()
+
+
+def test_the_sweeps_are_these() -> None:
+    assert sweep_names() == ["rank_alpha", "rank_grid"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["sweep", "train.setps=3"], "unknown option 'train.setps'; did you mean 'train.steps'?"),
+        (["sweep", "rank_gird"], "there is no sweep 'rank_gird'; did you mean 'rank_grid'?"),
+        (["sweep", "model=minilmm"], "there is no 'minilmm' in group 'model'; there is local, minilm, tiny."),
+        (["sweep", "task=csv"], "option 'task.path' is missing"),
+        (["sweep", "search.ranks=[4,-4]"], "'search.ranks.1' is -4: should be greater than 0."),
+        (["sweep", "search.ranks=[3.5]"], "'search.ranks.0' is 3.5: must be a whole number."),
+        (["sweep", "search.ranks=[0,4]"], "'search.ranks.0' is 0: should be greater than 0."),
+        (["sweep", "search.ranks=[4,4]"], "lists 4 twice"),
+        (["sweep", "search.ranks=[]"], "at least one"),
+        (["sweep", "search.ranks=four"], "'search.ranks'"),
+        (["sweep", "lora.alpha=0"], "'lora.alpha' is 0: should be greater than 0."),
+        (["sweep", "search.learning_rates=[0]"], "'search.learning_rates.0' is 0: should be greater than 0."),
+        (["sweep", "search.learning_rates=[-1e-3]"], "should be greater than 0."),
+        (["sweep", "study=../../x"], "'study' is '../../x'"),
+        (["sweep", "study=/etc/x"], "'study' is '/etc/x'"),
+        (["sweep", f"study={'x' * 600}"], "at most 100"),
+        (["sweep", "search.seed=0"], "search.seed 0 is one of decide.seeds"),
+        (["sweep", "device=cuda:7"], "there is cpu"),
+        (["sweep", "+model._target_=os.system"], "'model._target_' is refused"),
+        (["sweep", "--multirun"], "takes no --multirun"),
+        (["sweep", "task=csv", "task.path=nothing.csv"], "nothing.csv"),
+        (["sweep", "task=csv", "task.path=texts.csv", "task.text=body"], "has no column 'body'"),
+        (["sweep", *OPTIONS, "task.path=texts.csv", "search.ranks=[2,64]"], "rank 64 exceeds 32"),
+        (["sweep", *OPTIONS, "task.path=texts.csv", "lora.target_modules=[querry]"], "querry"),
+        (
+            ["sweep", *OPTIONS, "task.path=texts.csv", "task.pth=x"],
+            "unknown option 'task.pth'; did you mean 'task.path'?",
+        ),
+        (["sweep", *OPTIONS, "task.path=texts.csv", "task.sizes.test=5000"], "too few"),
+        (["train", "trial.rank=-1"], "'trial.rank' is -1"),
+        (["report", "nothing"], "there is no study 'nothing' in runs"),
+        (["status", "nothing"], "there is no study 'nothing' in runs"),
+        (["assets", "more"], "unknown argument 'more'"),
+        (["sweep", "model=local", "model.path=nowhere/at-all/there"], "nowhere/at-all/there"),
+    ],
+)
+def test_bad_input_gets_one_sentence_and_exit_2(
+    arguments: list[str], expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_texts(Path("texts.csv"), 200)
+    code, said = complaint(capsys, *arguments)
+    assert code == 2, said
+    assert expected in said
+    assert not list(Path().glob("runs/trials/*")), "nothing may be trained"
+
+
+def test_no_command_prints_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    assert "rankexp sweep" in capsys.readouterr().out
+
+
+def test_cfg_with_multirun_prints_the_configuration(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--multirun", "--cfg", "job", "trial.rank=4"]) == 0
+    assert "rank: 4" in capsys.readouterr().out
+
+
+def test_a_sweep_of_ones_own_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "mine").mkdir()
+    text = "defaults:\n  - config\n  - _self_\nstudy: my_sweep\nsearch:\n  ranks: [2, 3]\n"
+    (tmp_path / "mine" / "my_sweep.yaml").write_text(text, encoding="utf-8")
+    assert main(["sweep", "my_sweep", "--config-dir", str(tmp_path / "mine"), "--cfg", "job"]) == 0
+    assert "study: my_sweep" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_train_status_and_multirun(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_texts(Path("texts.csv"), 300)
+    options = [*OPTIONS, "task.path=texts.csv", "train.steps=5", "trial.learning_rate=3e-3"]
+    assert main(["train", *options, "trial.rank=2"]) == 0
+    said = capsys.readouterr().out
+    assert "decide accuracy" in said
+    assert (Path("runs/trials") / said.split()[0] / "adapter" / "adapter_config.json").is_file()
+    assert main(["train", "--multirun", *options, "trial.rank=2,4", "trial.seed=0,1"]) == 0
+    assert len(list(Path("runs/trials").iterdir())) == 4
+    assert main(["status", "train"]) == 0
+    assert "4 completed" in capsys.readouterr().out

@@ -1,0 +1,129 @@
+"""The whole way from a command to a report, on a tiny model."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from tiny import report_of, study_of, sweep
+
+import rankexp
+from rankexp.record import TrialStore
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("finished")
+    done = sweep(folder)
+    assert done.returncode == 0, done.stderr
+    assert "trained   12 trials" in done.stdout
+    return folder
+
+
+@pytest.fixture
+def copied(finished: Path, tmp_path: Path) -> Path:
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    return tmp_path
+
+
+def test_the_study_holds_what_was_asked_for(finished: Path) -> None:
+    study = rankexp.load_study(study_of(finished))
+    decide = study.trials[study.trials["phase"] == "decide"]
+    assert sorted(zip(decide["rank"], decide["seed"], strict=True)) == [(r, s) for r in (2, 4) for s in (0, 1, 2)]
+    assert set(study.trials["status"]) == {"completed"}
+    assert study.scores.values.shape == (2, 3, 200)
+    assert set(study.trials.loc[study.trials["phase"] == "reference", "candidate"]) == {"head", "full"}
+
+
+def test_tuning_runs_never_see_decide_and_nothing_but_the_opened_pair_sees_test(finished: Path) -> None:
+    study = rankexp.load_study(study_of(finished))
+    for trial in study.by_key.values():
+        splits = {path.stem for path in (trial.folder / "scores").glob("*")}
+        assert splits == ({"tune", "decide"} if trial.spec.seed < 1000 else {"tune"})
+    report = json.loads((study.store.folder / "report" / "report.json").read_text(encoding="utf-8"))
+    assert report["status"] in {"SETTLED", "SAFE"}
+    opened = {report["chosen_rank"], report["reference_rank"]}
+    assert {study.by_key[key].spec.rank for key in study.test_scores} == opened
+    assert len(study.test_scores) == 3 * len(opened)
+
+
+def test_the_adapters_score_on_test_as_they_did_on_decide(finished: Path) -> None:
+    """A wrong base model or head would score like chance: lanes must all hold the same weights."""
+    study = rankexp.load_study(study_of(finished))
+    for key, scores in study.test_scores.items():
+        assert abs(scores.accuracy - study.by_key[key].result.metrics["decide"]["accuracy"]) < 0.1
+
+
+def test_the_report_has_every_file(finished: Path) -> None:
+    report = study_of(finished) / "report"
+    assert {"report.html", "report.md", "report.json", "trials.csv", "figures"} <= {p.name for p in report.iterdir()}
+
+
+def test_a_second_run_trains_nothing(copied: Path) -> None:
+    before, keys = report_of(copied), set(TrialStore(copied / "runs").keys())
+    done = sweep(copied)
+    assert done.returncode == 0, done.stderr
+    assert "trained   0 trials" in done.stdout
+    assert report_of(copied) == before
+    assert set(TrialStore(copied / "runs").keys()) == keys
+
+
+def test_a_deleted_trial_is_trained_again_and_only_that(copied: Path) -> None:
+    store = TrialStore(copied / "runs")
+    study = rankexp.load_study(study_of(copied))
+    victim = study.evidence("r=4")[1]
+    assert victim is not None
+    times = {key: (store.root / key / "result.json").stat().st_mtime_ns for key in store.keys()}
+    scores = {split: victim.scores(split).to_bytes() for split in ("tune", "decide")}
+    adapter = (victim.adapter / "adapter_model.safetensors").read_bytes()
+    before = report_of(copied)
+    shutil.rmtree(victim.folder)
+    done = sweep(copied)
+    assert done.returncode == 0, done.stderr
+    assert "trained   1 trials" in done.stdout
+    changed = {key for key in store.keys() if (store.root / key / "result.json").stat().st_mtime_ns != times[key]}
+    assert changed == {victim.key}
+    again = store.verify(victim.key)
+    assert {split: again.scores(split).to_bytes() for split in scores} == scores
+    assert (again.adapter / "adapter_model.safetensors").read_bytes() == adapter
+    assert report_of(copied) == before
+
+
+def test_another_question_reuses_what_was_trained(copied: Path) -> None:
+    done = sweep(copied, "decide.margin=0.2", "study=other")
+    assert done.returncode == 0, done.stderr
+    assert "trained   0 trials" in done.stdout
+    other = rankexp.load_study(study_of(copied, "other"))
+    first = rankexp.load_study(study_of(copied))
+    same_pair = set(other.test_scores) == set(first.test_scores)
+    assert same_pair or not other.test_scores, "a second question must not open test for other trials"
+
+
+def test_results_do_not_depend_on_how_many_trials_run_side_by_side(finished: Path, tmp_path: Path) -> None:
+    done = sweep(tmp_path, f"jobs={2 * (os.cpu_count() or 1)}")  # one thread each, like jobs=auto
+    assert done.returncode == 0, done.stderr
+    assert report_of(tmp_path) == report_of(finished)
+
+
+def test_a_damaged_trial_is_named(copied: Path) -> None:
+    (victim, *_) = rankexp.load_study(study_of(copied)).evidence("r=2")
+    assert victim is not None
+    path = victim.folder / "result.json"
+    path.write_text(path.read_text(encoding="utf-8")[:100], encoding="utf-8")
+    done = sweep(copied)
+    assert done.returncode == 3
+    assert str(path.relative_to(copied)) in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_changed_data_are_refused(copied: Path) -> None:
+    with (copied / "texts.csv").open("a", encoding="utf-8") as file:
+        file.write("a new good row,pos\n")
+    done = sweep(copied)
+    assert done.returncode == 2
+    assert "the data has changed since study" in done.stderr
