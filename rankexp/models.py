@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from rankexp.assets import asset_folder
-from rankexp.options import ConfigError
+from rankexp.options import ConfigError, near_miss
 from rankexp.ranks import content_key
 
 Say = Callable[[str], None]
@@ -98,6 +98,7 @@ def reset_head(model: nn.Module, seed: int) -> None:
 
 
 def _from_folder(name: str, folder: Path, reference: str) -> BaseModel:
+    from safetensors import SafetensorError
     from transformers import AutoModelForSequenceClassification
 
     config = _read_config(folder)
@@ -107,10 +108,16 @@ def _from_folder(name: str, folder: Path, reference: str) -> BaseModel:
     digest = {file.name: _hash_file(file) for file in weights}
 
     def build(labels: int) -> nn.Module:
-        with _quiet():  # it reports at length that the head is new
-            model = AutoModelForSequenceClassification.from_pretrained(
-                folder, num_labels=labels, local_files_only=True, use_safetensors=True, dtype=torch.float32
-            )
+        try:
+            with _quiet(), torch.random.fork_rng(devices=[]):  # it reports at length that the head is new
+                torch.manual_seed(0)  # for weights that the files lack
+                model, loading = AutoModelForSequenceClassification.from_pretrained(
+                    folder, num_labels=labels, local_files_only=True, use_safetensors=True, dtype=torch.float32,
+                    ignore_mismatched_sizes=True, output_loading_info=True, trust_remote_code=False,
+                )  # fmt: skip
+        except (OSError, ValueError, SafetensorError) as error:
+            raise ModelError(f"model {folder} cannot be loaded as a classifier: {_reason(error)}.") from error
+        _refuse_mismatch(folder, model, [name for name, *_ in loading["mismatched_keys"]])
         return _prepared(model, pad)
 
     tokenizer = _tokenizer(folder)
@@ -119,18 +126,20 @@ def _from_folder(name: str, folder: Path, reference: str) -> BaseModel:
 
 
 def _from_config(name: str, architecture: dict[str, Any], tokenizer: str | None, seed: int) -> BaseModel:
-    from transformers import AutoConfig, AutoModelForSequenceClassification
+    from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForSequenceClassification
 
+    kind = str(architecture.get("model_type"))
+    if kind not in CONFIG_MAPPING:
+        nearest = near_miss(kind, list(CONFIG_MAPPING.keys()))
+        raise ModelError(f"option 'model.architecture.model_type' is {kind!r}, which transformers lacks{nearest}")
+    values = {key: value for key, value in architecture.items() if key != "model_type"}
     try:
-        values = {key: value for key, value in architecture.items() if key != "model_type"}
-        AutoConfig.for_model(architecture["model_type"], **values)
-    except (KeyError, ValueError, TypeError) as error:
-        raise ModelError(
-            f"option 'model.architecture' is no configuration of a known model type: {error}."
-        ) from error
+        AutoConfig.for_model(kind, **values)
+    except Exception as error:  # each model type checks its values in its own way
+        raise ModelError(f"option 'model.architecture' is no configuration of {kind}: {_reason(error)}.") from error
 
     def build(labels: int) -> nn.Module:
-        config = AutoConfig.for_model(architecture["model_type"], **values, num_labels=labels)
+        config = AutoConfig.for_model(kind, **values, num_labels=labels)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return _prepared(AutoModelForSequenceClassification.from_config(config), 0)
@@ -154,6 +163,18 @@ def _quiet() -> Iterator[None]:
         logging.enable_progress_bar()
 
 
+def _refuse_mismatch(folder: Path, model: nn.Module, mismatched: Sequence[str]) -> None:
+    """Refuse weights of another shape, save the head's, which is new anyway."""
+    for name in mismatched:
+        if name.partition(".")[0] not in head_names(model):
+            raise ModelError(f"model {folder} has weights {name!r} of another shape than its config.json says.")
+
+
+def _reason(error: Exception) -> str:
+    """Return the first sentence of an error on one line."""
+    return " ".join(str(error).split()).partition(". ")[0].rstrip(".:")
+
+
 def _prepared(model: Any, pad: int) -> nn.Module:
     if model.config.pad_token_id is None:
         model.config.pad_token_id = pad
@@ -166,6 +187,8 @@ def _read_config(folder: Path) -> dict[str, Any]:
         config: dict[str, Any] = json.loads((folder / "config.json").read_bytes())
     except (OSError, ValueError) as error:
         raise ModelError(f"model folder {folder} has no readable config.json: {error}.") from error
+    if not isinstance(config, dict):
+        raise ModelError(f"model folder {folder} has no readable config.json: it is no JSON object.")
     if "auto_map" in config:
         raise ModelError(f"model {folder} brings code of its own (auto_map in config.json), which is refused.")
     return {key: value for key, value in config.items() if key not in _IGNORED_KEYS}
@@ -181,17 +204,20 @@ def _from_hub(path: str, revision: str | None) -> Path:
     except HFValidationError as error:
         raise ModelError(f"option 'model.path' is {path!r}, which is neither a folder nor a hub id.") from error
     except Exception as error:  # whatever the hub client meets: no network, no such id, no rights
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelError(f"model {path!r} is no folder here and cannot be had from the hub: {reason}") from error
+        reason = _reason(error) or type(error).__name__
+        raise ModelError(f"model {path!r} is no folder here and cannot be had from the hub: {reason}.") from error
 
 
 def _tokenizer(folder: Path) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise ModelError(f"model folder {folder} has no tokenizer that can be loaded.") from error
+    if not any((folder / name).is_file() for name in ("tokenizer.json", *tokenizer.vocab_files_names.values())):
+        raise ModelError(f"model folder {folder} has no tokenizer that can be loaded.")  # transformers makes one up
+    return tokenizer
 
 
 def _pretrained_tokenize(tokenizer: Any) -> Tokenize:

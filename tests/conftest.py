@@ -14,6 +14,22 @@ def one_thread():
 
 
 @pytest.fixture(scope="session")
+def bench(tmp_path_factory):
+    """Return a tiny model with its data; every trial leaves it as it was."""
+    from tiny_bench import make_bench
+
+    return make_bench(tmp_path_factory.mktemp("bench"))
+
+
+@pytest.fixture
+def store(tmp_path):
+    """Return an empty record of trials."""
+    from rankexp.record import TrialStore
+
+    return TrialStore(tmp_path)
+
+
+@pytest.fixture(scope="session")
 def one_sentence():
     """Return a check that a message for a person is one sentence on one line; it returns the message."""
 

@@ -12,6 +12,7 @@ import pytest
 from fake_study import make_study
 
 from rankexp.cli.main import _parser, main
+from rankexp.testing import TaskConformance
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -82,6 +83,9 @@ def test_python_of_a_page_runs_from_top_to_bottom(page, tmp_path, monkeypatch, c
         else:
             code = compile("\n" * (block.line - 1) + block.text, str(block.page), "exec", dont_inherit=True)
             exec(code, module.__dict__)
+    for suite in [kind for kind in vars(module).values() if kind in TaskConformance.__subclasses__()]:
+        for law in [name for name in dir(suite) if name.startswith("test_")]:
+            getattr(suite(), law)()
     capsys.readouterr()
 
 

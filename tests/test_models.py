@@ -187,8 +187,18 @@ def test_an_incomplete_folder_is_named(folder, spoil, message, one_sentence):
         ({"source": "path", "path": None}, "option 'model.path' is missing; source 'path' needs one."),
         ({"source": "asset", "path": ""}, "option 'model.path' is missing"),
         ({"source": "path", "path": "/no/such/folder/here"}, "neither a folder nor a hub id."),
-        ({"source": "config", "path": None}, "option 'model.architecture' is no configuration"),
-        ({"source": "config", "path": None, "architecture": {"model_type": "brt"}}, "is no configuration of a known"),
+        (
+            {"source": "config", "path": None},
+            "option 'model.architecture.model_type' is 'None', which transformers lacks",
+        ),
+        (
+            {"source": "config", "path": None, "architecture": {"model_type": "brt"}},
+            "'brt', which transformers lacks; did you",
+        ),
+        (
+            {"source": "config", "path": None, "architecture": {"model_type": "bert", "hidden_size": "x"}},
+            "option 'model.architecture' is no configuration of bert: ",
+        ),
     ],
 )
 def test_a_model_that_is_not_there_is_refused(options, message, one_sentence):

@@ -31,7 +31,7 @@ class Training:
     Attributes:
         history: One row a step: ``step``, ``loss`` (nats), ``learning_rate``, ``grad_norm``, and ``tune_accuracy``
             and ``tune_loss`` where it was evaluated.
-        diverged_at: Step whose loss or gradient was not finite, or None.
+        diverged_at: Step whose loss or gradient, or whose loss on ``tune``, was not finite, or None.
         cost: Step times in seconds, tokens a second, peak memory in bytes.
     """
 
@@ -62,7 +62,8 @@ def train(
         observe: Is shown each step's row.
 
     Returns:
-        The history and cost; training stops at the first loss or gradient that is not finite.
+        The history and cost; training stops at the first loss, of a step or on ``tune``, or gradient that is not
+        finite.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = adamw(parameters, learning_rate=spec.learning_rate, weight_decay=spec.weight_decay)
@@ -86,6 +87,8 @@ def train(
         row = {"step": step, "loss": loss, "learning_rate": rate, "grad_norm": norm}
         if spec.eval_every and step % spec.eval_every == 0 and step < spec.steps:
             row["tune_accuracy"], row["tune_loss"] = evaluate()
+            if not math.isfinite(row["tune_loss"]):
+                return Training(tuple(history), step, meter.cost())
         history.append(row)
         observe(row)
     return Training(tuple(history), None, meter.cost())

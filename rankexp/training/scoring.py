@@ -25,7 +25,7 @@ def score(model: nn.Module, split: Split, *, precision: str, pad_token_id: int, 
     """
     right = np.zeros(len(split), dtype=np.bool_)
     losses = np.zeros(len(split), dtype=np.float32)
-    training = model.training
+    training = [module for module in model.modules() if module.training]  # the LoRA layers alone, for their dropout
     model.eval()
     with torch.inference_mode(), autocast(precision, device):
         for index in scoring_batches(split):
@@ -33,5 +33,6 @@ def score(model: nn.Module, split: Split, *, precision: str, pad_token_id: int, 
             logits = model(**batch.inputs).logits
             right[index] = correct(logits, batch.labels).cpu().numpy()
             losses[index] = loss(logits, batch.labels).cpu().numpy()
-    model.train(training)
+    for module in training:
+        module.training = True
     return Scores(split.example_ids, split.group_ids, right, losses)

@@ -1,0 +1,33 @@
+"""How long a report of 1,000 stored trials with 2,000 scores each takes. The trials are made up. Run:
+
+python bench/report_speed.py
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from rankexp.analysis.results import load_study
+from rankexp.report.build import write_report
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+
+def main() -> None:
+    from fake_study import make_study
+
+    with tempfile.TemporaryDirectory() as folder:
+        study = make_study(Path(folder), seeds=246, examples=2000)
+        started = time.perf_counter()
+        loaded = load_study(study)
+        write_report(loaded)
+        seconds = time.perf_counter() - started
+        print(json.dumps({"trials": len(loaded.by_key), "seconds": round(seconds, 1)}))
+
+
+if __name__ == "__main__":
+    main()

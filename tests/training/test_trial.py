@@ -1,0 +1,217 @@
+"""Whole trials on a tiny model: the same bits every time, a clean bench afterwards, and an adapter that says the same."""
+
+import dataclasses
+import json
+import math
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_bench
+import torch
+from tiny_bench import VARIANTS, digests, make_bench, make_spec
+
+from rankexp.lora.layer import LoRALinear
+from rankexp.record import TrialStore
+from rankexp.training.scoring import score
+
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+
+
+def state(bench):
+    """Everything of a bench that a trial could leave changed, but the head, which each trial resets."""
+    weights = {k: v.clone() for k, v in bench.model.state_dict().items() if k.partition(".")[0] not in bench.head}
+    modes = {name: (type(module), module.training) for name, module in bench.model.named_modules()}
+    return weights, modes, {p.requires_grad for p in bench.model.parameters()}, {p.grad for p in bench.model.parameters()}
+
+
+@pytest.fixture
+def clean(bench):
+    """Check that the test leaves the bench as it was."""
+    weights, *rest = state(bench)
+    yield
+    after, *rest_after = state(bench)
+    torch.testing.assert_close(after, weights, rtol=0, atol=0)
+    assert rest_after == rest
+    assert rest[1:] == [{False}, {None}]
+
+
+def same_scores(one, other):
+    for name in ("example_ids", "group_ids", "correct", "loss"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name), strict=True)
+
+
+@pytest.mark.usefixtures("clean")
+@pytest.mark.parametrize("method", ["lora", "head", "full"])
+def test_a_trial_is_trained_scored_and_recorded(bench, store, method):
+    trial = bench.run(make_spec(bench, method, steps=40), store)
+    result = store.verify(trial.key).result
+    assert (result.status, result.reason) == ("completed", "")
+    losses = [row["loss"] for row in result.history]
+    assert np.mean(losses[-8:]) < np.mean(losses[:8])
+    for split in ("tune", "decide"):
+        scores = trial.scores(split)
+        assert scores.example_ids.tolist() == bench.data.splits[split].example_ids.tolist()
+        expected = {"accuracy": scores.accuracy, "loss": scores.mean_loss, "examples": len(scores.correct)}
+        assert result.metrics[split] == expected
+    assert set(result.metrics) == {"tune", "decide"}
+    assert result.environment["torch"] == torch.__version__
+
+
+def test_trainable_parameters_are_counted_exactly(bench, store):
+    head = 16 * 2 + 2
+    everything = sum(p.numel() for p in bench.model.parameters())
+    maps = {"lora": make_spec(bench, rank=3).rank_map.cost(bench.shapes("all-linear")) + head}
+    assert maps["lora"] == 3 * (2 * (4 * 32 + 2 * 48) + 32) + head
+    for method, count in {**maps, "head": head, "full": everything}.items():
+        cost = bench.run(make_spec(bench, method, rank=3, steps=1), store).result.cost
+        assert (cost["trainable_parameters"], cost["adapter_bytes"]) == (count, 4 * count)
+
+
+@pytest.fixture(scope="module")
+def runs(bench, tmp_path_factory):
+    """Each variant trained once on the shared bench, in an order that mixes them."""
+    store = TrialStore(tmp_path_factory.mktemp("runs"))
+    return {name: bench.run(make_spec(bench, **options), store) for name, options in reversed(VARIANTS.items())}
+
+
+def test_a_fresh_process_gives_the_same_bits(runs, tmp_path):
+    code = [sys.executable, "-W", "ignore", tiny_bench.__file__, str(tmp_path)]
+    done = subprocess.run(code, capture_output=True, text=True, check=True)
+    fresh = json.loads(done.stdout.splitlines()[-1])
+    assert fresh == {name: digests(trial) for name, trial in runs.items()}
+    assert len({run["numbers"] for run in fresh.values()}) == len(VARIANTS)
+    assert all(len(run) >= 5 for run in fresh.values())
+
+
+@pytest.mark.usefixtures("clean")
+@pytest.mark.parametrize("before", ["nothing", "lora", "full", "diverged", "interrupted"])
+def test_a_trial_does_not_depend_on_what_was_trained_before_it(bench, runs, store, before):
+    torch.manual_seed(99)
+    if before in ("lora", "full"):
+        bench.run(make_spec(bench, before, rank=3, dropout=0.5 if before == "lora" else 0.0, seed=7), store)
+    if before == "diverged":
+        bench.run(make_spec(bench, learning_rate=1e30), store)
+    if before == "interrupted":
+        with pytest.raises(KeyboardInterrupt):
+            bench.run(make_spec(bench), store, stop_at(3))
+    for name in ("lora", "dropout", "head"):
+        assert digests(bench.run(make_spec(bench, **VARIANTS[name]), store)) == digests(runs[name])
+
+
+def stop_at(step):
+    def observe(row):
+        if row["step"] == step:
+            raise KeyboardInterrupt
+
+    return observe
+
+
+@pytest.mark.usefixtures("clean")
+@pytest.mark.parametrize("method", ["lora", "head", "full"])
+def test_what_an_observer_raises_leaves_no_record_and_a_clean_bench(bench, store, method):
+    with pytest.raises(KeyboardInterrupt):
+        bench.run(make_spec(bench, method), store, stop_at(2))
+    assert list(store.keys()) == []
+    assert not any(isinstance(module, LoRALinear) for module in bench.model.modules())
+
+
+def test_benches_of_two_threads_do_not_disturb_each_other(bench, runs, tmp_path):
+    benches = [make_bench(tmp_path), make_bench(tmp_path)]
+    names, found = [("lora", "dropout", "full"), ("full", "lora", "dropout")], [{}, {}]
+
+    def work(i):
+        torch.set_num_threads(1)
+        store = TrialStore(tmp_path / str(i))
+        for name in names[i]:
+            found[i][name] = digests(benches[i].run(make_spec(bench, **VARIANTS[name]), store))
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    expected = {name: digests(runs[name]) for name in names[0]}
+    assert found == [expected, expected]
+
+
+@pytest.mark.usefixtures("clean")
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_recorded_trial_scores_as_it_did(bench, runs, name):
+    for split in ("decide", "tune"):
+        same_scores(bench.score_trial(runs[name], split), runs[name].scores(split))
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize("name", ["lora", "rslora", "dropout", "head"])
+def test_peft_gives_the_recorded_score_of_every_example(bench, runs, name, attention):
+    from peft import PeftModel
+
+    fresh = bench.base.build(2)
+    fresh.set_attn_implementation(attention)
+    model = PeftModel.from_pretrained(fresh, runs[name].adapter).eval()
+    split = bench.data.splits["decide"]
+    scores = score(model, split, precision="float32", pad_token_id=0, device=torch.device("cpu"))
+    recorded = runs[name].scores("decide")
+    np.testing.assert_array_equal(scores.correct, recorded.correct)
+    np.testing.assert_allclose(scores.loss, recorded.loss, rtol=1e-4, atol=1e-6)
+    assert np.ptp(recorded.loss) > 0.01
+
+
+@pytest.mark.usefixtures("clean")
+@pytest.mark.parametrize("method", ["lora", "head", "full"])
+@pytest.mark.parametrize("changes", [{}, {"steps": 1}, {"eval_every": 1}], ids=["in a step", "in the last", "on tune"])
+def test_a_diverged_trial_is_recorded_without_adapter(bench, store, method, changes):
+    trial = bench.run(make_spec(bench, method, learning_rate=1e38, max_grad_norm=0.0, **changes), store)
+    result = store.verify(trial.key).result
+    assert (result.status, result.final, dict(result.metrics)) == ("diverged", True, {})
+    assert "not finite" in result.reason
+    assert not trial.adapter.exists()
+    assert all(math.isfinite(value) for row in result.history for value in row.values())
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_evaluating_on_the_way_changes_nothing(bench, store, dropout):
+    plain, watched = (
+        bench.run(make_spec(bench, dropout=dropout, eval_every=every), store).result.history for every in (0, 2)
+    )
+    assert [row["loss"] for row in watched] == [row["loss"] for row in plain]
+    assert sum("tune_loss" in row for row in watched) == 5
+
+
+def test_dropout_is_felt_in_training_and_off_in_scoring(bench, runs, store):
+    off = bench.run(make_spec(bench, seed=1), store)
+    assert off.result.history[-1]["loss"] != runs["dropout"].result.history[-1]["loss"]
+    assert off.result.history[0]["loss"] == runs["dropout"].result.history[0]["loss"]  # lora_B is zero
+
+
+def test_seeds_and_ranks_give_other_numbers_and_a_seed_the_same_start(bench, store):
+    specs = [make_spec(bench), make_spec(bench, seed=1), make_spec(bench, rank=4)]
+    histories = [bench.run(spec, store).result.history for spec in specs]
+    assert len({history[-1]["loss"] for history in histories}) == 3
+    assert histories[0][0]["loss"] == histories[2][0]["loss"] != histories[1][0]["loss"]
+
+
+def test_only_a_full_trial_that_is_evidence_keeps_its_weights(bench, store):
+    tuning = bench.run(make_spec(bench, "full", steps=2, evaluate=("tune",)), store)
+    assert not tuning.adapter.exists()
+    evidence = bench.run(make_spec(bench, "full", steps=2), store)
+    assert [path.name for path in evidence.adapter.iterdir()] == ["model.safetensors"]
+
+
+@pytest.mark.parametrize("field", ["model", "data"])
+def test_a_spec_of_another_model_or_data_is_refused(bench, store, field):
+    spec = dataclasses.replace(make_spec(bench), **{field: "x"})
+    with pytest.raises(ValueError, match="of another model or other data"):
+        bench.run(spec, store)
+    assert not Path(store.root).exists()
+
+
+@pytest.mark.usefixtures("clean")
+def test_bfloat16_learns_too_and_scores_again_as_it_did(bench, store):
+    trial = bench.run(make_spec(bench, precision="bfloat16", steps=30), store)
+    assert trial.result.history[-1]["loss"] < trial.result.history[0]["loss"]
+    same_scores(bench.score_trial(trial, "decide"), trial.scores("decide"))
