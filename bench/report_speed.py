@@ -1,4 +1,4 @@
-"""How long a report of 1,000 stored trials with 2,000 scores each takes. The trials are made up. Run:
+"""Time the report of 1,000 stored trials with 2,000 scores each; the trials are made up. Run.
 
 python bench/report_speed.py
 """

@@ -52,9 +52,7 @@ def parse(kind: type[T], values: Mapping[str, Any], prefix: str = "") -> T:
 def near_miss(name: str, known: Sequence[str]) -> str:
     """Return ``; did you mean 'x'?`` for the known name nearest to ``name``, else a full stop."""
     last = {option: option for option in known} | {option.rpartition(".")[2]: option for option in known}
-    close = difflib.get_close_matches(name, last, n=1) or difflib.get_close_matches(
-        name.rpartition(".")[2], last, n=1
-    )
+    close = difflib.get_close_matches(name, last, n=1) or difflib.get_close_matches(name.rpartition(".")[2], last, n=1)
     return f"; did you mean {last[close[0]]!r}?" if close else "."
 
 

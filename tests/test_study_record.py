@@ -56,9 +56,7 @@ def test_notes_add_up_and_leave_the_plan_alone(study):
     study.plan(*TRIALS)
     study.note(widened=1)
     study.note(screened=[3e-3])
-    assert study.read() == dataclasses.replace(
-        RECORD, planned=tuple(TRIALS), notes={"widened": 1, "screened": [3e-3]}
-    )
+    assert study.read() == dataclasses.replace(RECORD, planned=tuple(TRIALS), notes={"widened": 1, "screened": [3e-3]})
 
 
 @pytest.mark.parametrize(

@@ -187,9 +187,7 @@ def test_rows_are_sent_in_batches(tracker: MlflowTracker, study: Study, monkeypa
 
 
 @pytest.mark.parametrize(("end", "status", "tag"), [("kill", "KILLED", "killed"), ("prune", "FINISHED", "pruned")])
-def test_a_run_that_ends_early_says_how(
-    tracker: MlflowTracker, study: Study, end: str, status: str, tag: str
-) -> None:
+def test_a_run_that_ends_early_says_how(tracker: MlflowTracker, study: Study, end: str, status: str, tag: str) -> None:
     live = live_through(tracker, study, last(study), steps=20)
     getattr(live, end)()
     live.kill()
@@ -539,9 +537,7 @@ def test_the_page_is_kept_once_a_user_changed_it(tracker: MlflowTracker, study: 
     assert view["name"] == NAME
     assert state["searchFilter"] == f"tags.study = '{NAME}' and tags.kind = 'trial'"
     assert len(runs_of(tracker, state["searchFilter"])) == TRIALS
-    assert {c["metricSectionId"] for c in state["compareRunCharts"]} <= {
-        s["uuid"] for s in state["compareRunSections"]
-    }
+    assert {c["metricSectionId"] for c in state["compareRunCharts"]} <= {s["uuid"] for s in state["compareRunSections"]}
     client.set_experiment_tag("1", key, "the user's")
     tracker.summary(study, study.store.folder / "report")
     assert client.get_experiment("1").tags[key] == "the user's"

@@ -28,13 +28,12 @@ WORDS = (("bad", "poor", "sad"), ("good", "fine", "nice"))
 
 
 def write_csv(path: Path, rows: int = 240) -> Path:
-    """Write texts of two classes, three words of which tell the class."""
+    """Write texts of two classes that differ in three of their nine words."""
     draw = random.Random(0)
     lines = ["text,label"]
     for i in range(rows):
         label = draw.randrange(2)
-        words = [draw.choice("abcdefghij") for _ in range(draw.randrange(3, 12))]
-        words[draw.randrange(len(words))] = draw.choice(WORDS[label])
+        words = [draw.choice([*"abcdef", *WORDS[label]]) for _ in range(draw.randrange(3, 12))]
         lines.append(f"{' '.join(words)} w{i},{label}")
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path

@@ -146,9 +146,7 @@ class _Ladder:
             return Status.INSUFFICIENT, (choice, rival), reason
         excluded = smaller is None or self.worse(smaller, reference)
         if choice == reference and smaller is not None and not excluded:
-            reason = (
-                f"{name[smaller]} is shown neither within {self.margin:g} of {name[reference]} nor worse than it."
-            )
+            reason = f"{name[smaller]} is shown neither within {self.margin:g} of {name[reference]} nor worse than it."
             return Status.INSUFFICIENT, (smaller, reference), reason
         status = Status.SETTLED if excluded and not self.unstable else Status.SAFE
         below = None if smaller is None else (smaller, reference)

@@ -142,7 +142,7 @@ def same_seeds(study: Study) -> Check:
     if not any(missing.values()):
         return Check(name, True, f"{len(seeds)} seeds, complete for all {len(study.ranks)} ranks.")
     evidence = f"Without a result: {_listed(f'r={r} {n} of {len(seeds)}' for r, n in missing.items() if n)}."
-    return Check(name, False, evidence, "Run `rankexp resume`; a seed that stays missing is dropped for every rank.")
+    return Check(name, False, evidence, "Run the same `rankexp sweep` again; a seed that stays missing does not count.")
 
 
 def stable_ranks(study: Study) -> Check:
@@ -188,7 +188,7 @@ def test_once(study: Study) -> Check:
     if opened:
         remedy = "Collect a new test split and confirm on that."
         return Check(name, False, "The runs scored on it are not those in the ledger.", remedy)
-    return Check(name, None, "Not opened yet.", "Run `rankexp resume` to confirm the choice on it.")
+    return Check(name, None, "Not opened yet.", "Run the same `rankexp sweep` again to confirm the choice on it.")
 
 
 def enough_seeds(study: Study) -> Check:

@@ -158,9 +158,7 @@ def known_options(name: str, arguments: Sequence[str]) -> list[str]:
 
     def walk(value: Any, prefix: str) -> list[str]:
         inner = (
-            [n for key, item in value.items() for n in walk(item, f"{prefix}.{key}")]
-            if isinstance(value, dict)
-            else []
+            [n for key, item in value.items() for n in walk(item, f"{prefix}.{key}")] if isinstance(value, dict) else []
         )
         return [prefix[1:], *inner] if prefix else inner
 

@@ -89,6 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     command("train", _train, "train single trials: train [--multirun] [overrides]")
     command("report", _report, "write the report of a study again", study="name of a study, or its folder")
     command("status", _status, "say how far a study is", study="name of a study, or its folder")
+    command("sync", _sync, "bring a study's runs into MLflow", study="name of a study, or its folder")
     ui = command("ui", _ui, "open MLflow's pages of a workspace")
     ui.add_argument("--port", type=int, default=5000, help="port on this machine (default 5000)")
     ui.add_argument("--no-browser", action="store_true", help="print the address only")
@@ -186,6 +187,23 @@ def _status(options: argparse.Namespace, rest: list[str]) -> int:
     counts = Counter(zip(study.trials["phase"], study.trials["status"], strict=True))
     for (phase, status), count in counts.items():
         print(f"  {phase:<10} {count:>4} {status}")
+    return OK
+
+
+def _sync(options: argparse.Namespace, rest: list[str]) -> int:
+    from rankexp.analysis.results import load_study
+    from rankexp.tracking import open_tracker
+
+    study = load_study(_study_folder(options.study, rest))
+    tracker = open_tracker("mlflow", study.record.config["tracking"]["uri"], study.store.workspace)
+    try:
+        written = tracker.sync(study)
+        report = study.store.folder / "report"
+        if report.is_dir():
+            tracker.summary(study, report)
+    finally:
+        tracker.close()
+    print(f"{study.name}: {written} runs written")
     return OK
 
 

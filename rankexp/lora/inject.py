@@ -78,9 +78,7 @@ def target_shapes(model: nn.Module, targets: str | Sequence[str], head: Sequence
     suffixes = [targets] if isinstance(targets, str) else list(targets)
     for suffix in suffixes:
         if not any(_matches(suffix, name) for name in shapes):
-            raise ValueError(
-                f"target {suffix!r} matches no linear layer outside the head{near_misses(suffix, shapes)}"
-            )
+            raise ValueError(f"target {suffix!r} matches no linear layer outside the head{near_misses(suffix, shapes)}")
     return {name: shape for name, shape in shapes.items() if any(_matches(s, name) for s in suffixes)}
 
 

@@ -197,9 +197,7 @@ def _checked_features(base: nn.Module) -> tuple[int, int]:
     shape = None if isinstance(base, LoRALinear) else features(base)
     weight = getattr(base, "weight", None)
     if shape is None or weight is None or not weight.is_floating_point():
-        raise TypeError(
-            f"base is {type(base).__name__}; it must be an nn.Linear or Conv1D with floating-point weights"
-        )
+        raise TypeError(f"base is {type(base).__name__}; it must be an nn.Linear or Conv1D with floating-point weights")
     return shape
 
 

@@ -127,8 +127,8 @@ def markdown(value: object) -> str:
 def code(value: object) -> Markup:
     """Escape text for HTML and set what stands in backticks as code.
 
-    >>> code("run `rankexp resume` <now>")
-    Markup('run <code>rankexp resume</code> &lt;now&gt;')
+    >>> code("run `rankexp sweep` <now>")
+    Markup('run <code>rankexp sweep</code> &lt;now&gt;')
     """
     return Markup(re.sub(r"`([^`]*)`", r"<code>\1</code>", str(escape(value))))
 

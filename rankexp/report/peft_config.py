@@ -61,9 +61,7 @@ def _shortest_ending(name: str, others: Collection[str]) -> str:
     parts = name.split(".")
     for size in range(1, len(parts)):
         ending = ".".join(parts[-size:])
-        if not parts[-size].isdigit() and not any(
-            other == ending or other.endswith(f".{ending}") for other in others
-        ):
+        if not parts[-size].isdigit() and not any(other == ending or other.endswith(f".{ending}") for other in others):
             return ending
     return name
 

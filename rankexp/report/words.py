@@ -112,7 +112,7 @@ def test_sentence(doc: Document) -> str:
 def change(doc: Document) -> list[str]:
     """Say what would change the answer."""
     if doc["status"] == "UNFINISHED":
-        return ["Run `rankexp resume`: finished runs are kept."]
+        return ["Run the same `rankexp sweep` again: finished runs are kept."]
     sentences = _change_insufficient(doc) if doc["chosen_rank"] is None else _change_chosen(doc)
     if unstable := [rank for rank, row in doc["ranks"].items() if row["unstable"]]:
         sentences.append(f"Rank {_joined(unstable)} trained unstably and cannot be chosen; a lower rate may cure it.")

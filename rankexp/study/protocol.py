@@ -83,9 +83,7 @@ class Protocol:
 
     def _tune(self, grids: Sequence[Grid]) -> list[ScreenRow]:
         """Run grids together, round by round, until none asks for more; a single rate needs no tuning."""
-        grids = [
-            grid for grid in grids if grid.candidates and (len(grid.learning_rates) > 1 or grid.phase == "screen")
-        ]
+        grids = [grid for grid in grids if grid.candidates and (len(grid.learning_rates) > 1 or grid.phase == "screen")]
         rows: list[ScreenRow] = []
         while settings := [(grid.phase, setting) for grid in grids for setting in grid.next(rows)]:
             if rows:  # widened
@@ -96,9 +94,7 @@ class Protocol:
             rows += [ScreenRow.of(s.candidate, trial) for (_, s), trial in zip(settings, trials, strict=True)]
         return rows
 
-    def _chosen(
-        self, rows: Sequence[ScreenRow], candidates: Sequence[Candidate], rates: list[float]
-    ) -> list[Setting]:
+    def _chosen(self, rows: Sequence[ScreenRow], candidates: Sequence[Candidate], rates: list[float]) -> list[Setting]:
         """Return the best setting of each candidate; its lowest rate where no run of it completed."""
         best = best_rate(rows)
         chosen = []
@@ -174,9 +170,7 @@ class Protocol:
                 halved = replace(setting, learning_rate=setting.learning_rate / 2)
                 self.runner.run_all(self._evidence("decide", [halved], seeds, generation=1))
 
-    def _evidence(
-        self, phase: str, settings: Sequence[Setting], seeds: list[int], generation: int = 0
-    ) -> list[Asked]:
+    def _evidence(self, phase: str, settings: Sequence[Setting], seeds: list[int], generation: int = 0) -> list[Asked]:
         pairs = [(setting, self.specs.evidence(setting, seed)) for seed in seeds for setting in settings]
         return [(planned(phase, setting, spec, "evidence", generation), spec) for setting, spec in pairs]
 

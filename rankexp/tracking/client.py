@@ -159,9 +159,7 @@ class Client:
         except Exception as error:
             reason = str(error).splitlines()[0][:300].rstrip(".") if str(error) else type(error).__name__
             place = _PASSWORD.sub("//", self.uri)
-            raise TrackingError(
-                f"the tracking store {place} cannot be used: {_PASSWORD.sub('//', reason)}."
-            ) from error
+            raise TrackingError(f"the tracking store {place} cannot be used: {_PASSWORD.sub('//', reason)}.") from error
 
 
 def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:

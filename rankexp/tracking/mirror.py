@@ -116,7 +116,7 @@ class MlflowTracker:
         self._live.clear()
         if not self._off:
             self._off = True
-            _LOG.warning("%s Training goes on; `rankexp sync` brings its runs over later.", error)
+            _LOG.warning("%s Training goes on; `rankexp sync STUDY` brings its runs over later.", error)
 
 
 class _LiveTrial:

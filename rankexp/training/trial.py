@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import load_model, save_model
 from torch import nn
@@ -21,8 +22,8 @@ from rankexp.lora.inject import eject, inject, target_shapes, trainable_paramete
 from rankexp.lora.layer import LoRALinear
 from rankexp.lora.peft_format import load_adapter, save_adapter
 from rankexp.models import BaseModel, head_names, reset_head
-from rankexp.ranks import RankMap, TrialSpec
-from rankexp.record import Scores, Status, Trial, TrialResult, TrialStore
+from rankexp.ranks import TrialSpec
+from rankexp.record import Scores, Trial, TrialResult, TrialStore
 from rankexp.tasks.base import TaskData
 from rankexp.training.loop import Observe, Training, train
 from rankexp.training.scoring import score
@@ -95,15 +96,23 @@ class Bench:
             spec: The trial; its fingerprints must be those of this bench.
             store: Where to record it.
             observe: Is shown each step; what it raises ends the trial unrecorded.
+
+        Returns:
+            The recorded trial; ``failed`` where memory did not suffice, so that others can go on.
+
+        Raises:
+            ValueError: The spec is of another model or other data.
         """
         if (spec.model, spec.data) != (self.base.fingerprint, self.data.fingerprint):
             raise ValueError(f"trial {spec.key} is of another model or other data than what is loaded.")
         started = time.perf_counter()
         with self._model_of(spec) as model:
-            training = self._train(model, spec, observe)
-            completed = training.diverged_at is None
+            try:
+                training = self._train(model, spec, observe)
+            except (torch.OutOfMemoryError, MemoryError) as error:
+                return store.write(spec, _failed(error, self.device), {})
             trained = time.perf_counter()
-            scores = {s: self.score(model, s, spec.precision) for s in spec.evaluate} if completed else {}
+            scores, reason = self._scores(model, spec, training)
             cost = {
                 **training.cost,
                 "trainable_parameters": sum(p.numel() for p in trainable_parameters(model).values()),
@@ -111,8 +120,17 @@ class Bench:
                 "eval_seconds": time.perf_counter() - trained,
                 "wall_seconds": time.perf_counter() - started,
             }
-            result = _result(training, scores, cost, self.device)
-            return store.write(spec, result, scores, partial(self._save, model, spec) if completed else None)
+            result = _result(training, scores, reason, cost, self.device)
+            return store.write(spec, result, scores, None if reason else partial(self._save, model, spec))
+
+    def _scores(self, model: nn.Module, spec: TrialSpec, training: Training) -> tuple[dict[str, Scores], str]:
+        """Score a trained model, or say why it diverged."""
+        if training.diverged_at is not None:
+            return {}, f"the loss was not finite at step {training.diverged_at}"
+        scores = {split: self.score(model, split, spec.precision) for split in spec.evaluate}
+        if all(np.isfinite(s.loss).all() for s in scores.values()):
+            return scores, ""
+        return {}, "the loss of a scored example was not finite"
 
     def _train(self, model: nn.Module, spec: TrialSpec, observe: Observe) -> Training:
         def evaluate() -> tuple[float, float]:
@@ -137,9 +155,7 @@ class Bench:
             reset_head(model, spec.seed)
             yield model
             return
-        inject(
-            self.model, spec.rank_map, alpha=spec.alpha, scaling=spec.scaling, dropout=spec.dropout, seed=spec.seed
-        )
+        inject(self.model, spec.rank_map, alpha=spec.alpha, scaling=spec.scaling, dropout=spec.dropout, seed=spec.seed)
         for name in self.head:
             self.model.get_submodule(name).requires_grad_(True)
         reset_head(self.model, spec.seed)
@@ -166,26 +182,11 @@ class Bench:
             save_model(model, str(folder / "model.safetensors"))
 
 
-def uniform_map(shapes: dict[str, tuple[int, int]], rank: int) -> RankMap:
-    """Return the map of one rank for all layers, checked against their shapes.
-
-    Raises:
-        ValueError: The rank exceeds what a layer can hold.
-    """
-    rank_map = RankMap.uniform(shapes, rank)
-    rank_map.check(shapes)
-    return rank_map
-
-
 def _result(
-    training: Training, scores: dict[str, Scores], cost: dict[str, float], device: torch.device
+    training: Training, scores: dict[str, Scores], reason: str, cost: dict[str, float], device: torch.device
 ) -> TrialResult:
-    status: Status = "completed" if training.diverged_at is None else "diverged"
-    reason = "" if training.diverged_at is None else f"the loss was not finite at step {training.diverged_at}"
-    if any(not s.loss.size or not bool(torch.isfinite(torch.from_numpy(s.loss)).all()) for s in scores.values()):
-        status, reason = "diverged", "the loss of a scored example was not finite"
     return TrialResult(
-        status=status,
+        status="diverged" if reason else "completed",
         reason=reason,
         metrics={
             split: {"accuracy": s.accuracy, "loss": s.mean_loss, "examples": len(s.correct)}
@@ -193,6 +194,16 @@ def _result(
         },
         history=training.history,
         cost=cost,
+        environment=_environment(device),
+        finished=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def _failed(error: BaseException, device: torch.device) -> TrialResult:
+    reason = str(error).strip().splitlines()
+    return TrialResult(
+        status="failed",
+        reason=f"out of memory: {reason[0] if reason else type(error).__name__}",
         environment=_environment(device),
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
     )

@@ -122,8 +122,7 @@ def test_own_variance_is_used_exactly_beyond_the_f_quantile():
     seen = set()
     for _ in range(60):
         scores = (
-            rng.standard_normal((6, 6, 3))
-            + rng.standard_normal((6, 6, 1)) * np.array([0.1] * 5 + [5.0])[:, None, None]
+            rng.standard_normal((6, 6, 3)) + rng.standard_normal((6, 6, 1)) * np.array([0.1] * 5 + [5.0])[:, None, None]
         )
         own = naive_anova(scores[0] - scores[5])[0]
         pair = paired_difference(scores, 0, 5)

@@ -50,9 +50,7 @@ def test_every_planned_trial_is_a_row(tmp_path):
     assert trials.set_index(["candidate", "seed"]).loc[("r=16", 0), "status"] == "diverged"
     assert list(trials[trials["status"] == "waiting"]["candidate"]) == ["r=8"]
     done = trials[(trials["candidate"] == "r=4") & (trials["phase"] == "decide")]
-    assert done["decide_accuracy"].tolist() == [
-        t.result.metrics["decide"]["accuracy"] for t in study.chosen_trials(4)
-    ]
+    assert done["decide_accuracy"].tolist() == [t.result.metrics["decide"]["accuracy"] for t in study.chosen_trials(4)]
 
 
 def test_missing_and_diverged_cells_are_no_numbers(tmp_path):

@@ -162,7 +162,7 @@ class TestOpening:
     def test_not_opened_yet(self, tmp_path):
         found = check(make_study(tmp_path), self.name)
         assert found.passed is None
-        assert "resume" in found.remedy
+        assert "rankexp sweep" in found.remedy
 
     def test_another_study_was_first(self, tmp_path):
         folder = make_study(tmp_path)

@@ -15,9 +15,7 @@ VALUE = "bert.encoder.layer.1.attention.self.value"
 
 def bert():
     torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=30, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=24
-    )
+    config = BertConfig(vocab_size=30, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=24)
     return BertForSequenceClassification(config).double().eval()
 
 

@@ -76,9 +76,7 @@ def test_a_cell_for_every_rank_and_rate_and_one_best_a_rank(doc):
 
 
 def test_runs_without_a_loss_say_why(doc):
-    rows = [
-        {**row, "tune_loss": None, "status": "diverged"} if i == 6 else row for i, row in enumerate(doc["screen"])
-    ]
+    rows = [{**row, "tune_loss": None, "status": "diverged"} if i == 6 else row for i, row in enumerate(doc["screen"])]
     assert "diverged" in [text.get_text() for text in heatmap({**doc, "screen": rows}).axes[0].texts]
 
 

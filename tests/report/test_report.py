@@ -249,9 +249,7 @@ def test_failed_trials_are_told(tmp_path):
     old = next(item for item in record.planned if item.candidate == "r=32" and item.phase == "decide")
     trial = store.read(old.key)
     shutil.rmtree(trial.folder)
-    store.write(
-        trial.spec, dataclasses.replace(trial.result, status="failed", reason="out of memory", metrics={}), {}
-    )
+    store.write(trial.spec, dataclasses.replace(trial.result, status="failed", reason="out of memory", metrics={}), {})
     doc, page, text = reported(folder)
     assert doc["ranks"]["32"]["out_of_memory"] == 1
     assert doc["seeds"] == 3

@@ -1,4 +1,4 @@
-"""Whole trials on a tiny model: the same bits every time, a clean bench afterwards, and an adapter that says the same."""
+"""Whole trials on a tiny model: the same bits every time, a clean bench afterwards, an adapter that agrees."""
 
 import dataclasses
 import json
@@ -25,7 +25,12 @@ def state(bench):
     """Everything of a bench that a trial could leave changed, but the head, which each trial resets."""
     weights = {k: v.clone() for k, v in bench.model.state_dict().items() if k.partition(".")[0] not in bench.head}
     modes = {name: (type(module), module.training) for name, module in bench.model.named_modules()}
-    return weights, modes, {p.requires_grad for p in bench.model.parameters()}, {p.grad for p in bench.model.parameters()}
+    return (
+        weights,
+        modes,
+        {p.requires_grad for p in bench.model.parameters()},
+        {p.grad for p in bench.model.parameters()},
+    )
 
 
 @pytest.fixture
