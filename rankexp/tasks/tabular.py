@@ -28,7 +28,7 @@ class CsvTask(TextClassification):
         path: The file.
         text: Column of the text.
         label: Column of the label: whole numbers or names.
-        group: Column of the document that a text belongs to, if there is one.
+        group: Column of the document that a text belongs to, if there is one; an empty cell means none.
         split: Column that puts each row into train, tune, decide or test; null deals them by ``sizes``.
     """
 
@@ -61,7 +61,7 @@ class CsvTask(TextClassification):
         if not isinstance(values[self.text], str) or not values[self.text].strip():
             raise TaskError(f"{place} has {values[self.text]!r} as {self.text!r}; a text is needed.")
         identity = f"row-{number}"
-        group = f"{self.group}-{values[self.group]}" if self.group else identity
+        group = f"{self.group}-{values[self.group]}" if self.group and values[self.group] else identity
         split = str(values[self.split]) if self.split else None
         return Row(identity, group, values[self.text], _label(values[self.label], place), split, place)
 

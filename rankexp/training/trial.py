@@ -22,6 +22,7 @@ from rankexp.lora.inject import eject, inject, target_shapes, trainable_paramete
 from rankexp.lora.layer import LoRALinear
 from rankexp.lora.peft_format import load_adapter, save_adapter
 from rankexp.models import BaseModel, head_names, reset_head
+from rankexp.options import ConfigError
 from rankexp.ranks import TrialSpec
 from rankexp.record import Scores, Trial, TrialResult, TrialStore
 from rankexp.tasks.base import TaskData
@@ -51,6 +52,12 @@ class Bench:
     def load(cls, base: BaseModel, data: TaskData, device: torch.device) -> Bench:
         """Load the base model onto the device."""
         model: Any = base.build(len(data.labels)).to(device).requires_grad_(False)
+        positions = getattr(model.config, "max_position_embeddings", None)
+        longest = max(int(split.lengths.max()) for split in data.splits.values())
+        if positions and longest > positions:
+            raise ConfigError(
+                f"the longest text has {longest} tokens and the model takes {positions}; lower task.max_length."
+            )
         if device.type == "cpu":
             model.set_attn_implementation("eager")  # the backward pass of the fused kernel is slower there
         return cls(base, model, data, device)
@@ -109,10 +116,12 @@ class Bench:
         with self._model_of(spec) as model:
             try:
                 training = self._train(model, spec, observe)
-            except (torch.OutOfMemoryError, MemoryError) as error:
+                trained = time.perf_counter()
+                scores, reason = self._scores(model, spec, training)
+            except (RuntimeError, MemoryError) as error:
+                if not _is_out_of_memory(error):
+                    raise
                 return store.write(spec, _failed(error, self.device), {})
-            trained = time.perf_counter()
-            scores, reason = self._scores(model, spec, training)
             cost = {
                 **training.cost,
                 "trainable_parameters": sum(p.numel() for p in trainable_parameters(model).values()),
@@ -169,7 +178,7 @@ class Bench:
 
     def _restore(self) -> None:
         eject(self.model)
-        self.model.requires_grad_(False)
+        self.model.eval().requires_grad_(False)
         self.model.zero_grad(set_to_none=True)
 
     def _save(self, model: nn.Module, spec: TrialSpec, folder: Path) -> None:
@@ -197,6 +206,11 @@ def _result(
         environment=_environment(device),
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
     )
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory did not suffice; for the CPU torch has no exception of its own."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
 
 
 def _failed(error: BaseException, device: torch.device) -> TrialResult:
