@@ -14,6 +14,7 @@ from rankexp import assets
 from rankexp.assets import ASSETS, Asset, AssetError, asset_folder, cache_folder
 from rankexp.record import sha256
 
+pytestmark = pytest.mark.slow
 FILES = {"config.json": b"{}", "weights.bin": bytes(range(256))}
 METADATA = "Metadata-Version: 2.1\nName: tinyasset\nVersion: 1.0\n"
 BACKEND = f"""

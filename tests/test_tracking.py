@@ -28,6 +28,7 @@ from rankexp.tracking.page import page_url
 from rankexp.tracking.reconcile import owner
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.filterwarnings("ignore::DeprecationWarning:mlflow"),
     pytest.mark.filterwarnings("ignore:.*:DeprecationWarning:pydantic"),
 ]

@@ -9,6 +9,8 @@ from simulation import ACCURACY, CLEAR, MARGIN, NEAR_MARGIN, RANKS, Scenario, dr
 
 from rankexp.analysis.decision import decide
 
+pytestmark = pytest.mark.slow
+
 ALLOWED = 0.07
 """Rate of confident verdicts for too small a rank; just above the 5 % level, since variances are estimated."""
 

@@ -20,7 +20,10 @@ from rankexp.lora.inject import eject, inject, target_shapes, trainable_paramete
 from rankexp.lora.layer import lora_layers
 from rankexp.lora.peft_format import load_adapter, save_adapter
 
-pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"),
+]
 
 LAYERS = 12
 TOKENS = torch.arange(21).reshape(3, 7) % 30

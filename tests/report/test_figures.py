@@ -12,6 +12,8 @@ from rankexp.report.captions import captions
 from rankexp.report.document import document
 from rankexp.report.figures import COLOURS, FIGURES, NARROW, WIDE, curves, heatmap, quality
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def doc(tmp_path_factory):

@@ -25,6 +25,8 @@ from rankexp.report.document import document
 from rankexp.report.peft_config import target_modules
 from rankexp.study_record import Planned, Pruned, StudyStore
 
+pytestmark = pytest.mark.slow
+
 GOLDEN = Path(__file__).parents[1] / "golden" / "report.md"
 FILES = {
     "report.html", "report.md", "report.json", "trials.csv",

@@ -13,7 +13,10 @@ from rankexp.study.runner import PrunedError
 from rankexp.study.search import Report, Space, search
 
 SPACE = Space((4, 8, 16, 32), (8.0, 16.0), (1e-4, 1e-1))
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:sqlalchemy", "ignore::ResourceWarning")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:sqlalchemy", "ignore::ResourceWarning"),
+]
 
 
 def loss_at(setting: Setting, step: int = 3) -> float:

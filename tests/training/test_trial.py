@@ -18,7 +18,10 @@ from rankexp.lora.layer import LoRALinear
 from rankexp.record import TrialStore
 from rankexp.training.scoring import score
 
-pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"),
+]
 
 
 def state(bench):
