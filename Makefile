@@ -16,7 +16,7 @@ sweep: $(READY) ## which rank? fetch the model and data, train, decide, report
 
 test: $(READY) ## every test
 	@$(BIN)/rankexp assets > /dev/null
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n 2 $(ARGS)
 
 check: $(READY) ## format, lint, types and the fast tests
 	@$(BIN)/ruff format --check .
