@@ -1,1 +1,0 @@
-"""Allocators: from a model to a rank map, without searching."""
