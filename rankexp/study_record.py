@@ -65,8 +65,8 @@ class StudyRecord:
     Attributes:
         name: Name of the study with the hash of its configuration.
         config: The resolved configuration.
-        model: ``name``, ``fingerprint``, ``parameters``, ``shapes`` of adaptable layers, ``targets``, ``head``.
-        data: ``name``, ``fingerprint``, ``labels``, and by split ``examples`` and ``groups``.
+        model: ``name``, ``fingerprint``, ``parameters``, ``shapes`` of adapted layers, ``source``, ``head``.
+        data: ``name``, ``fingerprint``, ``test_fingerprint``, ``overlaps``, ``labels``, and sizes by split.
         settings: Chosen once at the start: ``precision``, ``device``, and what was measured to choose them.
         planned: Trials that the study asked for, in order.
         notes: Facts of the protocol that no trial holds, such as how often the learning rates were widened.
@@ -174,7 +174,7 @@ class TestLedger:
         """Enter an opening and say whether these trials may be scored on the split.
 
         Args:
-            fingerprint: Fingerprint of the data.
+            fingerprint: Fingerprint of the texts to test on.
             study: Name of the study that asks.
             keys: Content keys of the trials to score.
 

@@ -145,7 +145,7 @@ def _study_values(seeds, margin, rates, accuracies, labels, examples) -> dict[st
         "config": config,
         "model": {"name": "MiniLM-L6", "fingerprint": "0" * 20, "parameters": 22_713_216, "head": ["classifier"],
                   "shapes": {name: list(shape) for name, shape in SHAPES.items()}, "source": "asset:minilm"},
-        "data": {"name": "sentiment", "fingerprint": "1" * 20, "labels": list(labels), "splits": counts,
+        "data": {"name": "sentiment", "fingerprint": "1" * 20, "test_fingerprint": "2" * 20, "labels": list(labels), "splits": counts,
                  "dropped_duplicates": 84, "overlaps": 0},
         "settings": {"precision": "bfloat16", "device": "cpu", "bfloat16_speedup": 2.1},
         "notes": {"widened": 0},
@@ -159,7 +159,7 @@ def _open_test(study: StudyStore, store: TrialStore, examples: int) -> None:
     assert result.verdict is not None
     pair = {result.verdict.chosen_rank, result.verdict.reference_rank} - {None}
     trials = [t for rank in sorted(pair) for t in result.chosen_trials(rank)]
-    TestLedger(study.workspace).open("1" * 20, result.name, [t.key for t in trials])
+    TestLedger(study.workspace).open("2" * 20, result.name, [t.key for t in trials])
     for trial in trials:
         accuracy = trial.result.metrics["decide"]["accuracy"]
         study.write_test_scores(trial.key, make_scores(accuracy, examples, trial.spec.seed + 50, "test"))

@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields
 from rankexp.analysis.results import MINIMUM_SEEDS, Study
 from rankexp.analysis.screen import ScreenRow, best_rate, on_edge, sampled_range, screen_table
 from rankexp.ranks import TrialSpec
+from rankexp.record import Trial
 from rankexp.study_record import TestLedger
 
 RECOMMENDED_SEEDS = 5
@@ -158,20 +159,25 @@ def stable_ranks(study: Study) -> Check:
 
 
 def nothing_pruned(study: Study) -> Check:
-    """No run that a search stopped early is evidence."""
+    """No run that was stopped early is evidence, neither one that a search pruned nor one that lacks steps."""
     name = "No pruned run is evidence"
     pruned = {item.key for item in study.store.pruned()}
-    used = pruned & {item.key for item in study.record.planned if item.role == "evidence"} - study.by_key.keys()
+    keys = {item.key for item in study.record.planned if item.role == "evidence"}
+    used = {key for key in keys if (_stopped_early(study.by_key[key]) if key in study.by_key else key in pruned)}
     if used:
-        return Check(name, False, f"{len(used)} pruned runs stand as evidence.", "Train these to their last step.")
+        return Check(name, False, f"{len(used)} runs of the comparison ended early.", "Train these to their last step.")
     evidence = f"{len(pruned)} runs were pruned, all of them in the screen." if pruned else "None was pruned."
     return Check(name, True, evidence)
+
+
+def _stopped_early(trial: Trial) -> bool:
+    return trial.result.status == "completed" and len(trial.result.history) < trial.spec.steps
 
 
 def test_once(study: Study) -> Check:
     """The test split was opened once over all studies, and only for a confident verdict."""
     name = "Test split opened once"
-    entry = TestLedger(study.store.workspace).entry(study.record.data["fingerprint"])
+    entry = TestLedger(study.store.workspace).entry(study.record.data["test_fingerprint"])
     opened = sorted(study.test_scores)
     chosen = study.verdict.chosen_rank if study.verdict is not None and study.complete else None
     if chosen is None and opened:

@@ -181,7 +181,7 @@ class Protocol:
         if not pair:
             return
         keys = [trial.key for trial in pair]
-        if not TestLedger(self.study.workspace).open(study.record.data["fingerprint"], study.name, keys):
+        if not TestLedger(self.study.workspace).open(study.record.data["test_fingerprint"], study.name, keys):
             return
         unread = [trial for trial in pair if trial.key not in study.test_scores]
         if unread:

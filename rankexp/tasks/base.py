@@ -37,12 +37,15 @@ class Split:
         group_ids: Document of each example, shape (examples,); its own id where there is none.
         labels: Class index of each example, shape (examples,), int64.
         tokens: Token ids of each example, without padding.
+        text_hashes: Hash of the normalised text of each example, shape (examples,), whatever the tokenizer; None
+            where a task has no texts, and then nothing is claimed about overlaps.
     """
 
     example_ids: NDArray[np.str_]
     group_ids: NDArray[np.str_]
     labels: NDArray[np.int64]
     tokens: tuple[NDArray[np.int32], ...]
+    text_hashes: NDArray[np.str_] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -85,15 +88,31 @@ class TaskData:
             | {"labels": list(self.labels)}
         )
 
+    @property
+    def test_fingerprint(self) -> str:
+        """Hash of the texts to test on, in any order: the same for any model, length or size of the other splits."""
+        test = self.splits["test"]
+        if test.text_hashes is None:
+            return content_key([test.example_ids.tolist(), [t.tolist() for t in test.tokens]])
+        return content_key(sorted(test.text_hashes.tolist()))
+
+    @property
+    def overlaps(self) -> int | None:
+        """Number of texts that are in more than one split; None where texts are not known."""
+        hashes = [split.text_hashes for split in self.splits.values()]
+        known = [set(found.tolist()) for found in hashes if found is not None]
+        return sum(map(len, known)) - len(set().union(*known)) if len(known) == len(hashes) else None
+
     def card(self) -> dict[str, Any]:
         """Describe the data for the record: name, fingerprint, labels and sizes."""
         return {
             "name": self.task,
             "fingerprint": self.fingerprint,
+            "test_fingerprint": self.test_fingerprint,
             "labels": list(self.labels),
             "splits": {n: {"examples": len(s), "groups": len(set(s.group_ids))} for n, s in self.splits.items()},
             "dropped_duplicates": self.dropped_duplicates,
-            "overlaps": 0,  # splits that share a text are refused when they are made
+            "overlaps": self.overlaps,
         }
 
 

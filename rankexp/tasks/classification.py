@@ -12,8 +12,9 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from rankexp.options import CHECKED, Natural, Positive
+from rankexp.ranks import content_key
 from rankexp.tasks.base import SPLITS, Say, Split, TaskData, TaskError, Tokenize
-from rankexp.tasks.splits import Row, as_given, assign, checked, without_duplicates
+from rankexp.tasks.splits import Row, as_given, assign, checked, normalised, without_duplicates
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -101,4 +102,5 @@ def _encode(
         np.array([row.group_id for row in rows]),
         np.array([index[row.label] for row in rows], dtype=np.int64),
         tuple(np.array(ids, dtype=np.int32) for ids in tokens),
+        np.array([content_key(normalised(row.text)) for row in rows]),
     )

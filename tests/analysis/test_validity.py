@@ -150,6 +150,16 @@ def test_pruned_runs_are_no_evidence(tmp_path):
     assert check(folder, "No pruned run is evidence").passed is False
 
 
+def test_evidence_that_lacks_steps_is_found(tmp_path):
+    folder = make_study(tmp_path)
+    store, plan = TrialStore(tmp_path), StudyStore(folder).read().planned
+    trial = store.read(next(item for item in plan if item.phase == "decide").key)
+    scores = {split: trial.scores(split) for split in ("tune", "decide")}
+    shutil.rmtree(trial.folder)
+    store.write(trial.spec, dataclasses.replace(trial.result, history=trial.result.history[:-1]), scores)
+    assert check(folder, "No pruned run is evidence").passed is False
+
+
 class TestOpening:
     name = "Test split opened once"
 
@@ -166,7 +176,7 @@ class TestOpening:
 
     def test_another_study_was_first(self, tmp_path):
         folder = make_study(tmp_path)
-        TestLedger(tmp_path).open("1" * 20, "earlier-89abcdef", ["k"])
+        TestLedger(tmp_path).open("2" * 20, "earlier-89abcdef", ["k"])
         found = check(folder, self.name)
         assert found.passed is False
         assert "earlier-89abcdef" in found.evidence

@@ -104,6 +104,20 @@ def test_another_question_reuses_what_was_trained(copied: Path) -> None:
     assert same_pair or not other.test_scores, "a second question must not open test for other trials"
 
 
+def test_other_tokens_of_the_same_test_texts_open_nothing(copied: Path) -> None:
+    done = sweep(copied, "task.max_length=6", "study=shorter")
+    assert done.returncode == 0, done.stderr
+    shorter = rankexp.load_study(study_of(copied, "shorter"))
+    assert shorter.record.data["fingerprint"] != rankexp.load_study(study_of(copied)).record.data["fingerprint"]
+    assert shorter.verdict is not None
+    assert shorter.verdict.chosen_rank is not None, "only a confident verdict would ask for the test split"
+    assert not shorter.test_scores
+    report = json.loads((shorter.store.folder / "report" / "report.json").read_text(encoding="utf-8"))
+    (opened,) = (item for item in report["validity"] if item["name"] == "Test split opened once")
+    assert opened["passed"] is False
+    assert "opened this split before" in opened["evidence"]
+
+
 def test_results_do_not_depend_on_how_many_trials_run_side_by_side(finished: Path, tmp_path: Path) -> None:
     done = sweep(tmp_path, f"jobs={2 * (os.cpu_count() or 1)}")  # one thread each, like jobs=auto
     assert done.returncode == 0, done.stderr
