@@ -262,8 +262,5 @@ class StudyConfig:
     @property
     def study_folder(self) -> Path:
         """Folder of the study: its name and eight hex digits of everything that could change its results."""
-        values = self.to_dict()
-        question = {
-            name: values[name] for name in values if name not in {"workspace", "tracking", "trial", "study", "jobs"}
-        }
+        question = {name: value for name, value in self.to_dict().items() if name not in _NO_QUESTION}
         return self.workspace / "studies" / f"{self.study}-{content_key(question, 8)}"

@@ -7,7 +7,7 @@ import pytest
 from pydantic.dataclasses import dataclass
 
 from rankexp.options import CHECKED, ConfigError, Natural, Positive, Rate, near_miss, option_names, parse
-from rankexp.tasks.base import make_task, task_options
+from rankexp.tasks.base import make_task
 
 
 @dataclass(frozen=True, config=CHECKED)
@@ -110,5 +110,3 @@ def test_options_of_a_task_are_checked(options, message, one_sentence):
 
 def test_tasks_are_found_by_name():
     assert make_task({"name": "csv", "path": "x.csv", "text": "body"}).text == "body"
-    assert {"path", "text", "label", "group", "split", "sizes"} <= set(task_options("csv"))
-    assert task_options("nothing") == []

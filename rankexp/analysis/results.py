@@ -151,18 +151,18 @@ class Study:
 
     def unstable_seeds(self, candidate: str, generation: int | None = None) -> tuple[int, ...]:
         """Seeds of a candidate that diverged, or whose score on ``tune`` is not above the head-only reference's."""
-        floor = self.head_score
+        floor, score = self.head_score, self.score
         return tuple(
             trial.spec.seed
             for trial in self.evidence(candidate, generation)
-            if trial is not None and is_unstable(trial.result, floor)
+            if trial is not None and is_unstable(trial.result, floor, score)
         )
 
     @cached_property
     def head_score(self) -> float:
         """Score of the head-only reference on ``tune``; minus infinity where there is none."""
         heads = [t for t in self.evidence("head") if t is not None and t.result.status == "completed"]
-        return max((tune_score(t.result) for t in heads), default=-np.inf)
+        return max((tune_score(t.result, self.score) for t in heads), default=-np.inf)
 
     @cached_property
     def verdict(self) -> Verdict | None:
@@ -192,7 +192,9 @@ def load_study(path: str | Path) -> Study:
         FileNotFoundError: There is no study.
         DamagedRecordError: The record is damaged.
     """
-    return Study(Path(path))
+    folder = Path(path).absolute()
+    inside_report = folder.name == "report" and not StudyStore(folder).exists()
+    return Study(folder.parent if inside_report else folder)
 
 
 def group_means(scores: Scores, score: str) -> tuple[tuple[str, ...], NDArray[np.float64]]:
@@ -210,14 +212,15 @@ def group_means(scores: Scores, score: str) -> tuple[tuple[str, ...], NDArray[np
     return tuple(names.tolist()), np.bincount(index, weights=values) / np.bincount(index)
 
 
-def tune_score(result: TrialResult) -> float:
-    """Accuracy on ``tune``."""
-    return result.metrics["tune"]["accuracy"]
+def tune_score(result: TrialResult, score: str) -> float:
+    """Score on ``tune``: accuracy, or minus the mean loss."""
+    metrics = result.metrics["tune"]
+    return metrics["accuracy"] if score == "accuracy" else -metrics["loss"]
 
 
-def is_unstable(result: TrialResult, floor: float) -> bool:
+def is_unstable(result: TrialResult, floor: float, score: str) -> bool:
     """Whether a run diverged, or collapsed to no more than the head-only reference's score ``floor``."""
-    return result.status == "diverged" or (result.status == "completed" and tune_score(result) <= floor)
+    return result.status == "diverged" or (result.status == "completed" and tune_score(result, score) <= floor)
 
 
 _COST = (

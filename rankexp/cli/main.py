@@ -101,7 +101,7 @@ def _sweep(_: argparse.Namespace, rest: list[str]) -> int:
     from rankexp.cli.compose import run_with_hydra, sweep_names
     from rankexp.options import ConfigError, near_miss
 
-    if rest[:1] in (["--help"], ["-h"]):
+    if {"--help", "-h"} & set(rest):
         print(_sweep_help(sweep_names()))
         return OK
     named = rest and not rest[0].startswith("-") and "=" not in rest[0]
@@ -251,9 +251,10 @@ def _explain(error: Exception) -> int:
     if isinstance(error, ConfigError):
         code = BAD_INPUT
     elif isinstance(error, DamagedRecordError):
-        _complain(f"{error} Delete that trial's folder and run the command again to train it anew.")
+        again = " Delete that trial's folder and run the command again to train it anew."
+        _complain(f"{error}{again if f'{os.sep}trials{os.sep}' in str(error) else ''}")
         return DAMAGED
-    elif isinstance(error, AssetError) or name in {"StudyHeldError", "TrialHeldError", "TrackingError"}:
+    elif isinstance(error, AssetError) or name in {"StudyHeldError", "ClaimLostError", "TrackingError"}:
         code = INPUT_OUTPUT
     elif isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""

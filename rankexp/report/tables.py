@@ -137,7 +137,7 @@ def _failures(study: Study, trials: Sequence[Trial | None]) -> Row:
     results = [trial.result for trial in trials if trial is not None]
     failed = [result for result in results if result.status == "failed"]
     memory = [result for result in failed if "memory" in result.reason.lower()]
-    collapsed = [r for r in results if r.status == "completed" and is_unstable(r, study.head_score)]
+    collapsed = [r for r in results if r.status == "completed" and is_unstable(r, study.head_score, study.score)]
     counts = {
         "diverged": sum(result.status == "diverged" for result in results),
         "collapsed": len(collapsed),

@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.schema import CreateTable
 
 LEASE_SECONDS = 300.0
 
@@ -37,7 +38,7 @@ def database_url(path: Path) -> str:
 
 
 class Claims:
-    """The claims of one study.
+    """The claims of one workspace, whose studies share their trials.
 
     Args:
         url: SQLAlchemy URL of the database, whose table is made if need be.
@@ -47,7 +48,8 @@ class Claims:
     def __init__(self, url: str, lease: float = LEASE_SECONDS) -> None:
         self.engine = sa.create_engine(url)
         self.lease = lease
-        _METADATA.create_all(self.engine)
+        with self.engine.begin() as connection:
+            connection.execute(CreateTable(_CLAIMS, if_not_exists=True))
 
     def take(self, key: str) -> int | None:
         """Claim a trial.

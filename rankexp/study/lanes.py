@@ -1,7 +1,7 @@
 """Trials side by side on one machine: each lane has a copy of the base model and trains one trial at a time.
 
 On a processor a lane is one thread. Two lanes of one thread finish more trials than one lane of two threads, because
-the products of a small model are too short to share; and a trial then gives the same bits on any number of cores.
+the products of a small model are too short to share. The same spec on the same number of threads gives the same bits.
 """
 
 from __future__ import annotations

@@ -147,6 +147,9 @@ class Protocol:
 
         item = planned("screen", setting, spec, "tuning")
         try:
+            for row in self._pruned_history(spec.key):
+                observe(row)  # ends here as it did before
+            history.clear()
             trial = self.runner.run(spec, label_of(item, spec), observe)
         except PrunedError:
             self.study.write_pruned(Pruned(spec.key, spec.to_dict(), tuple(history)))
@@ -154,6 +157,9 @@ class Protocol:
             raise
         self.study.plan(item)
         return trial
+
+    def _pruned_history(self, key: str) -> Sequence[Mapping[str, float]]:
+        return next((item.history for item in self.study.pruned() if item.key == key), ())
 
     def _decide(self, chosen: list[Setting], references: list[Setting]) -> None:
         """Train every rank with every seed and the references with one; an unstable rank once more at half its rate.

@@ -22,10 +22,11 @@ if TYPE_CHECKING:
 
 
 Asked = tuple[Planned, TrialSpec]
+_WAIT_SECONDS = 0.5
 
 
-class TrialHeldError(Exception):
-    """Another process is training the same trial; the message names it."""
+class ClaimLostError(Exception):
+    """Another process took a trial over that is being trained here; the message names it."""
 
 
 @dataclass
@@ -65,23 +66,30 @@ class Runner:
         Args:
             spec: The trial.
             label: What to call it on the screen.
-            observe: Is shown each step; what it raises ends the trial unrecorded.
+            observe: Is shown each step, also of a recorded trial; what it raises ends a trial unrecorded.
 
         Raises:
-            TrialHeldError: Another live process is training it.
+            ClaimLostError: Another process took the trial over while it was trained here.
         """
-        if self.trials.finished(spec.key):
-            self.display.skip()
-        else:
+        if not self.trials.finished(spec.key):
             self._claimed(spec, label, observe)
-        return self.trials.read(spec.key)
+            return self.trials.read(spec.key)
+        trial = self.trials.read(spec.key)
+        if observe is not None:
+            for row in trial.result.history:
+                observe(dict(row))
+        self.display.skip()
+        return trial
 
     def _claimed(self, spec: TrialSpec, label: str, observe: Observe | None = None) -> None:
-        self.lanes.check()
-        token = self.claims.take(spec.key)
-        if token is None:
-            raise TrialHeldError(f"trial {spec.key} is being trained by another process.")
+        while (token := self.claims.take(spec.key)) is None:
+            self.lanes.check()
+            time.sleep(_WAIT_SECONDS)  # another study of this workspace is training it
         try:
+            if self.trials.finished(spec.key):
+                self.display.skip()
+                return
+            self.lanes.check()
             with self.lanes.bench() as bench:
                 trial = self._train(bench, spec, label, self._observer(spec.key, token, observe))
         finally:
@@ -118,7 +126,7 @@ class Runner:
             nonlocal renewed
             if time.monotonic() - renewed > self.claims.lease / 10:
                 if not self.claims.renew(key, token):
-                    raise TrialHeldError(f"the claim on trial {key} was lost to another process.")
+                    raise ClaimLostError(f"the claim on trial {key} was lost to another process.")
                 renewed = time.monotonic()
             if observe is not None:
                 observe(row)

@@ -68,10 +68,10 @@ def search(url: str, name: str, space: Space, *, trials: int, seed: int, first_r
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = _study(url, name, first_rung)
-    if not study.get_trials(deepcopy=False):
-        for values in space.baselines()[:trials]:
-            study.enqueue_trial(values)
+    for values in space.baselines()[len(study.get_trials(deepcopy=False)) : trials]:
+        study.enqueue_trial(values)
     for orphan in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        study.sampler = _sampler(seed, orphan.number)
         _run(study, optuna.trial.Trial(study, orphan._trial_id), space, evaluate)
     while len(_ended(study)) < trials:
         study.sampler = _sampler(seed, len(study.get_trials(deepcopy=False)))

@@ -64,7 +64,7 @@ def run_study(config: StudyConfig, display: Display) -> Outcome:
         StudyHeldError: Another command is running it.
         DamagedRecordError: The record is damaged.
     """
-    with _opened(config, display) as (protocol, tracker):
+    with _opened(config, display, config.search.ranks) as (protocol, tracker):
         study = protocol.run()
         report = write_report(study)
         try:
@@ -82,10 +82,9 @@ def run_trial(config: StudyConfig, display: Display) -> Trial:
         ConfigError: As :func:`run_study`.
         StudyHeldError: As :func:`run_study`.
     """
-    with _opened(config, display) as (protocol, _):
-        one = config.trial
+    one = config.trial
+    with _opened(config, display, [one.rank] if one.rank else []) as (protocol, _):
         setting = Setting(f"r={one.rank}" if one.rank else "head", one.rank, config.lora.alpha, one.learning_rate)
-        _check_ranks([one.rank] if one.rank else [], protocol.specs.shapes)
         spec = protocol.specs.evidence(setting, one.seed)
         display.expect(1)
         item = Planned(spec.key, "train", setting.candidate, one.rank, "tuning")
@@ -93,18 +92,18 @@ def run_trial(config: StudyConfig, display: Display) -> Trial:
 
 
 @contextmanager
-def _opened(config: StudyConfig, display: Display) -> Iterator[tuple[Protocol, Tracker]]:
+def _opened(config: StudyConfig, display: Display, ranks: Sequence[int]) -> Iterator[tuple[Protocol, Tracker]]:
     store = StudyStore(config.study_folder.absolute())
     with _held(store.folder):
         base, data = _load(config, display)
         lanes = _lanes(config, base, data)
-        record = _create_or_check(store, config, base, data, lanes)
+        record = _create_or_check(store, config, base, data, lanes, ranks)
         shapes = {name: (shape[0], shape[1]) for name, shape in record.model["shapes"].items()}
         specs = Specs(config, base.fingerprint, data.fingerprint, record.settings["precision"], shapes)
         trials = TrialStore(store.workspace)
         trials.remove_leftovers()
         database = database_url(store.folder / "study.db")
-        claims = Claims(database)
+        claims = Claims(database_url(store.workspace / "claims.db"))
         tracker = open_tracker(config.tracking.name, config.tracking.uri, store.workspace)
         try:
             yield (
@@ -140,7 +139,7 @@ def _load(config: StudyConfig, display: Display) -> tuple[BaseModel, TaskData]:
 
 
 def _create_or_check(
-    store: StudyStore, config: StudyConfig, base: BaseModel, data: TaskData, lanes: Lanes
+    store: StudyStore, config: StudyConfig, base: BaseModel, data: TaskData, lanes: Lanes, ranks: Sequence[int]
 ) -> StudyRecord:
     """Create ``study.json``, or make sure that model and data are still those that it was created with."""
     if store.exists():
@@ -150,10 +149,11 @@ def _create_or_check(
                 raise ConfigError(
                     f"the {what} has changed since study {record.name} began; start a new one with study=NAME."
                 )
+        _check_ranks(ranks, record.model["shapes"])
         return record
     with lanes.bench() as bench:
         shapes = _target_shapes(config, bench)
-        _check_ranks(config.search.ranks, shapes)
+        _check_ranks(ranks, shapes)
         record = _new_record(store.folder.name, config, bench, shapes, lanes.count)
     store.write(record)
     return record

@@ -7,7 +7,7 @@ options.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import Any, Protocol
 
@@ -140,11 +140,3 @@ def make_task(options: Mapping[str, Any]) -> Task:
     kind = found[name].load()
     task: Task = parse(kind, {key: value for key, value in options.items() if key != "name"}, "task.")
     return task
-
-
-def task_options(name: str) -> list[str]:
-    """Names of the options of a task, for completing and correcting them."""
-    for entry in entry_points(group="rankexp.tasks", name=name):
-        kind = entry.load()
-        return [item.name for item in fields(kind)] if is_dataclass(kind) else []
-    return []

@@ -8,8 +8,8 @@ import pytest
 from fake_study import make_study
 
 import rankexp
-from rankexp.analysis.results import group_means, load_study, tune_score
-from rankexp.record import DamagedRecordError
+from rankexp.analysis.results import group_means, is_unstable, load_study, tune_score
+from rankexp.record import DamagedRecordError, TrialResult
 
 
 def test_a_folder_without_a_study_is_named(tmp_path):
@@ -60,6 +60,25 @@ def test_missing_and_diverged_cells_are_no_numbers(tmp_path):
     assert not np.isnan(study.scores.values[~empty]).any()
 
 
+def test_a_run_collapses_by_the_score_that_is_compared():
+    tune = {"accuracy": 0.6, "loss": 0.9}
+    result = TrialResult("completed", metrics={"tune": tune})
+    assert not is_unstable(result, 0.5, "accuracy")
+    assert is_unstable(result, -0.8, "loss")
+    assert not is_unstable(result, -1.0, "loss")
+
+
+def test_a_study_is_found_from_its_report_and_from_inside_its_folder(tmp_path, monkeypatch):
+    folder = make_study(tmp_path, examples=50)
+    (folder / "report").mkdir()
+    whole = len(load_study(folder).by_key)
+    assert len(load_study(folder / "report").by_key) == whole
+    monkeypatch.chdir(folder.parent)
+    assert len(load_study(folder.name).by_key) == whole > 0
+    monkeypatch.chdir(folder)
+    assert len(load_study(".").by_key) == whole
+
+
 def test_complete_means_a_result_of_any_kind_for_every_seed(tmp_path):
     assert load_study(make_study(tmp_path / "a", diverged=[(16, 0)])).complete
     assert not load_study(make_study(tmp_path / "b", missing=[(16, 0)])).complete
@@ -70,7 +89,7 @@ def test_unstable_ranks_are_those_that_diverged_or_collapsed(tmp_path):
     assert study.unstable == (4, 16)
     assert study.unstable_seeds("r=16") == (2,)
     assert study.unstable_seeds("r=4") == (0, 1, 2)
-    assert study.head_score == tune_score(study.evidence("head")[0].result)
+    assert study.head_score == tune_score(study.evidence("head")[0].result, "accuracy")
 
 
 def test_nothing_to_decide_on_is_no_verdict(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import signal
 import subprocess
 import time
@@ -41,7 +42,7 @@ def test_kill_9_at_random_moments(tmp_path: Path, undisturbed: Path) -> None:
     draw = random.Random(3)
     write_texts(tmp_path / "texts.csv")
     before: dict[str, int] = {}
-    for _ in range(6):
+    for _ in range(10):
         process = start(tmp_path)
         time.sleep(draw.uniform(3.0, 9.0))
         process.kill()
@@ -87,6 +88,22 @@ def test_the_second_of_two_at_once_is_told_who_has_the_study(tmp_path: Path) -> 
     assert f"is being run by process {first.pid}" in second.stderr
     first.communicate(timeout=120)
     assert first.returncode == 0
+
+
+def test_two_studies_of_one_workspace_share_the_work(tmp_path: Path) -> None:
+    write_texts(tmp_path / "texts.csv")
+    margins = ("0.1", "0.2")
+    whole = [[*ARGUMENTS, f"decide.margin={margin}"] for margin in margins]
+    both = [
+        subprocess.Popen(
+            command(*one), cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        for one in whole
+    ]
+    said = [process.communicate(timeout=200) for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    trained = [int(re.search(r"trained +(\d+)", out)[1]) for out, _ in said]  # type: ignore[index]
+    assert sum(trained) == len(results(tmp_path)) == 12
 
 
 def test_a_folder_that_cannot_be_written_is_refused_before_training(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from rankexp.strategies.grid import Setting
 from rankexp.study.claims import database_url
 from rankexp.study.runner import PrunedError
-from rankexp.study.search import Report, Space, search
+from rankexp.study.search import Report, Space, _study, search
 
 SPACE = Space((4, 8, 16, 32), (8.0, 16.0), (1e-4, 1e-1))
 pytestmark = [
@@ -54,6 +54,17 @@ def test_an_interrupted_search_goes_on_with_the_same_trial_and_ends_with_the_sam
         run(tmp_path / "b", 12, stop_at=7)
     rest = run(tmp_path / "b", 12)
     assert whole[:6] + rest == whole
+
+
+@pytest.mark.parametrize("queued", [1, 3])
+def test_baselines_that_a_kill_kept_from_the_queue_are_heard_all_the_same(tmp_path: Path, queued: int) -> None:
+    whole = tmp_path / "whole"
+    whole.mkdir()
+    url = database_url(tmp_path / "study.db")
+    study = _study(url, "s", 1)
+    for values in SPACE.baselines()[:queued]:
+        study.enqueue_trial(values)
+    assert run(tmp_path, 9) == run(whole, 9)
 
 
 def test_pruning_ends_trials_early_but_never_the_baselines(tmp_path: Path) -> None:

@@ -37,3 +37,11 @@ def test_a_search_prunes_decides_and_resumes_without_training_again(tmp_path: Pa
     assert set(decided["key"]).isdisjoint(screen["key"]), "screening runs are no evidence"
     again = run(tmp_path, "sweep", "rank_alpha", *SEARCH)
     assert "trained   0 trials" in again.stdout, again.stderr
+    # Without its database the search samples the same and finds what completed in the record.
+    before, pruned = study.trials["key"].tolist(), {item.key for item in study.store.pruned()}
+    (study.store.folder / "study.db").unlink()
+    rebuilt = run(tmp_path, "sweep", "rank_alpha", *SEARCH)
+    assert "trained   0 trials" in rebuilt.stdout, rebuilt.stderr
+    after = rankexp.load_study(study.store.folder)
+    assert after.trials["key"].tolist() == before
+    assert {item.key for item in after.store.pruned()} == pruned
