@@ -117,7 +117,7 @@ def _from_folder(name: str, folder: Path, reference: str) -> BaseModel:
                 )  # fmt: skip
         except (OSError, ValueError, SafetensorError) as error:
             raise ModelError(f"model {folder} cannot be loaded as a classifier: {_reason(error)}.") from error
-        _refuse_mismatch(folder, model, [name for name, *_ in loading["mismatched_keys"]])
+        _refuse_mismatch(folder, model, sorted(name for name, *_ in loading["mismatched_keys"]))  # a set
         return _prepared(model, pad)
 
     tokenizer = _tokenizer(folder)
