@@ -18,7 +18,7 @@ from pydantic.dataclasses import dataclass
 from rankexp.options import CHECKED, Natural, Positive, Rate
 from rankexp.ranks import Scaling, content_key
 
-_NO_QUESTION = {"workspace", "tracking", "trial", "study", "jobs"}
+_NO_QUESTION = {"workspace", "tracking", "trial", "study", "jobs", "pack"}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -86,6 +86,7 @@ class TrainConfig:
         max_grad_norm: Gradients are clipped to this norm; 0 does not clip.
         precision: ``auto`` measures once whether bfloat16 is faster here.
         eval_every: Steps between evaluations on ``tune``; 0 for none before the last.
+        patience: Evaluations on ``tune`` without a lower loss after which a run ends, with its best weights; 0: never.
     """
 
     steps: Positive = 60
@@ -97,6 +98,11 @@ class TrainConfig:
     max_grad_norm: Annotated[float, Field(ge=0)] = 1.0
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     eval_every: Natural = 0
+    patience: Natural = 0
+
+    def __post_init__(self) -> None:
+        if self.patience and not self.eval_every:
+            raise ValueError("patience counts evaluations on tune, so eval_every must be above 0")
 
 
 @dataclass(frozen=True, config=CHECKED)
@@ -208,7 +214,8 @@ class StudyConfig:
         study: Name of the study.
         workspace: Folder of the record.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        jobs: Trials that train side by side on a processor; ``auto`` for one a core.
+        jobs: Packs that train side by side on a processor; ``auto`` for one a core.
+        pack: Most trials in one pack; ``auto`` for as many as memory holds on a GPU, and one on a processor.
         model: The base model.
         task: ``name`` of a task, and the options of that task.
         lora: LoRA settings that all candidates share.
@@ -226,6 +233,7 @@ class StudyConfig:
     workspace: Path = Path("runs")
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
     jobs: Literal["auto"] | Positive = "auto"
+    pack: Literal["auto"] | Positive = "auto"
     lora: LoraConfig = field(default_factory=LoraConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     search: SearchConfig = field(default_factory=SearchConfig)

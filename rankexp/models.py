@@ -5,9 +5,10 @@ Only safetensors are loaded, and no code that comes with a model is ever run.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,15 +87,28 @@ def head_names(model: nn.Module) -> tuple[str, ...]:
 
 def reset_head(model: nn.Module, seed: int) -> None:
     """Give the head new weights that depend on ``seed`` alone: normal, of the model's own scale, biases zero."""
-    std = float(getattr(model.config, "initializer_range", 0.02))
+    _draw([model.get_submodule(name) for name in head_names(model)], _scale(model), seed)
+
+
+def new_head(model: nn.Module, seed: int) -> dict[str, nn.Module]:
+    """Return trainable copies of the head's modules by name, with the weights that :func:`reset_head` would give."""
+    head = {name: copy.deepcopy(model.get_submodule(name)).requires_grad_(True) for name in head_names(model)}
+    _draw(head.values(), _scale(model), seed)
+    return head
+
+
+def _scale(model: nn.Module) -> float:
+    return float(getattr(model.config, "initializer_range", 0.02))
+
+
+def _draw(modules: Iterable[nn.Module], std: float, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
-    for name in head_names(model):
-        for kind, parameter in model.get_submodule(name).named_parameters():
-            with torch.no_grad():
-                if parameter.dim() > 1:
-                    parameter.copy_(torch.empty(parameter.shape).normal_(0, std, generator=generator))
-                else:
-                    parameter.fill_(0.0 if kind.endswith("bias") else 1.0)
+    for kind, parameter in (named for module in modules for named in module.named_parameters()):
+        with torch.no_grad():
+            if parameter.dim() > 1:
+                parameter.copy_(torch.empty(parameter.shape).normal_(0, std, generator=generator))
+            else:
+                parameter.fill_(0.0 if kind.endswith("bias") else 1.0)
 
 
 def _from_folder(name: str, folder: Path, reference: str) -> BaseModel:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
-ENGINE_VERSION = 1
+ENGINE_VERSION = 2
 """Raised whenever the same spec would give other numbers; part of every content key."""
 
 Method = Literal["lora", "head", "full"]
@@ -123,6 +123,8 @@ class TrialSpec:
         seed: Decides initialisation, data order and dropout.
         precision: ``float32``, or ``bfloat16`` for autocast.
         eval_every: Steps between two evaluations on ``tune``; 0 for none before the last step.
+        patience: Evaluations on ``tune`` without a lower loss after which it ends, with the weights of the lowest; 0
+            trains to the last step.
         evaluate: Splits that are scored at the end.
         base_dropout: Dropout inside the frozen base; always 0.
         engine: Version of the engine's semantics.
@@ -147,6 +149,7 @@ class TrialSpec:
     seed: int = 0
     precision: Literal["float32", "bfloat16"] = "float32"
     eval_every: int = 0
+    patience: int = 0
     evaluate: tuple[str, ...] = ("tune",)
     base_dropout: float = 0.0
     engine: int = ENGINE_VERSION
@@ -171,8 +174,13 @@ class TrialSpec:
         return content_key(self.to_dict())
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the spec as JSON values; :meth:`from_dict` is its inverse."""
+        """Return the spec as JSON values; :meth:`from_dict` is its inverse.
+
+        A field that came later is left out at its default, so that older records keep their keys.
+        """
         values = {item.name: getattr(self, item.name) for item in fields(self)}
+        if not self.patience:
+            del values["patience"]
         return {**values, "rank_map": dict(self.rank_map), "evaluate": list(self.evaluate)}
 
     @classmethod

@@ -69,6 +69,7 @@ REFUSED = [
     *(("task", value, "task") for value in ({}, {"name": 3}, "csv")),
     ("tracking__name", "wandb", "tracking.name"),
     ("jobs", 0, "jobs"),
+    ("pack", 0, "pack"),
     ("model___target_", "os.system", "model._target_"),
     ("_target_", "os.system", "_target_"),
 ]  # fmt: skip
@@ -102,7 +103,11 @@ def test_what_has_no_default_is_asked_for(missing):
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [({"search__seed": 2}, "search.seed 2 is one of decide.seeds"), ({"search__strategy": "tpe"}, "search.alphas")],
+    [
+        ({"search__seed": 2}, "search.seed 2 is one of decide.seeds"),
+        ({"search__strategy": "tpe"}, "search.alphas"),
+        ({"train__patience": 2}, "eval_every must be above 0"),
+    ],
 )
 def test_options_that_contradict_each_other_are_refused(changes, message, one_sentence):
     with pytest.raises(ConfigError) as refused:
@@ -111,8 +116,8 @@ def test_options_that_contradict_each_other_are_refused(changes, message, one_se
 
 
 SAME_STUDY = {
-    "workspace": "elsewhere", "tracking.name": "none", "tracking.uri": "http://x", "jobs": 2, "trial.rank": 4,
-    "trial.learning_rate": 1e-4, "trial.seed": 7,
+    "workspace": "elsewhere", "tracking.name": "none", "tracking.uri": "http://x", "jobs": 2, "pack": 2,
+    "trial.rank": 4, "trial.learning_rate": 1e-4, "trial.seed": 7,
 }  # fmt: skip
 OTHER_STUDY = {
     "device": "cpu", "model.name": "m", "model.source": "path", "model.path": "p", "model.revision": "r",
@@ -120,7 +125,7 @@ OTHER_STUDY = {
     "task": {"name": "csv", "path": "y.csv"}, "lora.alpha": 8, "lora.scaling": "rslora", "lora.dropout": 0.1,
     "lora.target_modules": ["query"], "train.steps": 61, "train.batch_size": 16, "train.accumulation": 2,
     "train.schedule": "cosine", "train.warmup_steps": 0, "train.weight_decay": 0.1, "train.max_grad_norm": 0,
-    "train.precision": "float32", "train.eval_every": 5, "search.strategy": "tpe", "search.ranks": [4, 8],
+    "train.precision": "float32", "train.eval_every": 5, "train.patience": 2, "search.strategy": "tpe", "search.ranks": [4, 8],
     "search.learning_rates": [1e-3], "search.seed": 1001, "search.steps": 20, "search.widen": 2,
     "search.alphas": [8], "search.trials": 8, "decide.seeds": 4, "decide.margin": 0.02, "decide.level": 0.1,
     "decide.score": "loss", "references.head": [1e-2], "references.full": [1e-4],
@@ -128,8 +133,8 @@ OTHER_STUDY = {
 
 
 def folder_of(name, value):
-    more = {"search__alphas": [8.0]} if name == "search.strategy" else {}
-    return config(**{name.replace(".", "__"): value}, **more).study_folder.name
+    needed = {"search.strategy": {"search__alphas": [8.0]}, "train.patience": {"train__eval_every": 7}}
+    return config(**{name.replace(".", "__"): value}, **needed.get(name, {})).study_folder.name
 
 
 def test_the_folder_changes_with_every_option_that_decides_a_result_and_with_no_other():
@@ -140,6 +145,7 @@ def test_the_folder_changes_with_every_option_that_decides_a_result_and_with_no_
     assert same not in others.values()
     assert len(set(others.values())) == len(others)
     assert config(search__alphas=[8.0]).study_folder.name != others["search.strategy"]
+    assert config(train__eval_every=7).study_folder.name != others["train.patience"]
 
 
 def test_the_folder_is_the_name_and_a_hash_that_ignores_the_name():

@@ -101,7 +101,7 @@ CHANGES = {
     "model": "other", "data": "other", "task": "other", "rank_map": {"q": 8}, "alpha": 8.0, "scaling": "rslora",
     "dropout": 0.1, "learning_rate": 2e-3, "schedule": "cosine", "warmup_steps": 1, "weight_decay": 0.1,
     "max_grad_norm": 0.0, "steps": 10, "batch_size": 16, "accumulation": 2, "seed": 1, "precision": "bfloat16",
-    "eval_every": 3, "evaluate": ("tune", "decide"), "base_dropout": 0.1, "engine": 2,
+    "eval_every": 3, "patience": 2, "evaluate": ("tune", "decide"), "base_dropout": 0.1, "engine": 1,
 }  # fmt: skip
 
 

@@ -83,8 +83,9 @@ def same_training(study: Study) -> Check:
         remedy = "Train every rank again with one setting of these."
         return Check(name, False, f"The runs differ in {_listed(different)}.", remedy)
     spec = specs[0]
+    most = "at most " if spec.patience else ""
     evidence = (
-        f"All {len(specs)} runs: {spec.steps:,} steps of {spec.batch_size * spec.accumulation} examples, "
+        f"All {len(specs)} runs: {most}{spec.steps:,} steps of {spec.batch_size * spec.accumulation} examples, "
         f"{len(spec.rank_map)} modules, {spec.scaling} scaling, {spec.precision}, initialised by the same rule."
     )
     return Check(name, True, evidence)
@@ -171,7 +172,8 @@ def nothing_pruned(study: Study) -> Check:
 
 
 def _stopped_early(trial: Trial) -> bool:
-    return trial.result.status == "completed" and len(trial.result.history) < trial.spec.steps
+    spec = trial.spec  # patience is a part of the training that is compared, the same for every rank
+    return trial.result.status == "completed" and not spec.patience and len(trial.result.history) < spec.steps
 
 
 def test_once(study: Study) -> Check:

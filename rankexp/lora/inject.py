@@ -111,7 +111,27 @@ def inject(
         ValueError: A name is no linear layer of the model, a rank or alpha is out of range for its layer, or the
             model carries LoRA layers already.
     """
-    layers = {
+    layers = new_layers(model, rank_map, alpha=alpha, scaling=scaling, dropout=dropout, seed=seed)
+    model.requires_grad_(False)
+    for name, layer in layers.items():
+        model.set_submodule(name, layer.train(layer.base.training))
+    return list(layers)
+
+
+def new_layers(
+    model: nn.Module,
+    rank_map: Mapping[str, int],
+    *,
+    alpha: float | Mapping[str, float],
+    scaling: Scaling = "standard",
+    dropout: float = 0.0,
+    seed: int,
+) -> dict[str, LoRALinear]:
+    """Make the layers that :func:`inject` would put into the model, ordered by name, and leave the model as it is.
+
+    The arguments and errors are those of :func:`inject`; the adapted layers are frozen.
+    """
+    return {
         name: LoRALinear(
             model.get_submodule(name),
             rank_map[name],
@@ -122,10 +142,6 @@ def inject(
         )
         for name, shape in _checked_shapes(model, rank_map, alpha, scaling).items()
     }
-    model.requires_grad_(False)
-    for name, layer in layers.items():
-        model.set_submodule(name, layer.train(layer.base.training))
-    return list(layers)
 
 
 def eject(model: nn.Module) -> list[str]:

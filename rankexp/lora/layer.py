@@ -163,14 +163,15 @@ class LoRALinear(nn.Module):
         if self.merged:
             return result
         x = x if autocast else x.to(self.lora_A.dtype)
-        hidden = F.linear(self._drop(x), self.lora_A) * self.scaling  # scaled where it is narrow
+        hidden = F.linear(self.drop(x), self.lora_A) * self.scaling  # scaled where it is narrow
         return (result + F.linear(hidden, self.lora_B)).to(result.dtype)
 
     def extra_repr(self) -> str:
         """Describe the update in the module's printed form."""
         return f"rank={self.rank}, alpha={self.alpha:g}, scaling={self.scaling:g}, dropout={self.dropout:g}"
 
-    def _drop(self, x: Tensor) -> Tensor:
+    def drop(self, x: Tensor) -> Tensor:
+        """Zero inputs of the update at random while training; what is drawn depends on the shape of ``x`` alone."""
         generator = self.dropout_generator
         if not self.training or self.dropout == 0 or generator is None:
             return F.dropout(x, self.dropout, self.training)

@@ -1,4 +1,4 @@
-"""Trials side by side on one machine: each lane has a copy of the base model and trains one trial at a time.
+"""Trials side by side on one machine: each lane has a copy of the base model and trains one pack at a time.
 
 On a processor a lane is one thread. Two lanes of one thread finish more trials than one lane of two threads, because
 the products of a small model are too short to share. The same spec on the same number of threads gives the same bits.
@@ -30,12 +30,13 @@ class Lanes:
         load: Loads the model and data; called once, when a bench is first needed, and before anything trains:
             building a model uses the generators and defaults of the whole process.
         count: Number of lanes.
+        pack: Most trials of a lane at a time; None for as many as a GPU's memory holds.
     """
 
-    def __init__(self, load: Callable[[], Bench], count: int) -> None:
+    def __init__(self, load: Callable[[], Bench], count: int, pack: int | None = 1) -> None:
         self._load, self._loading, self._loaded = load, threading.Lock(), False
         self._benches: queue.LifoQueue[Bench] = queue.LifoQueue()
-        self.count = count
+        self.count, self.pack = count, pack
         self.stopping = threading.Event()
 
     @contextmanager

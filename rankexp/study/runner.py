@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from rankexp.progress import Display
 from rankexp.ranks import TrialSpec
@@ -15,11 +15,9 @@ from rankexp.study.claims import Claims
 from rankexp.study.lanes import Lanes
 from rankexp.study_record import Planned, StudyStore
 from rankexp.tracking import Tracker
-
-if TYPE_CHECKING:
-    from rankexp.training.loop import Observe, Row
-    from rankexp.training.trial import Bench
-
+from rankexp.training.loop import together
+from rankexp.training.memory import capacity
+from rankexp.training.slot import Observe, Row, StopTrialError
 
 Asked = tuple[Planned, TrialSpec]
 _WAIT_SECONDS = 0.5
@@ -57,10 +55,10 @@ class Runner:
         missing = {spec.key: (item, spec) for item, spec in asked if not self.trials.finished(spec.key)}
         for _ in range(len(asked) - len(missing)):
             self.display.skip()
-        self.lanes.map(lambda pair: self._claimed(pair[1], label_of(*pair)), list(missing.values()))
+        self._train([_Wanted(spec, label_of(item, spec)) for item, spec in missing.values()])
         return [self.trials.read(spec.key) for _, spec in asked]
 
-    def run(self, spec: TrialSpec, label: str, observe: Observe | None = None) -> Trial:
+    def run(self, spec: TrialSpec, label: str, observe: Observe = lambda _: None) -> Trial:
         """Return the recorded trial, trained first if it is not there.
 
         Args:
@@ -72,69 +70,134 @@ class Runner:
             ClaimLostError: Another process took the trial over while it was trained here.
         """
         if not self.trials.finished(spec.key):
-            self._claimed(spec, label, observe)
+            wanted = _Wanted(spec, label, observe)
+            self._train([wanted])
+            if wanted.stopped is not None:
+                raise wanted.stopped
             return self.trials.read(spec.key)
         trial = self.trials.read(spec.key)
-        if observe is not None:
-            for row in trial.result.history:
-                observe(dict(row))
+        for row in trial.result.history:
+            observe(dict(row))
         self.display.skip()
         return trial
 
-    def _claimed(self, spec: TrialSpec, label: str, observe: Observe | None = None) -> None:
-        while (token := self.claims.take(spec.key)) is None:
-            self.lanes.check()
-            time.sleep(_WAIT_SECONDS)  # another study of this workspace is training it
-        try:
-            if self.trials.finished(spec.key):
-                self.display.skip()
-                return
-            self.lanes.check()
-            with self.lanes.bench() as bench:
-                trial = self._train(bench, spec, label, self._observer(spec.key, token, observe))
-        finally:
-            self.claims.release(spec.key, token)
-        self.trained.append(spec.key)
-        self.display.end(label, outcome_of(trial))
+    def _train(self, missing: Sequence[_Wanted]) -> None:
+        if missing:
+            lanes = min(self.lanes.count, len(missing))
+            queue, share = _Queue(self, missing), -(-len(missing) // lanes)
+            self.lanes.map(lambda _: self._lane(queue, share), range(lanes))
 
-    def _train(self, bench: Bench, spec: TrialSpec, label: str, observe: Observe) -> Trial:
-        line, live = self.display.begin(label, spec.steps), self.tracker.start(spec, self.study.read())
+    def _lane(self, queue: _Queue, share: int) -> None:
+        """Train in one lane until the queue is empty, at most ``share`` trials at a time, so that no lane idles."""
+        under_way: list[_Attempt] = []
+        largest = max((wanted.spec for wanted in queue.waiting), key=lambda s: sum(s.rank_map.values()), default=None)
 
-        def watch(row: Row) -> None:
-            self.lanes.check()
-            line.step(row)
-            live.log(row)
-            observe(row)
+        def take(beside: TrialSpec | None) -> _Attempt | None:
+            if (attempt := queue.take(beside)) is not None:
+                under_way.append(attempt)
+            return attempt
 
-        try:
-            trial = bench.run(spec, self.trials, watch)
-        except PrunedError:
-            live.prune()
-            raise
-        except BaseException:
-            live.kill()
-            raise
-        finally:
-            line.close()
-        live.finish(trial)
-        return trial
-
-    def _observer(self, key: str, token: int, observe: Observe | None) -> Observe:
-        renewed = time.monotonic()
-
-        def watch(row: Row) -> None:
-            nonlocal renewed
-            if time.monotonic() - renewed > self.claims.lease / 10:
-                if not self.claims.renew(key, token):
-                    raise ClaimLostError(f"the claim on trial {key} was lost to another process.")
-                renewed = time.monotonic()
-            if observe is not None:
-                observe(row)
-
-        return watch
+        if largest is None:  # the other lanes were faster
+            return
+        with self.lanes.bench() as bench:
+            size = min(share, self.lanes.pack or capacity(bench, largest))
+            while queue.waiting:
+                try:
+                    bench.run_all(take, self.trials, size)
+                finally:
+                    for attempt in under_way:
+                        attempt.abort()
+                self.lanes.check()
+                if queue.waiting:
+                    time.sleep(_WAIT_SECONDS)  # another study of this workspace is training what is left
 
 
-class PrunedError(Exception):
+@dataclass
+class _Wanted:
+    """A trial to be trained.
+
+    Attributes:
+        spec: The trial.
+        label: What to call it on the screen.
+        observe: Is shown each step.
+        stopped: What ``observe`` ended it with.
+    """
+
+    spec: TrialSpec
+    label: str
+    observe: Observe = lambda _: None
+    stopped: StopTrialError | None = None
+
+
+class _Queue:
+    """What the lanes have left to train; safe to use from several threads."""
+
+    def __init__(self, runner: Runner, wanted: Sequence[_Wanted]) -> None:
+        self.waiting, self._runner, self._lock = list(wanted), runner, threading.Lock()
+
+    def take(self, beside: TrialSpec | None) -> _Attempt | None:
+        """Claim the first trial that may train together with that spec, if one is given, and is not claimed already."""
+        claims = self._runner.claims
+        with self._lock:
+            for wanted in list(self.waiting):
+                if beside is not None and not together(beside, wanted.spec):
+                    continue
+                if (token := claims.take(wanted.spec.key)) is None:
+                    continue
+                self.waiting.remove(wanted)
+                if not self._runner.trials.finished(wanted.spec.key):
+                    return _Attempt(self._runner, wanted, token)
+                claims.release(wanted.spec.key, token)
+                self._runner.display.skip()
+        return None
+
+
+class _Attempt:
+    """A claimed trial that is being trained; a :class:`rankexp.training.trial.Job`."""
+
+    def __init__(self, runner: Runner, wanted: _Wanted, token: int) -> None:
+        self.spec, self._runner, self._wanted, self._token = wanted.spec, runner, wanted, token
+        self._line = runner.display.begin(wanted.label, self.spec.steps)
+        self._live = runner.tracker.start(self.spec, runner.study.read())
+        self._renewed, self._open = time.monotonic(), True
+
+    def observe(self, row: Row) -> None:
+        """Show a step to everyone who watches, and keep the claim."""
+        self._runner.lanes.check()
+        self._line.step(row)
+        self._live.log(row)
+        if time.monotonic() - self._renewed > self._runner.claims.lease / 10:
+            if not self._runner.claims.renew(self.spec.key, self._token):
+                raise ClaimLostError(f"the claim on trial {self.spec.key} was lost to another process.")
+            self._renewed = time.monotonic()
+        self._wanted.observe(row)
+
+    def finish(self, trial: Trial) -> None:
+        """Say what came of it."""
+        self._close()
+        self._live.finish(trial)
+        self._runner.trained.append(self.spec.key)
+        self._runner.display.end(self._wanted.label, outcome_of(trial))
+
+    def stop(self, error: StopTrialError) -> None:
+        """Say that it was stopped."""
+        self._close()
+        self._live.prune()
+        self._wanted.stopped = error
+
+    def abort(self) -> None:
+        """Give it up, unless it has ended."""
+        if self._open:
+            self._close()
+            self._live.kill()
+
+    def _close(self) -> None:
+        self._open = False
+        self._line.close()
+        self._runner.claims.release(self.spec.key, self._token)
+
+
+class PrunedError(StopTrialError):
     """A search stops a trial early."""
 
 

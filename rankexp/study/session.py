@@ -197,11 +197,16 @@ def _check_ranks(ranks: Sequence[int], shapes: Mapping[str, tuple[int, int]]) ->
 
 
 def _lanes(config: StudyConfig, base: BaseModel, data: TaskData) -> Lanes:
-    """Decide how many trials train side by side: one a core on a processor, one on a GPU, unless told otherwise."""
+    """Decide how many trials train side by side.
+
+    Unless told otherwise: on a processor one lane a core, each with one trial, since packs gain nothing there; on a
+    GPU one lane, with a pack as large as memory allows.
+    """
     device = find_device(config.device)
+    pack = None if config.pack == "auto" else config.pack
     if device.type != "cpu":
-        return Lanes(lambda: Bench.load(base, data, device), 1)
+        return Lanes(lambda: Bench.load(base, data, device), 1, pack)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     count = min(cores, _MOST_JOBS) if config.jobs == "auto" else config.jobs
     torch.set_num_threads(max(1, cores // count))
-    return Lanes(lambda: Bench.load(base, data, device), count)
+    return Lanes(lambda: Bench.load(base, data, device), count, pack or 1)

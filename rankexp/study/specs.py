@@ -61,5 +61,6 @@ class Specs:
             seed=seed,
             precision=self.precision,  # type: ignore[arg-type]
             eval_every=train.eval_every,
+            patience=train.patience,
             evaluate=evaluate,
         )

@@ -17,6 +17,7 @@ from rankexp.tasks.base import SPLITS, Say, Split, TaskData, TaskError, Tokenize
 from rankexp.tasks.splits import Row, as_given, assign, checked, normalised, without_duplicates
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 Sizes = dict[str, Annotated[float, Field(gt=0)]]
@@ -70,14 +71,14 @@ class TextClassification(ABC):
 
 
 def loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross entropy of each example in nats, in float32.
+    """Cross entropy of each example in nats, in float32 or better.
 
     Shape:
         (examples, classes), (examples,) -> (examples,)
     """
     from torch.nn import functional
 
-    return functional.cross_entropy(logits.float(), labels, reduction="none")
+    return functional.cross_entropy(logits.to(_at_least_float32(logits)), labels, reduction="none")
 
 
 def correct(logits: Tensor, labels: Tensor) -> Tensor:
@@ -87,6 +88,12 @@ def correct(logits: Tensor, labels: Tensor) -> Tensor:
         (examples, classes), (examples,) -> (examples,)
     """
     return logits.float().argmax(-1) == labels
+
+
+def _at_least_float32(tensor: Tensor) -> torch.dtype:
+    import torch
+
+    return torch.promote_types(tensor.dtype, torch.float32)
 
 
 def _encode(

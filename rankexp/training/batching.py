@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,30 +24,34 @@ class Batch:
     """Padded examples on a device.
 
     Attributes:
-        inputs: ``input_ids`` and ``attention_mask``, each of shape (examples, length).
-        labels: Shape (examples,).
-        index: Position of each example in its split, shape (examples,).
-        tokens: Tokens that are not padding.
+        inputs: ``input_ids`` and ``attention_mask``, each of shape (slots * rows, length).
+        labels: Shape (slots * rows,).
+        rows: Examples of each slot.
+        lengths: Length that each slot's examples would be padded to alone.
+        tokens: Tokens of each slot that are not padding.
     """
 
     inputs: dict[str, Tensor]
     labels: Tensor
-    index: NDArray[np.int64]
-    tokens: int
+    rows: int
+    lengths: tuple[int, ...]
+    tokens: tuple[int, ...]
 
 
 def training_batches(split: Split, size: int, seed: int) -> Iterator[NDArray[np.int64]]:
     """Yield the indices of one batch after another, without end.
 
     Each epoch is shuffled, cut into pools of 16 batches, each pool is sorted by length and cut into batches, and
-    the batches are shuffled. Examples that do not fill a last batch wait for the next epoch's shuffle.
+    the batches are shuffled. Examples that do not fill a last batch wait for the next epoch's shuffle. That last
+    shuffle is the same for all seeds: trials in one pack, at the same step, then have batches of similar lengths, and
+    little of the pack is padding.
 
     Args:
         split: The examples to draw from.
         size: Examples in a batch; a smaller split gives batches of all of it.
-        seed: Decides the order.
+        seed: Decides which examples are in a batch.
     """
-    generator = np.random.default_rng([seed, 1])
+    generator, places = np.random.default_rng([seed, 1]), np.random.default_rng(1)
     lengths = split.lengths
     size = min(size, len(split))
     while True:
@@ -55,7 +59,7 @@ def training_batches(split: Split, size: int, seed: int) -> Iterator[NDArray[np.
         pools = [order[start : start + _POOL * size] for start in range(0, len(order), _POOL * size)]
         pools = [pool[np.argsort(lengths[pool], kind="stable")] for pool in pools]
         batches = [pool[start : start + size] for pool in pools for start in range(0, len(pool), size)]
-        for i in generator.permutation(len(batches)):
+        for i in places.permutation(len(batches)):
             yield batches[i]
 
 
@@ -66,14 +70,26 @@ def scoring_batches(split: Split, size: int = 128) -> Iterator[NDArray[np.int64]
         yield order[start : start + size]
 
 
-def collate(split: Split, index: NDArray[np.int64], pad_token_id: int, device: torch.device) -> Batch:
-    """Pad some examples of a split to the length of a bucket and move them to a device."""
-    rows = [split.tokens[i] for i in index]
-    length = -(-max(map(len, rows)) // BUCKET) * BUCKET
-    ids = np.full((len(rows), length), pad_token_id, dtype=np.int64)
-    mask = np.zeros((len(rows), length), dtype=np.int64)
-    for i, row in enumerate(rows):
-        ids[i, : len(row)] = row
-        mask[i, : len(row)] = 1
-    inputs = {"input_ids": torch.from_numpy(ids).to(device), "attention_mask": torch.from_numpy(mask).to(device)}
-    return Batch(inputs, torch.from_numpy(split.labels[index]).to(device), index, int(mask.sum()))
+def collate(split: Split, slots: Sequence[NDArray[np.int64]], pad_token_id: int, device: torch.device) -> Batch:
+    """Pad the examples of one or more slots to the length of a bucket and move them to a device.
+
+    Args:
+        split: The examples.
+        slots: Indices of each slot's examples, as many for one as for another.
+        pad_token_id: Id that fills rows.
+        device: Where to.
+    """
+    index = np.concatenate(slots)
+    lengths = split.lengths[index].reshape(len(slots), -1)
+    own = -(-lengths.max(axis=1) // BUCKET) * BUCKET
+    ids = np.full((len(index), own.max()), pad_token_id, dtype=np.int64)
+    mask = np.arange(own.max()) < lengths.reshape(-1, 1)
+    ids[mask] = np.concatenate([split.tokens[i] for i in index])
+    inputs = {"input_ids": _moved(ids, device), "attention_mask": _moved(mask.astype(np.int64), device)}
+    labels = _moved(split.labels[index], device)
+    return Batch(inputs, labels, lengths.shape[1], tuple(own.tolist()), tuple(lengths.sum(axis=1).tolist()))
+
+
+def _moved(array: NDArray[np.int64], device: torch.device) -> Tensor:
+    tensor = torch.from_numpy(array)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from contextlib import AbstractContextManager, nullcontext
 
+import psutil
 import torch
 
 from rankexp.options import ConfigError
@@ -49,6 +50,13 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager[obj
     if precision == "float32":
         return nullcontext()
     return torch.autocast(device.type, dtype=torch.bfloat16)
+
+
+def memory_in_use(device: torch.device, process: psutil.Process) -> int:
+    """Return the bytes that training takes: the most so far on a GPU, what ``process`` holds now on a processor."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    return int(process.memory_info().rss)
 
 
 def _product_seconds(dtype: torch.dtype) -> float:

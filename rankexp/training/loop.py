@@ -1,140 +1,146 @@
-"""The training loop: from a model and a spec to trained weights and what it took."""
+"""The training loop: steps of a pack of trials, whose places are taken by others as they end."""
 
 from __future__ import annotations
 
-import math
-import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, field
 
 import psutil
 import torch
-from torch import nn
+from torch import Tensor
 
+from rankexp.lora.pack import Pack
 from rankexp.ranks import TrialSpec
 from rankexp.tasks.base import Split
 from rankexp.tasks.classification import loss as example_loss
-from rankexp.training.batching import Batch, collate, training_batches
-from rankexp.training.device import autocast
-from rankexp.training.optim import adamw, rate_factor, set_rate
+from rankexp.training.batching import collate
+from rankexp.training.device import autocast, memory_in_use
+from rankexp.training.slot import Slot
 
-Row = dict[str, float]
-Observe = Callable[[Row], None]
-"""Is shown each step's row; may raise to stop the run."""
+Take = Callable[[TrialSpec | None], Slot | None]
+"""Gives the next trial to train, one that may share a pack with this spec's if one is given; None if there is none."""
 
 
-@dataclass(frozen=True)
-class Training:
-    """What the loop did; the weights are in the model.
+def together(one: TrialSpec, other: TrialSpec) -> bool:
+    """Whether two trials may train in one pack: their batches have one shape, and neither trains the base model."""
+    same = ("batch_size", "accumulation", "precision")
+    return "full" not in (one.method, other.method) and all(getattr(one, f) == getattr(other, f) for f in same)
+
+
+@dataclass
+class Loop:
+    """Trains trials, several at a time in one model.
 
     Attributes:
-        history: One row a step: ``step``, ``loss`` (nats), ``learning_rate``, ``grad_norm``, and ``tune_accuracy``
-            and ``tune_loss`` where it was evaluated.
-        diverged_at: Step whose loss or gradient, or whose loss on ``tune``, was not finite, or None.
-        cost: Step times in seconds, tokens a second, peak memory in bytes.
-    """
-
-    history: tuple[Mapping[str, float], ...]
-    diverged_at: int | None
-    cost: Mapping[str, float]
-
-
-def train(
-    model: nn.Module,
-    spec: TrialSpec,
-    split: Split,
-    *,
-    pad_token_id: int,
-    device: torch.device,
-    evaluate: Callable[[], tuple[float, float]],
-    observe: Observe = lambda _: None,
-) -> Training:
-    """Train the parameters of ``model`` that require gradients.
-
-    Args:
-        model: A classifier on ``device``.
-        spec: The trial.
+        pack: The model.
         split: Examples to train on.
         pad_token_id: Id that fills batches.
-        device: Where to train.
-        evaluate: Returns accuracy and mean loss on ``tune``; called every ``spec.eval_every`` steps but the last.
-        observe: Is shown each step's row.
-
-    Returns:
-        The history and cost; training stops at the first loss, of a step or on ``tune``, or gradient that is not
-        finite.
+        device: Where the model is.
+        size: Most trials at a time; 1 is the plain loop. Halved whenever memory does not suffice.
     """
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    optimizer = adamw(parameters, learning_rate=spec.learning_rate, weight_decay=spec.weight_decay)
-    batches = training_batches(split, spec.batch_size, spec.seed)
-    history: list[Row] = []
-    meter = _Meter(device)
-    for step in range(1, spec.steps + 1):
-        rate = spec.learning_rate * rate_factor(
-            step - 1, steps=spec.steps, warmup_steps=spec.warmup_steps, schedule=spec.schedule
-        )
-        set_rate(optimizer, rate)
-        micro = (collate(split, next(batches), pad_token_id, device) for _ in range(spec.accumulation))
-        with meter:
-            loss, tokens = _gradients(model, micro, spec)
-            norm = float(nn.utils.clip_grad_norm_(parameters, spec.max_grad_norm or math.inf))
-            if not math.isfinite(loss) or not math.isfinite(norm):
-                return Training(tuple(history), step, meter.cost())
-            optimizer.step()
-            optimizer.zero_grad()
-            meter.tokens += tokens
-        row = {"step": step, "loss": loss, "learning_rate": rate, "grad_norm": norm}
-        if spec.eval_every and step % spec.eval_every == 0 and step < spec.steps:
-            row["tune_accuracy"], row["tune_loss"] = evaluate()
-            if not math.isfinite(row["tune_loss"]):
-                return Training(tuple(history), step, meter.cost())
-        history.append(row)
-        observe(row)
-    return Training(tuple(history), None, meter.cost())
 
+    pack: Pack
+    split: Split
+    pad_token_id: int
+    device: torch.device
+    size: int = 1
+    _put_off: deque[Slot] = field(default_factory=deque)
 
-def _gradients(model: nn.Module, micro: Iterator[Batch], spec: TrialSpec) -> tuple[float, int]:
-    """Accumulate the gradient of the mean loss over the micro-batches of one step."""
-    total, tokens = 0.0, 0
-    for batch in micro:
-        with autocast(spec.precision, batch.labels.device):
-            logits = model(**batch.inputs).logits
-        loss = example_loss(logits, batch.labels).mean() / spec.accumulation
-        loss.backward()
-        total += float(loss.detach())
-        tokens += batch.tokens
-    return total, tokens
+    def run(self, take: Take) -> Generator[Slot, None, None]:
+        """Train what ``take`` gives until it gives no more, and yield each trial as it ends.
 
+        The pack carries no adapter once this generator is exhausted or closed.
+        """
+        slots: list[Slot] = []
+        try:
+            while slots := self._seated(slots, take):
+                self.pack.hold(*(slot.adapter for slot in slots))
+                running = [slot for slot in slots if slot.running]
+                if not self._step(slots):
+                    slots = self._halved(slots)
+                yield from (slot for slot in running if not slot.running)
+        finally:
+            self.pack.hold()
 
-class _Meter:
-    """Times steps and watches memory."""
+    def _seated(self, slots: Sequence[Slot], take: Take) -> list[Slot]:
+        """Return who takes part in the next step: those that run, and others in the places of those that ended.
 
-    def __init__(self, device: torch.device) -> None:
-        self.device, self.tokens = device, 0
-        self.seconds: list[float] = []
-        self.memory = 0
-        self.process = psutil.Process()
-        if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(device)
+        A diverged trial keeps its place to its last step, unless another takes it, so that the shape of the pack, and
+        with it the last bit of what the others compute, is what it would be had that trial gone well.
+        """
+        running = [slot for slot in slots if slot.running]
+        fresh: list[Slot] = []
+        while len(running) + len(fresh) < self.size:
+            beside = [*running, *fresh]
+            slot = self._put_off.popleft() if self._put_off else take(beside[0].spec if beside else None)
+            if slot is None:
+                break
+            fresh.append(slot)
+        if not running:
+            return fresh
+        lost = [slot for slot in slots if slot.lost][: self.size - len(running) - len(fresh)]
+        return [*(slot for slot in slots if slot.running or slot in lost), *fresh]
 
-    def __enter__(self) -> None:
-        self.start = time.perf_counter()
+    def _step(self, slots: Sequence[Slot]) -> bool:
+        """Take one step of every running trial; False, and nothing has changed, where memory did not suffice."""
+        began = time.perf_counter()
+        try:
+            losses, tokens = self._gradients(slots)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            for slot in slots:
+                slot.optimizer.zero_grad()
+            if len(slots) == 1:
+                slots[0].fail(error.with_traceback(None))
+            return False
+        norms = torch.stack([slot.update().to(losses) for slot in slots])
+        numbers = torch.stack([losses, norms], dim=1).tolist()  # the only wait for the device
+        running = [i for i, slot in enumerate(slots) if slot.running]
+        seconds, memory = time.perf_counter() - began, memory_in_use(self.device, _PROCESS)
+        for i in running:
+            slots[i].meter.add(seconds, len(running), tokens[i], memory)
+            self._note(slots[i], *numbers[i])
+        return True
 
-    def __exit__(self, *_: object) -> None:
+    def _note(self, slot: Slot, loss: float, norm: float) -> None:
+        try:
+            slot.note(loss, norm)
+        except (RuntimeError, MemoryError) as error:  # it may evaluate
+            if not is_out_of_memory(error):
+                raise
+            slot.fail(error.with_traceback(None))
+
+    def _gradients(self, slots: Sequence[Slot]) -> tuple[Tensor, list[int]]:
+        """Accumulate the gradients of each trial's own mean loss; return losses, shape (slots,), and token counts."""
+        spec = slots[0].spec
+        micro_losses, tokens = [], [0] * len(slots)
+        for parts in zip(*(slot.draw() for slot in slots), strict=True):
+            batch = collate(self.split, parts, self.pad_token_id, self.device)
+            self.pack.layout.rows, self.pack.layout.lengths = batch.rows, batch.lengths
+            with autocast(spec.precision, self.device):
+                logits = self.pack.model(**batch.inputs).logits
+            losses = example_loss(logits, batch.labels).view(len(slots), -1).mean(dim=1) / spec.accumulation
+            losses.sum().backward()
+            micro_losses.append(losses.detach())
+            tokens = [a + b for a, b in zip(tokens, batch.tokens, strict=True)]
+        return torch.stack(micro_losses).sum(dim=0), tokens
+
+    def _halved(self, slots: Sequence[Slot]) -> list[Slot]:
+        """Go on with half of the trials; the others wait where they are."""
+        running = [slot for slot in slots if slot.running]
+        self.size = max(1, len(slots) // 2)
+        self._put_off.extendleft(reversed(running[self.size :]))
         if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-            self.memory = torch.cuda.max_memory_allocated(self.device)
-        else:
-            self.memory = max(self.memory, self.process.memory_info().rss)
-        self.seconds.append(time.perf_counter() - self.start)
+            torch.cuda.empty_cache()
+        return running[: self.size]
 
-    def cost(self) -> dict[str, float]:
-        seconds = sorted(self.seconds) or [0.0]
-        return {
-            "peak_memory_bytes": self.memory,
-            "step_seconds_median": statistics.median(seconds),
-            "step_seconds_p95": seconds[math.ceil(0.95 * len(seconds)) - 1],
-            "tokens_per_second": self.tokens / sum(seconds) if sum(seconds) else 0.0,
-            "train_seconds": sum(seconds),
-        }
+
+_PROCESS = psutil.Process()
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory did not suffice; for the CPU torch has no exception of its own."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)

@@ -29,7 +29,7 @@ def score(model: nn.Module, split: Split, *, precision: str, pad_token_id: int, 
     model.eval()
     with torch.inference_mode(), autocast(precision, device):
         for index in scoring_batches(split):
-            batch = collate(split, index, pad_token_id, device)
+            batch = collate(split, [index], pad_token_id, device)
             logits = model(**batch.inputs).logits
             right[index] = correct(logits, batch.labels).cpu().numpy()
             losses[index] = loss(logits, batch.labels).cpu().numpy()

@@ -1,35 +1,53 @@
-"""One trial from its spec to its record: prepare the model, train, score, write."""
+"""Trials from their specs to the record: prepare the model, train, score, write."""
 
 from __future__ import annotations
 
 import copy
 import platform
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from safetensors.torch import load_model, save_model
 from torch import nn
 
-from rankexp.lora.inject import eject, inject, target_shapes, trainable_parameters
-from rankexp.lora.layer import LoRALinear
+from rankexp.lora.inject import eject, new_layers, target_shapes
+from rankexp.lora.pack import Adapter, Pack
 from rankexp.lora.peft_format import load_adapter, save_adapter
-from rankexp.models import BaseModel, head_names, reset_head
+from rankexp.models import BaseModel, head_names, new_head
 from rankexp.options import ConfigError
 from rankexp.ranks import TrialSpec
 from rankexp.record import Scores, Trial, TrialResult, TrialStore
 from rankexp.tasks.base import TaskData
-from rankexp.training.loop import Observe, Training, train
+from rankexp.training.loop import Loop, is_out_of_memory
 from rankexp.training.scoring import score
+from rankexp.training.slot import Observe, Row, Slot, StopTrialError
 
 _EVIDENCE_SPLIT = "decide"
+
+
+class Job(Protocol):
+    """A trial that somebody wants trained, and who is told of it."""
+
+    @property
+    def spec(self) -> TrialSpec:
+        """The trial."""
+
+    def observe(self, row: Row) -> None:
+        """Is shown each step; see :data:`rankexp.training.slot.Observe`."""
+
+    def finish(self, trial: Trial) -> None:
+        """Is told that the trial is in the record, whatever came of it."""
+
+    def stop(self, error: StopTrialError) -> None:
+        """Is told that the trial ended unrecorded, because :meth:`observe` raised ``error``."""
 
 
 @dataclass(frozen=True)
@@ -38,13 +56,13 @@ class Bench:
 
     Attributes:
         base: The base model as it was found.
-        model: Its weights with a new head, on ``device``, frozen between trials.
+        pack: Its weights with a new head, on ``device``, frozen, and without adapters between trials.
         data: The task's data.
         device: Where to train.
     """
 
     base: BaseModel
-    model: nn.Module
+    pack: Pack
     data: TaskData
     device: torch.device
 
@@ -60,11 +78,16 @@ class Bench:
             )
         if device.type == "cpu":
             model.set_attn_implementation("eager")  # the backward pass of the fused kernel is slower there
-        return cls(base, model, data, device)
+        return cls(base, Pack(model), data, device)
 
     def copy(self) -> Bench:
         """Return a bench with a model of its own."""
-        return replace(self, model=copy.deepcopy(self.model))
+        return replace(self, pack=Pack(copy.deepcopy(self.model)))
+
+    @property
+    def model(self) -> nn.Module:
+        """The model."""
+        return self.pack.model
 
     @property
     def head(self) -> tuple[str, ...]:
@@ -79,25 +102,25 @@ class Bench:
         """
         return target_shapes(self.model, targets, self.head)
 
-    def score(self, model: nn.Module, split: str, precision: str) -> Scores:
-        """Score a model on a split."""
-        pad = self.base.pad_token_id
-        return score(model, self.data.splits[split], precision=precision, pad_token_id=pad, device=self.device)
+    def adapter(self, spec: TrialSpec) -> Adapter:
+        """Make the modules that a trial trains, as they are before its first step.
 
-    def score_trial(self, trial: Trial, split: str) -> Scores:
-        """Score a recorded trial on a split, from its files."""
-        if trial.spec.method == "full":
-            model = copy.deepcopy(self.model)
-            load_model(model, trial.adapter / "model.safetensors")
-            return self.score(model, split, trial.spec.precision)
-        try:
-            load_adapter(self.model, trial.adapter)
-            return self.score(self.model, split, trial.spec.precision)
-        finally:
-            self._restore()
+        Raises:
+            ValueError: The spec is of another model or other data.
+        """
+        if (spec.model, spec.data) != (self.base.fingerprint, self.data.fingerprint):
+            raise ValueError(f"trial {spec.key} is of another model or other data than what is loaded.")
+        with self.pack.holding() as model:
+            head = new_head(model, spec.seed)
+            if spec.method == "full":
+                parts = {name: copy.deepcopy(part).requires_grad_(True) for name, part in model.named_children()}
+                return Adapter({}, {**parts, **head})
+            settings: dict[str, Any] = {"alpha": spec.alpha, "scaling": spec.scaling, "dropout": spec.dropout}
+            layers = new_layers(model, spec.rank_map, **settings, seed=spec.seed)
+        return Adapter({name: layer.train() for name, layer in layers.items()}, head)
 
     def run(self, spec: TrialSpec, store: TrialStore, observe: Observe = lambda _: None) -> Trial:
-        """Train a trial, score it on the splits that it names, and record it.
+        """Train one trial alone, score it on the splits that it names, and record it.
 
         Args:
             spec: The trial; its fingerprints must be those of this bench.
@@ -110,89 +133,131 @@ class Bench:
         Raises:
             ValueError: The spec is of another model or other data.
         """
-        if (spec.model, spec.data) != (self.base.fingerprint, self.data.fingerprint):
-            raise ValueError(f"trial {spec.key} is of another model or other data than what is loaded.")
-        started = time.perf_counter()
-        with self._model_of(spec) as model:
-            try:
-                training = self._train(model, spec, observe)
-                trained = time.perf_counter()
-                scores, reason = self._scores(model, spec, training)
-            except (RuntimeError, MemoryError) as error:
-                if not _is_out_of_memory(error):
-                    raise
-                return store.write(spec, _failed(error, self.device), {})
-            cost = {
-                **training.cost,
-                "trainable_parameters": sum(p.numel() for p in trainable_parameters(model).values()),
-                "adapter_bytes": sum(4 * p.numel() for p in trainable_parameters(model).values()),
-                "eval_seconds": time.perf_counter() - trained,
-                "wall_seconds": time.perf_counter() - started,
-            }
-            result = _result(training, scores, reason, cost, self.device)
-            return store.write(spec, result, scores, None if reason else partial(self._save, model, spec))
+        job = _Alone(spec, observe)
+        self.run_all(job.take, store)
+        return job.trial
 
-    def _scores(self, model: nn.Module, spec: TrialSpec, training: Training) -> tuple[dict[str, Scores], str]:
+    def run_all(self, take: Callable[[TrialSpec | None], Job | None], store: TrialStore, size: int = 1) -> None:
+        """Train and record trials until there are none left, up to ``size`` in one pack.
+
+        Args:
+            take: Gives the next job, one that may train together with that spec if one is given (see
+                :func:`rankexp.training.loop.together`); None if there is none now.
+            store: Where to record them.
+            size: Most trials at a time.
+        """
+        jobs: dict[Slot, Job] = {}
+
+        def seat(beside: TrialSpec | None) -> Slot | None:
+            if (job := take(beside)) is None:
+                return None
+            slot = self._slot(job.spec, job.observe)
+            jobs[slot] = job
+            return slot
+
+        loop = Loop(self.pack, self.data.splits["train"], self.base.pad_token_id, self.device, size)
+        with closing(loop.run(seat)) as ended:
+            for slot in ended:
+                job = jobs.pop(slot)
+                if isinstance(slot.error, StopTrialError):
+                    job.stop(slot.error)
+                else:
+                    job.finish(self._record(slot, store))
+
+    def _slot(self, spec: TrialSpec, observe: Observe) -> Slot:
+        adapter = self.adapter(spec)
+
+        def evaluate() -> tuple[float, float]:
+            scores = self._score(adapter, "tune", spec.precision)
+            return scores.accuracy, scores.mean_loss
+
+        return Slot(spec, adapter, self.data.splits["train"], evaluate=evaluate, observe=observe)
+
+    def _record(self, slot: Slot, store: TrialStore) -> Trial:
+        trained, spec = time.perf_counter(), slot.spec
+        try:
+            scores, reason = self._scores(slot)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            slot.fail(error)
+        if slot.error is not None:
+            return store.write(spec, _failed(slot.error, self.device), {})
+        parameters = sum(p.numel() for p in slot.parameters)
+        cost = {
+            **slot.meter.cost(),
+            "trainable_parameters": parameters,
+            "adapter_bytes": 4 * parameters,
+            "eval_seconds": time.perf_counter() - trained,
+            "wall_seconds": time.perf_counter() - slot.began,
+        }
+        result = _result(slot, scores, reason, cost, self.device)
+        return store.write(spec, result, scores, None if reason else partial(self._save, slot))
+
+    def _scores(self, slot: Slot) -> tuple[dict[str, Scores], str]:
         """Score a trained model, or say why it diverged."""
-        if training.diverged_at is not None:
-            return {}, f"the loss was not finite at step {training.diverged_at}"
-        scores = {split: self.score(model, split, spec.precision) for split in spec.evaluate}
+        if slot.state == "diverged":
+            return {}, f"the loss was not finite at step {slot.step}"
+        spec = slot.spec
+        scores = {split: self._score(slot.adapter, split, spec.precision) for split in spec.evaluate}
         if all(np.isfinite(s.loss).all() for s in scores.values()):
             return scores, ""
         return {}, "the loss of a scored example was not finite"
 
-    def _train(self, model: nn.Module, spec: TrialSpec, observe: Observe) -> Training:
-        def evaluate() -> tuple[float, float]:
-            scores = self.score(model, "tune", spec.precision)
-            return scores.accuracy, scores.mean_loss
+    def _score(self, adapter: Adapter, split: str, precision: str) -> Scores:
+        with self.pack.holding(adapter) as model:
+            return self.score(model, split, precision)
 
-        return train(
-            model,
-            spec,
-            self.data.splits["train"],
-            pad_token_id=self.base.pad_token_id,
-            device=self.device,
-            evaluate=evaluate,
-            observe=observe,
-        )
+    def score(self, model: nn.Module, split: str, precision: str) -> Scores:
+        """Score a model on a split."""
+        pad = self.base.pad_token_id
+        return score(model, self.data.splits[split], precision=precision, pad_token_id=pad, device=self.device)
 
-    @contextmanager
-    def _model_of(self, spec: TrialSpec) -> Iterator[nn.Module]:
-        """Give the model the trial's new parameters, and take them away again."""
-        if spec.method == "full":
-            model = copy.deepcopy(self.model).requires_grad_(True)
-            reset_head(model, spec.seed)
-            yield model
-            return
-        inject(self.model, spec.rank_map, alpha=spec.alpha, scaling=spec.scaling, dropout=spec.dropout, seed=spec.seed)
-        for name in self.head:
-            self.model.get_submodule(name).requires_grad_(True)
-        reset_head(self.model, spec.seed)
-        for layer in self.model.modules():
-            if isinstance(layer, LoRALinear):
-                layer.train()
+    def score_trial(self, trial: Trial, split: str) -> Scores:
+        """Score a recorded trial on a split, from its files."""
+        if trial.spec.method == "full":
+            with self.pack.holding(self.adapter(trial.spec)) as model:
+                load_model(model, trial.adapter / "model.safetensors")
+                return self.score(model, split, trial.spec.precision)
         try:
-            yield self.model
+            load_adapter(self.model, trial.adapter)
+            return self.score(self.model, split, trial.spec.precision)
         finally:
-            self._restore()
+            eject(self.model)
+            self.model.requires_grad_(False)
 
-    def _restore(self) -> None:
-        eject(self.model)
-        self.model.eval().requires_grad_(False)
-        self.model.zero_grad(set_to_none=True)
+    def _save(self, slot: Slot, folder: Path) -> None:
+        with self.pack.holding(slot.adapter) as model:
+            if slot.spec.method != "full":
+                save_adapter(
+                    model, folder, base_model_name_or_path=self.base.reference, modules_to_save=self.head,
+                )  # fmt: skip
+            elif _EVIDENCE_SPLIT in slot.spec.evaluate:
+                folder.mkdir()
+                save_model(model, str(folder / "model.safetensors"))
 
-    def _save(self, model: nn.Module, spec: TrialSpec, folder: Path) -> None:
-        if spec.method != "full":
-            save_adapter(
-                model, folder, base_model_name_or_path=self.base.reference, modules_to_save=self.head,
-            )  # fmt: skip
-        elif _EVIDENCE_SPLIT in spec.evaluate:
-            folder.mkdir()
-            save_model(model, str(folder / "model.safetensors"))
+
+class _Alone:
+    """The job of a single trial."""
+
+    def __init__(self, spec: TrialSpec, observe: Observe) -> None:
+        self.spec, self.observe = spec, observe
+        self.taken = False
+        self.trial: Trial
+
+    def take(self, _: TrialSpec | None) -> _Alone | None:
+        first, self.taken = not self.taken, True
+        return self if first else None
+
+    def finish(self, trial: Trial) -> None:
+        self.trial = trial
+
+    def stop(self, error: StopTrialError) -> None:
+        raise error
 
 
 def _result(
-    training: Training, scores: dict[str, Scores], reason: str, cost: dict[str, float], device: torch.device
+    slot: Slot, scores: dict[str, Scores], reason: str, cost: dict[str, float], device: torch.device
 ) -> TrialResult:
     return TrialResult(
         status="diverged" if reason else "completed",
@@ -201,16 +266,11 @@ def _result(
             split: {"accuracy": s.accuracy, "loss": s.mean_loss, "examples": len(s.correct)}
             for split, s in scores.items()
         },
-        history=training.history,
+        history=tuple(slot.history),
         cost=cost,
         environment=_environment(device),
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory did not suffice; for the CPU torch has no exception of its own."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
 
 
 def _failed(error: BaseException, device: torch.device) -> TrialResult:

@@ -220,6 +220,7 @@ def test_a_spec_of_another_model_or_data_is_refused(bench, store, field):
 
 @pytest.mark.usefixtures("clean")
 def test_bfloat16_learns_too_and_scores_again_as_it_did(bench, store):
-    trial = bench.run(make_spec(bench, precision="bfloat16", steps=30), store)
-    assert trial.result.history[-1]["loss"] < trial.result.history[0]["loss"]
+    trial = bench.run(make_spec(bench, precision="bfloat16", steps=40), store)
+    losses = [row["loss"] for row in trial.result.history]
+    assert np.mean(losses[-8:]) < np.mean(losses[:8])
     same_scores(bench.score_trial(trial, "decide"), trial.scores("decide"))

@@ -1,0 +1,67 @@
+"""How many trials a GPU's memory holds at a time: measured, with real steps of real trials."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from rankexp.ranks import TrialSpec
+from rankexp.tasks.base import Split
+from rankexp.training.loop import Loop
+from rankexp.training.slot import Slot
+
+if TYPE_CHECKING:
+    from rankexp.training.trial import Bench
+
+_SHARE = 0.9
+"""Of the free memory; the allocator needs the rest for what does not fit its gaps."""
+
+
+def capacity(bench: Bench, spec: TrialSpec) -> int:
+    """Return how many trials like ``spec`` a GPU's memory holds in one pack, and 1 for any other device.
+
+    One trial, then two take a step on the longest examples; their difference is what each further trial takes.
+    """
+    if bench.device.type != "cuda":
+        return 1
+    torch.cuda.empty_cache()
+    held = torch.cuda.memory_allocated(bench.device)
+    free, _ = torch.cuda.mem_get_info(bench.device)
+    one, two = (_peak(bench, [replace(spec, steps=1)] * count) - held for count in (1, 2))
+    return slots_within(one, two, int(_SHARE * free))
+
+
+def slots_within(one: int, two: int, free: int) -> int:
+    """Return how many slots fit into ``free`` bytes when one slot takes ``one`` and two take ``two``; at least 1.
+
+    >>> slots_within(one=30, two=50, free=100)
+    4
+    """
+    return max(1, 1 + (free - one) // max(1, two - one))
+
+
+def longest(split: Split, count: int) -> Split:
+    """Return the ``count`` longest examples of a split."""
+    index = np.argsort(split.lengths, kind="stable")[-count:]
+    tokens = tuple(split.tokens[i] for i in index)
+    return Split(split.example_ids[index], split.group_ids[index], split.labels[index], tokens)
+
+
+def _peak(bench: Bench, specs: Sequence[TrialSpec]) -> int:
+    examples = longest(bench.data.splits["train"], specs[0].batch_size)
+    slots = [Slot(spec, bench.adapter(spec), examples, evaluate=_never) for spec in specs]
+    torch.cuda.reset_peak_memory_stats(bench.device)
+    waiting = iter(slots)
+    loop = Loop(bench.pack, examples, bench.base.pad_token_id, bench.device, len(slots))
+    for slot in loop.run(lambda _: next(waiting, None)):
+        if slot.error is not None:
+            raise slot.error
+    return torch.cuda.max_memory_allocated(bench.device)
+
+
+def _never() -> tuple[float, float]:
+    raise AssertionError("a single step is the last, and is not evaluated")

@@ -1,0 +1,196 @@
+"""One trial while it trains: its weights, optimizer and data, and what has been measured so far."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from rankexp.lora.pack import Adapter
+from rankexp.ranks import TrialSpec
+from rankexp.tasks.base import Split
+from rankexp.training.batching import training_batches
+from rankexp.training.optim import adamw, rate_factor, set_rate
+
+Row = dict[str, float]
+Observe = Callable[[Row], None]
+"""Is shown each step's row; may raise :class:`StopTrialError` to end the trial, and anything else to end all."""
+
+State = Literal["running", "completed", "diverged", "stopped", "failed"]
+
+
+class StopTrialError(Exception):
+    """What an observer raises to end its trial unrecorded while others go on."""
+
+
+class Slot:
+    """A trial in training.
+
+    Args:
+        spec: The trial.
+        adapter: What it trains.
+        split: Examples to train on.
+        evaluate: Returns accuracy and mean loss on ``tune``; called every ``spec.eval_every`` steps but the last.
+        observe: Is shown each step's row.
+
+    Attributes:
+        state: ``running``; ``completed``; ``diverged`` once a loss or gradient is not finite; ``stopped`` by its
+            observer; ``failed`` where memory did not suffice for it alone.
+        step: Steps done; a diverged trial that keeps its place in a pack goes on counting.
+        history: One row a step: ``step``, ``loss`` (nats), ``learning_rate``, ``grad_norm``, and ``tune_accuracy`` and
+            ``tune_loss`` where it was evaluated.
+        error: What stopped it or made it fail.
+        meter: What its steps cost.
+        began: When it was made, on the clock of ``time.perf_counter``.
+    """
+
+    def __init__(
+        self,
+        spec: TrialSpec,
+        adapter: Adapter,
+        split: Split,
+        *,
+        evaluate: Callable[[], tuple[float, float]],
+        observe: Observe = lambda _: None,
+    ) -> None:
+        self.spec, self.adapter, self._evaluate, self._observe = spec, adapter, evaluate, observe
+        self.parameters = adapter.parameters()
+        self.optimizer = adamw(self.parameters, learning_rate=spec.learning_rate, weight_decay=spec.weight_decay)
+        self._stream, self._drawn = training_batches(split, spec.batch_size, spec.seed), list[NDArray[np.int64]]()
+        self.state: State = "running"
+        self.step = 0
+        self.history: list[Row] = []
+        self.error: Exception | None = None
+        self.meter = Meter()
+        self.began = time.perf_counter()
+        self._best = _Best(spec.patience, self.parameters)
+
+    @property
+    def running(self) -> bool:
+        """Whether it has steps to do."""
+        return self.state == "running"
+
+    @property
+    def lost(self) -> bool:
+        """Whether it has diverged before its last step."""
+        return self.state == "diverged" and self.step < self.spec.steps
+
+    def draw(self) -> list[NDArray[np.int64]]:
+        """Return the micro-batches of the next step: the same ones until :meth:`update` takes that step."""
+        if not self._drawn:
+            self._drawn = [next(self._stream) for _ in range(self.spec.accumulation)]
+        return self._drawn
+
+    def update(self) -> Tensor:
+        """Take a step with the gradients at hand and return their norm before clipping, on the device."""
+        self._drawn = []
+        if not self.running:  # it only keeps its place in the pack
+            self.step += 1
+            self.optimizer.zero_grad()
+            return torch.zeros(())
+        set_rate(self.optimizer, self._rate())
+        norm = nn.utils.clip_grad_norm_(self.parameters, self.spec.max_grad_norm or math.inf)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return norm
+
+    def note(self, loss: float, norm: float) -> None:
+        """Write down the step that :meth:`update` took, evaluate if it is time, and find out whether it goes on."""
+        row = {"step": self.step + 1, "loss": loss, "learning_rate": self._rate(), "grad_norm": norm}
+        self.step += 1
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            self.state = "diverged"
+            return
+        if self.spec.eval_every and self.step % self.spec.eval_every == 0 and self.step < self.spec.steps:
+            row["tune_accuracy"], row["tune_loss"] = self._evaluate()
+            if not math.isfinite(row["tune_loss"]):
+                self.state = "diverged"
+                return
+        self.history.append(row)
+        self._ask_observer(row)
+        if self.running and (self.step == self.spec.steps or self._best.enough(row)):
+            self.state = "completed"
+            self._best.restore()
+
+    def fail(self, error: Exception) -> None:
+        """Give the trial up."""
+        self.state, self.error = "failed", error
+
+    def _ask_observer(self, row: Row) -> None:
+        try:
+            self._observe(row)
+        except StopTrialError as error:
+            self.state, self.error = "stopped", error
+
+    def _rate(self) -> float:
+        spec = self.spec
+        factor = rate_factor(self.step, steps=spec.steps, warmup_steps=spec.warmup_steps, schedule=spec.schedule)
+        return spec.learning_rate * factor
+
+
+class Meter:
+    """What a trial's steps cost; a step of a pack is shared equally by its running trials."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+        self.slots: list[int] = []
+        self.tokens = 0
+        self.memory = 0
+
+    def add(self, seconds: float, slots: int, tokens: int, memory: int) -> None:
+        """Add a step: seconds of the whole pack, its running trials, this trial's tokens, bytes in use."""
+        self.seconds.append(seconds / slots)
+        self.slots.append(slots)
+        self.tokens += tokens
+        self.memory = max(self.memory, memory)
+
+    def cost(self) -> dict[str, float]:
+        """Return the cost of the steps so far; ``peak_memory_bytes`` is that of the whole pack."""
+        seconds = sorted(self.seconds) or [0.0]
+        return {
+            "peak_memory_bytes": self.memory,
+            "step_seconds_median": statistics.median(seconds),
+            "step_seconds_p95": seconds[math.ceil(0.95 * len(seconds)) - 1],
+            "tokens_per_second": self.tokens / sum(seconds) if sum(seconds) else 0.0,
+            "train_seconds": sum(seconds),
+            "slots": statistics.fmean(self.slots or [0]),
+        }
+
+
+class _Best:
+    """Early stopping: keeps the weights of the lowest loss on ``tune`` and counts the evaluations since.
+
+    Args:
+        patience: Evaluations without a lower loss after which to stop; 0 never stops, and keeps the last weights.
+        parameters: The weights.
+    """
+
+    def __init__(self, patience: int, parameters: list[nn.Parameter]) -> None:
+        self.patience, self.parameters = patience, parameters
+        self.loss, self.since = math.inf, 0
+        self.weights: list[Tensor] = []
+
+    def enough(self, row: Row) -> bool:
+        """Whether it is time to stop."""
+        if not self.patience or "tune_loss" not in row:
+            return False
+        if row["tune_loss"] < self.loss:
+            self.loss, self.since = row["tune_loss"], 0
+            self.weights = [p.detach().clone() for p in self.parameters]
+            return False
+        self.since += 1
+        return self.since >= self.patience
+
+    def restore(self) -> None:
+        """Go back to the best weights, where the trial stopped because of them."""
+        if self.patience and self.since >= self.patience:
+            with torch.no_grad():
+                for parameter, weight in zip(self.parameters, self.weights, strict=True):
+                    parameter.copy_(weight)
