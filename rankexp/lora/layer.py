@@ -164,7 +164,7 @@ class LoRALinear(nn.Module):
             return result
         x = x if autocast else x.to(self.lora_A.dtype)
         hidden = F.linear(self.drop(x), self.lora_A) * self.scaling  # scaled where it is narrow
-        return (result + F.linear(hidden, self.lora_B)).to(result.dtype)
+        return result.add_(F.linear(hidden, self.lora_B))
 
     def extra_repr(self) -> str:
         """Describe the update in the module's printed form."""

@@ -102,7 +102,7 @@ class PackedLoRALinear(nn.Module):
         inputs = x if autocast else x.to(lora_A.dtype)
         inputs = inputs.reshape(len(self.updates), -1, self.in_features)
         hidden = torch.bmm(self._drop(inputs), lora_A.mT) * self.scaling
-        return (result + torch.bmm(hidden, lora_B).reshape(result.shape)).to(result.dtype)
+        return result.add_(torch.bmm(hidden, lora_B).reshape(result.shape))
 
     def _stacked(self) -> tuple[Tensor, Tensor]:
         """Return the factors as (slots, rank, in) and (slots, rank, out)."""

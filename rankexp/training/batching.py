@@ -12,11 +12,11 @@ from torch import Tensor
 
 from rankexp.tasks.base import Split
 
-BUCKET = 4
-"""Lengths are padded to a multiple of this, which keeps the number of different shapes small."""
+BUCKETS = {"cpu": 1, "cuda": 8}
+"""Lengths are padded to a multiple of this; the fast products of a GPU want one of 8."""
 
-_POOL = 16
-"""Batches that are shuffled together before they are sorted by length."""
+_POOL = 50
+"""Batches that are sorted by length together."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Batch:
 def training_batches(split: Split, size: int, seed: int) -> Iterator[NDArray[np.int64]]:
     """Yield the indices of one batch after another, without end.
 
-    Each epoch is shuffled, cut into pools of 16 batches, each pool is sorted by length and cut into batches, and
+    Each epoch is shuffled, cut into pools of 50 batches, each pool is sorted by length and cut into batches, and
     the batches are shuffled. Examples that do not fill a last batch wait for the next epoch's shuffle. That last
     shuffle is the same for all seeds: trials in one pack, at the same step, then have batches of similar lengths, and
     little of the pack is padding.
@@ -71,7 +71,7 @@ def scoring_batches(split: Split, size: int = 128) -> Iterator[NDArray[np.int64]
 
 
 def collate(split: Split, slots: Sequence[NDArray[np.int64]], pad_token_id: int, device: torch.device) -> Batch:
-    """Pad the examples of one or more slots to the length of a bucket and move them to a device.
+    """Pad the examples of one or more slots to the longest of all and move them to a device.
 
     Args:
         split: The examples.
@@ -81,7 +81,8 @@ def collate(split: Split, slots: Sequence[NDArray[np.int64]], pad_token_id: int,
     """
     index = np.concatenate(slots)
     lengths = split.lengths[index].reshape(len(slots), -1)
-    own = -(-lengths.max(axis=1) // BUCKET) * BUCKET
+    bucket = BUCKETS.get(device.type, 1)
+    own = -(-lengths.max(axis=1) // bucket) * bucket
     ids = np.full((len(index), own.max()), pad_token_id, dtype=np.int64)
     mask = np.arange(own.max()) < lengths.reshape(-1, 1)
     ids[mask] = np.concatenate([split.tokens[i] for i in index])
