@@ -40,9 +40,9 @@ class Queue:
     def __init__(self, specs: list[TrialSpec]) -> None:
         self.specs, self.done, self.lock = specs, list[Trial](), threading.Lock()
 
-    def take(self, _: TrialSpec | None) -> Job | None:
+    def take(self, *_: object) -> list[Job]:
         with self.lock:
-            return Job(self.specs.pop(), self) if self.specs else None
+            return [Job(self.specs.pop(), self)] if self.specs else []
 
 
 class Job:
@@ -57,7 +57,7 @@ class Job:
     def finish(self, trial: Trial) -> None:
         self.queue.done.append(trial)
 
-    def stop(self, error: Exception) -> None:
+    def stop(self, error: Exception, _: object) -> None:
         raise error
 
 

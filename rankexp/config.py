@@ -116,6 +116,8 @@ class SearchConfig:
         seed: Seed of the screening runs; none of the decide step's.
         steps: Steps of a screening run; null for as many as in the decide step.
         widen: How often a grid whose best rate lies on its edge is widened, for all ranks.
+        first_rung: Step at which the grid's runs of a rank are first compared, by successive halving; 0 for never.
+        reduction_factor: At each rung one run in this many goes on; the next rung is this many times later.
         alphas: Values of alpha that ``tpe`` tries.
         trials: Number of trials of ``tpe``.
     """
@@ -126,6 +128,8 @@ class SearchConfig:
     seed: Natural = 1000
     steps: Positive | None = None
     widen: Natural = 1
+    first_rung: Natural = 0
+    reduction_factor: Annotated[int, Field(ge=2)] = 3
     alphas: list[Rate] = field(default_factory=list)
     trials: Positive = 24
 
@@ -138,6 +142,8 @@ class SearchConfig:
     def __post_init__(self) -> None:
         if not self.ranks or not self.learning_rates:
             raise ValueError("ranks and learning_rates need at least one value each")
+        if self.first_rung and self.strategy != "grid":
+            raise ValueError("first_rung is for strategy grid; tpe compares runs every train.eval_every steps")
 
 
 @dataclass(frozen=True, config=CHECKED)

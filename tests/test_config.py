@@ -107,6 +107,10 @@ def test_what_has_no_default_is_asked_for(missing):
         ({"search__seed": 2}, "search.seed 2 is one of decide.seeds"),
         ({"search__strategy": "tpe"}, "search.alphas"),
         ({"train__patience": 2}, "eval_every must be above 0"),
+        (
+            {"search__first_rung": 5, "search__strategy": "tpe", "search__alphas": [8]},
+            "first_rung is for strategy grid",
+        ),
     ],
 )
 def test_options_that_contradict_each_other_are_refused(changes, message, one_sentence):
@@ -127,7 +131,7 @@ OTHER_STUDY = {
     "train.schedule": "cosine", "train.warmup_steps": 0, "train.weight_decay": 0.1, "train.max_grad_norm": 0,
     "train.precision": "float32", "train.eval_every": 5, "train.patience": 2, "search.strategy": "tpe", "search.ranks": [4, 8],
     "search.learning_rates": [1e-3], "search.seed": 1001, "search.steps": 20, "search.widen": 2,
-    "search.alphas": [8], "search.trials": 8, "decide.seeds": 4, "decide.margin": 0.02, "decide.level": 0.1,
+    "search.first_rung": 9, "search.reduction_factor": 2, "search.alphas": [8], "search.trials": 8, "decide.seeds": 4, "decide.margin": 0.02, "decide.level": 0.1,
     "decide.score": "loss", "references.head": [1e-2], "references.full": [1e-4],
 }  # fmt: skip
 

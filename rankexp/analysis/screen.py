@@ -6,7 +6,7 @@ The protocol chooses rates with these functions and the report checks them with 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -48,16 +48,15 @@ class ScreenRow:
     key: str = ""
 
     @classmethod
-    def of(cls, candidate: str, trial: Trial) -> ScreenRow:
-        """Take what the screen needs from a recorded trial."""
-        tune = trial.result.metrics.get("tune", {})
-        return cls._from_spec(candidate, trial.spec, trial.result.status, tune.get("loss"), tune.get("accuracy"))
-
-    @classmethod
-    def _from_spec(
-        cls, candidate: str, spec: TrialSpec, status: str, loss: float | None = None, accuracy: float | None = None
-    ) -> ScreenRow:
+    def of(cls, candidate: str, run: Trial | TrialSpec) -> ScreenRow:
+        """Take what the screen needs from a recorded trial, or from the spec of one that was pruned."""
+        spec, status, tune = (run, "pruned", {}) if isinstance(run, TrialSpec) else _outcome(run)
+        loss, accuracy = tune.get("loss"), tune.get("accuracy")
         return cls(candidate, spec.rank, spec.learning_rate, spec.alpha, status, loss, accuracy, spec.key)
+
+
+def _outcome(trial: Trial) -> tuple[TrialSpec, str, Mapping[str, float]]:
+    return trial.spec, trial.result.status, trial.result.metrics.get("tune", {})
 
 
 def best_rate(rows: Iterable[ScreenRow]) -> dict[str, ScreenRow]:
@@ -105,7 +104,7 @@ def screen_table(study: Study) -> tuple[ScreenRow, ...]:
     rows = [ScreenRow.of(item.candidate, study.by_key[item.key]) for item in planned]
     for item in study.store.pruned():
         spec = TrialSpec.from_dict(item.spec)
-        rows.append(ScreenRow._from_spec(f"r={spec.rank}", spec, "pruned"))
+        rows.append(ScreenRow.of(f"r={spec.rank}", spec))
     return tuple(rows)
 
 

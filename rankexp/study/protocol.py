@@ -13,9 +13,11 @@ from rankexp.config import StudyConfig
 from rankexp.ranks import TrialSpec
 from rankexp.record import Trial
 from rankexp.strategies.grid import Grid, Setting
-from rankexp.study.runner import Asked, PrunedError, Runner, label_of, planned
+from rankexp.strategies.halving import Halving
+from rankexp.study.race import PrunedError
+from rankexp.study.runner import Asked, Runner, label_of, planned
 from rankexp.study.specs import Specs
-from rankexp.study_record import Pruned, StudyStore, TestLedger
+from rankexp.study_record import StudyStore, TestLedger
 
 if TYPE_CHECKING:
     from rankexp.study.search import Report
@@ -84,15 +86,26 @@ class Protocol:
     def _tune(self, grids: Sequence[Grid]) -> list[ScreenRow]:
         """Run grids together, round by round, until none asks for more; a single rate needs no tuning."""
         grids = [grid for grid in grids if grid.candidates and (len(grid.learning_rates) > 1 or grid.phase == "screen")]
-        rows: list[ScreenRow] = []
+        rows, earlier = list[ScreenRow](), list[Asked]()
         while settings := [(grid.phase, setting) for grid in grids for setting in grid.next(rows)]:
             if rows:  # widened
                 self._expect_more(len(settings))
             specs = [self.specs.tuning(setting) for _, setting in settings]
             asked = [(planned(p, s, spec, "tuning"), spec) for (p, s), spec in zip(settings, specs, strict=True)]
-            trials = self.runner.run_all(asked)
-            rows += [ScreenRow.of(s.candidate, trial) for (_, s), trial in zip(settings, trials, strict=True)]
+            trials = self._tuned(asked, earlier)
+            rows += [ScreenRow.of(item.candidate, trials.get(spec.key, spec)) for item, spec in asked]
+            earlier += asked
         return rows
+
+    def _tuned(self, asked: Sequence[Asked], earlier: Sequence[Asked]) -> dict[str, Trial]:
+        """Train a round of a grid; runs that successive halving stopped are left out."""
+        search = self.config.search
+        if not search.first_rung:
+            return {trial.key: trial for trial in self.runner.run_all(asked)}
+        halving = Halving(search.first_rung, search.reduction_factor, search.steps or self.config.train.steps)
+        raced = [one for one in asked if one[0].phase == "screen"]
+        references = self.runner.run_all([one for one in asked if one[0].phase != "screen"])
+        return {trial.key: trial for trial in [*self.runner.race(raced, halving, earlier), *references]}
 
     def _chosen(self, rows: Sequence[ScreenRow], candidates: Sequence[Candidate], rates: list[float]) -> list[Setting]:
         """Return the best setting of each candidate; its lowest rate where no run of it completed."""
@@ -138,10 +151,7 @@ class Protocol:
         return rows
 
     def _searched(self, setting: Setting, spec: TrialSpec, report: Report) -> Trial:
-        history: list[Mapping[str, float]] = []
-
         def observe(row: Mapping[str, float]) -> None:
-            history.append(dict(row))
             if "tune_loss" in row:
                 report(int(row["step"]), row["tune_loss"])
 
@@ -149,12 +159,10 @@ class Protocol:
         try:
             for row in self._pruned_history(spec.key):
                 observe(row)  # ends here as it did before
-            history.clear()
-            trial = self.runner.run(spec, label_of(item, spec), observe)
         except PrunedError:
-            self.study.write_pruned(Pruned(spec.key, spec.to_dict(), tuple(history)))
-            self.runner.display.end(label_of(item, spec), f"pruned at step {len(history)}")
+            self.runner.display.skip()
             raise
+        trial = self.runner.run(spec, label_of(item, spec), observe)
         self.study.plan(item)
         return trial
 

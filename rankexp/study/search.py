@@ -14,7 +14,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from rankexp.strategies.grid import Setting
-from rankexp.study.runner import PrunedError
+from rankexp.study.race import PrunedError
 
 Report = Callable[[int, float], None]
 """Tells the search a step and the loss on ``tune`` there; raises PrunedError when the trial should end."""
@@ -84,7 +84,7 @@ def _run(study: optuna.Study, trial: optuna.Trial, space: Space, evaluate: Evalu
     def report(step: int, loss: float) -> None:
         trial.report(loss, step)
         if not never_pruned and trial.should_prune():
-            raise PrunedError
+            raise PrunedError(step)
 
     try:
         loss = evaluate(space.setting(trial), report)

@@ -32,7 +32,10 @@ class Specs:
         """Spec of a run that only chooses a learning rate: scored on ``tune`` and nothing else."""
         search = self.config.search
         spec = self._spec(setting, search.seed, ("tune",))
-        return replace(spec, steps=search.steps or spec.steps)
+        raced = search.first_rung and setting.candidate not in ("head", "full")
+        return replace(
+            spec, steps=search.steps or spec.steps, eval_every=search.first_rung if raced else spec.eval_every
+        )
 
     def evidence(self, setting: Setting, seed: int) -> TrialSpec:
         """Spec of a run that is compared: at full length, scored on ``tune`` and ``decide``."""

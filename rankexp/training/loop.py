@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import psutil
 import torch
@@ -19,8 +18,8 @@ from rankexp.training.batching import collate
 from rankexp.training.device import autocast, memory_in_use
 from rankexp.training.slot import Slot
 
-Take = Callable[[TrialSpec | None], Slot | None]
-"""Gives the next trial to train, one that may share a pack with this spec's if one is given; None if there is none."""
+Take = Callable[[int, TrialSpec | None], Sequence[Slot]]
+"""Gives trials that start together: at most so many, able to share a pack with that spec's if one is given."""
 
 
 def together(one: TrialSpec, other: TrialSpec) -> bool:
@@ -31,14 +30,15 @@ def together(one: TrialSpec, other: TrialSpec) -> bool:
 
 @dataclass
 class Loop:
-    """Trains trials, several at a time in one model.
+    """Trains trials side by side in one model.
 
     Attributes:
         pack: The model.
         split: Examples to train on.
         pad_token_id: Id that fills batches.
         device: Where the model is.
-        size: Most trials at a time; 1 is the plain loop. Halved whenever memory does not suffice.
+        size: Most trials in one forward pass; 1 is the plain loop. Halved whenever memory does not suffice.
+        seats: Most trials at a time, which take each step in turns of ``size``.
     """
 
     pack: Pack
@@ -46,7 +46,7 @@ class Loop:
     pad_token_id: int
     device: torch.device
     size: int = 1
-    _put_off: deque[Slot] = field(default_factory=deque)
+    seats: int = 1
 
     def run(self, take: Take) -> Generator[Slot, None, None]:
         """Train what ``take`` gives until it gives no more, and yield each trial as it ends.
@@ -56,10 +56,8 @@ class Loop:
         slots: list[Slot] = []
         try:
             while slots := self._seated(slots, take):
-                self.pack.hold(*(slot.adapter for slot in slots))
                 running = [slot for slot in slots if slot.running]
-                if not self._step(slots):
-                    slots = self._halved(slots)
+                self._step(slots)
                 yield from (slot for slot in running if not slot.running)
         finally:
             self.pack.hold()
@@ -72,19 +70,32 @@ class Loop:
         """
         running = [slot for slot in slots if slot.running]
         fresh: list[Slot] = []
-        while len(running) + len(fresh) < self.size:
-            beside = [*running, *fresh]
-            slot = self._put_off.popleft() if self._put_off else take(beside[0].spec if beside else None)
-            if slot is None:
+        while room := self.seats - len(running) - len(fresh):
+            beside = next((slot.spec for slot in (*running, *fresh)), None)
+            more = take(room, beside)
+            if not more:
                 break
-            fresh.append(slot)
+            fresh += more
         if not running:
             return fresh
-        lost = [slot for slot in slots if slot.lost][: self.size - len(running) - len(fresh)]
+        lost = [slot for slot in slots if slot.lost][: self.seats - len(running) - len(fresh)]
         return [*(slot for slot in slots if slot.running or slot in lost), *fresh]
 
-    def _step(self, slots: Sequence[Slot]) -> bool:
-        """Take one step of every running trial; False, and nothing has changed, where memory did not suffice."""
+    def _step(self, slots: Sequence[Slot]) -> None:
+        """Take one step of every trial, as many at a time as memory allows."""
+        waiting = list(slots)
+        while waiting:
+            some = waiting[: self.size]
+            self.pack.hold(*(slot.adapter for slot in some))
+            if (error := self._take_step(some)) is None:
+                waiting = waiting[len(some) :]
+            elif len(some) == 1:
+                waiting.pop(0).fail(error)
+            else:
+                self.size = len(some) // 2
+
+    def _take_step(self, slots: Sequence[Slot]) -> Exception | None:
+        """Take one step of trials in one forward pass; where memory does not suffice, change nothing and say so."""
         began = time.perf_counter()
         try:
             losses, tokens = self._gradients(slots)
@@ -93,9 +104,7 @@ class Loop:
                 raise
             for slot in slots:
                 slot.optimizer.zero_grad()
-            if len(slots) == 1:
-                slots[0].fail(error.with_traceback(None))
-            return False
+            return error.with_traceback(None)
         norms = torch.stack([slot.update().to(losses) for slot in slots])
         numbers = torch.stack([losses, norms], dim=1).tolist()  # the only wait for the device
         running = [i for i, slot in enumerate(slots) if slot.running]
@@ -103,7 +112,7 @@ class Loop:
         for i in running:
             slots[i].meter.add(seconds, len(running), tokens[i], memory)
             self._note(slots[i], *numbers[i])
-        return True
+        return None
 
     def _note(self, slot: Slot, loss: float, norm: float) -> None:
         try:
@@ -127,15 +136,6 @@ class Loop:
             micro_losses.append(losses.detach())
             tokens = [a + b for a, b in zip(tokens, batch.tokens, strict=True)]
         return torch.stack(micro_losses).sum(dim=0), tokens
-
-    def _halved(self, slots: Sequence[Slot]) -> list[Slot]:
-        """Go on with half of the trials; the others wait where they are."""
-        running = [slot for slot in slots if slot.running]
-        self.size = max(1, len(slots) // 2)
-        self._put_off.extendleft(reversed(running[self.size :]))
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-        return running[: self.size]
 
 
 _PROCESS = psutil.Process()

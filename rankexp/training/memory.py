@@ -55,9 +55,9 @@ def _peak(bench: Bench, specs: Sequence[TrialSpec]) -> int:
     examples = longest(bench.data.splits["train"], specs[0].batch_size)
     slots = [Slot(spec, bench.adapter(spec), examples, evaluate=_never) for spec in specs]
     torch.cuda.reset_peak_memory_stats(bench.device)
-    waiting = iter(slots)
-    loop = Loop(bench.pack, examples, bench.base.pad_token_id, bench.device, len(slots))
-    for slot in loop.run(lambda _: next(waiting, None)):
+    loop = Loop(bench.pack, examples, bench.base.pad_token_id, bench.device, len(slots), len(slots))
+    given = iter([slots])
+    for slot in loop.run(lambda *_: next(given, [])):
         if slot.error is not None:
             raise slot.error
     return torch.cuda.max_memory_allocated(bench.device)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -46,8 +46,8 @@ class Job(Protocol):
     def finish(self, trial: Trial) -> None:
         """Is told that the trial is in the record, whatever came of it."""
 
-    def stop(self, error: StopTrialError) -> None:
-        """Is told that the trial ended unrecorded, because :meth:`observe` raised ``error``."""
+    def stop(self, error: StopTrialError, history: Sequence[Row]) -> None:
+        """Is told that the trial ended unrecorded, because :meth:`observe` raised ``error`` at the last of its rows."""
 
 
 @dataclass(frozen=True)
@@ -137,30 +137,35 @@ class Bench:
         self.run_all(job.take, store)
         return job.trial
 
-    def run_all(self, take: Callable[[TrialSpec | None], Job | None], store: TrialStore, size: int = 1) -> None:
-        """Train and record trials until there are none left, up to ``size`` in one pack.
+    def run_all(
+        self,
+        take: Callable[[int, TrialSpec | None], Sequence[Job]],
+        store: TrialStore,
+        size: int = 1,
+        seats: int = 1,
+    ) -> None:
+        """Train and record trials until there are none left.
 
         Args:
-            take: Gives the next job, one that may train together with that spec if one is given (see
-                :func:`rankexp.training.loop.together`); None if there is none now.
+            take: Gives jobs that start together: at most so many, and able to train together with that spec if one is
+                given (see :func:`rankexp.training.loop.together`); none if there are none now.
             store: Where to record them.
-            size: Most trials at a time.
+            size: Most trials in one forward pass.
+            seats: Most trials at a time, if that is more.
         """
         jobs: dict[Slot, Job] = {}
 
-        def seat(beside: TrialSpec | None) -> Slot | None:
-            if (job := take(beside)) is None:
-                return None
-            slot = self._slot(job.spec, job.observe)
-            jobs[slot] = job
-            return slot
+        def seat(room: int, beside: TrialSpec | None) -> list[Slot]:
+            fresh = {self._slot(job.spec, job.observe): job for job in take(room, beside)}
+            jobs.update(fresh)
+            return list(fresh)
 
-        loop = Loop(self.pack, self.data.splits["train"], self.base.pad_token_id, self.device, size)
+        loop = Loop(self.pack, self.data.splits["train"], self.base.pad_token_id, self.device, size, max(size, seats))
         with closing(loop.run(seat)) as ended:
             for slot in ended:
                 job = jobs.pop(slot)
                 if isinstance(slot.error, StopTrialError):
-                    job.stop(slot.error)
+                    job.stop(slot.error, slot.history)
                 else:
                     job.finish(self._record(slot, store))
 
@@ -242,17 +247,17 @@ class _Alone:
 
     def __init__(self, spec: TrialSpec, observe: Observe) -> None:
         self.spec, self.observe = spec, observe
-        self.taken = False
+        self.waiting = [self]
         self.trial: Trial
 
-    def take(self, _: TrialSpec | None) -> _Alone | None:
-        first, self.taken = not self.taken, True
-        return self if first else None
+    def take(self, *_: object) -> list[_Alone]:
+        taken, self.waiting = self.waiting, []
+        return taken
 
     def finish(self, trial: Trial) -> None:
         self.trial = trial
 
-    def stop(self, error: StopTrialError) -> None:
+    def stop(self, error: StopTrialError, history: Sequence[Row]) -> None:  # noqa: ARG002
         raise error
 
 

@@ -29,7 +29,7 @@ def run(bench):
 
 def once(*slots):
     waiting = list(slots)
-    return lambda _: waiting.pop(0) if waiting else None
+    return lambda *_: [waiting.pop(0)] if waiting else []
 
 
 def first(split, count):
