@@ -39,14 +39,14 @@ def write_csv(path: Path, rows: int = 240) -> Path:
     return path
 
 
-def make_base(**changes: object) -> BaseModel:
+def make_base() -> BaseModel:
     """A BERT of random weights."""
-    return find_model(name="tiny", source="config", path=None, architecture={**ARCHITECTURE, **changes})
+    return find_model(name="tiny", source="config", path=None, architecture=ARCHITECTURE)
 
 
-def make_bench(folder: Path, **changes: object) -> Bench:
-    """Load the model and the data."""
-    base = make_base(**changes)
+def make_bench(folder: Path, base: BaseModel | None = None) -> Bench:
+    """Load the model, the BERT if none is given, and the data."""
+    base = base or make_base()
     data = CsvTask(path=write_csv(folder / "texts.csv")).load(base.tokenize, lambda _: None)
     return Bench.load(base, data, torch.device("cpu"))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import psutil
@@ -16,6 +17,7 @@ from rankexp.tasks.base import Split
 from rankexp.tasks.classification import loss as example_loss
 from rankexp.training.batching import collate
 from rankexp.training.device import autocast, memory_in_use
+from rankexp.training.prefix import Prefix
 from rankexp.training.slot import Slot
 
 Take = Callable[[int, TrialSpec | None], Sequence[Slot]]
@@ -39,6 +41,7 @@ class Loop:
         device: Where the model is.
         size: Most trials in one forward pass; 1 is the plain loop. Halved whenever memory does not suffice.
         seats: Most trials at a time, which take each step in turns of ``size``.
+        prefix: What the blocks below the lowest adapted layer compute on ``split``; None computes it every time.
     """
 
     pack: Pack
@@ -47,6 +50,7 @@ class Loop:
     device: torch.device
     size: int = 1
     seats: int = 1
+    prefix: Prefix | None = None
 
     def run(self, take: Take) -> Generator[Slot, None, None]:
         """Train what ``take`` gives until it gives no more, and yield each trial as it ends.
@@ -129,7 +133,8 @@ class Loop:
         for parts in zip(*(slot.draw() for slot in slots), strict=True):
             batch = collate(self.split, parts, self.pad_token_id, self.device)
             self.pack.layout.rows, self.pack.layout.lengths = batch.rows, batch.lengths
-            with autocast(spec.precision, self.device):
+            kept = self.prefix.skipped([slot.spec for slot in slots], parts, batch) if self.prefix else nullcontext()
+            with kept, autocast(spec.precision, self.device):
                 logits = self.pack.model(**batch.inputs).logits
             losses = example_loss(logits, batch.labels).view(len(slots), -1).mean(dim=1) / spec.accumulation
             losses.sum().backward()

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,6 +27,7 @@ from rankexp.ranks import TrialSpec
 from rankexp.record import Scores, Trial, TrialResult, TrialStore
 from rankexp.tasks.base import TaskData
 from rankexp.training.loop import Loop, is_out_of_memory
+from rankexp.training.prefix import Prefix
 from rankexp.training.scoring import score
 from rankexp.training.slot import Observe, Row, Slot, StopTrialError
 
@@ -76,6 +77,7 @@ class Bench:
             raise ConfigError(
                 f"the longest text has {longest} tokens and the model takes {positions}; lower task.max_length."
             )
+        model.config.use_cache = False  # of keys and values, which a decoder would keep in every forward pass
         if device.type == "cpu":
             model.set_attn_implementation("eager")  # the backward pass of the fused kernel is slower there
         return cls(base, Pack(model), data, device)
@@ -88,6 +90,11 @@ class Bench:
     def model(self) -> nn.Module:
         """The model."""
         return self.pack.model
+
+    @cached_property
+    def prefix(self) -> Prefix:
+        """What the blocks below the lowest adapted layer compute on the examples to train on."""
+        return Prefix(self.pack, self.data.splits["train"], self.base.pad_token_id, self.device)
 
     @property
     def head(self) -> tuple[str, ...]:
@@ -160,7 +167,15 @@ class Bench:
             jobs.update(fresh)
             return list(fresh)
 
-        loop = Loop(self.pack, self.data.splits["train"], self.base.pad_token_id, self.device, size, max(size, seats))
+        loop = Loop(
+            self.pack,
+            self.data.splits["train"],
+            self.base.pad_token_id,
+            self.device,
+            size,
+            max(size, seats),
+            self.prefix,
+        )
         with closing(loop.run(seat)) as ended:
             for slot in ended:
                 job = jobs.pop(slot)

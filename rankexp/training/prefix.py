@@ -1,0 +1,183 @@
+"""What the frozen blocks below the lowest adapted layer compute: once for each example, since no step changes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import chain
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from rankexp.lora.pack import Adapter, Pack
+from rankexp.ranks import TrialSpec
+from rankexp.tasks.base import Split
+from rankexp.training.batching import Batch, collate, scoring_batches
+from rankexp.training.device import autocast
+
+_MOST_BYTES = 2 << 30
+"""Of kept activations; a constant, so that the same spec takes the same way on every machine."""
+
+Forward = Callable[..., Tensor]
+
+
+@dataclass
+class Prefix:
+    """The blocks that a model's adapters leave frozen, from the lowest up, and their outputs on a split.
+
+    Used for trials that see examples more than once. What is kept agrees with what would be computed up to the rounding
+    of another shape; a model for which it does not is always computed.
+
+    Attributes:
+        pack: The model.
+        split: The examples.
+        pad_token_id: Id that fills batches.
+        device: Where the model is.
+    """
+
+    pack: Pack
+    split: Split
+    pad_token_id: int
+    device: torch.device
+    _kept: dict[tuple[int, str], _Kept | None] = field(default_factory=dict)
+
+    @contextmanager
+    def skipped(self, specs: Sequence[TrialSpec], parts: Sequence[NDArray[np.int64]], batch: Batch) -> Iterator[None]:
+        """Let the model take kept outputs instead of computing them, while a batch of its held adapters goes through.
+
+        Args:
+            specs: The trials whose adapters are held.
+            parts: Indices of each one's examples.
+            batch: The examples.
+        """
+        kept = self._kept_for(specs)
+        if kept is None:
+            yield
+            return
+        with _replaced(kept.blocks, kept.padded(np.concatenate(parts), batch.inputs["input_ids"].shape[1])):
+            yield
+
+    def _kept_for(self, specs: Sequence[TrialSpec]) -> _Kept | None:
+        if not all(_revisits(spec, len(self.split)) for spec in specs):
+            return None
+        count, precision = frozen_blocks(self.pack.model, self.pack.held), specs[0].precision
+        if (count, precision) not in self._kept:
+            with self.pack.holding() as model, torch.no_grad(), autocast(precision, self.device):
+                self._kept[count, precision] = self._compute(model, list(blocks_of(model)[1])[:count])
+        return self._kept[count, precision]
+
+    def _compute(self, model: nn.Module, blocks: Sequence[nn.Module]) -> _Kept | None:
+        if not blocks:
+            return None
+        kept = _Kept(blocks, np.concatenate([[0], np.cumsum(self.split.lengths)]))
+        for index in scoring_batches(self.split):
+            batch = collate(self.split, [index], self.pad_token_id, self.device)
+            output = _output(model, blocks[-1], batch)
+            if output is None or output.shape[:2] != batch.inputs["input_ids"].shape:
+                return None
+            if int(kept.starts[-1]) * output.shape[-1] * output.element_size() > _MOST_BYTES:
+                return None
+            kept.put(index, output, batch.inputs["attention_mask"].bool())
+        return kept if self._agrees(model, kept) else None
+
+    def _agrees(self, model: nn.Module, kept: _Kept) -> bool:
+        index = next(scoring_batches(self.split, 16))
+        batch = collate(self.split, [index], self.pad_token_id, self.device)
+        computed: Tensor = model(**batch.inputs).logits.float()
+        with _replaced(kept.blocks, kept.padded(index, batch.inputs["input_ids"].shape[1])):
+            replayed: Tensor = model(**batch.inputs).logits.float()
+        return torch.allclose(computed, replayed, rtol=2e-2, atol=2e-2 * float(computed.std()))
+
+
+@dataclass
+class _Kept:
+    """Outputs of the last of some blocks for each token of a split."""
+
+    blocks: Sequence[nn.Module]
+    starts: NDArray[np.int64]
+    values: Tensor | None = None
+
+    def put(self, index: NDArray[np.int64], output: Tensor, mask: Tensor) -> None:
+        """Keep the outputs of some examples, shape (examples, length, hidden), where ``mask`` says there is a token."""
+        if self.values is None:
+            self.values = output.new_zeros(int(self.starts[-1]), output.shape[-1])
+        self.values[self._places(index)] = output[mask]
+
+    def padded(self, index: NDArray[np.int64], length: int) -> Tensor:
+        """Return the outputs of some examples, shape (examples, length, hidden), zero where there is no token."""
+        assert self.values is not None
+        lengths = self.starts[index + 1] - self.starts[index]
+        mask = torch.from_numpy(np.arange(length) < lengths[:, None]).to(self.values.device)
+        output = self.values.new_zeros(len(index), length, self.values.shape[-1])
+        output[mask] = self.values[self._places(index)]
+        return output
+
+    def _places(self, index: NDArray[np.int64]) -> NDArray[np.int64]:
+        return np.concatenate([np.arange(self.starts[i], self.starts[i + 1]) for i in index])
+
+
+def blocks_of(model: nn.Module) -> tuple[str, nn.ModuleList]:
+    """Return the model's stack of blocks and its name: the largest list of modules; an empty one if it has none."""
+    lists = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.ModuleList)]
+    return max(lists, key=lambda item: sum(p.numel() for p in item[1].parameters()), default=("", nn.ModuleList()))
+
+
+def frozen_blocks(model: nn.Module, adapters: Sequence[Adapter]) -> int:
+    """Return how many blocks, from the lowest up, no adapter touches; 0 where one touches what comes before them."""
+    stack, blocks = blocks_of(model)
+    order = {name: place for place, (name, _) in enumerate(model.named_modules())}
+    lowest = len(blocks)
+    for name in chain.from_iterable(adapter.modules for adapter in adapters):
+        if name.startswith(f"{stack}."):
+            lowest = min(lowest, int(name.removeprefix(f"{stack}.").partition(".")[0]))
+        elif f"{stack}.".startswith(f"{name}.") or order[name] < order[stack]:
+            return 0
+    return lowest
+
+
+def _revisits(spec: TrialSpec, examples: int) -> bool:
+    """Whether a trial sees more examples than there are: the spec alone says so, and decides the last bit."""
+    return spec.steps * spec.batch_size * spec.accumulation > examples
+
+
+class _GotOutput(Exception):  # noqa: N818
+    """Ends a forward pass that has come as far as is needed."""
+
+
+def _output(model: nn.Module, block: nn.Module, batch: Batch) -> Tensor | None:
+    """Return what a block puts out, or None if that is no tensor."""
+    found: list[object] = []
+
+    def catch(_: nn.Module, __: object, output: object) -> None:
+        found.append(output)
+        raise _GotOutput
+
+    handle = block.register_forward_hook(catch)
+    try:
+        model(**batch.inputs)
+    except _GotOutput:
+        output = found[0]
+        return output if isinstance(output, Tensor) else None
+    finally:
+        handle.remove()
+    return None
+
+
+@contextmanager
+def _replaced(blocks: Sequence[nn.Module], output: Tensor) -> Iterator[None]:
+    """Let the last of some blocks put out ``output``, and those before it what they are given."""
+
+    def same(hidden_states: Tensor, *_: object, **__: object) -> Tensor:
+        return hidden_states
+
+    forwards: list[Forward] = [same] * (len(blocks) - 1) + [lambda *_, **__: output]
+    for block, forward in zip(blocks, forwards, strict=True):
+        block.forward = forward
+    try:
+        yield
+    finally:
+        for block in blocks:
+            del block.forward  # the class's own shows again
