@@ -2,8 +2,9 @@
 
 The plain grid trains 4 ranks x 3 learning rates x 3 seeds at full budget, one after the other, each evaluated once on
 the texts that rankexp decides on; it is the grid that a user would write who wants rates tuned and seeds repeated.
-rankexp's time is all of its study: screen, references, decision, confirmation and report. Half of the grid runs before
-it and half after it. With --sample N only N runs of the grid are timed and the rest is taken to cost as much. Run:
+rankexp's time is all of its study, with each of two screens: screen, references, decision, confirmation and report. Half
+of the grid runs before it and half after it. With --sample N only N runs of the grid are timed, and the rest is taken to
+cost as much. Run:
 
     python bench/time_to_choice.py --device cpu --sample 12
     python bench/time_to_choice.py --device cuda
@@ -52,12 +53,23 @@ def grid_run(setting: Setting, folder: str, data: TaskData, device: torch.device
     return seconds
 
 
+def protocol(screen: str, device: str) -> tuple[float, str | None]:
+    """Run the whole protocol in a fresh workspace; return its seconds and its verdict."""
+    with tempfile.TemporaryDirectory() as workspace, Display() as display:
+        search = {"first_rung": 20 if screen == "halving" else 0}
+        changes = {"workspace": workspace, "device": device, "tracking": {"name": "none"}, "search": search}
+        began = time.perf_counter()
+        outcome = run_study(parse(StudyConfig, {**DEFAULT, **changes}), display)
+        seconds = time.perf_counter() - began
+    return seconds, outcome.study.verdict.status if outcome.study.verdict else None
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--sample", type=int, default=len(GRID), help="runs of the grid to time")
     parser.add_argument("--bfloat16", action="store_true", help="let the grid use bfloat16, too (not as it comes)")
-    parser.add_argument("--halving", action="store_true", help="let rankexp screen by successive halving")
+    parser.add_argument("--screens", nargs="+", default=["grid", "halving"], choices=["grid", "halving"])
     options = parser.parse_args()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -70,23 +82,18 @@ def main() -> None:
     settings = [Setting(rank, rate, seed, bfloat16=options.bfloat16) for rank, rate, seed in chosen]
     half = len(settings) // 2
     seconds = [grid_run(setting, folder, data, device) for setting in settings[:half]]
-    with tempfile.TemporaryDirectory() as workspace, Display() as display:
-        search = {"first_rung": 20 if options.halving else 0}
-        changes = {"workspace": workspace, "device": options.device, "tracking": {"name": "none"}, "search": search}
-        began = time.perf_counter()
-        outcome = run_study(parse(StudyConfig, {**DEFAULT, **changes}), display)
-        ours = time.perf_counter() - began
+    ours = {screen: protocol(screen, options.device) for screen in options.screens}
     seconds += [grid_run(setting, folder, data, device) for setting in settings[half:]]
     grid = sum(seconds) / len(seconds) * len(GRID)
-    result = {
-        "verdict": outcome.study.verdict.status if outcome.study.verdict else None,
-        "rankexp_seconds": round(ours, 1),
-        "grid_seconds": round(grid, 1),
+    result: dict[str, object] = {
         "grid_runs_timed": len(seconds),
         "grid_runs": len(GRID),
-        "ratio": round(grid / ours, 2),
+        "grid_seconds": round(grid, 1),
+        **{f"rankexp_{screen}_seconds": round(spent, 1) for screen, (spent, _) in ours.items()},
+        **{f"rankexp_{screen}_verdict": verdict for screen, (_, verdict) in ours.items()},
+        **{f"ratio_{screen}": round(grid / spent, 2) for screen, (spent, _) in ours.items()},
     }
-    print("\n".join(f"{name:<18} {value}" for name, value in result.items()))
+    print("\n".join(f"{name:<26} {value}" for name, value in result.items()))
     print(json.dumps(result))
 
 

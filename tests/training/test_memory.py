@@ -1,7 +1,45 @@
-"""A trial that does not fit into memory is recorded as failed, and the bench goes on."""
+"""How many trials memory holds; one that does not fit is recorded as failed, and the bench goes on."""
 
+import pytest
 import tiny_bench
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rankexp.training.memory import capacity, longest, slots_within
+
+
+@given(st.integers(0, 10**9), st.integers(1, 10**9), st.integers(0, 10**11))
+def test_as_many_slots_as_fit_and_not_one_more(fixed, each, free):
+    slots = slots_within(fixed + each, fixed + 2 * each, free)
+    assert slots >= 1
+    assert slots == 1 or fixed + slots * each <= free
+    assert fixed + (slots + 1) * each > free
+
+
+def test_memory_is_measured_on_the_longest_examples(bench):
+    split = bench.data.splits["train"]
+    found = longest(split, 16)
+    assert sorted(found.lengths) == sorted(split.lengths)[-16:]
+    for i, name in enumerate(found.example_ids):
+        at = split.example_ids.tolist().index(name)
+        assert (found.labels[i], found.tokens[i].tolist()) == (split.labels[at], split.tokens[at].tolist())
+
+
+def test_a_processor_trains_one_trial_in_a_pass(bench):
+    assert capacity(bench, tiny_bench.make_spec(bench)) == 1
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_holds_what_was_measured(bench):
+    from test_pack import in_precision, make_slot, train
+
+    on_gpu = in_precision(bench, torch.float32, "cuda")
+    spec = tiny_bench.make_spec(on_gpu, steps=1)
+    slots = min(64, capacity(on_gpu, spec))
+    assert slots > 1
+    assert train(on_gpu, [make_slot(on_gpu, spec) for _ in range(slots)], slots).size == slots
 
 
 def test_too_little_memory_fails_the_trial_and_not_the_bench(bench, store):
