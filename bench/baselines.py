@@ -27,6 +27,9 @@ from rankexp.tasks.base import Split, TaskData
 from rankexp.training.batching import collate, training_batches
 from rankexp.training.optim import rate_factor
 
+NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+"""Leaves out the base model's own dropout, as rankexp does."""
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -56,14 +59,14 @@ class Rows(torch.utils.data.Dataset):
         return {"input_ids": ids, "attention_mask": [1] * len(ids), "labels": int(self.split.labels[i])}
 
 
-def peft_model(folder: str, labels: int, setting: Setting) -> nn.Module:
-    """Load the model and let PEFT adapt it."""
+def peft_model(folder: str, labels: int, setting: Setting, **config: object) -> nn.Module:
+    """Load the model, with changes of its configuration, and let PEFT adapt it."""
     torch.manual_seed(setting.seed)
-    base = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=labels)
-    config = LoraConfig(
+    base = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=labels, **config)
+    lora = LoraConfig(
         task_type="SEQ_CLS", r=setting.rank, lora_alpha=setting.alpha, target_modules="all-linear", lora_dropout=0.0
     )
-    return get_peft_model(base, config)
+    return get_peft_model(base, lora)
 
 
 def train_bare(model: nn.Module, data: TaskData, setting: Setting, device: torch.device) -> float:

@@ -52,14 +52,14 @@ class Stopwatch:
         counted = outer is None if what == "lane" else outer == "lane"  # the test split is scored outside
         if counted:
             self.inside.what = what
-        began = time.perf_counter()
+        began = _now()
         try:
             yield
         finally:
             if counted:
                 self.inside.what = outer
                 with self.lock:
-                    self.seconds[what] += time.perf_counter() - began
+                    self.seconds[what] += _now() - began
 
     def wrap(self, owner: Any, name: str, what: str) -> None:
         """Time every call of a function or method."""
@@ -70,6 +70,13 @@ class Stopwatch:
                 return original(*args, **kwargs)
 
         setattr(owner, name, timed)
+
+
+def _now() -> float:
+    """Return the time once the device has done what it was given."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 def watch(watch: Stopwatch) -> None:

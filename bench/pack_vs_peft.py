@@ -1,9 +1,10 @@
 """Trials an hour: rankexp against PEFT with a plain loop, and against PEFT with the Hugging Face Trainer.
 
-The same model, texts, steps, batch size, rank and optimizer settings; the plain loop sees the very same batches. Arms
-take turns within one process. Only training is timed for the others; rankexp's time includes making and recording the
-trial (no arm evaluates). A processor trains one trial of rankexp a core, as `rankexp sweep` does; the others one after
-the other on all cores. Run:
+The same model, texts, steps, batch size, rank and optimizer settings; the plain loop sees the very same batches and
+leaves out the base model's own dropout, as rankexp does; the Trainer is as it comes. Arms take turns within one
+process. Only training is timed for the others; rankexp's time includes making and recording the trial (no arm
+evaluates). A processor trains one trial of rankexp a core, as `rankexp sweep` does; the others one after the other on
+all cores. Run:
 
     python bench/pack_vs_peft.py --device cpu --precision float32 bfloat16 --rounds 3
     python bench/pack_vs_peft.py --device cuda --pack 32 --trials 32 --precision bfloat16
@@ -22,7 +23,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from baselines import Setting, check_loss, make_trainer, peft_model, train_bare
+from baselines import NO_DROPOUT, Setting, check_loss, make_trainer, peft_model, train_bare
 from transformers.utils import logging
 
 from rankexp.assets import asset_folder
@@ -103,7 +104,7 @@ def ours(benches: list[Bench], settings: list[Setting], pack: int) -> float:
 
 
 def bare(folder: str, data: TaskData, setting: Setting, device: torch.device) -> float:
-    model = peft_model(folder, len(data.labels), setting)
+    model = peft_model(folder, len(data.labels), setting, **NO_DROPOUT)
     began = time.perf_counter()
     check_loss(train_bare(model, data, setting, device), len(data.labels))
     return time.perf_counter() - began

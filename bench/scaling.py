@@ -99,8 +99,12 @@ def step_seconds(bench: Bench, spec: TrialSpec, slots: int) -> float:
     specs = [TrialSpec.from_dict({**spec.to_dict(), "seed": seed}) for seed in range(slots)]
     seated = [Slot(one, bench.adapter(one), split, evaluate=lambda: (0.0, 0.0)) for one in specs]
     given = iter([seated])
-    for _ in Loop(bench.pack, split, 0, bench.device, slots, slots).run(lambda *_: next(given, [])):
-        pass
+    loop = Loop(bench.pack, split, 0, bench.device, slots, slots)
+    for slot in loop.run(lambda *_: next(given, [])):
+        if slot.error is not None:
+            raise slot.error
+    if loop.size < slots:
+        raise torch.OutOfMemoryError(f"only {loop.size} of {slots} slots fit into one pass")
     return statistics.median(seated[0].meter.seconds[2:]) * slots
 
 

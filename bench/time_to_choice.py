@@ -2,9 +2,9 @@
 
 The plain grid trains 4 ranks x 3 learning rates x 3 seeds at full budget, one after the other, each evaluated once on
 the texts that rankexp decides on; it is the grid that a user would write who wants rates tuned and seeds repeated.
-rankexp's time is all of its study, with each of two screens: screen, references, decision, confirmation and report. Half
-of the grid runs before it and half after it. With --sample N only N runs of the grid are timed, and the rest is taken to
-cost as much. Run:
+rankexp's time is all of its study, with each of two screens: screen, references, decision, confirmation and report.
+Half of the grid runs before it and half after it. With --sample N only N runs of the grid are timed, and the rest is
+taken to cost as much. Run:
 
     python bench/time_to_choice.py --device cpu --sample 12
     python bench/time_to_choice.py --device cuda
@@ -61,7 +61,7 @@ def protocol(screen: str, device: str) -> tuple[float, str | None]:
         began = time.perf_counter()
         outcome = run_study(parse(StudyConfig, {**DEFAULT, **changes}), display)
         seconds = time.perf_counter() - began
-    return seconds, outcome.study.verdict.status if outcome.study.verdict else None
+        return seconds, outcome.study.verdict.status if outcome.study.verdict else None
 
 
 def main() -> None:

@@ -265,6 +265,10 @@ class StudyConfig:
     def __post_init__(self) -> None:
         if self.search.seed in self.decide.seeds:
             raise ValueError(f"search.seed {self.search.seed} is one of decide.seeds; screening needs its own")
+        if self.search.first_rung >= (self.search.steps or self.train.steps):
+            raise ValueError(
+                f"search.first_rung {self.search.first_rung} must come before the last step of a screening run"
+            )
         if self.search.strategy == "tpe" and not self.search.alphas:
             raise ValueError("search.alphas needs at least one value where search.strategy is tpe")
 

@@ -233,12 +233,22 @@ class TrialStore:
         except DamagedRecordError:
             return False
 
-    def remove_leftovers(self) -> None:
-        """Delete temporary folders of writers that no longer run."""
-        if self.root.is_dir():
-            for path in self.root.glob(f"{_TEMPORARY}*"):
-                if not _alive(int(path.name.rpartition("-")[2])):
-                    shutil.rmtree(path, ignore_errors=True)  # another process may be at it, too
+
+def remove_leftovers(workspace: Path, study: Path) -> None:
+    """Delete what writers that no longer run left half-written, of trials, of a study, and of the test ledger.
+
+    Args:
+        workspace: The workspace.
+        study: Folder of a study that nobody else writes to now.
+    """
+    shared = (path for name in ("trials", "test_ledger") for path in (workspace / name).glob(f"{_TEMPORARY}*"))
+    for path in [*shared, *study.rglob(f"{_TEMPORARY}*")]:
+        if _alive(int(path.name.rpartition("-")[2])):
+            continue
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)  # another process may be at it, too
+        else:
+            path.unlink(missing_ok=True)
 
 
 def write_atomic(path: Path, data: bytes) -> None:

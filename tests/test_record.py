@@ -12,7 +12,15 @@ import numpy as np
 import pytest
 
 from rankexp.ranks import TrialSpec
-from rankexp.record import DamagedRecordError, Scores, TrialResult, TrialStore, read_json, write_atomic
+from rankexp.record import (
+    DamagedRecordError,
+    Scores,
+    TrialResult,
+    TrialStore,
+    read_json,
+    remove_leftovers,
+    write_atomic,
+)
 
 SPEC = TrialSpec(model="m", data="d", task="csv", method="lora", rank_map={"q": 4}, learning_rate=1e-3, steps=9)
 DONE = TrialResult(
@@ -73,7 +81,7 @@ def test_an_empty_workspace_holds_nothing(store):
     assert list(store.keys()) == []
     assert SPEC.key not in store
     assert not store.finished(SPEC.key)
-    store.remove_leftovers()
+    remove_leftovers(store.root.parent, store.root.parent / "studies" / "one")
     assert not store.root.exists()
 
 
@@ -188,19 +196,23 @@ def test_killed_before_the_rename_a_trial_is_not_there_and_can_be_written_again(
     assert leftovers(store.root) == [f".tmp-{SPEC.key}-{writer.pid}"]
     assert list(store.keys()) == []
     assert SPEC.key not in store
-    store.remove_leftovers()
+    remove_leftovers(store.root.parent, store.root.parent / "studies" / "one")
     assert not leftovers(store.root)
     assert store.write(SPEC, DONE, {}).result == DONE
 
 
 def test_killed_before_the_rename_a_file_keeps_its_old_content(tmp_path):
-    path = tmp_path / "file.json"
+    study = tmp_path / "studies" / "one"
+    path = study / "report" / "file.json"
     write_atomic(path, b'"old"')
     code = "os.replace = lambda *_: os.kill(os.getpid(), 9)\nfrom pathlib import Path\n"
     writer = run(code + "write_atomic(Path(sys.argv[1]), b'\"new\"')", path)
     writer.communicate()
     assert writer.returncode == -signal.SIGKILL
     assert path.read_bytes() == b'"old"'
+    assert leftovers(path.parent) == [f".tmp-file.json-{writer.pid}"]
+    remove_leftovers(tmp_path, study)
+    assert not leftovers(path.parent)
     write_atomic(path, b'{"new": 1}')
     assert read_json(path) == {"new": 1}
 
@@ -217,7 +229,7 @@ def test_only_the_leftovers_of_dead_writers_are_removed(store, trial):
     dead.wait()
     for pid in (dead.pid, os.getpid(), 1):
         (store.root / f".tmp-{SPEC.key}-{pid}" / "scores").mkdir(parents=True)
-    store.remove_leftovers()
+    remove_leftovers(store.root.parent, store.root.parent / "studies" / "one")
     assert sorted(leftovers(store.root)) == sorted(f".tmp-{SPEC.key}-{pid}" for pid in (os.getpid(), 1))
     assert list(store.keys()) == [SPEC.key]
 

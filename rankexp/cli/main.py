@@ -160,7 +160,7 @@ def _train(_: argparse.Namespace, rest: list[str]) -> int:
 
 def _run_trial(config: StudyConfig) -> int:
     from rankexp.progress import Display
-    from rankexp.study.runner import outcome_of
+    from rankexp.study.attempt import outcome_of
     from rankexp.study.session import run_trial
 
     with Display() as display:

@@ -86,18 +86,17 @@ class Protocol:
     def _tune(self, grids: Sequence[Grid]) -> list[ScreenRow]:
         """Run grids together, round by round, until none asks for more; a single rate needs no tuning."""
         grids = [grid for grid in grids if grid.candidates and (len(grid.learning_rates) > 1 or grid.phase == "screen")]
-        rows, earlier = list[ScreenRow](), list[Asked]()
+        rows: list[ScreenRow] = []
         while settings := [(grid.phase, setting) for grid in grids for setting in grid.next(rows)]:
             if rows:  # widened
                 self._expect_more(len(settings))
             specs = [self.specs.tuning(setting) for _, setting in settings]
             asked = [(planned(p, s, spec, "tuning"), spec) for (p, s), spec in zip(settings, specs, strict=True)]
-            trials = self._tuned(asked, earlier)
+            trials = self._tuned(asked)
             rows += [ScreenRow.of(item.candidate, trials.get(spec.key, spec)) for item, spec in asked]
-            earlier += asked
         return rows
 
-    def _tuned(self, asked: Sequence[Asked], earlier: Sequence[Asked]) -> dict[str, Trial]:
+    def _tuned(self, asked: Sequence[Asked]) -> dict[str, Trial]:
         """Train a round of a grid; runs that successive halving stopped are left out."""
         search = self.config.search
         if not search.first_rung:
@@ -105,7 +104,7 @@ class Protocol:
         halving = Halving(search.first_rung, search.reduction_factor, search.steps or self.config.train.steps)
         raced = [one for one in asked if one[0].phase == "screen"]
         references = self.runner.run_all([one for one in asked if one[0].phase != "screen"])
-        return {trial.key: trial for trial in [*self.runner.race(raced, halving, earlier), *references]}
+        return {trial.key: trial for trial in [*self.runner.race(raced, halving), *references]}
 
     def _chosen(self, rows: Sequence[ScreenRow], candidates: Sequence[Candidate], rates: list[float]) -> list[Setting]:
         """Return the best setting of each candidate; its lowest rate where no run of it completed."""

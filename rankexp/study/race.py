@@ -47,6 +47,10 @@ class Race:
         if trial.result.status != "completed":
             self.curves[trial.key] = {**dict.fromkeys(self.halving.rungs, math.inf), **self.curves[trial.key]}
 
+    def stopped(self) -> dict[str, int]:
+        """Return the runs that are behind, and the rung at which they fell behind."""
+        return self.halving.stopped(self.curves)
+
     def observer(self, key: str) -> Observe:
         """Return what watches a run, and raises once it is behind.
 
@@ -56,7 +60,7 @@ class Race:
 
         def observe(row: Row) -> None:
             self.know(key, [row])
-            if rung := self.halving.stopped(self.curves).get(key):
+            if rung := self.stopped().get(key):
                 raise PrunedError(rung)
 
         return observe

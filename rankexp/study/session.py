@@ -20,7 +20,7 @@ from rankexp.models import BaseModel, find_model
 from rankexp.options import ConfigError
 from rankexp.progress import Display
 from rankexp.ranks import RankMap
-from rankexp.record import Trial, TrialStore
+from rankexp.record import Trial, TrialStore, remove_leftovers
 from rankexp.report.build import write_report
 from rankexp.strategies.grid import Setting
 from rankexp.study.claims import Claims, database_url
@@ -101,7 +101,7 @@ def _opened(config: StudyConfig, display: Display, ranks: Sequence[int]) -> Iter
         shapes = {name: (shape[0], shape[1]) for name, shape in record.model["shapes"].items()}
         specs = Specs(config, base.fingerprint, data.fingerprint, record.settings["precision"], shapes)
         trials = TrialStore(store.workspace)
-        trials.remove_leftovers()
+        remove_leftovers(store.workspace, store.folder)
         database = database_url(store.folder / "study.db")
         claims = Claims(database_url(store.workspace / "claims.db"))
         tracker = open_tracker(config.tracking.name, config.tracking.uri, store.workspace)

@@ -33,9 +33,8 @@ class Specs:
         search = self.config.search
         spec = self._spec(setting, search.seed, ("tune",))
         raced = search.first_rung and setting.candidate not in ("head", "full")
-        return replace(
-            spec, steps=search.steps or spec.steps, eval_every=search.first_rung if raced else spec.eval_every
-        )
+        spec = replace(spec, steps=search.steps or spec.steps)
+        return replace(spec, eval_every=search.first_rung, patience=0) if raced else spec
 
     def evidence(self, setting: Setting, seed: int) -> TrialSpec:
         """Spec of a run that is compared: at full length, scored on ``tune`` and ``decide``."""

@@ -53,10 +53,16 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager[obj
 
 
 def memory_in_use(device: torch.device, process: psutil.Process) -> int:
-    """Return the bytes that training takes: the most so far on a GPU, what ``process`` holds now on a processor."""
+    """Return the bytes that training takes: on a GPU the most since the last reset, else what ``process`` holds now."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     return int(process.memory_info().rss)
+
+
+def reset_memory_in_use(device: torch.device) -> None:
+    """Begin to watch for the most bytes in use on a GPU anew."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
 
 
 def _product_seconds(dtype: torch.dtype) -> float:

@@ -16,7 +16,7 @@ from rankexp.ranks import TrialSpec
 from rankexp.tasks.base import Split
 from rankexp.tasks.classification import loss as example_loss
 from rankexp.training.batching import collate
-from rankexp.training.device import autocast, memory_in_use
+from rankexp.training.device import autocast, memory_in_use, reset_memory_in_use
 from rankexp.training.prefix import Prefix
 from rankexp.training.slot import Slot
 
@@ -82,7 +82,7 @@ class Loop:
             fresh += more
         if not running:
             return fresh
-        lost = [slot for slot in slots if slot.lost][: self.seats - len(running) - len(fresh)]
+        lost = [slot for slot in slots if slot.lost and self.size > 1][: self.seats - len(running) - len(fresh)]
         return [*(slot for slot in slots if slot.running or slot in lost), *fresh]
 
     def _step(self, slots: Sequence[Slot]) -> None:
@@ -101,15 +101,18 @@ class Loop:
     def _take_step(self, slots: Sequence[Slot]) -> Exception | None:
         """Take one step of trials in one forward pass; where memory does not suffice, change nothing and say so."""
         began = time.perf_counter()
+        reset_memory_in_use(self.device)
+        undo = [slot.dropout_states() for slot in slots]
         try:
             losses, tokens = self._gradients(slots)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            for slot in slots:
+            for slot, states in zip(slots, undo, strict=True):
                 slot.optimizer.zero_grad()
+                slot.restore_dropout(states)
             return error.with_traceback(None)
-        norms = torch.stack([slot.update().to(losses) for slot in slots])
+        norms = torch.stack([self._update(slot).to(losses) for slot in slots])
         numbers = torch.stack([losses, norms], dim=1).tolist()  # the only wait for the device
         running = [i for i, slot in enumerate(slots) if slot.running]
         seconds, memory = time.perf_counter() - began, memory_in_use(self.device, _PROCESS)
@@ -117,6 +120,16 @@ class Loop:
             slots[i].meter.add(seconds, len(running), tokens[i], memory)
             self._note(slots[i], *numbers[i])
         return None
+
+    def _update(self, slot: Slot) -> Tensor:
+        try:
+            return slot.update()
+        except (RuntimeError, MemoryError) as error:  # the optimizer makes its state in the first step
+            if not is_out_of_memory(error):
+                raise
+            slot.fail(error.with_traceback(None))
+            slot.optimizer.zero_grad()
+            return torch.zeros(())
 
     def _note(self, slot: Slot, loss: float, norm: float) -> None:
         try:

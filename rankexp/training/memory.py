@@ -22,17 +22,19 @@ _SHARE = 0.9
 
 
 def capacity(bench: Bench, spec: TrialSpec) -> int:
-    """Return how many trials like ``spec`` a GPU's memory holds in one pack, and 1 for any other device.
+    """Return how many trials like ``spec`` a GPU's memory holds in one pack; 1 elsewhere, and for full fine-tuning.
 
     One trial, then two take a step on the longest examples; their difference is what each further trial takes.
     """
-    if bench.device.type != "cuda":
+    if bench.device.type != "cuda" or spec.method == "full":
         return 1
     torch.cuda.empty_cache()
     held = torch.cuda.memory_allocated(bench.device)
     free, _ = torch.cuda.mem_get_info(bench.device)
-    one, two = (_peak(bench, [replace(spec, steps=1)] * count) - held for count in (1, 2))
-    return slots_within(one, two, int(_SHARE * free))
+    peaks = [_peak(bench, [replace(spec, steps=1)] * count) for count in (1, 2)]
+    torch.cuda.empty_cache()
+    one, two = peaks
+    return 1 if one is None or two is None else slots_within(one - held, two - held, int(_SHARE * free))
 
 
 def slots_within(one: int, two: int, free: int) -> int:
@@ -51,16 +53,15 @@ def longest(split: Split, count: int) -> Split:
     return Split(split.example_ids[index], split.group_ids[index], split.labels[index], tokens)
 
 
-def _peak(bench: Bench, specs: Sequence[TrialSpec]) -> int:
+def _peak(bench: Bench, specs: Sequence[TrialSpec]) -> int | None:
+    """Return the most bytes in use while a pack takes a step, or None where it does not fit."""
     examples = longest(bench.data.splits["train"], specs[0].batch_size)
     slots = [Slot(spec, bench.adapter(spec), examples, evaluate=_never) for spec in specs]
-    torch.cuda.reset_peak_memory_stats(bench.device)
     loop = Loop(bench.pack, examples, bench.base.pad_token_id, bench.device, len(slots), len(slots))
     given = iter([slots])
-    for slot in loop.run(lambda *_: next(given, [])):
-        if slot.error is not None:
-            raise slot.error
-    return torch.cuda.max_memory_allocated(bench.device)
+    ended = list(loop.run(lambda *_: next(given, [])))
+    fits = loop.size == len(slots) and all(slot.state != "failed" for slot in ended)
+    return max(slot.meter.memory for slot in ended) if fits else None
 
 
 def _never() -> tuple[float, float]:

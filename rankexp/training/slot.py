@@ -62,6 +62,8 @@ class Slot:
     ) -> None:
         self.spec, self.adapter, self._evaluate, self._observe = spec, adapter, evaluate, observe
         self.parameters = adapter.parameters()
+        dropping = [layer.dropout_generator for layer in adapter.layers.values() if layer.dropout]
+        self._generators = [generator for generator in dropping if generator is not None]
         self.optimizer = adamw(self.parameters, learning_rate=spec.learning_rate, weight_decay=spec.weight_decay)
         self._stream, self._drawn = training_batches(split, spec.batch_size, spec.seed), list[NDArray[np.int64]]()
         self.state: State = "running"
@@ -100,6 +102,15 @@ class Slot:
         self.optimizer.step()
         self.optimizer.zero_grad()
         return norm
+
+    def dropout_states(self) -> list[Tensor]:
+        """Return where the generators of dropout masks are, so that a step can be taken again as it was."""
+        return [generator.get_state() for generator in self._generators]
+
+    def restore_dropout(self, states: list[Tensor]) -> None:
+        """Go back to what :meth:`dropout_states` returned."""
+        for generator, state in zip(self._generators, states, strict=True):
+            generator.set_state(state)
 
     def note(self, loss: float, norm: float) -> None:
         """Write down the step that :meth:`update` took, evaluate if it is time, and find out whether it goes on."""

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import copy
-import platform
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import load_model, save_model
-from torch import nn
+from torch import Tensor, nn
 
 from rankexp.lora.inject import eject, new_layers, target_shapes
 from rankexp.lora.pack import Adapter, Pack
@@ -24,9 +23,11 @@ from rankexp.lora.peft_format import load_adapter, save_adapter
 from rankexp.models import BaseModel, head_names, new_head
 from rankexp.options import ConfigError
 from rankexp.ranks import TrialSpec
-from rankexp.record import Scores, Trial, TrialResult, TrialStore
+from rankexp.record import Scores, Trial, TrialStore
 from rankexp.tasks.base import TaskData
+from rankexp.training.batching import collate
 from rankexp.training.loop import Loop, is_out_of_memory
+from rankexp.training.outcome import failure_of, result_of
 from rankexp.training.prefix import Prefix
 from rankexp.training.scoring import score
 from rankexp.training.slot import Observe, Row, Slot, StopTrialError
@@ -90,6 +91,36 @@ class Bench:
     def model(self) -> nn.Module:
         """The model."""
         return self.pack.model
+
+    @cached_property
+    def packs(self) -> bool:
+        """Whether two trials in a pack give the logits that each gives alone; tried once.
+
+        Not so for a model that hands a linear layer rows in another order than the batch's, or rows of its own.
+        """
+        split = self.data.splits["train"]
+        index = np.arange(min(4, len(split)))
+        ranks = dict.fromkeys(target_shapes(self.model, "all-linear", self.head), 1)
+
+        def changed(seed: int) -> Adapter:
+            layers = new_layers(self.model, ranks, alpha=1.0, seed=seed)
+            for layer in layers.values():
+                nn.init.constant_(layer.lora_B, 0.1)
+            return Adapter(layers, new_head(self.model, seed))
+
+        def logits(indices: Sequence[NDArray[np.int64]], *held: Adapter) -> Tensor:
+            batch = collate(split, indices, self.base.pad_token_id, self.device)
+            with self.pack.holding(*held) as model, torch.no_grad():
+                found: Tensor = model(**batch.inputs).logits
+            return found
+
+        pair = changed(0), changed(1)
+        alone = torch.cat([logits([index], adapter) for adapter in pair])
+        try:
+            together = logits([index, index], *pair)
+        except (RuntimeError, ValueError, TypeError):  # shapes that no pack can split
+            return False
+        return torch.allclose(alone, together, rtol=1e-3, atol=1e-3 * float(alone.std()))
 
     @cached_property
     def prefix(self) -> Prefix:
@@ -195,14 +226,16 @@ class Bench:
 
     def _record(self, slot: Slot, store: TrialStore) -> Trial:
         trained, spec = time.perf_counter(), slot.spec
+        scores, reason = dict[str, Scores](), ""
         try:
-            scores, reason = self._scores(slot)
+            if slot.error is None:
+                scores, reason = self._scores(slot)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             slot.fail(error)
         if slot.error is not None:
-            return store.write(spec, _failed(slot.error, self.device), {})
+            return store.write(spec, failure_of(slot.error, self.device), {})
         parameters = sum(p.numel() for p in slot.parameters)
         cost = {
             **slot.meter.cost(),
@@ -211,7 +244,7 @@ class Bench:
             "eval_seconds": time.perf_counter() - trained,
             "wall_seconds": time.perf_counter() - slot.began,
         }
-        result = _result(slot, scores, reason, cost, self.device)
+        result = result_of(slot, scores, reason, cost, self.device)
         return store.write(spec, result, scores, None if reason else partial(self._save, slot))
 
     def _scores(self, slot: Slot) -> tuple[dict[str, Scores], str]:
@@ -274,43 +307,3 @@ class _Alone:
 
     def stop(self, error: StopTrialError, history: Sequence[Row]) -> None:  # noqa: ARG002
         raise error
-
-
-def _result(
-    slot: Slot, scores: dict[str, Scores], reason: str, cost: dict[str, float], device: torch.device
-) -> TrialResult:
-    return TrialResult(
-        status="diverged" if reason else "completed",
-        reason=reason,
-        metrics={
-            split: {"accuracy": s.accuracy, "loss": s.mean_loss, "examples": len(s.correct)}
-            for split, s in scores.items()
-        },
-        history=tuple(slot.history),
-        cost=cost,
-        environment=_environment(device),
-        finished=datetime.now(UTC).isoformat(timespec="seconds"),
-    )
-
-
-def _failed(error: BaseException, device: torch.device) -> TrialResult:
-    reason = str(error).strip().splitlines()
-    return TrialResult(
-        status="failed",
-        reason=f"out of memory: {reason[0] if reason else type(error).__name__}",
-        environment=_environment(device),
-        finished=datetime.now(UTC).isoformat(timespec="seconds"),
-    )
-
-
-def _environment(device: torch.device) -> dict[str, str]:
-    import transformers
-
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
-    return {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "device": f"{device.type} ({name})",
-        "threads": str(torch.get_num_threads()),
-    }

@@ -1,6 +1,5 @@
 """How many trials memory holds; one that does not fit is recorded as failed, and the bench goes on."""
 
-import pytest
 import tiny_bench
 import torch
 from hypothesis import given
@@ -28,18 +27,6 @@ def test_memory_is_measured_on_the_longest_examples(bench):
 
 def test_a_processor_trains_one_trial_in_a_pass(bench):
     assert capacity(bench, tiny_bench.make_spec(bench)) == 1
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_a_gpu_holds_what_was_measured(bench):
-    from test_pack import in_precision, make_slot, train
-
-    on_gpu = in_precision(bench, torch.float32, "cuda")
-    spec = tiny_bench.make_spec(on_gpu, steps=1)
-    slots = min(64, capacity(on_gpu, spec))
-    assert slots > 1
-    assert train(on_gpu, [make_slot(on_gpu, spec) for _ in range(slots)], slots).size == slots
 
 
 def test_too_little_memory_fails_the_trial_and_not_the_bench(bench, store):

@@ -1,0 +1,53 @@
+"""What goes into the record of a trial besides its scores and adapter."""
+
+from __future__ import annotations
+
+import platform
+from datetime import UTC, datetime
+
+import torch
+
+from rankexp.record import Scores, TrialResult
+from rankexp.training.slot import Slot
+
+
+def result_of(
+    slot: Slot, scores: dict[str, Scores], reason: str, cost: dict[str, float], device: torch.device
+) -> TrialResult:
+    """Say what came of a trial that was trained; ``reason`` says why it diverged, and is empty where it did not."""
+    return TrialResult(
+        status="diverged" if reason else "completed",
+        reason=reason,
+        metrics={
+            split: {"accuracy": s.accuracy, "loss": s.mean_loss, "examples": len(s.correct)}
+            for split, s in scores.items()
+        },
+        history=tuple(slot.history),
+        cost=cost,
+        environment=_environment(device),
+        finished=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def failure_of(error: BaseException, device: torch.device) -> TrialResult:
+    """Say that memory did not suffice for a trial, in the first line of what was raised."""
+    reason = str(error).strip().splitlines()
+    return TrialResult(
+        status="failed",
+        reason=f"out of memory: {reason[0] if reason else type(error).__name__}",
+        environment=_environment(device),
+        finished=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def _environment(device: torch.device) -> dict[str, str]:
+    import transformers
+
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "device": f"{device.type} ({name})",
+        "threads": str(torch.get_num_threads()),
+    }
