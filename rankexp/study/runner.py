@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from rankexp.progress import Display
@@ -57,45 +57,42 @@ class Runner:
     def race(self, asked: Sequence[Asked], halving: Halving) -> list[Trial]:
         """Train trials, those of one candidate side by side, and stop those that fall behind.
 
+        A run that another study trained to its end, but that is behind here, counts as stopped here.
+
         Returns:
             The trials that were not stopped, now or earlier.
         """
+        races: list[Race] = []
         groups: list[list[Wanted]] = []
         for candidate in dict.fromkeys(item.candidate for item, _ in asked):
             own = {spec.key: (item, spec) for item, spec in asked if item.candidate == candidate}
             race = Race(halving, list(own))
             done = self._take_in(race, own)
-            groups.append(
-                [
-                    Wanted(spec, label_of(item, spec), race.observer(key), race.end)
-                    for key, (item, spec) in own.items()
-                    if key not in done
-                ]
-            )
+            races.append(race)
+            left = [(item, spec) for key, (item, spec) in own.items() if key not in done]
+            groups.append([Wanted(s, label_of(item, s), race.observer(s.key), race.end) for item, s in left])
         self._train([group for group in groups if group])
         pruned = {item.key for item in self.study.pruned()}
+        for race in races:
+            for key in race.stopped().keys() - pruned:
+                trial = self.trials.read(key)
+                if trial.result.status == "completed":
+                    history = trial.result.history[: race.stopped()[key]]
+                    self.study.write_pruned(Pruned(key, trial.spec.to_dict(), history))
+                    pruned.add(key)
         ended = [(item, spec.key) for item, spec in asked if spec.key not in pruned]
         self.study.plan(*(item for item, _ in ended))
         return [self.trials.read(key) for _, key in ended]
 
-    def _take_in(self, race: Race, own: Mapping[str, Asked]) -> set[str]:
-        """Tell a race what the record holds of its runs, and return which have ended.
-
-        A run that another study trained to its end although it is behind here is stopped here after the fact.
-        """
+    def _take_in(self, race: Race, keys: Iterable[str]) -> set[str]:
+        """Tell a race what the record holds of its runs, and return which have ended."""
         pruned = {item.key: item for item in self.study.pruned()}
-        done = {key for key in own if key in pruned or self.trials.finished(key)}
+        done = {key for key in keys if key in pruned or self.trials.finished(key)}
         for key in done:
             if key in pruned:
                 race.know(key, pruned[key].history)
             else:
                 race.end(self.trials.read(key))
-        for key, rung in race.stopped().items():
-            if key in done and key not in pruned:
-                self.prune(own[key][1], label_of(*own[key]), self.trials.read(key).result.history[:rung])
-            elif key in done:
-                self.display.skip()
-        for _ in done - race.stopped().keys():
             self.display.skip()
         return done
 
