@@ -4,21 +4,50 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
+from rankexp.progress import Display
 from rankexp.ranks import TrialSpec
-from rankexp.record import Trial
+from rankexp.record import Trial, TrialStore
+from rankexp.study.claims import Claims
+from rankexp.study.lanes import Lanes
 from rankexp.study.race import PrunedError
+from rankexp.study_record import Pruned, StudyStore
+from rankexp.tracking import Tracker
 from rankexp.training.loop import together
 from rankexp.training.slot import Observe, Row, StopTrialError
 
-if TYPE_CHECKING:
-    from rankexp.study.runner import Runner
-
 WAIT_SECONDS = 0.5
 """Between two looks at what another study is training."""
+
+
+@dataclass
+class Means:
+    """What it takes to train the trials of a study.
+
+    Attributes:
+        study: The study that asks.
+        trials: The record of trials.
+        lanes: The loaded models.
+        claims: Who trains what.
+        tracker: The mirror.
+        display: What a person sees.
+        trained: Keys that were trained here.
+    """
+
+    study: StudyStore
+    trials: TrialStore
+    lanes: Lanes
+    claims: Claims
+    tracker: Tracker
+    display: Display
+    trained: list[str] = field(default_factory=list)
+
+    def prune(self, spec: TrialSpec, label: str, history: Sequence[Mapping[str, float]]) -> None:
+        """Keep what is known of a trial that was stopped."""
+        self.study.write_pruned(Pruned(spec.key, spec.to_dict(), tuple(history)))
+        self.display.end(label, f"pruned at step {len(history)}")
 
 
 class ClaimLostError(Exception):
@@ -53,8 +82,8 @@ class Queue:
         largest_spec: The spec with the most ranks.
     """
 
-    def __init__(self, runner: Runner, groups: Sequence[Sequence[Wanted]]) -> None:
-        self.waiting, self._runner, self._lock = [list(group) for group in groups], runner, threading.Lock()
+    def __init__(self, means: Means, groups: Sequence[Sequence[Wanted]]) -> None:
+        self.waiting, self._means, self._lock = [list(group) for group in groups], means, threading.Lock()
         self._retry = 0.0  # when to ask again for what another study is training
         self.largest_group = max(map(len, groups))
         specs = (wanted.spec for group in groups for wanted in group)
@@ -83,13 +112,13 @@ class Queue:
         return []
 
     def _begin(self, wanted: Wanted, token: int, under_way: list[Attempt]) -> Attempt:
-        attempt = Attempt(self._runner, wanted, token, under_way)
+        attempt = Attempt(self._means, wanted, token, under_way)
         under_way.append(attempt)
         return attempt
 
     def _claim(self, group: Sequence[Wanted]) -> list[tuple[Wanted, int]]:
         """Claim a whole group, or nothing of it while another study is training a part."""
-        claims, claimed = self._runner.claims, list[tuple[Wanted, int]]()
+        claims, claimed = self._means.claims, list[tuple[Wanted, int]]()
         for wanted in group:
             if (token := claims.take(wanted.spec.key)) is None:
                 for other, taken in claimed:
@@ -100,28 +129,28 @@ class Queue:
 
     def _recorded(self, wanted: Wanted, token: int) -> bool:
         """Whether another study has recorded the trial meanwhile; the claim is given back then."""
-        runner, key = self._runner, wanted.spec.key
-        if not runner.trials.finished(key):
+        means, key = self._means, wanted.spec.key
+        if not means.trials.finished(key):
             return False
-        wanted.finished(runner.trials.read(key))
-        runner.claims.release(key, token)
-        runner.display.skip()
+        wanted.finished(means.trials.read(key))
+        means.claims.release(key, token)
+        means.display.skip()
         return True
 
 
 class Attempt:
     """A claimed trial that is being trained; a :class:`rankexp.training.trial.Job`."""
 
-    def __init__(self, runner: Runner, wanted: Wanted, token: int, beside: list[Attempt]) -> None:
-        self.spec, self._runner, self._wanted, self._token = wanted.spec, runner, wanted, token
+    def __init__(self, means: Means, wanted: Wanted, token: int, beside: list[Attempt]) -> None:
+        self.spec, self._means, self._wanted, self._token = wanted.spec, means, wanted, token
         self._beside = beside
-        self._line = runner.display.begin(wanted.label, self.spec.steps)
-        self._live = runner.tracker.start(self.spec, runner.study.read())
+        self._line = means.display.begin(wanted.label, self.spec.steps)
+        self._live = means.tracker.start(self.spec, means.study.read())
         self._renewed, self._open = time.monotonic(), True
 
     def observe(self, row: Row) -> None:
         """Show a step to everyone who watches, and keep the claims of the lane: others may wait for their turn."""
-        self._runner.lanes.check()
+        self._means.lanes.check()
         self._line.step(row)
         self._live.log(row)
         self._keep_claims()
@@ -133,8 +162,8 @@ class Attempt:
         self._keep_claims()
         self._live.finish(trial)
         self._wanted.finished(trial)
-        self._runner.trained.append(self.spec.key)
-        self._runner.display.end(self._wanted.label, outcome_of(trial))
+        self._means.trained.append(self.spec.key)
+        self._means.display.end(self._wanted.label, outcome_of(trial))
 
     def stop(self, error: StopTrialError, history: Sequence[Row]) -> None:
         """Keep what is known of it, and say that it was stopped."""
@@ -142,7 +171,7 @@ class Attempt:
         self._live.prune()
         assert isinstance(error, PrunedError)  # nothing else that observes a trial stops it
         self._wanted.stopped = error
-        self._runner.prune(self.spec, self._wanted.label, history[: error.step])
+        self._means.prune(self.spec, self._wanted.label, history[: error.step])
 
     def abort(self) -> None:
         """Give it up, unless it has ended."""
@@ -160,15 +189,15 @@ class Attempt:
         Raises:
             ClaimLostError: Another process has taken the trial over.
         """
-        if self._open and time.monotonic() - self._renewed > self._runner.claims.lease / 10:
-            if not self._runner.claims.renew(self.spec.key, self._token):
+        if self._open and time.monotonic() - self._renewed > self._means.claims.lease / 10:
+            if not self._means.claims.renew(self.spec.key, self._token):
                 raise ClaimLostError(f"the claim on trial {self.spec.key} was lost to another process.")
             self._renewed = time.monotonic()
 
     def _close(self) -> None:
         self._open = False
         self._line.close()
-        self._runner.claims.release(self.spec.key, self._token)
+        self._means.claims.release(self.spec.key, self._token)
 
 
 def outcome_of(trial: Trial) -> str:

@@ -3,47 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
 
-from rankexp.progress import Display
 from rankexp.ranks import TrialSpec
-from rankexp.record import Trial, TrialStore
+from rankexp.record import Trial
 from rankexp.strategies.grid import Setting
 from rankexp.strategies.halving import Halving
-from rankexp.study.attempt import WAIT_SECONDS, Attempt, Queue, Wanted
-from rankexp.study.claims import Claims
-from rankexp.study.lanes import Lanes
+from rankexp.study.attempt import WAIT_SECONDS, Attempt, Means, Queue, Wanted
 from rankexp.study.race import PrunedError, Race
-from rankexp.study_record import Planned, Pruned, StudyStore
-from rankexp.tracking import Tracker
+from rankexp.study_record import Planned, Pruned
 from rankexp.training.memory import capacity
 from rankexp.training.slot import Observe
 
 Asked = tuple[Planned, TrialSpec]
 
 
-@dataclass
-class Runner:
-    """Trains what is missing, in as many lanes as there are.
-
-    Attributes:
-        study: The study that asks.
-        trials: The record of trials.
-        lanes: The loaded models.
-        claims: Who trains what.
-        tracker: The mirror.
-        display: What a person sees.
-        trained: Keys that were trained here.
-    """
-
-    study: StudyStore
-    trials: TrialStore
-    lanes: Lanes
-    claims: Claims
-    tracker: Tracker
-    display: Display
-    trained: list[str] = field(default_factory=list)
+class Runner(Means):
+    """Trains what is missing, in as many lanes as there are."""
 
     def run_all(self, asked: Sequence[Asked]) -> list[Trial]:
         """Plan trials, train those that the record lacks, and return all in the order asked for."""
@@ -122,11 +98,6 @@ class Runner:
             raise
         self.display.skip()
         return trial
-
-    def prune(self, spec: TrialSpec, label: str, history: Sequence[Mapping[str, float]]) -> None:
-        """Keep what is known of a trial that was stopped."""
-        self.study.write_pruned(Pruned(spec.key, spec.to_dict(), tuple(history)))
-        self.display.end(label, f"pruned at step {len(history)}")
 
     def _train(self, groups: Sequence[Sequence[Wanted]]) -> None:
         """Train groups of trials; those of one group start together, in one lane."""
