@@ -5,21 +5,24 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+import numpy as np
 import psutil
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from rankexp.lora.pack import Pack
 from rankexp.ranks import TrialSpec
 from rankexp.tasks.base import Split
 from rankexp.tasks.classification import loss as example_loss
-from rankexp.training.batching import collate
+from rankexp.training.batching import Batch, collate
 from rankexp.training.device import autocast, memory_in_use, reset_memory_in_use
 from rankexp.training.prefix import Prefix
 from rankexp.training.slot import Slot
 
+Indices = NDArray[np.int64]
 Take = Callable[[int, TrialSpec | None], Sequence[Slot]]
 """Gives trials that start together: at most so many, able to share a pack with that spec's if one is given."""
 
@@ -27,7 +30,8 @@ Take = Callable[[int, TrialSpec | None], Sequence[Slot]]
 def together(one: TrialSpec, other: TrialSpec) -> bool:
     """Whether two trials may train in one pack: their batches have one shape, and neither trains the base model."""
     same = ("batch_size", "accumulation", "precision")
-    return "full" not in (one.method, other.method) and all(getattr(one, f) == getattr(other, f) for f in same)
+    frozen = {one.method, other.method} <= {"lora", "head"}
+    return frozen and all(getattr(one, f) == getattr(other, f) for f in same)
 
 
 @dataclass
@@ -51,6 +55,7 @@ class Loop:
     size: int = 1
     seats: int = 1
     prefix: Prefix | None = None
+    _ahead: tuple[Sequence[Indices], Batch] | None = field(default=None, init=False)
 
     def run(self, take: Take) -> Generator[Slot, None, None]:
         """Train what ``take`` gives until it gives no more, and yield each trial as it ends.
@@ -113,6 +118,7 @@ class Loop:
                 slot.restore_dropout(states)
             return error.with_traceback(None)
         norms = torch.stack([self._update(slot).to(losses) for slot in slots])
+        self._ahead = self._collated([slot.draw()[0] for slot in slots])  # while the device works
         numbers = torch.stack([losses, norms], dim=1).tolist()  # the only wait for the device
         running = [i for i, slot in enumerate(slots) if slot.running]
         seconds, memory = time.perf_counter() - began, memory_in_use(self.device, _PROCESS)
@@ -144,7 +150,7 @@ class Loop:
         spec = slots[0].spec
         micro_losses, tokens = [], [0] * len(slots)
         for parts in zip(*(slot.draw() for slot in slots), strict=True):
-            batch = collate(self.split, parts, self.pad_token_id, self.device)
+            batch = self._batch(parts)
             self.pack.layout.rows, self.pack.layout.lengths = batch.rows, batch.lengths
             kept = self.prefix.skipped([slot.spec for slot in slots], parts, batch) if self.prefix else nullcontext()
             with kept, autocast(spec.precision, self.device):
@@ -154,6 +160,15 @@ class Loop:
             micro_losses.append(losses.detach())
             tokens = [a + b for a, b in zip(tokens, batch.tokens, strict=True)]
         return torch.stack(micro_losses).sum(dim=0), tokens
+
+    def _batch(self, parts: Sequence[Indices]) -> Batch:
+        """Return the batch that was collated ahead if it is of these very draws, else a new one."""
+        (drawn, batch), self._ahead = self._ahead or ((), None), None
+        same = len(drawn) == len(parts) and all(one is other for one, other in zip(drawn, parts, strict=True))
+        return batch if batch is not None and same else self._collated(parts)[1]
+
+    def _collated(self, parts: Sequence[Indices]) -> tuple[Sequence[Indices], Batch]:
+        return parts, collate(self.split, parts, self.pad_token_id, self.device)
 
 
 _PROCESS = psutil.Process()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from rankexp.record import Scores
 from rankexp.tasks.base import Split
@@ -23,16 +23,16 @@ def score(model: nn.Module, split: Split, *, precision: str, pad_token_id: int, 
         pad_token_id: Id that fills batches.
         device: Where the model is.
     """
-    right = np.zeros(len(split), dtype=np.bool_)
-    losses = np.zeros(len(split), dtype=np.float32)
+    batches, scored = list(scoring_batches(split)), list[tuple[Tensor, Tensor]]()
     training = [module for module in model.modules() if module.training]  # the LoRA layers alone, for their dropout
     model.eval()
     with torch.inference_mode(), autocast(precision, device):
-        for index in scoring_batches(split):
+        for index in batches:
             batch = collate(split, [index], pad_token_id, device)
             logits = model(**batch.inputs).logits
-            right[index] = correct(logits, batch.labels).cpu().numpy()
-            losses[index] = loss(logits, batch.labels).cpu().numpy()
+            scored.append((correct(logits, batch.labels), loss(logits, batch.labels)))
+    order = np.argsort(np.concatenate(batches))
+    right, losses = (torch.cat(parts).cpu().numpy()[order] for parts in zip(*scored, strict=True))
     for module in training:
         module.training = True
-    return Scores(split.example_ids, split.group_ids, right, losses)
+    return Scores(split.example_ids, split.group_ids, right, losses.astype(np.float32))

@@ -7,6 +7,7 @@ import torch
 from tiny_bench import make_spec
 
 from rankexp.tasks.base import Split
+from rankexp.training.batching import collate
 from rankexp.training.loop import Loop
 from rankexp.training.optim import rate_factor
 from rankexp.training.slot import Slot, StopTrialError
@@ -61,6 +62,21 @@ def test_the_history_has_each_step_with_its_rate(run, schedule):
     assert seen == slot.history
     assert slot.state == "completed"
     assert set(slot.history[0]) == {"step", "loss", "learning_rate", "grad_norm"}
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_the_next_batch_is_collated_before_the_device_is_waited_for_and_only_once(run, monkeypatch, accumulation):
+    made = []
+
+    def counted(split, parts, *rest):
+        made.append([part.tolist() for part in parts])
+        return collate(split, parts, *rest)
+
+    monkeypatch.setattr("rankexp.training.loop.collate", counted)
+    slot = run(steps=5, accumulation=accumulation)
+    assert len(slot.history) == 5
+    assert len(made) == 5 * accumulation + 1  # the last one ahead is of a step that never comes
+    assert len({str(batch) for batch in made}) == len(made)
 
 
 def test_the_cost_is_measured(run):
