@@ -16,7 +16,7 @@ from pydantic import BeforeValidator, Field, TypeAdapter, field_validator
 from pydantic.dataclasses import dataclass
 
 from rankexp.options import CHECKED, Natural, Positive, Rate
-from rankexp.ranks import Scaling, content_key
+from rankexp.ranks import ENGINE_VERSION, Scaling, content_key
 
 _NO_QUESTION = {"workspace", "tracking", "trial", "study", "jobs", "pack"}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -153,13 +153,16 @@ class DecideConfig:
     Attributes:
         seeds: Seeds of every rank; a number stands for 0, 1, 2 and so on.
         margin: Loss of score that is accepted for a smaller rank, in score units (0.01: one accuracy point).
-        level: One-sided significance level.
+        level: One-sided significance level, of all looks together.
+        looks: Numbers of seeds at which to decide, such as [5, 10]: the later seeds are trained only if the earlier
+            ones do not suffice. Empty for all seeds at once.
         score: ``accuracy``, or ``loss``: minus the loss of an example.
     """
 
     seeds: Annotated[list[Natural], BeforeValidator(_seed_list)] = field(default_factory=lambda: [0, 1, 2, 3, 4])
     margin: Annotated[float, Field(gt=0)] = 0.01
     level: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
+    looks: list[Positive] = field(default_factory=list)
     score: Literal["accuracy", "loss"] = "accuracy"
 
     @field_validator("seeds")
@@ -170,6 +173,10 @@ class DecideConfig:
             raise ValueError("at least one seed is needed")
         return values
 
+    def __post_init__(self) -> None:
+        if self.looks and (self.looks != sorted(set(self.looks)) or self.looks[-1] != len(self.seeds)):
+            raise ValueError(f"looks must increase and end with all {len(self.seeds)} seeds, and is {self.looks}")
+
 
 @dataclass(frozen=True, config=CHECKED)
 class ReferencesConfig:
@@ -178,10 +185,19 @@ class ReferencesConfig:
     Attributes:
         head: Rates for the new head alone (rank 0).
         full: Rates for full fine-tuning.
+        subspace: Rates for training in random subspaces, from which the intrinsic dimension is read.
+        dimensions: Dimensions of those subspaces.
     """
 
     head: list[Rate] = field(default_factory=list)
     full: list[Rate] = field(default_factory=list)
+    subspace: list[Rate] = field(default_factory=list)
+    dimensions: list[Positive] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        _distinct("dimensions", self.dimensions)
+        if bool(self.subspace) != bool(self.dimensions):
+            raise ValueError("subspace and dimensions go together: rates to tune over, and how many dimensions")
 
 
 @dataclass(frozen=True, config=CHECKED)
@@ -281,4 +297,5 @@ class StudyConfig:
     def study_folder(self) -> Path:
         """Folder of the study: its name and eight hex digits of everything that could change its results."""
         question = {name: value for name, value in self.to_dict().items() if name not in _NO_QUESTION}
+        question["engine"] = ENGINE_VERSION
         return self.workspace / "studies" / f"{self.study}-{content_key(question, 8)}"

@@ -7,14 +7,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-ENGINE_VERSION = 2
+ENGINE_VERSION = 3
 """Raised whenever the same spec would give other numbers; part of every content key."""
 
-Method = Literal["lora", "head", "full"]
+_LATER = ("patience", "dimension")
+"""Fields that came after the first records; left out of a spec's values where they are 0."""
+
+Method = Literal["lora", "head", "full", "subspace"]
 Scaling = Literal["standard", "rslora"]
 
 
@@ -107,7 +111,8 @@ class TrialSpec:
         model: Fingerprint of the base weights and configuration.
         data: Fingerprint of the tokenised data and its splits.
         task: Name of the task, which fixes loss and score.
-        method: ``lora``; ``head`` trains the new head alone; ``full`` trains every weight.
+        method: ``lora``; ``head`` trains the new head alone; ``full`` trains every weight;
+            ``subspace`` moves the weights of all linear layers along a random subspace.
         rank_map: Rank of each adapted module; empty unless ``method`` is ``lora``.
         alpha: Numerator of the LoRA scale.
         scaling: ``standard`` is alpha / rank, ``rslora`` alpha / sqrt(rank).
@@ -125,6 +130,7 @@ class TrialSpec:
         eval_every: Steps between two evaluations on ``tune``; 0 for none before the last step.
         patience: Evaluations on ``tune`` without a lower loss after which it ends, with the weights of the lowest; 0
             trains to the last step.
+        dimension: Dimensions of that subspace; 0 for any other method.
         evaluate: Splits that are scored at the end.
         base_dropout: Dropout inside the frozen base; always 0.
         engine: Version of the engine's semantics.
@@ -150,6 +156,7 @@ class TrialSpec:
     precision: Literal["float32", "bfloat16"] = "float32"
     eval_every: int = 0
     patience: int = 0
+    dimension: int = 0
     evaluate: tuple[str, ...] = ("tune",)
     base_dropout: float = 0.0
     engine: int = ENGINE_VERSION
@@ -160,6 +167,8 @@ class TrialSpec:
                 object.__setattr__(self, item.name, float(getattr(self, item.name)))
         object.__setattr__(self, "rank_map", RankMap(self.rank_map))
         object.__setattr__(self, "evaluate", tuple(self.evaluate))
+        if (self.method == "subspace") != bool(self.dimension):
+            raise ValueError(f"method {self.method!r} does not go with dimension {self.dimension}.")
         if (self.method == "lora") != bool(self.rank_map):
             raise ValueError(f"method {self.method!r} does not go with the rank map {dict(self.rank_map)}.")
 
@@ -179,14 +188,35 @@ class TrialSpec:
         A field that came later is left out at its default, so that older records keep their keys.
         """
         values = {item.name: getattr(self, item.name) for item in fields(self)}
-        if not self.patience:
-            del values["patience"]
+        values = {name: value for name, value in values.items() if value or name not in _LATER}
         return {**values, "rank_map": dict(self.rank_map), "evaluate": list(self.evaluate)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrialSpec:
         """Rebuild a spec from :meth:`to_dict`."""
         return cls(**values)
+
+
+def scaling_factor(rank: int, alpha: float, scaling: Scaling = "standard") -> float:
+    """Return the factor on BA.
+
+    Args:
+        rank: Rank of the update, at least 1.
+        alpha: Numerator of the scale, finite and above 0.
+        scaling: ``standard`` for alpha / rank (Hu et al. 2021, section 4.1), ``rslora`` for
+            alpha / sqrt(rank) (Kalajdzievski 2023).
+
+    Raises:
+        ValueError: ``alpha`` or ``scaling`` is not one of those.
+
+    >>> scaling_factor(4, 8.0), scaling_factor(4, 8.0, "rslora")
+    (2.0, 4.0)
+    """
+    if not (math.isfinite(alpha) and alpha > 0):
+        raise ValueError(f"alpha is {alpha}; it must be a finite number above 0")
+    if scaling not in get_args(Scaling):
+        raise ValueError(f"scaling is {scaling!r}; it must be one of {', '.join(get_args(Scaling))}")
+    return float(alpha / rank if scaling == "standard" else alpha / math.sqrt(rank))
 
 
 def canonical_json(value: Any) -> str:
@@ -207,4 +237,13 @@ def content_key(value: Any, digits: int = 20) -> str:
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:digits]
 
 
-__all__ = ["ENGINE_VERSION", "Method", "RankMap", "Scaling", "TrialSpec", "canonical_json", "content_key"]
+__all__ = [
+    "ENGINE_VERSION",
+    "Method",
+    "RankMap",
+    "Scaling",
+    "TrialSpec",
+    "canonical_json",
+    "content_key",
+    "scaling_factor",
+]

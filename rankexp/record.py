@@ -129,8 +129,21 @@ class Trial:
             DamagedRecordError: The file is missing or does not match its hash.
         """
         name = f"scores/{split}.npz"
-        manifest = read_json(self.folder / "result.json")["files"]
-        return read_scores(self.folder / name, manifest.get(name))
+        return read_scores(self.folder / name, self.files.get(name))
+
+    @property
+    def files(self) -> Mapping[str, str]:
+        """SHA-256 of each recorded file by its path in the folder."""
+        manifest: Mapping[str, str] = read_json(self.folder / "result.json")["files"]
+        return manifest
+
+    def file(self, name: str) -> bytes:
+        """Read a recorded file.
+
+        Raises:
+            DamagedRecordError: The file is missing or does not match its hash.
+        """
+        return _checked(self.folder / name, self.files.get(name))
 
 
 class TrialStore:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors.numpy import save
 
 from rankexp.ranks import RankMap, TrialSpec
 from rankexp.record import Scores, Trial, TrialResult, TrialStore
@@ -40,16 +41,18 @@ def make_trial(
     splits: Sequence[str],
     status: str = "completed",
     method: str | None = None,
+    dimension: int = 0,
     shapes: Mapping[str, tuple[int, int]] = SHAPES,
 ) -> Trial:
     """Record one trial; ``rank`` 0 is the head alone and None full fine-tuning."""
-    method = method or {None: "full", 0: "head"}.get(rank, "lora")
+    method = "subspace" if dimension else method or {None: "full", 0: "head"}.get(rank, "lora")
     rank_map = RankMap.uniform(shapes, rank or 0) if method == "lora" else RankMap()
     spec = TrialSpec(
         model="0" * 20, data="1" * 20, task="sentiment", method=method, rank_map=rank_map,  # type: ignore[arg-type]
-        learning_rate=learning_rate, steps=60, seed=seed, evaluate=tuple(splits), precision="bfloat16",
+        dimension=dimension, learning_rate=learning_rate, steps=60, seed=seed, evaluate=tuple(splits), precision="bfloat16",
     )  # fmt: skip
-    scores = {s: make_scores(accuracy, examples, seed, s) for s in splits} if status == "completed" else {}
+    quality = {s: min(accuracy + 0.01 * np.log2(2 + (rank or 0)), 0.99) if s == "train" else accuracy for s in splits}
+    scores = {s: make_scores(quality[s], examples, seed, s) for s in splits} if status == "completed" else {}
     result = TrialResult(
         status=status,  # type: ignore[arg-type]
         reason="" if status == "completed" else "the loss was nan at step 7",
@@ -67,7 +70,25 @@ def make_trial(
         environment={"python": "3.11.7", "torch": "2.13.0", "device": "cpu"},
         finished="2026-11-01T12:00:00+00:00",
     )  # fmt: skip
-    return store.write(spec, result, scores)
+    kept = "decide" in scores and method in ("lora", "full")
+    return store.write(spec, result, scores, (lambda folder: save_updates(folder, spec, shapes)) if kept else None)
+
+
+def save_updates(folder: Path, spec: TrialSpec, shapes: Mapping[str, tuple[int, int]]) -> None:
+    """Write made-up factors whose directions fade, or the spectrum of a full update."""
+    rng = np.random.default_rng(spec.seed)
+    tensors = {}
+    for name, (wide, out) in shapes.items():
+        if spec.method == "full":
+            tensors[name] = np.sort(rng.exponential(size=min(wide, out)) ** 2)[::-1].astype(np.float32)
+            continue
+        rank = spec.rank_map[name]
+        fading = 0.8 ** np.arange(rank)
+        tensors[f"base_model.model.{name}.lora_A.weight"] = rng.normal(size=(rank, wide)).astype(np.float32)
+        tensors[f"base_model.model.{name}.lora_B.weight"] = (rng.normal(size=(out, rank)) * fading).astype(np.float32)
+    folder.mkdir(exist_ok=True)
+    file = "update_spectrum" if spec.method == "full" else "adapter_model"
+    (folder / f"{file}.safetensors").write_bytes(save({k: np.ascontiguousarray(v) for k, v in tensors.items()}))
 
 
 def make_study(
@@ -83,6 +104,7 @@ def make_study(
     rates: Sequence[float] = RATES,
     name: str = "fake-01234567",
     labels: Sequence[str] = ("negative", "neutral", "positive"),
+    dimensions: Sequence[int] = (),
 ) -> Path:
     """Record a study of every phase and return its folder.
 
@@ -102,8 +124,12 @@ def make_study(
         add("reference", "head", 0, "tuning", trial)
     for candidate, rank, accuracy in (("head", 0, 0.5), ("full", None, 0.73)):
         trial = make_trial(store, rank=rank, learning_rate=3e-2 if rank == 0 else 1e-4, seed=0, accuracy=accuracy,
-                           splits=("tune", "decide"), **common)  # fmt: skip
+                           splits=("train", "tune", "decide"), **common)  # fmt: skip
         add("reference", candidate, rank, "evidence", trial)
+    for number, dimension in enumerate(dimensions):
+        trial = make_trial(store, rank=None, learning_rate=1e-2, seed=0, accuracy=0.6 + 0.04 * number,
+                           splits=("train", "tune", "decide"), dimension=dimension, **common)  # fmt: skip
+        add("reference", f"d={dimension}", None, "evidence", trial)
     for rank, accuracy in accuracies.items():
         for rate in rates:
             trial = make_trial(store, rank=rank, learning_rate=rate, seed=1000, splits=("tune",),
@@ -114,19 +140,19 @@ def make_study(
             status = "diverged" if (rank, seed) in diverged else "completed"
             shift = np.random.default_rng([rank, seed]).normal(scale=0.002)
             trial = make_trial(store, rank=rank, learning_rate=best, seed=seed, accuracy=accuracy + shift,
-                               splits=("tune", "decide"), status=status, **common)  # fmt: skip
+                               splits=("train", "tune", "decide"), status=status, **common)  # fmt: skip
             add("decide", f"r={rank}", rank, "evidence", trial)
             if (rank, seed) in missing:
                 __import__("shutil").rmtree(trial.folder)
     study = StudyStore(workspace / "studies" / name)
     study.write(StudyRecord(name=name, planned=tuple(planned), created="2026-11-01T11:00:00+00:00",
-                            **_study_values(seeds, margin, rates, accuracies, labels, examples)))  # fmt: skip
+                            **_study_values(seeds, margin, rates, accuracies, labels, examples, dimensions)))  # fmt: skip
     if open_test:
         _open_test(study, store, examples)
     return study.folder
 
 
-def _study_values(seeds, margin, rates, accuracies, labels, examples) -> dict[str, Any]:  # type: ignore[no-untyped-def]
+def _study_values(seeds, margin, rates, accuracies, labels, examples, dimensions) -> dict[str, Any]:  # type: ignore[no-untyped-def]
     config = {
         "study": "fake", "workspace": "runs", "device": "auto", "task": {"name": "sentiment"},
         "model": {"name": "MiniLM-L6", "source": "asset", "path": "minilm"},
@@ -136,7 +162,7 @@ def _study_values(seeds, margin, rates, accuracies, labels, examples) -> dict[st
         "search": {"strategy": "grid", "ranks": list(accuracies), "learning_rates": list(rates), "seed": 1000,
                    "steps": None, "widen": 1, "alphas": [], "trials": 24},
         "decide": {"seeds": list(range(seeds)), "margin": margin, "level": 0.05, "score": "accuracy"},
-        "references": {"head": [1e-2, 3e-2, 1e-1], "full": [1e-4]},
+        "references": {"head": [1e-2, 3e-2, 1e-1], "full": [1e-4], "dimensions": list(dimensions)},
         "tracking": {"name": "none", "uri": None},
     }  # fmt: skip
     counts = {s: {"examples": examples, "groups": examples - examples // 10 + examples // 50}

@@ -107,6 +107,10 @@ def test_what_has_no_default_is_asked_for(missing):
         ({"search__seed": 2}, "search.seed 2 is one of decide.seeds"),
         ({"search__strategy": "tpe"}, "search.alphas"),
         ({"train__patience": 2}, "eval_every must be above 0"),
+        ({"decide__looks": [2]}, "looks must increase and end with all 5 seeds"),
+        ({"decide__looks": [3, 3]}, "looks must increase and end with all 5 seeds"),
+        ({"references__dimensions": [10]}, "subspace and dimensions go together"),
+        ({"references__subspace": [1e-2], "references__dimensions": [10, 10]}, "dimensions lists 10 twice"),
         (
             {"search__first_rung": 5, "search__strategy": "tpe", "search__alphas": [8]},
             "first_rung is for strategy grid",
@@ -132,12 +136,16 @@ OTHER_STUDY = {
     "train.precision": "float32", "train.eval_every": 5, "train.patience": 2, "search.strategy": "tpe", "search.ranks": [4, 8],
     "search.learning_rates": [1e-3], "search.seed": 1001, "search.steps": 20, "search.widen": 2,
     "search.first_rung": 9, "search.reduction_factor": 2, "search.alphas": [8], "search.trials": 8, "decide.seeds": 4, "decide.margin": 0.02, "decide.level": 0.1,
-    "decide.score": "loss", "references.head": [1e-2], "references.full": [1e-4],
+    "decide.looks": [3, 5], "decide.score": "loss", "references.head": [1e-2], "references.full": [1e-4],
+    "references.subspace": [1e-2], "references.dimensions": [10],
 }  # fmt: skip
 
 
 def folder_of(name, value):
-    needed = {"search.strategy": {"search__alphas": [8.0]}, "train.patience": {"train__eval_every": 7}}
+    needed = {
+        "search.strategy": {"search__alphas": [8.0]}, "train.patience": {"train__eval_every": 7},
+        "references.subspace": {"references__dimensions": [20]}, "references.dimensions": {"references__subspace": [1e-1]},
+    }  # fmt: skip
     return config(**{name.replace(".", "__"): value}, **needed.get(name, {})).study_folder.name
 
 

@@ -108,8 +108,9 @@ CHANGES = {
 def test_every_field_is_part_of_the_key():
     changed = [dataclasses.replace(SPEC, **{name: value}) for name, value in CHANGES.items()]
     changed += [dataclasses.replace(SPEC, method=method, rank_map={}) for method in ("head", "full")]
+    changed += [dataclasses.replace(SPEC, method="subspace", rank_map={}, dimension=n) for n in (10, 100)]
     assert len({spec.key for spec in [SPEC, *changed]}) == len(changed) + 1
-    assert {*CHANGES, "method"} == {field.name for field in dataclasses.fields(TrialSpec)}
+    assert {*CHANGES, "method", "dimension"} == {field.name for field in dataclasses.fields(TrialSpec)}
 
 
 def test_the_order_of_a_rank_map_and_the_type_of_a_number_are_no_part_of_the_key():

@@ -110,8 +110,9 @@ def assert_mirrors(tracker: MlflowTracker, run: Any, trial: Trial) -> None:
     ):
         assert history_of(tracker, run, key) == {row["step"]: row[column] for row in trial.result.history}
     for split, values in trial.result.metrics.items():
-        assert run.data.metrics[f"{split}/accuracy"] == values["accuracy"]
-        assert run.data.metrics[f"{split}/loss"] == values["loss"]
+        folder = "train_sample" if split == "train" else split
+        assert run.data.metrics[f"{folder}/accuracy"] == values["accuracy"]
+        assert run.data.metrics[f"{folder}/loss"] == values["loss"]
     for name, value in trial.result.cost.items():
         assert run.data.metrics[f"cost/{name}"] == value
 

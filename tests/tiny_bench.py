@@ -55,10 +55,11 @@ def make_spec(bench: Bench, method: str = "lora", rank: int = 2, **changes: obje
     """A short trial at a learning rate that suits its method."""
     shapes = bench.shapes("all-linear") if method == "lora" else {}
     values = {
-        "learning_rate": {"lora": 3e-2, "head": 3e-2, "full": 3e-3}[method],
+        "learning_rate": {"lora": 3e-2, "head": 3e-2, "full": 3e-3, "subspace": 1e-1}[method],
         "steps": 12,
         "batch_size": 16,
         "evaluate": ("tune", "decide"),
+        "dimension": 20 if method == "subspace" else 0,
         **changes,
     }
     return TrialSpec(

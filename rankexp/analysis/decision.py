@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from rankexp.analysis.paired import ROUNDING, Floats, MeanSquares, PairedDifference, checked_scores
-from rankexp.analysis.power import LEAST_SEEDS, check_margin_and_level, needed_examples, needed_seeds
+from rankexp.analysis.power import LEAST_SEEDS, check_margin_and_level
 from rankexp.analysis.verdict import RankRow, Status, Verdict
 
 __all__ = ["RankRow", "Status", "Verdict", "decide"]
@@ -184,7 +184,6 @@ class _Ladder:
         _, seeds, examples = self.values.shape
         choice = None if status is Status.INSUFFICIENT else accepted[-1]
         components = None if pair is None else self.difference(*pair).components()
-        lacking = components if choice is None else None
         return Verdict(
             status=status,
             chosen_rank=None if choice is None else self.ranks[choice],
@@ -197,8 +196,6 @@ class _Ladder:
             rows=tuple(self._row(k, reference, k in accepted) for k in range(len(self.ranks))),
             compared=None if pair is None else (self.ranks[pair[0]], self.ranks[pair[1]]),
             components=components,
-            needed_seeds=needed_seeds(lacking, examples, self.margin, self.level) if lacking else None,
-            needed_examples=needed_examples(lacking, seeds, self.margin, self.level) if lacking else None,
             reason=reason[0].upper() + reason[1:],
         )
 

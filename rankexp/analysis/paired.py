@@ -18,8 +18,12 @@ from scipy.special import fdtri, stdtr, stdtrit
 
 from rankexp.analysis.power import VarianceComponents, satterthwaite
 
-POOLING_LEVEL = 0.05
-"""Level of the F test that replaces the pooled seed variance by the pair's own."""
+POOLING_LEVEL = 0.15
+"""Level of the F test of a pair's own seed variance against that of the other ranks, before they are pooled.
+
+A test before pooling wants a lenient level, or it lets differences pass that matter (Bozivich, Bancroft & Hartley
+1956); this one keeps the rate of verdicts for too small a rank below 7 % where large ranks are noisier.
+"""
 
 ROUNDING = 1e-12
 """Differences of this size, in score units, are rounding errors: every inequality is strict beyond it."""
@@ -121,17 +125,26 @@ class MeanSquares:
         self.by_example = centred.mean(axis=1)
         flat = centred.reshape(len(centred), -1)
         self.products = flat @ flat.T
-        self.pool_df = (len(pool) - 1) * (self.seeds - 1)
+        self.pool, self.pool_df = frozenset(pool), (len(pool) - 1) * (self.seeds - 1)
         self.pooled_mss: float = self._pooled_mss(self.cells[list(pool)]) if self.pool_df > 0 else math.nan
 
     def _pooled_mss(self, cells: Floats) -> float:
         interaction: Floats = cells - cells.mean(axis=0) - cells.mean(axis=1)[:, None] + cells.mean()
         return 2 * self.examples * _sum_of_squares(interaction) / self.pool_df
 
-    def _seed_mean_square(self, own: float) -> tuple[float, int, bool]:
-        """Pooled MSS, its df and True; or the pair's own where an F test finds it larger or nothing is pooled."""
+    def _seed_mean_square(self, own: float, *, inside: bool) -> tuple[float, int, bool]:
+        """Pooled MSS, its df and True; or the pair's own where it is noisier than the rest or nothing is pooled.
+
+        Args:
+            own: The pair's own MSS.
+            inside: Whether both ranks are among those that are pooled; the rest is then the pool without the pair.
+        """
         own_df = self.seeds - 1
-        if self.pool_df <= 0 or own > self.pooled_mss * _f_quantile(own_df, self.pool_df):
+        if self.pool_df <= 0:
+            return own, own_df, False
+        rest_df = self.pool_df - own_df * inside
+        rest = max(self.pooled_mss * self.pool_df - own * own_df * inside, 0.0) / rest_df if rest_df else own
+        if rest_df and own > max(rest * _f_quantile(own_df, rest_df), ROUNDING**2):
             return own, own_df, False
         return self.pooled_mss, self.pool_df, True
 
@@ -143,7 +156,7 @@ class MeanSquares:
         between_seeds = self.examples * _sum_of_squares(by_seed - mean)
         between_examples = self.seeds * _sum_of_squares(by_example - mean)
         residual = total - self.seeds * self.examples * mean**2 - between_seeds - between_examples
-        mss, seed_df, pooled = self._seed_mean_square(between_seeds / (self.seeds - 1))
+        mss, seed_df, pooled = self._seed_mean_square(between_seeds / (self.seeds - 1), inside={i, j} <= self.pool)
         msi = between_examples / (self.examples - 1)
         msr = max(residual, 0.0) / ((self.seeds - 1) * (self.examples - 1))
         variance = max(mss + msi - msr, mss, msi) / (self.seeds * self.examples)

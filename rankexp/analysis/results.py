@@ -6,40 +6,19 @@ This is what the report, the command line and a notebook read. Everything comes 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from rankexp.analysis.decision import Verdict, decide
+from rankexp.analysis.comparison import Comparison, DecisionScores
+from rankexp.analysis.verdict import Verdict
 from rankexp.ranks import TrialSpec
 from rankexp.record import DamagedRecordError, Scores, Trial, TrialResult, TrialStore
 from rankexp.study_record import Planned, StudyRecord, StudyStore
-
-MINIMUM_SEEDS = 3
-
-
-@dataclass(frozen=True)
-class DecisionScores:
-    """The scores that the verdict rests on.
-
-    Attributes:
-        values: Score of each group of examples, shape (ranks, seeds, groups); NaN where a trial has none.
-        ranks: The ranks, increasing.
-        seeds: The seeds.
-        groups: Names of the groups; the examples themselves where the data has no documents.
-        examples: Number of examples in all groups.
-    """
-
-    values: NDArray[np.float64]
-    ranks: tuple[int, ...]
-    seeds: tuple[int, ...]
-    groups: tuple[str, ...]
-    examples: int
 
 
 class Study:
@@ -78,9 +57,9 @@ class Study:
         return float(self.record.config["decide"]["level"])
 
     @property
-    def score(self) -> str:
+    def score(self) -> Literal["accuracy", "loss"]:
         """What is compared: ``accuracy``, or ``loss`` (its negative is the score)."""
-        return str(self.record.config["decide"]["score"])
+        return "loss" if self.record.config["decide"]["score"] == "loss" else "accuracy"
 
     @cached_property
     def trials(self) -> pd.DataFrame:
@@ -111,9 +90,14 @@ class Study:
         return [self.by_key.get(item.key) for item in planned if item.generation == generation]
 
     @property
+    def seeds(self) -> tuple[int, ...]:
+        """Seeds that were declared for the decision, in the order in which they are trained."""
+        return tuple(self.record.config["decide"]["seeds"])
+
+    @property
     def complete(self) -> bool:
-        """Whether every rank has a result, of whatever kind, for every seed; only then is a verdict final."""
-        seeds = set(self.record.config["decide"]["seeds"])
+        """Whether every rank has a result, of whatever kind, for every seed needed; only then is a verdict final."""
+        seeds = set(self.seeds[: self.comparison.sizes[self.comparison.look]])
         sets = [self.evidence(f"r={rank}") for rank in self.ranks]
         return bool(sets) and all({t.spec.seed for t in found if t is not None} >= seeds for found in sets)
 
@@ -125,7 +109,7 @@ class Study:
     @cached_property
     def scores(self) -> DecisionScores:
         """The scores on ``decide`` of every rank and seed."""
-        seeds = tuple(self.record.config["decide"]["seeds"])
+        seeds = self.seeds
         cells = {(rank, s): self._group_scores(rank, s) for rank in self.ranks for s in seeds}
         found = [cell for cell in cells.values() if cell is not None]
         groups, examples = (found[0][0], found[0][2]) if found else ((), 0)
@@ -165,12 +149,21 @@ class Study:
         return max((tune_score(t.result, self.score) for t in heads), default=-np.inf)
 
     @cached_property
+    def comparison(self) -> Comparison:
+        """What the verdict rests on."""
+        return Comparison(
+            self.scores,
+            self.margin,
+            self.level,
+            self.score,
+            tuple(self.record.config["decide"].get("looks", ())),
+            self.unstable,
+        )
+
+    @property
     def verdict(self) -> Verdict | None:
         """The decision, or None while there is nothing to decide on."""
-        scores = self.scores
-        if not scores.groups:
-            return None
-        return decide(scores.values, scores.ranks, margin=self.margin, level=self.level, unstable=self.unstable)
+        return self.comparison.verdict
 
     @cached_property
     def test_scores(self) -> dict[str, Scores]:

@@ -7,7 +7,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 
-from rankexp.analysis.results import MINIMUM_SEEDS, Study
+from rankexp.analysis.comparison import Comparison, DecisionScores
+from rankexp.analysis.power import LEAST_SEEDS
+from rankexp.analysis.results import Study
 from rankexp.analysis.screen import ScreenRow, best_rate, on_edge, sampled_range, screen_table
 from rankexp.ranks import TrialSpec
 from rankexp.record import Trial
@@ -53,6 +55,22 @@ def checks(study: Study) -> tuple[Check, ...]:
         enough_seeds(study),
         enough_examples(study),
         head_reference(study),
+    )
+
+
+def score_checks(comparison: Comparison) -> tuple[Check, ...]:
+    """Check what the scores alone can show; the rest stays for whoever trained the runs to vouch for."""
+    vouch = "Scores cannot show it: a comparison is fair only if {}."
+    asked = (
+        ("Same training for every rank", "every rank had the same steps, batches, modules and scaling rule"),
+        ("Learning rate tuned for each rank", "each rank had its own best rate, chosen on other examples"),
+        ("Fresh examples", "no choice was made on these examples before"),
+    )
+    return (
+        *(Check(name, None, vouch.format(condition)) for name, condition in asked),
+        _complete_cells(comparison),
+        _seed_count(comparison.verdict.seeds if comparison.verdict else 0, "Train more seeds of every rank."),
+        _example_count(comparison.scores, "Score more examples."),
     )
 
 
@@ -137,7 +155,7 @@ def rates_inside(study: Study) -> Check:
 def same_seeds(study: Study) -> Check:
     """Every rank has a usable result for every seed."""
     name = "Same seeds for every rank, complete"
-    seeds = set(study.record.config["decide"]["seeds"])
+    seeds = set(study.seeds[: study.comparison.sizes[study.comparison.look]])
     if not study.ranks:
         return Check(name, None, "The decision has not begun.")
     missing = {r: len(seeds) - len({t.spec.seed for t in study.chosen_trials(r)} & seeds) for r in study.ranks}
@@ -201,23 +219,40 @@ def test_once(study: Study) -> Check:
 
 def enough_seeds(study: Study) -> Check:
     """At least three seeds, better five."""
-    seeds = len(study.record.config["decide"]["seeds"])
-    used = study.verdict.seeds if study.verdict is not None else seeds
-    passed = used >= RECOMMENDED_SEEDS
-    evidence = f"{used} complete seeds; {MINIMUM_SEEDS} are needed and {RECOMMENDED_SEEDS} recommended."
+    used = study.verdict.seeds if study.verdict is not None else len(study.seeds)
     remedy = f"Set decide.seeds={RECOMMENDED_SEEDS} or more; finished runs are not trained again."
-    return Check("Enough seeds", passed, evidence, "" if passed else remedy, advisory=used >= MINIMUM_SEEDS)
+    return _seed_count(used, remedy)
 
 
 def enough_examples(study: Study) -> Check:
     """At least 2,000 independent examples to decide on."""
-    name, groups = "Enough examples", len(study.scores.groups)
+    return _example_count(study.scores, "Enlarge the decide split.")
+
+
+def _seed_count(used: int, remedy: str) -> Check:
+    passed = used >= RECOMMENDED_SEEDS
+    evidence = f"{used} complete seeds; {LEAST_SEEDS} are needed and {RECOMMENDED_SEEDS} recommended."
+    return Check("Enough seeds", passed, evidence, "" if passed else remedy, advisory=used >= LEAST_SEEDS)
+
+
+def _example_count(scores: DecisionScores, remedy: str) -> Check:
+    name, groups = "Enough examples", len(scores.groups)
     if not groups:
         return Check(name, None, "Nothing is scored on decide yet.", advisory=True)
     passed = groups >= RECOMMENDED_EXAMPLES
-    kind = "examples" if groups == study.scores.examples else "independent documents"
+    kind = "examples" if groups == scores.examples else "independent documents"
     evidence = f"{groups:,} {kind} decide; {RECOMMENDED_EXAMPLES:,} are recommended."
-    return Check(name, passed, evidence, "" if passed else "Enlarge the decide split.", advisory=True)
+    return Check(name, passed, evidence, "" if passed else remedy, advisory=True)
+
+
+def _complete_cells(comparison: Comparison) -> Check:
+    name, scores = "Same seeds for every rank, complete", comparison.scores
+    missing = {rank: len(scores.seeds) - len(scores.means(rank)) for rank in scores.ranks}
+    if not any(missing.values()):
+        return Check(name, True, f"{len(scores.seeds)} seeds, complete for all {len(scores.ranks)} ranks.")
+    lacking = _listed(f"r={rank} {n} of {len(scores.seeds)}" for rank, n in missing.items() if n)
+    remedy = "Score these runs on every example; a seed that one rank lacks does not count for any."
+    return Check(name, False, f"Incomplete seeds: {lacking}.", remedy)
 
 
 def head_reference(study: Study) -> Check:

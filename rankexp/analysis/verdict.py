@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass
 from enum import StrEnum
+from functools import cached_property
 from typing import Any, Literal
 
-from rankexp.analysis.power import VarianceComponents
+from rankexp.analysis.power import VarianceComponents, needed_examples, needed_seeds
 
 
 class Status(StrEnum):
@@ -71,9 +72,6 @@ class Verdict:
         rows: The decision table, a row a rank in increasing order.
         compared: The two ranks whose comparison decided; None where there was none.
         components: Variance components of that comparison.
-        needed_seeds: Where ``INSUFFICIENT``, the total of seeds that would give 80 % power in that comparison
-            at a true difference of 0; None where seeds alone would not do.
-        needed_examples: The same for examples.
         reason: One sentence that says why.
     """
 
@@ -88,14 +86,29 @@ class Verdict:
     rows: tuple[RankRow, ...]
     compared: tuple[int, int] | None
     components: VarianceComponents | None
-    needed_seeds: int | None
-    needed_examples: int | None
     reason: str
 
     @property
     def confident(self) -> bool:
         """Whether a rank is chosen: ``SETTLED`` or ``SAFE``."""
         return self.status is not Status.INSUFFICIENT
+
+    @cached_property
+    def needed_seeds(self) -> int | None:
+        """Total of seeds that gives 80 % power in the comparison that left it open, at a true difference of 0.
+
+        None where a rank is chosen, where nothing was compared, and where seeds alone would not do.
+        """
+        if self.confident or self.components is None:
+            return None
+        return needed_seeds(self.components, self.examples, self.margin, self.level)
+
+    @cached_property
+    def needed_examples(self) -> int | None:
+        """The same for examples."""
+        if self.confident or self.components is None:
+            return None
+        return needed_examples(self.components, self.seeds, self.margin, self.level)
 
     @property
     def variance_shares(self) -> dict[str, float] | None:
@@ -117,7 +130,8 @@ class Verdict:
         """Give plain values that JSON can hold: the table as ``ranks``, keyed by rank; NaN and infinity as None."""
         fields = asdict(self)
         rows = fields.pop("rows")
-        fields |= {"status": str(self.status), "variance_shares": self.variance_shares}
+        derived = ("variance_shares", "needed_seeds", "needed_examples")
+        fields |= {"status": str(self.status), **{name: getattr(self, name) for name in derived}}
         plain: dict[str, Any] = _json_safe(fields | {"ranks": {str(row["rank"]): row for row in rows}})
         return plain
 

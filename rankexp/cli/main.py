@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rankexp import __version__
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 OK, DEFECT, BAD_INPUT, DAMAGED, SOME_FAILED, INPUT_OUTPUT, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 4, 5, 130, 143
 
+_LONGEST_NAME = 120
 _EPILOG = """\
 examples:
   rankexp sweep                                  ranks 4, 8, 16 and 32 on the packaged model and data
@@ -30,6 +31,8 @@ examples:
   rankexp sweep --cfg job                        print the configuration, run nothing
   rankexp train --multirun trial.rank=4,8        single trials
   rankexp report rank_grid                       write the report again
+  rankexp report rank_grid rank_alpha            compare studies side by side
+  rankexp decide scores.csv                      the same verdict on runs of your own trainer
 
 exit codes: 0 done, 1 a defect of rankexp, 2 bad input, 3 a damaged record, 4 some trials failed,
 5 input/output or a study held by another command, 130 and 143 interrupted.
@@ -87,7 +90,23 @@ def _parser() -> argparse.ArgumentParser:
 
     command("sweep", _sweep, "run a study to its verdict and report, or go on with it: sweep [NAME] [overrides]")
     command("train", _train, "train single trials: train [--multirun] [overrides]")
-    command("report", _report, "write the report of a study again", study="name of a study, or its folder")
+    reported = command("report", _report, "write the report of a study again, or compare several")
+    reported.add_argument("studies", nargs="+", metavar="study", help="name of a study, or its folder")
+    reported.add_argument("--out", type=Path, help="folder of a comparison (default comparisons/ in the workspace)")
+    decided = command(
+        "decide",
+        _decide,
+        "verdict and report on scores of your own trainer",
+        file="CSV file: rank, seed, example, score",
+    )
+    decided.add_argument("--margin", type=float, default=0.01, help="largest loss that does not matter (default 0.01)")
+    decided.add_argument("--level", type=float, default=0.05, help="one-sided significance level (default 0.05)")
+    decided.add_argument("--unstable", type=int, nargs="+", default=[], metavar="RANK", help="ranks that diverged")
+    decided.add_argument("--out", type=Path, help="folder of the report (default FILE-report)")
+    powered = command(
+        "power", _power, "say what more seeds or examples would give", study="name of a study, or its folder"
+    )
+    powered.add_argument("--target", type=float, default=0.8, help="power aimed at (default 0.8)")
     command("status", _status, "say how far a study is", study="name of a study, or its folder")
     command("sync", _sync, "bring a study's runs into MLflow", study="name of a study, or its folder")
     ui = command("ui", _ui, "open MLflow's pages of a workspace")
@@ -138,16 +157,19 @@ def _run_sweep(config: StudyConfig) -> int:
 def _print_outcome(outcome: Outcome, workspace: Path) -> None:
     from rankexp.report.document import document
 
-    doc = document(outcome.study)
-    said = doc["summary"]
     here = "" if workspace == Path("runs") else f" workspace={workspace}"
+    _print_verdict(document(outcome.study))
+    print(f"\ntrained   {len(outcome.trained)} trials, {len(outcome.study.by_key)} in the study")
+    print(f"report    {_shown(outcome.report)}")
+    print(f"MLflow    rankexp ui{here}")
+
+
+def _print_verdict(doc: dict[str, Any]) -> None:
+    said = doc["summary"]
     print(f"\n{doc['status']}: {said['headline']}")
     for line in (said["certainty"], said["test"]):
         if line:
             print(line)
-    print(f"\ntrained   {len(outcome.trained)} trials, {len(outcome.study.by_key)} in the study")
-    print(f"report    {_shown(outcome.report)}")
-    print(f"MLflow    rankexp ui{here}")
 
 
 def _train(_: argparse.Namespace, rest: list[str]) -> int:
@@ -171,9 +193,55 @@ def _run_trial(config: StudyConfig) -> int:
 
 def _report(options: argparse.Namespace, rest: list[str]) -> int:
     from rankexp.analysis.results import load_study
+    from rankexp.options import ConfigError
     from rankexp.report.build import write_report
+    from rankexp.report.compare import write_comparison
 
-    print(_shown(write_report(load_study(_study_folder(options.study, rest)))))
+    words = [*options.studies, *rest]
+    names = [word for word in words if not word.startswith("workspace=")]
+    settings = [word for word in words if word not in names]
+    studies = [load_study(_study_folder(name, settings)) for name in names]
+    if len(studies) == 1:
+        if options.out:
+            raise ConfigError("--out is for a comparison; a study's report lies in the study's folder.")
+        print(_shown(write_report(studies[0])))
+        return OK
+    name = "+".join(study.name for study in studies)[:_LONGEST_NAME]
+    print(_shown(write_comparison(studies, options.out or _workspace(settings) / "comparisons" / name)))
+    return OK
+
+
+def _decide(options: argparse.Namespace, rest: list[str]) -> int:
+    from rankexp.analysis.comparison import Comparison
+    from rankexp.analysis.score_file import read_scores_csv
+    from rankexp.options import ConfigError
+    from rankexp.report.build import write_document
+    from rankexp.report.document import scores_document
+
+    _no_more(rest)
+    file = Path(options.file)
+    scores, kind = read_scores_csv(file)
+    unstable = tuple(sorted(set(options.unstable)))
+    comparison = Comparison(scores, options.margin, options.level, kind, unstable=unstable)
+    try:
+        doc = scores_document(file.name, comparison)
+    except ValueError as error:  # margin, level or an unstable rank out of range
+        raise ConfigError(str(error)) from error
+    page = write_document(doc, options.out or file.with_name(f"{file.stem}-report"))
+    _print_verdict(doc)
+    print(f"\nreport    {_shown(page)}")
+    return OK
+
+
+def _power(options: argparse.Namespace, rest: list[str]) -> int:
+    from rankexp.analysis.results import load_study
+    from rankexp.options import ConfigError
+    from rankexp.report.plan import plan_text
+
+    try:
+        print(plan_text(load_study(_study_folder(options.study, rest)), options.target))
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
     return OK
 
 

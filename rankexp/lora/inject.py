@@ -10,9 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 from torch import nn
 
-from rankexp.lora.layer import LoRALinear, check_rank, features, lora_layers, scaling_factor
+from rankexp.lora.layer import LoRALinear, check_rank, features, lora_layers
 from rankexp.lora.merge import unmerge
-from rankexp.ranks import Scaling
+from rankexp.ranks import Scaling, scaling_factor
 
 # Their forward reads the weights of these children and never calls them, so an update there would do nothing.
 _READ_CHILDREN = (nn.MultiheadAttention, nn.TransformerEncoderLayer)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import sys
-from typing import TYPE_CHECKING, TypeGuard, get_args
+from typing import TYPE_CHECKING, TypeGuard
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from rankexp.ranks import Scaling
+from rankexp.ranks import Scaling, scaling_factor
 
 if TYPE_CHECKING:
     from transformers.pytorch_utils import Conv1D
@@ -38,29 +38,6 @@ def features(module: nn.Module) -> tuple[int, int] | None:
     if is_conv1d(module):
         return int(module.nx), int(module.nf)
     return None
-
-
-def scaling_factor(rank: int, alpha: float, scaling: Scaling = "standard") -> float:
-    """Return the factor on BA.
-
-    Args:
-        rank: Rank of the update, at least 1.
-        alpha: Numerator of the scale, finite and above 0.
-        scaling: ``standard`` for alpha / rank (Hu et al. 2021, section 4.1), ``rslora`` for
-            alpha / sqrt(rank) (Kalajdzievski 2023).
-
-    Raises:
-        ValueError: ``alpha`` or ``scaling`` is not one of those.
-
-    Examples:
-        >>> scaling_factor(4, 8.0), scaling_factor(4, 8.0, "rslora")
-        (2.0, 4.0)
-    """
-    if not (math.isfinite(alpha) and alpha > 0):
-        raise ValueError(f"alpha is {alpha}; it must be a finite number above 0")
-    if scaling not in get_args(Scaling):
-        raise ValueError(f"scaling is {scaling!r}; it must be one of {', '.join(get_args(Scaling))}")
-    return float(alpha / rank if scaling == "standard" else alpha / math.sqrt(rank))
 
 
 def check_rank(rank: int, shape: tuple[int, int], what: str = "rank") -> int:

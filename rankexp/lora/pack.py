@@ -40,7 +40,8 @@ class Adapter:
     def parameters(self) -> list[nn.Parameter]:
         """The parameters that are trained, ordered by the names of their modules."""
         modules = (module for _, module in sorted(self.modules.items()))
-        return [p for p in chain.from_iterable(m.parameters() for m in modules) if p.requires_grad]
+        found = dict.fromkeys(chain.from_iterable(m.parameters() for m in modules))  # modules may share one
+        return [parameter for parameter in found if parameter.requires_grad]
 
 
 @dataclass

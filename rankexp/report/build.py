@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +13,11 @@ from markupsafe import Markup
 from rankexp.analysis.results import Study
 from rankexp.record import write_atomic
 from rankexp.report import formats, svg
+from rankexp.report.canvas import NARROW, WIDE
 from rankexp.report.captions import captions
 from rankexp.report.document import document
-from rankexp.report.figures import FIGURES, NARROW, WIDE
-from rankexp.report.words import hours, price
+from rankexp.report.figures import FIGURES
+from rankexp.report.words import hours, power, price
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -27,6 +28,7 @@ _FILTERS = {
     "amount": formats.amount,
     "code": formats.code,
     "count": formats.count,
+    "decimal": formats.decimal,
     "difference": formats.difference,
     "hours": hours,
     "loss": formats.loss,
@@ -37,6 +39,7 @@ _FILTERS = {
     "score": formats.score,
     "seconds": formats.seconds,
     "size": formats.size,
+    "unit": formats.unit,
 }
 
 
@@ -50,10 +53,15 @@ def write_report(study: Study, folder: Path | None = None) -> Path:
         folder: Where to; ``report/`` in the study's folder by default.
     """
     folder = study.store.folder / "report" if folder is None else Path(folder)
-    doc = document(study)
+    trials = study.trials.to_csv(index=False, lineterminator="\n").encode()
+    return write_document(document(study), folder, {"trials.csv": trials})
+
+
+def write_document(doc: Document, folder: Path, beside: Mapping[str, bytes] | None = None) -> Path:
+    """Write an assembled document in every form, with the files that go ``beside`` it; return ``report.html``."""
     files = _figure_files(wide := _draw(doc, WIDE))
     files["report.json"] = (json.dumps(doc, indent=1, allow_nan=False, ensure_ascii=False) + "\n").encode()
-    files["trials.csv"] = study.trials.to_csv(index=False, lineterminator="\n").encode()
+    files |= beside or {}
     files["report.md"] = _render_markdown(doc, wide).encode()
     files["report.html"] = _render_html(doc, {"wide": wide, "narrow": _draw(doc, NARROW)}).encode()
     _remove_stale(folder / "figures", files)
@@ -77,7 +85,7 @@ def _render_markdown(doc: Document, drawn: Iterable[str]) -> str:
 
 
 def _render_html(doc: Document, drawn: dict[str, dict[str, Figure]]) -> str:
-    words = captions(doc)
+    words = captions(doc, drawn["wide"])
     figures = {
         name: {
             variant: Markup(svg.inline(svg.svg_bytes(found[name]), f"{variant}-{name}", words[name].alt))
@@ -89,6 +97,12 @@ def _render_html(doc: Document, drawn: dict[str, dict[str, Figure]]) -> str:
 
 
 def _render(template: str, doc: Document, figures: dict[str, Any]) -> str:
+    words, figures = captions(doc, figures), {**dict.fromkeys(FIGURES), **figures}
+    return render(template, doc=doc, figures=figures, captions=words, price=price(doc), power=power(doc))
+
+
+def render(template: str, **values: Any) -> str:
+    """Fill in one of the report's templates; a value that it lacks is an error."""
     environment = Environment(
         loader=FileSystemLoader(_TEMPLATES),
         autoescape=lambda name: name is not None and name.endswith(".html.j2"),
@@ -97,9 +111,7 @@ def _render(template: str, doc: Document, figures: dict[str, Any]) -> str:
         lstrip_blocks=True,
     )
     environment.filters.update(_FILTERS)
-    found = environment.get_template(template)
-    figures = {**dict.fromkeys(FIGURES), **figures}
-    return found.render(doc=doc, figures=figures, captions=captions(doc), price=price(doc)).rstrip("\n") + "\n"
+    return environment.get_template(template).render(**values).rstrip("\n") + "\n"
 
 
 def _draw(doc: Document, size: tuple[float, float]) -> dict[str, Figure]:

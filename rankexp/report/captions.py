@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from rankexp.report.formats import amount, percent, rate, score
+from rankexp.report.formats import NONE, amount, count, difference, percent, rate, score
+from rankexp.report.spectrum_figures import shown_rank
 
 Document = dict[str, Any]
 
@@ -26,9 +27,9 @@ class Caption:
     alt: str
 
 
-def captions(doc: Document) -> dict[str, Caption]:
-    """Write the caption of every figure by its name."""
-    return {name: write(doc) for name, write in _CAPTIONS.items()}
+def captions(doc: Document, drawn: Iterable[str]) -> dict[str, Caption]:
+    """Write the captions of the figures that were drawn, by name."""
+    return {name: _CAPTIONS[name](doc) for name in drawn}
 
 
 def _quality(doc: Document) -> Caption:
@@ -64,8 +65,119 @@ def _curves(doc: Document) -> Caption:
     )
 
 
+def _differences(doc: Document) -> Caption:
+    margin, reference = amount(doc["margin"], doc["score"]), doc["reference_rank"]
+    rows = [row for row in doc["ranks"].values() if row["lower"] is not None and row["rank"] != reference]
+    found = "; ".join(
+        f"rank {row['rank']} {difference(row['difference'], doc['score'])} "
+        f"({difference(row['lower'], doc['score'])} to {difference(row['upper'], doc['score'])})"
+        for row in rows
+    )
+    reading = (
+        f"Each bar is where the true difference to rank {reference} may lie, seed by seed and example by example. A "
+        f"filled ring ends right of the dotted line: that rank is shown to lose less than {margin}. A bar that lies "
+        "left of zero as a whole is a rank that is measurably worse."
+    )
+    return Caption("Differences in pairs", reading, f"Paired differences to rank {reference}: {found}.")
+
+
+def _training_data(doc: Document) -> Caption:
+    found = doc["training_data"]
+    gaps = "; ".join(f"rank {rank} {difference(row['gap'], doc['score'])}" for rank, row in found["ranks"].items())
+    reading = (
+        f"The same runs, scored on {count(found['examples'])} examples of the training split and on decide; the number "
+        "above is the gap. A gap that widens with rank while decide stays level is overfitting, and a reason for "
+        "the smaller rank."
+    )
+    alt = f"Quality on training examples and on decide by rank. Gaps: {gaps}."
+    return Caption("Training examples beside new ones", reading, alt)
+
+
+def _power(doc: Document) -> Caption:
+    low, high = doc["power"]["compared"]
+    now = percent(doc["power"]["now"])
+    reading = (
+        f"The chance that a study of this size accepts rank {low} if it is truly as good as rank {high}: {now} with "
+        "what was run. It says whether more runs would help, and is worked out for no true difference, not for the one "
+        "that was seen."
+    )
+    return Caption("Would more runs help?", reading, f"Power against seeds, ranks {low} and {high}. Now: {now}.")
+
+
+def _front(doc: Document) -> Caption:
+    shares = "; ".join(f"rank {rank} {percent(row['share'])}" for rank, row in doc["front"].items())
+    reading = (
+        "A filled ring is a rank that nothing with fewer parameters equals. The percentage says how often that holds "
+        "when seeds and examples are drawn anew from those of this study: far below 100% means that luck may have put "
+        "the rank there."
+    )
+    return Caption("Quality against price", reading, f"Quality against trainable parameters. On the front: {shares}.")
+
+
+def _truncation(doc: Document) -> Caption:
+    means = doc["spectrum"]["means"]
+    largest = list(means)[-1]
+    held = "; ".join(f"{k} directions {percent(v)}" for k, v in means[largest]["energy"].items())
+    full = ""
+    if doc["spectrum"]["full"]:
+        full = " The line of full fine-tuning shows how much of its update an adapter of that rank could hold at best."
+    reading = (
+        "How much of an adapter's update its strongest directions hold, the mean over layers. A line that is near 100% "
+        f"early belongs to an adapter that uses few of the directions it was given.{full} It explains, and decides "
+        "nothing."
+    )
+    return Caption("How many directions count", reading, f"Energy by directions kept. Rank {largest}: {held}.")
+
+
+def _similarity(doc: Document) -> Caption:
+    found = doc["spectrum"]["similarity"]
+    shown = "; ".join(f"ranks {pair} {_number(values[-1])}" for pair, values in found["between_ranks"].items())
+    reading = (
+        "How much of their strongest output directions two adapters share: 1 for all, the dotted line for chance. What "
+        "two ranks share means little unless it is well above what two seeds of one rank share."
+    )
+    return Caption("Do adapters learn the same?", reading, f"Similarity of leading directions: {shown}.")
+
+
+def _effective_ranks(doc: Document) -> Caption:
+    rank = shown_rank(doc)
+    layers = doc["spectrum"]["layers"]
+    used = [(layer["ranks"][rank]["entropy_rank"] / int(rank), layer["name"]) for layer in layers]
+    reading = (
+        f"The share of its {rank} directions that each layer really uses (entropy of its singular values). Pale cells "
+        "could do with less."
+    )
+    (low, least), (high, most) = min(used), max(used)
+    alt = f"Effective over allocated rank: from {percent(low)} in {least} to {percent(high)} in {most}."
+    return Caption(f"Rank used, layer by layer, of {rank}", reading, alt)
+
+
+def _intrinsic(doc: Document) -> Caption:
+    found = doc["intrinsic"]
+    reached = f"{count(found['d90'])} dimensions" if found["d90"] else "none of the dimensions tried"
+    reading = (
+        "All weights moved together along a random subspace of so many dimensions. The intrinsic dimension of the task "
+        f"is the least that reaches 90% of full fine-tuning: here {reached}. It says how many free numbers the task "
+        "takes, and is shown beside the ranks for scale; it decides nothing."
+    )
+    points = "; ".join(f"{n} dimensions {score(mean, doc['score'])}" for n, mean in found["dimensions"].items())
+    return Caption("Intrinsic dimension", reading, f"Quality by dimensions of a random subspace: {points}.")
+
+
+def _number(value: float | None) -> str:
+    return NONE if value is None else f"{value:.2f}"
+
+
 _CAPTIONS: dict[str, Callable[[Document], Caption]] = {
     "quality": _quality,
+    "differences": _differences,
+    "training_data": _training_data,
     "learning_rates": _learning_rates,
     "curves": _curves,
+    "power": _power,
+    "front": _front,
+    "truncation": _truncation,
+    "similarity": _similarity,
+    "effective_ranks": _effective_ranks,
+    "intrinsic": _intrinsic,
 }

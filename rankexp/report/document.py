@@ -16,11 +16,13 @@ from typing import Any
 import numpy as np
 
 import rankexp
+from rankexp.analysis.comparison import Comparison
 from rankexp.analysis.results import Study
 from rankexp.analysis.screen import best_rate, screen_table
-from rankexp.analysis.validity import checks
-from rankexp.report import tables
+from rankexp.analysis.validity import checks, score_checks
+from rankexp.report import evidence, tables
 from rankexp.report.peft_config import as_python, lora_config
+from rankexp.report.spectra import spectrum
 from rankexp.report.words import summary
 
 SCHEMA_VERSION = 1
@@ -32,7 +34,8 @@ _SETUP = ("lora", "train", "search", "decide", "references", "task")
 
 def document(study: Study) -> Document:
     """Assemble everything that a report says about a study."""
-    doc: Document = {"schema": SCHEMA_VERSION, "study": study.name, **_times(study), **_decision(study)}
+    verdict = study.verdict if study.complete else None
+    doc: Document = {**_head(study.name), **_times(study), **_decision(study.comparison, final=study.complete)}
     doc["ranks"] = tables.rank_table(study)
     doc["references"] = tables.references(study)
     doc["test"] = tables.opened_test(study)
@@ -40,10 +43,49 @@ def document(study: Study) -> Document:
     doc |= _paste(study, doc)
     doc["screen"] = _screen(study)
     doc["curves"] = tables.learning_curves(study)
-    doc["cost"] = tables.total_cost(study)
+    doc["variance"] = evidence.variance(verdict)
+    doc["power"] = evidence.power_plan(verdict)
+    parameters = {row["rank"]: row["trainable_parameters"] for row in doc["ranks"].values()}
+    doc["front"] = evidence.front(study.comparison, parameters)
+    doc["training_data"] = evidence.on_training_data(study)
+    doc["spectrum"] = spectrum(study)
+    doc["intrinsic"] = evidence.intrinsic(study)
+    doc["cost"] = evidence.total_cost(study)
     doc["validity"] = [asdict(check) for check in checks(study)]
     doc["trials"] = tables.trial_table(study)
     doc["versions"] = {"rankexp": [rankexp.__version__], **tables.versions(study)}
+    return _finished(doc)
+
+
+def scores_document(name: str, comparison: Comparison) -> Document:
+    """Assemble what can be said about runs of which nothing is known but their scores."""
+    verdict = comparison.verdict
+    ranks = tables.decision_rows(comparison)
+    unknown = {"learning_rate": None, "alpha": None, "lost": "", "trainable_parameters": None}
+    doc: Document = {**_head(name), "created": "", "finished": "", **_decision(comparison)}
+    doc |= dict.fromkeys(("test", "setup", "lora_config", "lora_config_python", "front", "training_data"))
+    doc |= {
+        "references": {},
+        "screen": [],
+        "curves": {},
+        "spectrum": None,
+        "intrinsic": None,
+        "cost": None,
+        "trials": [],
+    }
+    doc["ranks"] = {rank: {**row, **unknown} for rank, row in ranks.items()}
+    doc["variance"] = evidence.variance(verdict)
+    doc["power"] = evidence.power_plan(verdict)
+    doc["validity"] = [asdict(check) for check in score_checks(comparison)]
+    doc["versions"] = {"rankexp": [rankexp.__version__]}
+    return _finished(doc)
+
+
+def _head(name: str) -> Document:
+    return {"schema": SCHEMA_VERSION, "study": name}
+
+
+def _finished(doc: Document) -> Document:
     doc = plain(doc)
     return {**doc, "summary": summary(doc)}
 
@@ -70,12 +112,13 @@ def _times(study: Study) -> Document:
     return {"created": study.record.created, "finished": max(finished, default="")}
 
 
-def _decision(study: Study) -> Document:
-    scores, verdict = study.scores, study.verdict
-    asked = {"margin": study.margin, "level": study.level, "score": study.score}
+def _decision(comparison: Comparison, *, final: bool = True) -> Document:
+    scores, verdict = comparison.scores, comparison.verdict
+    asked: Document = {"margin": comparison.margin, "level": comparison.level_of_look, "score": comparison.kind}
+    asked |= {"looks": {"sizes": comparison.sizes, "used": comparison.look + 1, "level": comparison.level}}
     asked |= {"examples": scores.examples, "groups": len(scores.groups)}
     names = ("edge", "compared", "needed_seeds", "needed_examples", "variance_shares")
-    if verdict is None or not study.complete:
+    if verdict is None or not final:
         reason = "Runs of the decision are missing."
         seeds = 0 if verdict is None else verdict.seeds
         nothing = dict.fromkeys(("chosen_rank", "reference_rank", *names))

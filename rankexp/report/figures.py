@@ -1,8 +1,4 @@
-"""The figures of a report, drawn from the assembled document alone.
-
-Every colour comes from :data:`COLOURS`, so that the HTML can swap each for a variable of the page's light or dark
-theme. Colours follow Okabe and Ito's palette and are never the only sign of a difference.
-"""
+"""The figures of a report, drawn from the assembled document alone."""
 
 from __future__ import annotations
 
@@ -11,37 +7,24 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from rankexp.report import formats
+from rankexp.report.canvas import (
+    COLOURS,
+    LINES,
+    WIDE,
+    Document,
+    Size,
+    new_axes,
+    rank_axis,
+    reference_row,
+    score_ticks,
+)
+from rankexp.report.evidence_figures import forest, front, power, training_data
+from rankexp.report.spectrum_figures import effective_ranks, intrinsic, similarity, truncation
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Document = dict[str, Any]
-Size = tuple[float, float]
-WIDE: Size = (9.0, 4.2)
-NARROW: Size = (3.9, 3.8)
-
-COLOURS = {
-    "paper": "#fffefd",
-    "ink": "#1f2430",
-    "muted": "#5c6575",
-    "grid": "#e3e6eb",
-    "accent": "#0b67ad",
-    "dots": "#5b95c9",
-    "band": "#e3effa",
-    "warm": "#b84e00",
-    "green": "#00795a",
-    "pink": "#a8477f",
-    "gold": "#8a6a00",
-}
-_LINES: tuple[tuple[str, Any], ...] = (
-    ("accent", "-"),
-    ("warm", "--"),
-    ("green", "-."),
-    ("pink", ":"),
-    ("gold", (0, (5, 1, 1, 1))),
-    ("muted", "-"),
-)
 _GRID_CELLS = 0.5
 
 
@@ -50,18 +33,18 @@ def quality(doc: Document, size: Size = WIDE) -> Figure | None:
     rows = [row for row in doc["ranks"].values() if row["mean"] is not None]
     if not rows:
         return None
-    figure, axes = _axes(size)
+    figure, axes = new_axes(size)
     _margin_band(axes, doc)
     for row in rows:
         _seed_dots(axes, row)
         _mean_with_interval(axes, row, doc)
     ranks = [row["rank"] for row in rows]
     axes.plot(ranks, [row["mean"] for row in rows], color=COLOURS["dots"], lw=1, zorder=1.8)
-    _rank_axis(axes, ranks)
+    rank_axis(axes, ranks)
     _focus(axes, rows, doc)
     _reference_lines(axes, doc)
     axes.set_ylabel("accuracy on decide" if doc["score"] == "accuracy" else "score on decide (minus loss)")
-    _score_ticks(axes, doc)
+    score_ticks(axes, doc)
     return figure
 
 
@@ -76,7 +59,7 @@ def heatmap(doc: Document, size: Size = WIDE) -> Figure | None:
     ranks, rates = sorted({r["rank"] for r in rows}), sorted({r["learning_rate"] for r in rows})
     cells = {(row["rank"], row["learning_rate"]) for row in rows}
     dense = len(cells) > _GRID_CELLS * len(ranks) * len(rates) and len(cells) == len(rows)
-    figure, axes = _axes(size)
+    figure, axes = new_axes(size)
     (_cells if dense else _points)(axes, rows, ranks, rates)
     axes.set_yticks(range(len(ranks)), [str(rank) for rank in ranks])
     axes.set_ylim(-0.5, len(ranks) - 0.5)
@@ -92,9 +75,9 @@ def curves(doc: Document, size: Size = WIDE) -> Figure | None:
     """Draw the training loss over steps, a line a rank, the mean over seeds."""
     if not doc["curves"]:
         return None
-    figure, axes = _axes(size)
+    figure, axes = new_axes(size)
     for index, (rank, curve) in enumerate(doc["curves"].items()):
-        colour, style = _LINES[index % len(_LINES)]
+        colour, style = LINES[index % len(LINES)]
         axes.plot(curve["steps"], curve["loss"], color=COLOURS[colour], ls=style, lw=1.6, label=f"rank {rank}")
     axes.set_xlabel("step")
     axes.set_ylabel("training loss")
@@ -104,39 +87,22 @@ def curves(doc: Document, size: Size = WIDE) -> Figure | None:
 
 FIGURES: dict[str, Callable[[Document, Size], Figure | None]] = {
     "quality": quality,
+    "differences": forest,
+    "training_data": training_data,
     "learning_rates": heatmap,
     "curves": curves,
+    "power": power,
+    "front": front,
+    "truncation": truncation,
+    "similarity": similarity,
+    "effective_ranks": effective_ranks,
+    "intrinsic": intrinsic,
 }
-
-
-def _axes(size: Size) -> tuple[Figure, Axes]:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=size, layout="constrained", facecolor=COLOURS["paper"])
-    axes = figure.add_subplot(facecolor="none")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(COLOURS["grid"])
-    axes.tick_params(colors=COLOURS["muted"], labelsize=10, length=3)
-    axes.xaxis.label.set(color=COLOURS["muted"], fontsize=10)
-    axes.yaxis.label.set(color=COLOURS["muted"], fontsize=10)
-    axes.grid(axis="y", color=COLOURS["grid"], lw=0.7)
-    axes.set_axisbelow(True)
-    return figure, axes
-
-
-def _rank_axis(axes: Axes, ranks: list[int]) -> None:
-    from matplotlib.ticker import NullLocator
-
-    axes.set_xscale("log", base=2)
-    axes.set_xticks(ranks, [str(rank) for rank in ranks])
-    axes.xaxis.set_minor_locator(NullLocator())
-    room = 1.45 if len(ranks) > 1 else 4
-    axes.set_xlim(min(ranks) / room, max(ranks) * room)
-    axes.set_xlabel("rank")
+"""Every figure by its name, in the order of the report; None where there is nothing to draw."""
 
 
 def _margin_band(axes: Axes, doc: Document) -> None:
-    reference = _reference_row(doc)
+    reference = reference_row(doc)
     if reference is None:
         return
     top, bottom = reference["mean"], reference["mean"] - doc["margin"]
@@ -159,7 +125,7 @@ def _seed_dots(axes: Axes, row: Document) -> None:
 def _mean_with_interval(axes: Axes, row: Document, doc: Document) -> None:
     chosen = row["rank"] == doc["chosen_rank"]
     colour = COLOURS["warm"] if row["unstable"] else COLOURS["accent"]
-    reference = _reference_row(doc)
+    reference = reference_row(doc)
     if reference is not None and row["lower"] is not None and row["lower"] < row["upper"]:
         low, high = reference["mean"] + row["lower"], reference["mean"] + row["upper"]
         axes.plot([row["rank"]] * 2, [low, high], color=colour, lw=2.2, solid_capstyle="butt", zorder=4)
@@ -179,7 +145,7 @@ def _mean_with_interval(axes: Axes, row: Document, doc: Document) -> None:
 def _focus(axes: Axes, rows: list[Document], doc: Document) -> None:
     """Show the ranks, not the whole way down to a reference far below."""
     values = [mean for row in rows for mean in row["seed_means"].values()] + [row["mean"] for row in rows]
-    reference = _reference_row(doc)
+    reference = reference_row(doc)
     if reference is not None:
         values += [reference["mean"] - doc["margin"]]
         values += [reference["mean"] + row[end] for row in rows for end in ("lower", "upper") if row[end] is not None]
@@ -207,14 +173,6 @@ def _reference_lines(axes: Axes, doc: Document) -> None:
             text, (0.01, height), xycoords=("axes fraction", "data"), xytext=(0, 3 if up else -3),
             textcoords="offset points", ha="left", va="bottom" if up else "top", fontsize=9, color=COLOURS[colour],
         )  # fmt: skip
-
-
-def _score_ticks(axes: Axes, doc: Document) -> None:
-    from matplotlib.ticker import MaxNLocator, PercentFormatter
-
-    axes.yaxis.set_major_locator(MaxNLocator(6))
-    if doc["score"] == "accuracy":
-        axes.yaxis.set_major_formatter(PercentFormatter(1))
 
 
 def _cells(axes: Axes, rows: list[Document], ranks: list[int], rates: list[float]) -> None:
@@ -273,8 +231,3 @@ def _shades(rows: list[Document]) -> Callable[[float | None], tuple[Any, str]]:
         return to_hex(ramp(position)), "#ffffff" if position < 0.36 else "#10233a"
 
     return shade
-
-
-def _reference_row(doc: Document) -> Document | None:
-    row: Document | None = doc["ranks"].get(str(doc["reference_rank"]))
-    return row if row is not None and row["mean"] is not None else None

@@ -48,9 +48,30 @@ def amount(value: float, kind: str) -> str:
     ('1 point', '0.35 points', '0.02 nats')
     """
     if kind != "accuracy":
-        return f"{abs(value):.4g} nats"
+        return f"{abs(value):.4g}{' nats' if kind == 'loss' else ''}"
     points = f"{abs(100 * value):.2f}".rstrip("0").rstrip(".")
     return f"{points} point{'' if points == '1' else 's'}"
+
+
+def unit(kind: str) -> str:
+    """Write the unit of a difference after its name.
+
+    >>> unit("accuracy"), unit("loss"), unit("score")
+    (', in accuracy points', ', in nats', '')
+    """
+    return {"accuracy": ", in accuracy points", "loss": ", in nats"}.get(kind, "")
+
+
+def short_count(value: float) -> str:
+    """Write a large number briefly.
+
+    >>> short_count(1155), short_count(22713216)
+    ('1.16 k', '22.7 M')
+    """
+    for factor, name in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if value >= factor:
+            return f"{value / factor:.3g}{name}"
+    return f"{value:.3g}"
 
 
 def p_value(value: float | None) -> str:
@@ -104,6 +125,15 @@ def seconds(value: float | None) -> str:
     if value < 60:
         return f"{value:.3g} s"
     return f"{value / 60:.1f} min" if value < 3600 else f"{value / 3600:.1f} h"
+
+
+def decimal(value: float | None) -> str:
+    """Write a number with two decimals, such as an effective rank.
+
+    >>> decimal(3.14159)
+    '3.14'
+    """
+    return NONE if value is None else f"{value:.2f}"
 
 
 def percent(value: float | None) -> str:

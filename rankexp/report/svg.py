@@ -6,7 +6,7 @@ import io
 import re
 from typing import TYPE_CHECKING
 
-from rankexp.report.figures import COLOURS
+from rankexp.report.canvas import COLOURS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -1,4 +1,4 @@
-"""The tables of a report as plain values: ranks, references, the opened test pair, trials, costs and curves."""
+"""The tables of a report as plain values: ranks, references, the opened test pair, trials and curves."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from rankexp.analysis.comparison import Comparison
 from rankexp.analysis.paired import paired_difference
 from rankexp.analysis.results import Study, group_means, is_unstable
-from rankexp.analysis.verdict import RankRow
+from rankexp.analysis.verdict import RankRow, Verdict
 from rankexp.record import Scores, Trial
 
 Row = dict[str, Any]
@@ -28,7 +29,8 @@ _CURVE_POINTS = 60
 
 def rank_table(study: Study) -> dict[str, Row]:
     """One row a rank: scores, comparison with the reference, failures, how it was trained and what it cost."""
-    return {str(rank): _rank_row(study, rank) for rank in study.ranks}
+    rows = decision_rows(study.comparison, final=study.complete)
+    return {name: _rank_row(study, row) for name, row in rows.items()}
 
 
 def references(study: Study) -> dict[str, Row]:
@@ -67,17 +69,6 @@ def trial_table(study: Study) -> list[Row]:
     return rows
 
 
-def total_cost(study: Study) -> Row:
-    """Device hours of the whole study and what one more seed of every rank would take."""
-    spent = {"tuning": 0.0, "evidence": 0.0}
-    for item in {planned.key: planned for planned in study.record.planned}.values():
-        if item.key in study.by_key:
-            spent[item.role] += _seconds(study.by_key[item.key])
-    seed = sum(_average([_seconds(t) for t in study.chosen_trials(rank)]) or 0.0 for rank in study.ranks)
-    hours = {f"{role}_device_hours": value / 3600 for role, value in spent.items()}
-    return {**hours, "device_hours": sum(hours.values()), "device_hours_per_seed": seed / 3600}
-
-
 def learning_curves(study: Study) -> dict[str, Row]:
     """Training loss over steps for each rank: the mean over seeds, in at most 60 points."""
     curves = {}
@@ -101,26 +92,35 @@ def versions(study: Study) -> dict[str, list[str]]:
     return {name: sorted(found[name]) for name in sorted(found)}
 
 
-def _rank_row(study: Study, rank: int) -> Row:
-    done, every = study.chosen_trials(rank), study.evidence(f"r={rank}")
-    means = _cell_means(study, rank)
-    verdict = study.verdict if study.complete else None
+def decision_rows(comparison: Comparison, *, final: bool = True) -> dict[str, Row]:
+    """One row a rank with what the scores alone say; nothing about the reference unless the decision is ``final``."""
+    verdict = comparison.verdict if final else None
+    return {str(rank): _decision_row(comparison, rank, verdict) for rank in comparison.scores.ranks}
+
+
+def _decision_row(comparison: Comparison, rank: int, verdict: Verdict | None) -> Row:
+    means = comparison.scores.means(rank)
     decided = verdict.row(rank) if verdict is not None else None
     row: Row = {"rank": rank, **_spread(means.values())}
     row |= {name: getattr(decided, name) if decided else None for name in _DECISION}
     if decided is not None:
         row |= {"mean": decided.mean, "seed_sd": decided.seed_sd}
-    row["p"] = decided.p_noninferior if decided else None
-    row["accepted"] = bool(decided and decided.accepted)
-    row["unstable"] = rank in study.unstable
-    row["reading"] = _reading(study, decided)
-    return {**row, "seed_means": _by_seed(means), "seeds": len(done), **_failures(study, every), **_training(done)}
+    return {
+        **row,
+        "p": decided.p_noninferior if decided else None,
+        "accepted": bool(decided and decided.accepted),
+        "unstable": rank in comparison.unstable,
+        "reading": _reading(verdict, decided) if verdict is not None and decided is not None else "",
+        "seed_means": _by_seed(means),
+    }
 
 
-def _reading(study: Study, row: RankRow | None) -> str:
-    verdict = study.verdict
-    if verdict is None or row is None or not study.complete:
-        return ""
+def _rank_row(study: Study, row: Row) -> Row:
+    done, every = study.chosen_trials(row["rank"]), study.evidence(f"r={row['rank']}")
+    return {**row, "seeds": len(done), **_failures(study, every), **_training(done)}
+
+
+def _reading(verdict: Verdict, row: RankRow) -> str:
     if row.unstable:
         return "unstable"
     if row.rank in (verdict.chosen_rank, verdict.reference_rank):
@@ -160,21 +160,13 @@ def _training(trials: Sequence[Trial]) -> Row:
     }
 
 
-def _cell_means(study: Study, rank: int) -> dict[int, float]:
-    scores = study.scores
-    if not scores.groups:
-        return {}
-    means = scores.values[scores.ranks.index(rank)].mean(axis=1)
-    return {seed: float(mean) for seed, mean in zip(scores.seeds, means, strict=True) if np.isfinite(mean)}
-
-
 def _test_table(study: Study, rank: int) -> dict[int, Scores]:
     opened = study.test_scores
     return {t.spec.seed: opened[t.key] for t in study.chosen_trials(rank) if t.key in opened}
 
 
 def _test_difference(study: Study, tables: Mapping[int, dict[int, Scores]], pair: tuple[int | None, int]) -> Row:
-    empty: Row = dict.fromkeys(("difference", "lower", "upper", "confirmed"))
+    empty: Row = dict.fromkeys(("difference", "lower", "upper", "level", "confirmed"))
     chosen, reference = pair
     if chosen is None or chosen == reference or chosen not in tables or reference not in tables:
         return empty
@@ -188,6 +180,7 @@ def _test_difference(study: Study, tables: Mapping[int, dict[int, Scores]], pair
         "difference": found.mean,
         "lower": found.lower(study.level),
         "upper": found.upper(study.level),
+        "level": study.level,
         "confirmed": found.noninferior(study.margin, study.level),
     }
 
@@ -208,10 +201,6 @@ def _mean_by_step(trials: Sequence[Trial]) -> list[tuple[float, float]]:
 def _whole(value: Any) -> Any:
     """Undo what a column with gaps does to its whole numbers."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-def _seconds(trial: Trial) -> float:
-    return sum(trial.result.cost.get(name) or 0.0 for name in ("train_seconds", "eval_seconds"))
 
 
 def _by_seed(means: Mapping[int, float]) -> dict[str, float]:

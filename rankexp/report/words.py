@@ -97,6 +97,8 @@ def _doubt(doc: Document) -> str:
 def test_sentence(doc: Document) -> str:
     """Say what the untouched test split said."""
     test = doc["test"]
+    if not doc["setup"]:
+        return "There is none: confirm the choice on examples that nobody has looked at."
     if test is None:
         return "Not opened." if doc["chosen_rank"] is None else "Not opened, so the choice is unconfirmed."
     means = ", ".join(f"rank {rank} scores {score(row['mean'], doc['score'])}" for rank, row in test["ranks"].items())
@@ -105,7 +107,7 @@ def test_sentence(doc: Document) -> str:
     said = {True: "confirms the choice", False: "leaves the choice unconfirmed", None: "has too few seeds to judge"}
     bound = ""
     if test["lower"] is not None:
-        bound = f", with {percent(1 - doc['level'])} confidence {_worst(test['lower'], doc)}"
+        bound = f", with {percent(1 - test['level'])} confidence {_worst(test['lower'], doc)}"
     return f"It {said[test['confirmed']]}: {means} on {count(test['examples'])} new examples{bound}."
 
 
@@ -119,15 +121,38 @@ def change(doc: Document) -> list[str]:
     return sentences
 
 
+def power(doc: Document) -> str:
+    """Say whether the study is large enough, and what would make it so."""
+    found = doc["power"]
+    if found is None:
+        return ""
+    target, (low, high) = percent(found["target"]), found["compared"]
+    if found["now"] >= found["target"]:
+        return (
+            f"The study is large enough: if rank {low} is truly as good as rank {high}, it is accepted with a chance "
+            f"of {percent(found['now'])}."
+        )
+    ways = [f"{count(found['seeds'])} seeds of every rank"] if found["seeds"] else []
+    ways += [f"{count(found['examples'])} {_unit(doc)} to decide on"] if found["examples"] else []
+    said = " or ".join(ways) if ways else "more seeds and more examples together"
+    return (
+        f"With what was run, a rank {low} that is truly as good as rank {high} is accepted with a chance of "
+        f"{percent(found['now'])}. For {target} it takes {said}."
+    )
+
+
 def price(doc: Document) -> str:
     """Say what more evidence would take in device hours; measured, hence no part of the document itself."""
-    per_seed, more = doc["cost"]["device_hours_per_seed"], doc["needed_seeds"]
-    if doc["status"] != "INSUFFICIENT" or not per_seed:
+    more = doc["cost"] and doc["cost"]["more"]
+    if doc["status"] != "INSUFFICIENT" or not doc["cost"] or not doc["cost"]["device_hours_per_seed"]:
         return ""
-    one = f"One more seed of every rank takes {hours(per_seed)}"
-    if more and more > doc["seeds"]:
-        return f"{one}; {count(more - doc['seeds'])} more take {hours((more - doc['seeds']) * per_seed)}."
-    return f"{one}."
+    one = f"One more seed of every rank takes {hours(doc['cost']['device_hours_per_seed'])}"
+    if not more:
+        return f"{one}."
+    ways = {"seeds": "the missing seeds", "examples": f"scoring the missing {_unit(doc)}, labels not counted,"}
+    said = [f"{ways[name]} {hours(more[name])}" for name in ways if more[name]]
+    cheaper = f"; {more['cheaper']} are cheaper" if len(said) > 1 else ""
+    return f"{one}{', ' if said else ''}{' and '.join(said)}{cheaper}."
 
 
 def hours(value: float) -> str:
@@ -141,16 +166,15 @@ def hours(value: float) -> str:
 
 def _change_insufficient(doc: Document) -> list[str]:
     seeds, examples = doc["needed_seeds"], doc["needed_examples"]
-    unit = "examples" if doc["groups"] == doc["examples"] else "documents"
     options = [f"{count(seeds)} seeds"] if seeds and seeds > doc["seeds"] else []
-    options += [f"{count(examples)} {unit} to decide on"] if examples and examples > doc["groups"] else []
+    options += [f"{count(examples)} {_unit(doc)} to decide on"] if examples and examples > doc["groups"] else []
     sentences = []
     if options:
         sentences.append(f"{' or '.join(options)} would settle it with 80% probability if the ranks are truly equal.")
     elif doc["compared"] is not None:
         sentences.append("Neither seeds nor examples alone would settle it: add both, or accept a wider margin.")
     else:
-        sentences.append("Add seeds: `decide.seeds=5` is the default.")
+        sentences.append("Add seeds: `decide.seeds=5` is the default." if doc["setup"] else "Add seeds.")
     if (shares := doc["variance_shares"]) and shares["seeds"] is not None:
         parts = percent(shares["seeds"]), percent(shares["examples"]), percent(shares["residual"])
         sentences.append("The noise is {} from seeds, {} from examples and {} from both together.".format(*parts))
@@ -168,10 +192,18 @@ def _change_chosen(doc: Document) -> list[str]:
         limit = amount(min(row["lower"], 0.0), kind)
         sentences.append(f"With a margin below {limit}, rank {chosen} would not do.")
     if doc["edge"] == "low":
-        sentences.append("No smaller rank was tried: add one to search.ranks to see how low you can go.")
+        sentences.append(f"No smaller rank was tried: {_add(doc)} to see how low you can go.")
     if doc["edge"] == "high":
-        sentences.append("No larger rank was tried: add one to search.ranks to see whether more is better still.")
+        sentences.append(f"No larger rank was tried: {_add(doc)} to see whether more is better still.")
     return sentences
+
+
+def _unit(doc: Document) -> str:
+    return "examples" if doc["groups"] == doc["examples"] else "documents"
+
+
+def _add(doc: Document) -> str:
+    return "add one to search.ranks" if doc["setup"] else "add one"
 
 
 def _open_below(doc: Document) -> bool:

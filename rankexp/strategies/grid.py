@@ -15,8 +15,8 @@ class Setting:
     """What a screening run tries.
 
     Attributes:
-        candidate: ``r=8``, ``head`` or ``full``.
-        rank: Rank of every target layer; 0 for the head alone, None for full fine-tuning.
+        candidate: ``r=8``, ``head``, ``full`` or ``d=1000``.
+        rank: Rank of every target layer; 0 for the head alone, None for full fine-tuning and for a subspace.
         alpha: Numerator of the scale.
         learning_rate: Peak learning rate.
     """
@@ -25,6 +25,12 @@ class Setting:
     rank: int | None
     alpha: float
     learning_rate: float
+
+    @property
+    def dimension(self) -> int:
+        """Dimensions of the random subspace that is trained; 0 where none is."""
+        name, _, number = self.candidate.partition("=")
+        return int(number) if name == "d" else 0
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rankexp.training.trial import Bench
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 class StoppedError(BaseException):
@@ -62,27 +63,26 @@ class Lanes:
         if self.stopping.is_set():
             raise StoppedError
 
-    def map(self, work: Callable[[T], None], items: Sequence[T]) -> None:
-        """Do ``work`` on every item, as many at a time as there are lanes.
+    def map(self, work: Callable[[T], R], items: Sequence[T]) -> list[R]:
+        """Do ``work`` on every item, as many at a time as there are lanes, and return what came of each.
 
         The first failure, or an interruption of the main thread, ends all lanes at their next step and is raised.
         """
         if self.count == 1 or len(items) == 1:
-            for item in items:
-                work(item)
-            return
+            return [work(item) for item in items]
         with ThreadPoolExecutor(self.count, thread_name_prefix="lane") as pool:
             futures = [pool.submit(work, item) for item in items]
             try:
                 done, _ = wait(futures, return_when=FIRST_EXCEPTION)
                 _raise_first(done)
+                return [future.result() for future in futures]
             except BaseException:
                 self.stopping.set()
                 pool.shutdown(wait=True, cancel_futures=True)
                 raise
 
 
-def _raise_first(futures: set[Future[None]]) -> None:
+def _raise_first(futures: set[Future[R]]) -> None:
     for future in futures:
         if (error := future.exception()) is not None and not isinstance(error, StoppedError):
             raise error

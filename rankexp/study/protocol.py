@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from rankexp.analysis.decision import Verdict
@@ -11,7 +12,7 @@ from rankexp.analysis.results import Study, load_study
 from rankexp.analysis.screen import ScreenRow, best_rate
 from rankexp.config import StudyConfig
 from rankexp.ranks import TrialSpec
-from rankexp.record import Trial
+from rankexp.record import Scores, Trial
 from rankexp.strategies.grid import Grid, Setting
 from rankexp.strategies.halving import Halving
 from rankexp.study.race import PrunedError
@@ -49,6 +50,7 @@ class Protocol:
         self.runner.display.expect(self._expected())
         chosen, references = self._screen()
         self._decide(chosen, references)
+        self._squeeze()
         self._confirm()
         return load_study(self.study.folder)
 
@@ -57,25 +59,30 @@ class Protocol:
         config = self.config
         grid = len(config.search.ranks) * len(config.search.learning_rates)
         screen = grid if config.search.strategy == "grid" else config.search.trials
-        rates = (config.references.head, config.references.full)
+        subspaces = [config.references.subspace] * len(config.references.dimensions)
+        rates = (config.references.head, config.references.full, *subspaces)
         references = sum(len(tried) + (len(tried) > 1) for tried in rates)
-        return screen + references + len(config.search.ranks) * len(config.decide.seeds)
+        seeds = config.decide.looks or [len(config.decide.seeds)]
+        return screen + references + len(config.search.ranks) * seeds[0]
 
     def _screen(self) -> tuple[list[Setting], list[Setting]]:
         """Tune every rank and reference on ``tune`` and return the settings that they go on with."""
         search, references = self.config.search, self.config.references
         heads = self._grid("reference", [("head", 0)], references.head, search.widen)
         full = self._grid("reference", [("full", None)], references.full, 0)
+        dimensions: list[Candidate] = [(f"d={n}", None) for n in sorted(references.dimensions)]
+        subspaces = self._grid("reference", dimensions, references.subspace, search.widen)
         ranks = [(f"r={rank}", rank) for rank in search.ranks]
         if search.strategy == "grid":
             grid = self._grid("screen", ranks, search.learning_rates, search.widen)
-            rows = self._tune([grid, heads, full])
+            rows = self._tune([grid, heads, full, subspaces])
             self.study.note(widened=grid.widened(rows))
         else:
-            rows = self._tune([heads, full]) + self._sample()
+            rows = self._tune([heads, full, subspaces]) + self._sample()
         return self._chosen(rows, ranks, search.learning_rates), [
             *self._chosen(rows, heads.candidates, references.head),
             *self._chosen(rows, full.candidates, references.full),
+            *self._chosen(rows, subspaces.candidates, references.subspace),
         ]
 
     def _grid(self, phase: str, candidates: Sequence[Candidate], rates: list[float], widen: int) -> Grid:
@@ -169,19 +176,55 @@ class Protocol:
         return next((item.history for item in self.study.pruned() if item.key == key), ())
 
     def _decide(self, chosen: list[Setting], references: list[Setting]) -> None:
-        """Train every rank with every seed and the references with one; an unstable rank once more at half its rate.
+        """Train every rank with the seeds of each look until one decides, and the references with one seed.
 
         Full fine-tuning takes longest, so it goes first.
         """
         seeds = self.config.decide.seeds
-        asked = self._evidence("reference", sorted(references, key=lambda s: s.rank is not None), seeds[:1])
-        self.runner.run_all(asked + self._evidence("decide", chosen, seeds))
+        beside = self._evidence("reference", sorted(references, key=lambda s: s.rank is not None), seeds[:1])
+        known = 0
+        for look in self.config.decide.looks or [len(seeds)]:
+            verdict = self._look(chosen, seeds[:look], known, beside)
+            if verdict is not None and verdict.confident:
+                return
+            known, beside = look, []
+
+    def _look(self, chosen: list[Setting], seeds: list[int], known: int, beside: list[Asked]) -> Verdict | None:
+        """Train every rank with the seeds after ``known``; an unstable rank with all of them again, at half rate."""
+        slower = self._unstable(chosen) if known else []
+        asked = beside + self._evidence("decide", [s for s in chosen if s not in slower], seeds[known:])
+        if known:
+            self._expect_more(len(asked))
+        self.runner.run_all(asked)
+        for setting in self._unstable(chosen):
+            self._expect_more(len(seeds))
+            halved = replace(setting, learning_rate=setting.learning_rate / 2)
+            self.runner.run_all(self._evidence("decide", [halved], seeds, generation=1))
+        return load_study(self.study.folder).verdict
+
+    def _unstable(self, chosen: list[Setting]) -> list[Setting]:
+        """Return the settings that diverged or collapsed at their tuned rate."""
         study = load_study(self.study.folder)
-        for setting in chosen:
-            if study.unstable_seeds(setting.candidate, generation=0):
-                self._expect_more(len(seeds))
-                halved = replace(setting, learning_rate=setting.learning_rate / 2)
-                self.runner.run_all(self._evidence("decide", [halved], seeds, generation=1))
+        return [setting for setting in chosen if study.unstable_seeds(setting.candidate, generation=0)]
+
+    def _squeeze(self) -> None:
+        """Cut the largest rank's first adapter to each smaller rank and score it on ``tune``; it decides nothing."""
+        study = load_study(self.study.folder)
+        trials = [t for rank in study.ranks[-1:] if rank not in study.unstable for t in study.chosen_trials(rank)[:1]]
+        for trial in trials:
+            if study.record.notes.get("truncation", {}).get("key") == trial.key:
+                return
+            self.runner.display.say(f"cutting r={trial.spec.rank} to fewer directions")
+            scores = self.runner.lanes.map(partial(self._score_squeezed, trial), study.ranks)
+            found = {
+                str(k): {"accuracy": s.accuracy, "loss": s.mean_loss} for k, s in zip(study.ranks, scores, strict=True)
+            }
+            about = {"key": trial.key, "rank": trial.spec.rank, "seed": trial.spec.seed, "split": "tune"}
+            self.study.note(truncation={**about, "scores": found})
+
+    def _score_squeezed(self, trial: Trial, rank: int) -> Scores:
+        with self.runner.lanes.bench() as bench:
+            return bench.score_squeezed(trial, rank, "tune")
 
     def _evidence(self, phase: str, settings: Sequence[Setting], seeds: list[int], generation: int = 0) -> list[Asked]:
         pairs = [(setting, self.specs.evidence(setting, seed)) for seed in seeds for setting in settings]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from rankexp.config import StudyConfig
-from rankexp.ranks import RankMap, TrialSpec
+from rankexp.ranks import Method, RankMap, TrialSpec
 from rankexp.strategies.grid import Setting
 
 
@@ -32,13 +32,13 @@ class Specs:
         """Spec of a run that only chooses a learning rate: scored on ``tune`` and nothing else."""
         search = self.config.search
         spec = self._spec(setting, search.seed, ("tune",))
-        raced = search.first_rung and setting.candidate not in ("head", "full")
+        raced = search.first_rung and setting.rank
         spec = replace(spec, steps=search.steps or spec.steps)
         return replace(spec, eval_every=search.first_rung, patience=0) if raced else spec
 
     def evidence(self, setting: Setting, seed: int) -> TrialSpec:
-        """Spec of a run that is compared: at full length, scored on ``tune`` and ``decide``."""
-        return self._spec(setting, seed, ("tune", "decide"))
+        """Spec of a run that is compared: at full length, scored on training examples, ``tune`` and ``decide``."""
+        return self._spec(setting, seed, ("train", "tune", "decide"))
 
     def _spec(self, setting: Setting, seed: int, evaluate: tuple[str, ...]) -> TrialSpec:
         lora, train = self.config.lora, self.config.train
@@ -47,7 +47,8 @@ class Specs:
             model=self.model,
             data=self.data,
             task=self.config.task["name"],
-            method="lora" if adapted else ("full" if setting.rank is None else "head"),
+            method=_method(setting),
+            dimension=setting.dimension,
             rank_map=RankMap.uniform(self.shapes, setting.rank) if setting.rank else RankMap(),
             alpha=setting.alpha,
             scaling=lora.scaling,
@@ -66,3 +67,9 @@ class Specs:
             patience=train.patience,
             evaluate=evaluate,
         )
+
+
+def _method(setting: Setting) -> Method:
+    if setting.dimension:
+        return "subspace"
+    return "full" if setting.rank is None else "lora" if setting.rank else "head"

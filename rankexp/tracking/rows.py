@@ -134,7 +134,13 @@ def final_points(spec: TrialSpec, result: TrialResult, time: int) -> list[Point]
     They stand at the last step where the history holds earlier values of the same metric, and else at step 0,
     which MLflow draws as bars.
     """
-    scores = {f"{split}/{name}": row[name] for split, row in result.metrics.items() for name in _FINAL if name in row}
+    folders = {"train": "train_sample"}  # ``train/loss`` is the curve
+    scores = {
+        f"{folders.get(split, split)}/{name}": row[name]
+        for split, row in result.metrics.items()
+        for name in _FINAL
+        if name in row
+    }
     values = {**scores, **{f"cost/{name}": value for name, value in result.cost.items()}}
     curves = {_history_key(name) for row in result.history for name in row}
     points = {legal_key(name): value for name, value in values.items()}

@@ -26,7 +26,7 @@ def capacity(bench: Bench, spec: TrialSpec) -> int:
 
     One trial, then two take a step on the longest examples; their difference is what each further trial takes.
     """
-    if bench.device.type != "cuda" or spec.method == "full":
+    if bench.device.type != "cuda" or spec.method in ("full", "subspace"):
         return 1
     torch.cuda.empty_cache()
     held = torch.cuda.memory_allocated(bench.device)

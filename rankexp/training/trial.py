@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -14,17 +14,19 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_model, save_model
+from safetensors.torch import load_model, save_file, save_model
 from torch import Tensor, nn
 
 from rankexp.lora.inject import eject, new_layers, target_shapes
 from rankexp.lora.pack import Adapter, Pack
 from rankexp.lora.peft_format import load_adapter, save_adapter
+from rankexp.lora.squeeze import squeeze
+from rankexp.lora.subspace import train_in_subspace
 from rankexp.models import BaseModel, head_names, new_head
 from rankexp.options import ConfigError
 from rankexp.ranks import TrialSpec
 from rankexp.record import Scores, Trial, TrialStore
-from rankexp.tasks.base import TaskData
+from rankexp.tasks.base import Split, TaskData
 from rankexp.training.batching import collate
 from rankexp.training.loop import Loop, is_out_of_memory
 from rankexp.training.outcome import failure_of, result_of
@@ -33,6 +35,8 @@ from rankexp.training.scoring import score
 from rankexp.training.slot import Observe, Row, Slot, StopTrialError
 
 _EVIDENCE_SPLIT = "decide"
+TRAINING_SAMPLE = 500
+"""Most examples of ``train`` that a trial is scored on, to see how far it fits them better than new ones."""
 
 
 class Job(Protocol):
@@ -153,9 +157,22 @@ class Bench:
             if spec.method == "full":
                 parts = {name: copy.deepcopy(part).requires_grad_(True) for name, part in model.named_children()}
                 return Adapter({}, {**parts, **head})
+            if spec.method == "subspace":
+                return Adapter({}, {**self._in_subspace(model, spec), **head})
             settings: dict[str, Any] = {"alpha": spec.alpha, "scaling": spec.scaling, "dropout": spec.dropout}
             layers = new_layers(model, spec.rank_map, **settings, seed=spec.seed)
-        return Adapter({name: layer.train() for name, layer in layers.items()}, head)
+        for layer in layers.values():
+            layer.training = True  # not train(), which would reach the frozen layer inside
+        return Adapter(layers, head)
+
+    def _in_subspace(self, model: nn.Module, spec: TrialSpec) -> dict[str, nn.Module]:
+        """Copy the model's parts and let a random subspace move their linear layers."""
+        parts = {name: copy.deepcopy(part) for name, part in model.named_children() if name not in self.head}
+        layers = [
+            parts[top].get_submodule(rest) for top, _, rest in (n.partition(".") for n in self.shapes("all-linear"))
+        ]
+        train_in_subspace(layers, spec.dimension, spec.seed)
+        return parts
 
     def run(self, spec: TrialSpec, store: TrialStore, observe: Observe = lambda _: None) -> Trial:
         """Train one trial alone, score it on the splits that it names, and record it.
@@ -262,9 +279,13 @@ class Bench:
             return self.score(model, split, precision)
 
     def score(self, model: nn.Module, split: str, precision: str) -> Scores:
-        """Score a model on a split."""
-        pad = self.base.pad_token_id
-        return score(model, self.data.splits[split], precision=precision, pad_token_id=pad, device=self.device)
+        """Score a model on a split, of ``train`` on a sample."""
+        examples = self._training_sample if split == "train" else self.data.splits[split]
+        return score(model, examples, precision=precision, pad_token_id=self.base.pad_token_id, device=self.device)
+
+    @cached_property
+    def _training_sample(self) -> Split:
+        return self.data.splits["train"].sample(TRAINING_SAMPLE)
 
     def score_trial(self, trial: Trial, split: str) -> Scores:
         """Score a recorded trial on a split, from its files."""
@@ -272,22 +293,47 @@ class Bench:
             with self.pack.holding(self.adapter(trial.spec)) as model:
                 load_model(model, trial.adapter / "model.safetensors")
                 return self.score(model, split, trial.spec.precision)
+        with self._loaded(trial) as model:
+            return self.score(model, split, trial.spec.precision)
+
+    def score_squeezed(self, trial: Trial, rank: int, split: str) -> Scores:
+        """Score a recorded LoRA trial on a split after cutting its updates to ``rank`` directions."""
+        with self._loaded(trial) as model:
+            squeeze(model, rank)
+            return self.score(model, split, trial.spec.precision)
+
+    @contextmanager
+    def _loaded(self, trial: Trial) -> Iterator[nn.Module]:
+        """Hold a recorded trial's adapter and head for a while."""
         try:
             load_adapter(self.model, trial.adapter)
-            return self.score(self.model, split, trial.spec.precision)
+            yield self.model
         finally:
             eject(self.model)
             self.model.requires_grad_(False)
 
     def _save(self, slot: Slot, folder: Path) -> None:
         with self.pack.holding(slot.adapter) as model:
-            if slot.spec.method != "full":
+            if slot.spec.method in ("lora", "head"):
                 save_adapter(
                     model, folder, base_model_name_or_path=self.base.reference, modules_to_save=self.head,
                 )  # fmt: skip
-            elif _EVIDENCE_SPLIT in slot.spec.evaluate:
+            elif slot.spec.method == "full" and _EVIDENCE_SPLIT in slot.spec.evaluate:
                 folder.mkdir()
                 save_model(model, str(folder / "model.safetensors"))
+                save_file(self._update_spectrum(model), folder / "update_spectrum.safetensors")
+
+    def _update_spectrum(self, trained: nn.Module) -> dict[str, Tensor]:
+        """Singular values of what full training added to each linear layer, largest first."""
+        names = self.shapes("all-linear")
+        after = {name: _weight_of(trained, name) for name in names}
+        with self.pack.holding() as base:
+            before = {name: _weight_of(base, name) for name in names}
+        return {name: torch.linalg.svdvals((after[name] - before[name]).float()).cpu() for name in names}
+
+
+def _weight_of(model: nn.Module, layer: str) -> Tensor:
+    return model.get_submodule(layer).get_parameter("weight").detach()
 
 
 class _Alone:

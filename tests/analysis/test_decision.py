@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from simulation import table
+from made_scores import table
 
 from rankexp.analysis.decision import Status, decide
 from rankexp.analysis.paired import paired_difference

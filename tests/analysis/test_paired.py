@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
+from made_scores import table
 from scipy import stats
-from simulation import table
 
 from rankexp.analysis.paired import paired_difference
 
@@ -36,13 +36,22 @@ def naive_pooled_mss(scores):
     return 2 * examples * total / ((ranks - 1) * (seeds - 1))
 
 
+def noisier_than_the_rest(scores, own):
+    """F test of a pair's own seed variance against what the pool holds besides."""
+    ranks, seeds, _ = scores.shape
+    if ranks == 2:
+        return False
+    rest = (naive_pooled_mss(scores) * (ranks - 1) - own) / (ranks - 2)
+    return own / rest > stats.f.isf(0.15, seeds - 1, (ranks - 2) * (seeds - 1))
+
+
 def naive_difference(scores, i, j):
     """Mean, variance and df as the rule states them, from the naive mean squares."""
     ranks, seeds, examples = scores.shape
     own, msi, msr = naive_anova(scores[i] - scores[j])
     pooled, d = naive_pooled_mss(scores), (ranks - 1) * (seeds - 1)
     mss = pooled
-    if own / pooled > stats.f.isf(0.05, seeds - 1, d):
+    if noisier_than_the_rest(scores, own):
         mss, d = own, seeds - 1
     combined = mss + msi - msr
     df = d
@@ -105,7 +114,7 @@ def test_seed_variance_is_pooled_where_the_pair_is_like_the_rest():
 
 
 def test_a_noisier_pair_keeps_its_own_seed_variance():
-    # Two ranks that the seeds push apart; the largest ratio of own to pooled that 4 ranks allow is 3.
+    # Two ranks that the seeds push apart.
     scores = table([0, 0, 0, 0], seeds=10, seed_sd=0.001)
     push = 0.2 * np.linspace(-1, 1, 10)[:, None]
     scores[2] += push
@@ -122,11 +131,11 @@ def test_own_variance_is_used_exactly_beyond_the_f_quantile():
     seen = set()
     for _ in range(60):
         scores = (
-            rng.standard_normal((6, 6, 3)) + rng.standard_normal((6, 6, 1)) * np.array([0.1] * 5 + [5.0])[:, None, None]
+            rng.standard_normal((6, 6, 3)) + rng.standard_normal((6, 6, 1)) * np.array([1.0] * 5 + [2.0])[:, None, None]
         )
         own = naive_anova(scores[0] - scores[5])[0]
         pair = paired_difference(scores, 0, 5)
-        beyond = own / naive_pooled_mss(scores) > stats.f.isf(0.05, 5, 25)
+        beyond = bool(noisier_than_the_rest(scores, own))
         assert pair.pooled is not beyond
         assert pair.seed_df == (5 if beyond else 25)
         assert pair.mss == pytest.approx(own if beyond else naive_pooled_mss(scores))

@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from simulation import table
+from made_scores import table
 
 from rankexp.analysis.decision import Status, decide
 

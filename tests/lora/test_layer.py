@@ -8,7 +8,8 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from rankexp.lora.layer import LoRALinear, features, lora_layers, scaling_factor
+from rankexp.lora.layer import LoRALinear, features, lora_layers
+from rankexp.ranks import scaling_factor
 
 
 def linear(dtype=torch.float64):

@@ -8,16 +8,19 @@ from fake_study import make_study
 
 from rankexp.analysis.results import load_study
 from rankexp.report import svg
+from rankexp.report.canvas import COLOURS, NARROW, WIDE
 from rankexp.report.captions import captions
 from rankexp.report.document import document
-from rankexp.report.figures import COLOURS, FIGURES, NARROW, WIDE, curves, heatmap, quality
+from rankexp.report.evidence_figures import forest, front, power, training_data
+from rankexp.report.figures import FIGURES, curves, heatmap, quality
+from rankexp.report.spectrum_figures import effective_ranks, intrinsic, similarity, truncation
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
 def doc(tmp_path_factory):
-    return document(load_study(make_study(tmp_path_factory.mktemp("study"), seeds=5)))
+    return document(load_study(make_study(tmp_path_factory.mktemp("study"), seeds=5, dimensions=(10, 100, 1000))))
 
 
 @pytest.mark.parametrize("name", FIGURES)
@@ -99,9 +102,77 @@ def test_a_curve_for_each_rank(doc):
     assert doc["curves"]["8"]["loss"][0] == pytest.approx(1.1 - 1 / 120)
 
 
+def heights_of(axes):
+    return [tuple(float(v) for v in line.get_ydata()) for line in axes.lines]
+
+
+def test_a_bar_for_each_rank_but_the_reference_and_the_margin(doc):
+    axes = forest(doc).axes[0]
+    bars = [tuple(line.get_xdata()) for line in axes.lines]
+    for rank in ("4", "8", "16"):
+        assert (doc["ranks"][rank]["lower"], doc["ranks"][rank]["upper"]) in bars
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["rank 4", "rank 8", "rank 16"]
+    assert any(xs == pytest.approx((-0.02, -0.02)) for xs in bars)
+    assert "−2" in [axes.xaxis.get_major_formatter()(value) for value in (-0.02, 0)]
+
+
+def test_power_rises_with_seeds_and_examples(doc):
+    axes = power(doc).axes[0]
+    curves = [heights for heights in heights_of(axes) if len(heights) > 5]
+    assert len(curves) == 3
+    assert all(list(heights) == sorted(heights) for heights in curves)
+    assert all(more >= less - 1e-9 for less, more in zip(curves[0], curves[1], strict=True))
+    assert (doc["power"]["now"],) in heights_of(axes)
+
+
+def test_every_rank_stands_at_its_price(doc):
+    axes = front(doc).axes[0]
+    points = {
+        (float(line.get_xdata()[0]), float(line.get_ydata()[0])) for line in axes.lines if len(line.get_xdata()) == 1
+    }
+    assert points == {(row["trainable_parameters"], row["mean"]) for row in doc["ranks"].values()}
+    assert {text.get_text().split("\n")[0] for text in axes.texts} == {f"rank {rank}" for rank in doc["ranks"]}
+
+
+def test_training_and_new_examples_are_two_lines_and_the_gap_is_written(doc):
+    axes = training_data(doc).axes[0]
+    rows = doc["training_data"]["ranks"].values()
+    assert tuple(row["train"] for row in rows) in heights_of(axes)
+    assert tuple(row["decide"] for row in rows) in heights_of(axes)
+    assert [text.get_text() for text in axes.texts] == [f"{100 * row['gap']:+.2f}" for row in rows]
+
+
+def test_energy_ends_at_the_whole_and_full_fine_tuning_is_beside_it(doc):
+    axes = truncation(doc).axes[0]
+    labels = [line.get_label() for line in axes.lines]
+    assert labels == ["rank 4", "rank 8", "rank 16", "rank 32", "full fine-tuning"]
+    assert all(heights[-1] == pytest.approx(1) for heights in heights_of(axes)[:4])
+
+
+def test_similarity_shows_chance_and_seeds_beside_ranks(doc):
+    labels = [line.get_label() for line in similarity(doc).axes[0].lines]
+    assert labels == ["ranks 4, 32", "ranks 16, 32", "rank 4, two seeds", "rank 32, two seeds", "random subspaces"]
+
+
+@pytest.mark.parametrize("size", [WIDE, NARROW])
+def test_a_cell_for_every_layer_and_module(doc, size):
+    axes = effective_ranks(doc, size).axes[0]
+    assert len(axes.patches) == 4
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["0", "1"]
+
+
+def test_a_subspace_is_drawn_beside_the_ranks(doc):
+    axes = intrinsic(doc).axes[0]
+    assert tuple(doc["intrinsic"]["dimensions"].values()) in heights_of(axes)
+    assert doc["intrinsic"]["d90"] == next(
+        int(n) for n, mean in doc["intrinsic"]["dimensions"].items() if mean >= 0.9 * doc["intrinsic"]["full"]
+    )
+
+
 @pytest.mark.parametrize("draw", FIGURES.values())
 def test_nothing_to_draw_is_no_figure(doc, draw):
-    assert draw({**doc, "ranks": {}, "screen": [], "curves": {}}, WIDE) is None
+    empty = dict.fromkeys(("power", "front", "training_data", "spectrum", "intrinsic"))
+    assert draw({**doc, "ranks": {}, "screen": [], "curves": {}, **empty}, WIDE) is None
 
 
 def test_inlined_figures_share_no_id_and_no_colour_of_their_own(doc):
@@ -119,8 +190,9 @@ def test_inlined_figures_share_no_id_and_no_colour_of_their_own(doc):
 
 
 def test_captions_say_what_is_drawn(doc):
-    words = captions(doc)
+    words = captions(doc, FIGURES)
     assert words.keys() == FIGURES.keys()
+    assert all(word.title and word.reading and word.alt for word in words.values())
     assert "rank 8 71.94%" in words["quality"].alt
     assert "2 points below rank 32" in words["quality"].reading
     assert "rank 16 0.003" in words["learning_rates"].alt

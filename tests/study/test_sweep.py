@@ -44,12 +44,30 @@ def test_tuning_runs_never_see_decide_and_nothing_but_the_opened_pair_sees_test(
     study = rankexp.load_study(study_of(finished))
     for trial in study.by_key.values():
         splits = {path.stem for path in (trial.folder / "scores").glob("*")}
-        assert splits == ({"tune", "decide"} if trial.spec.seed < 1000 else {"tune"})
+        assert splits == ({"train", "tune", "decide"} if trial.spec.seed < 1000 else {"tune"})
     report = json.loads((study.store.folder / "report" / "report.json").read_text(encoding="utf-8"))
     assert report["status"] in {"SETTLED", "SAFE"}
     opened = {report["chosen_rank"], report["reference_rank"]}
     assert {study.by_key[key].spec.rank for key in study.test_scores} == opened
     assert len(study.test_scores) == 3 * len(opened)
+
+
+def test_the_report_explains_what_the_adapters_learned(finished: Path) -> None:
+    study = rankexp.load_study(study_of(finished))
+    report = json.loads((study.store.folder / "report" / "report.json").read_text(encoding="utf-8"))
+    found = report["spectrum"]
+    assert found["means"].keys() == {"2", "4"}
+    assert all(0 < row["stable_rank"] <= row["entropy_rank"] <= int(rank) for rank, row in found["means"].items())
+    assert found["full"]["captured"]["2"] < found["full"]["captured"]["4"] < 1
+    cut = found["truncation"]["quality"]
+    trial = study.by_key[cut["key"]]
+    assert (cut["rank"], cut["seed"], cut["split"]) == (4, 0, "tune")
+    assert cut["scores"].keys() == {"2", "4"}
+    assert cut["scores"]["4"]["loss"] == pytest.approx(trial.result.metrics["tune"]["loss"], abs=1e-4)
+    for rank, row in report["training_data"]["ranks"].items():
+        assert row["train"] == pytest.approx(
+            sum(t.result.metrics["train"]["accuracy"] for t in study.chosen_trials(int(rank))) / 3
+        )
 
 
 def test_the_adapters_score_on_test_as_they_did_on_decide(finished: Path) -> None:

@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 import tiny_bench
 import torch
+from safetensors.torch import load_file
 from tiny_bench import VARIANTS, digests, make_bench, make_spec
 
+from rankexp.analysis.adapters import full_spectrum
 from rankexp.lora.layer import LoRALinear
 from rankexp.record import TrialStore
 from rankexp.training.scoring import score
@@ -53,7 +55,7 @@ def same_scores(one, other):
 
 
 @pytest.mark.usefixtures("clean")
-@pytest.mark.parametrize("method", ["lora", "head", "full"])
+@pytest.mark.parametrize("method", ["lora", "head", "full", "subspace"])
 def test_a_trial_is_trained_scored_and_recorded(bench, store, method):
     trial = bench.run(make_spec(bench, method, steps=40), store)
     result = store.verify(trial.key).result
@@ -207,7 +209,52 @@ def test_only_a_full_trial_that_is_evidence_keeps_its_weights(bench, store):
     tuning = bench.run(make_spec(bench, "full", steps=2, evaluate=("tune",)), store)
     assert not tuning.adapter.exists()
     evidence = bench.run(make_spec(bench, "full", steps=2), store)
-    assert [path.name for path in evidence.adapter.iterdir()] == ["model.safetensors"]
+    assert sorted(path.name for path in evidence.adapter.iterdir()) == [
+        "model.safetensors",
+        "update_spectrum.safetensors",
+    ]
+
+
+def test_the_spectrum_of_a_full_update_is_that_of_the_saved_weights(bench, store):
+    trial = bench.run(make_spec(bench, "full", steps=2, learning_rate=1e-2), store)
+    found = full_spectrum(store.read(trial.key))
+    assert found.keys() == bench.shapes("all-linear").keys()
+    saved = load_file(trial.adapter / "model.safetensors")
+    for name, values in found.items():
+        delta = saved[f"{name}.weight"] - bench.model.get_submodule(name).weight.detach()
+        assert values == pytest.approx(torch.linalg.svdvals(delta.double()).numpy(), abs=1e-5)
+        assert values[0] > 0
+
+
+def test_an_adapter_cut_to_its_own_rank_scores_as_it_did_and_to_none_like_its_head(bench, store):
+    trial = bench.run(make_spec(bench, steps=6), store)
+    whole, none = (bench.score_squeezed(trial, rank, "tune") for rank in (2, 0))
+    assert whole.loss == pytest.approx(trial.scores("tune").loss, abs=1e-5)
+    assert not np.allclose(none.loss, whole.loss, atol=1e-4)
+    assert bench.score_trial(trial, "tune").loss == pytest.approx(trial.scores("tune").loss, abs=1e-5)
+
+
+def test_training_examples_are_scored_on_a_fixed_sample(bench, store, monkeypatch):
+    monkeypatch.setattr("rankexp.training.trial.TRAINING_SAMPLE", 7)
+    fresh = bench.copy()
+    scores = fresh.run(make_spec(bench, steps=2, evaluate=("train", "tune")), store).scores("train")
+    ids = bench.data.splits["train"].example_ids
+    assert len(scores.example_ids) == 7
+    assert set(scores.example_ids) <= set(ids)
+    assert {ids[0], ids[-1]} <= set(scores.example_ids)
+
+
+def test_a_random_subspace_moves_every_linear_layer_and_nothing_else(bench, store):
+    spec = make_spec(bench, "subspace", steps=4)
+    before = {name: p.detach().clone() for name, p in bench.model.named_parameters()}
+    trial = bench.run(spec, store)
+    assert trial.result.status == "completed"
+    head = sum(p.numel() for n, p in bench.model.named_parameters() if n.startswith(tuple(bench.head)))
+    assert trial.result.cost["trainable_parameters"] == 20 + head
+    assert not trial.adapter.exists()
+    assert all(torch.equal(p, before[name]) for name, p in bench.model.named_parameters())
+    again = bench.run(dataclasses.replace(spec, seed=5), store)
+    assert again.result.history != trial.result.history
 
 
 @pytest.mark.parametrize("field", ["model", "data"])

@@ -1,0 +1,102 @@
+"""The runs that a verdict rests on, whoever trained them, and the verdict itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rankexp.analysis.decision import Verdict, decide
+
+Kind = Literal["accuracy", "loss", "score"]
+
+
+@dataclass(frozen=True)
+class DecisionScores:
+    """The scores that the verdict rests on.
+
+    Attributes:
+        values: Score of each group of examples, shape (ranks, seeds, groups); NaN where a trial has none.
+        ranks: The ranks, increasing.
+        seeds: The seeds.
+        groups: Names of the groups; the examples themselves where the data has no documents.
+        examples: Number of examples in all groups.
+    """
+
+    values: NDArray[np.float64]
+    ranks: tuple[int, ...]
+    seeds: tuple[int, ...]
+    groups: tuple[str, ...]
+    examples: int
+
+    def means(self, rank: int) -> dict[int, float]:
+        """Mean score of each seed that ``rank`` has."""
+        if not self.groups:
+            return {}
+        means = self.values[self.ranks.index(rank)].mean(axis=1)
+        return {seed: float(mean) for seed, mean in zip(self.seeds, means, strict=True) if np.isfinite(mean)}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Ranks to choose from, the evidence on each, and what counts as good enough.
+
+    A comparison may declare several looks at its seeds: the first so many decide if they can, and only if they cannot
+    are the next ones asked. Each look is a chance to be fooled, so each gets an equal part of the level.
+
+    Attributes:
+        scores: The evidence.
+        margin: Largest loss that does not matter, in score units.
+        level: One-sided significance level of all looks together.
+        kind: What a score is: ``accuracy``, ``loss`` (minus it) or ``score`` (anything else, higher is better).
+        looks: Numbers of seeds at which to decide, increasing; empty for all seeds at once.
+        unstable: Ranks that diverged or collapsed.
+    """
+
+    scores: DecisionScores
+    margin: float
+    level: float = 0.05
+    kind: Kind = "accuracy"
+    looks: tuple[int, ...] = ()
+    unstable: tuple[int, ...] = ()
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Number of seeds at each look."""
+        return self.looks or (len(self.scores.seeds),)
+
+    @property
+    def level_of_look(self) -> float:
+        """Level of each look; by Bonferroni's inequality they err together at most as often as ``level`` says."""
+        return self.level / len(self.sizes)
+
+    @cached_property
+    def _found(self) -> tuple[int, Verdict | None]:
+        found: tuple[int, Verdict | None] = (0, None)
+        if not self.scores.groups:
+            return found
+        for look, seeds in enumerate(self.sizes):
+            verdict = decide(
+                self.scores.values[:, :seeds],
+                self.scores.ranks,
+                margin=self.margin,
+                level=self.level_of_look,
+                unstable=self.unstable,
+            )
+            found = look, verdict
+            if verdict.confident:
+                break
+        return found
+
+    @property
+    def look(self) -> int:
+        """Position in ``sizes`` of the look that the verdict is of: the first confident one, or the last."""
+        return self._found[0]
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """The decision, or None while there is nothing to decide on."""
+        return self._found[1]

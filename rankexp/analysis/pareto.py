@@ -1,0 +1,67 @@
+"""Which ranks are worth their price: the Pareto front of quality against cost, with how sure that is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from rankexp.analysis.paired import Floats
+
+
+@dataclass(frozen=True)
+class FrontRow:
+    """One rank's place on the front.
+
+    Attributes:
+        on_front: Nothing as cheap scores as well or better.
+        share: Share of resampled studies in which that is so.
+    """
+
+    on_front: bool
+    share: float
+
+
+def pareto_front(values: Floats, costs: Sequence[float], *, draws: int = 2000, seed: int = 0) -> tuple[FrontRow, ...]:
+    """Say which ranks nothing cheaper beats, and in how many resampled studies that holds.
+
+    Seeds and examples are resampled independently, each with replacement and the same for every rank (Owen 2007, "The
+    pigeonhole bootstrap").
+
+    Args:
+        values: Complete scores.
+        costs: Cost of each rank.
+        draws: Number of resampled studies.
+        seed: Seed of the resampling.
+
+    Shape:
+        values ``(ranks, seeds, examples)``; costs ``(ranks,)``
+
+    >>> scores = np.broadcast_to(np.array([0.7, 0.6, 0.8])[:, None, None], (3, 4, 9))
+    >>> [row.on_front for row in pareto_front(scores, [1.0, 2.0, 3.0])]
+    [True, False, True]
+    """
+    ranks, seeds, examples = values.shape
+    rng = np.random.default_rng(seed)
+    price = np.asarray(costs, dtype=np.float64)
+    by_seed = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=draws) / seeds
+    counts = np.zeros(ranks)
+    for part in np.array_split(by_seed, max(1, draws // 250)):
+        weights = rng.multinomial(examples, np.full(examples, 1 / examples), size=len(part)) / examples
+        cells = values.reshape(-1, examples) @ weights.T
+        means = np.einsum("ksd,ds->dk", cells.reshape(ranks, seeds, -1), part)
+        counts += _undominated(means, price).sum(axis=0)
+    observed = _undominated(values.mean(axis=(1, 2))[None], price)[0]
+    return tuple(FrontRow(bool(on), float(count) / draws) for on, count in zip(observed, counts, strict=True))
+
+
+def _undominated(means: Floats, price: Floats) -> Floats:
+    """Whether no rank as cheap has as high a mean, the cheaper one winning ties; shape (draws, ranks)."""
+    found = np.ones(means.shape)
+    for k in range(len(price)):
+        for other in range(len(price)):
+            cheaper = (price[other], other) < (price[k], k)
+            if cheaper:
+                found[:, k] *= means[:, k] > means[:, other]
+    return found

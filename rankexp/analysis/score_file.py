@@ -1,0 +1,100 @@
+"""Scores that somebody else's trainer wrote: a CSV file with a row for each rank, seed and example."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from rankexp.analysis.comparison import DecisionScores, Kind
+from rankexp.options import ConfigError
+
+COLUMNS = ("rank", "seed", "example", "score")
+
+
+def read_scores_csv(path: Path) -> tuple[DecisionScores, Kind]:
+    """Read the columns rank, seed, example and score, and group where there is one; others are ignored.
+
+    A row that is missing or has no score is a missing score: its seed then counts for no rank. Examples of one group
+    (a document) are averaged, since they are no independent evidence.
+
+    Returns:
+        The scores, and ``accuracy`` where every score is 0 or 1, else ``score``.
+
+    Raises:
+        ConfigError: The file cannot be read, or is no such table; the message names column and row.
+    """
+    table = _read(path)
+    for name in ("rank", "seed"):
+        table[name] = _whole_numbers(path, table, name)
+    table["score"] = _scores(path, table)
+    _refuse(path, table.duplicated(["rank", "seed", "example"]), "repeats the rank, seed and example of an earlier row")
+    kind: Kind = "accuracy" if table["score"].dropna().isin([0.0, 1.0]).all() else "score"
+    return _table(path, table), kind
+
+
+def _read(path: Path) -> pd.DataFrame:
+    try:
+        table = pd.read_csv(path, dtype={"example": str, "group": str}, skipinitialspace=True)
+    except FileNotFoundError:
+        raise ConfigError(f"there is no file {path}.") from None
+    except (OSError, ValueError, UnicodeDecodeError) as error:  # pandas' parser errors are ValueErrors
+        raise ConfigError(f"{path} cannot be read as CSV: {str(error).strip().splitlines()[0]}.") from error
+    table.columns = [str(name).strip().lower() for name in table.columns]
+    if missing := [name for name in COLUMNS if name not in table.columns]:
+        raise ConfigError(
+            f"{path} has no column {missing[0]!r}; the columns rank, seed, example and score are needed, "
+            f"and it has {', '.join(table.columns)}."
+        )
+    if table.empty:
+        raise ConfigError(f"{path} has no rows.")
+    if "group" not in table.columns:
+        table["group"] = table["example"]
+    _refuse(path, table["example"].isna() | table["group"].isna(), "has an empty example or group")
+    groups = table.groupby("example")["group"].nunique()
+    if (groups > 1).any():
+        raise ConfigError(f"{path} puts example {groups.index[groups > 1][0]!r} into more than one group.")
+    return table
+
+
+def _whole_numbers(path: Path, table: pd.DataFrame, name: str) -> pd.Series[int]:
+    numbers = pd.to_numeric(table[name], errors="coerce")
+    least = 1 if name == "rank" else 0
+    _refuse(path, ~((numbers % 1 == 0) & (numbers >= least)), f"has no whole number of {least} or more as its {name}")
+    return numbers.astype(int)
+
+
+def _scores(path: Path, table: pd.DataFrame) -> pd.Series[float]:
+    given = table["score"]
+    text = {"true": 1.0, "false": 0.0}
+    known = given.map(lambda value: text.get(str(value).strip().lower(), value))
+    numbers = pd.to_numeric(known, errors="coerce")
+    _refuse(path, (numbers.isna() & given.notna()) | np.isinf(numbers), "has a score that is no finite number")
+    return numbers.astype(float)
+
+
+def _table(path: Path, table: pd.DataFrame) -> DecisionScores:
+    ranks, seeds = sorted(table["rank"].unique().tolist()), sorted(table["seed"].unique().tolist())
+    examples = table.drop_duplicates("example").set_index("example")["group"].sort_index()
+    full = pd.MultiIndex.from_product([ranks, seeds, examples.index])
+    scores = table.set_index(["rank", "seed", "example"])["score"].reindex(full).to_numpy()
+    cells = scores.reshape(len(ranks), len(seeds), len(examples))
+    groups, index = np.unique(examples.to_numpy(dtype=str), return_inverse=True)
+    if len(groups) < 2:
+        raise ConfigError(f"{path} has one example or group; at least 2 are needed to tell chance from effect.")
+    if np.isnan(cells).any(axis=(0, 2)).all():
+        k, s, n = (int(place[0]) for place in np.nonzero(np.isnan(cells)))
+        raise ConfigError(
+            f"{path} has no seed that is complete for every rank; rank {ranks[k]}, seed {seeds[s]}, "
+            f"example {examples.index[n]!r} is missing, for one."
+        )
+    sums = np.zeros((len(groups), len(ranks) * len(seeds)))
+    np.add.at(sums, index, cells.reshape(-1, len(examples)).T)
+    values = (sums / np.bincount(index)[:, None]).T.reshape(len(ranks), len(seeds), len(groups))
+    return DecisionScores(values, tuple(ranks), tuple(seeds), tuple(groups.tolist()), len(examples))
+
+
+def _refuse(path: Path, wrong: pd.Series[bool], what: str) -> None:
+    if wrong.any():
+        raise ConfigError(f"{path}: row {int(np.flatnonzero(wrong)[0]) + 2} {what}.")

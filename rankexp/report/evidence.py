@@ -1,0 +1,152 @@
+"""How far the evidence reaches, as plain values: variance, power, price against quality, and training data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from rankexp.analysis.comparison import Comparison
+from rankexp.analysis.cost import Plan, hours_per_seed, plan, price, spent
+from rankexp.analysis.pareto import pareto_front
+from rankexp.analysis.power import LEAST_SEEDS, power
+from rankexp.analysis.results import Study
+from rankexp.analysis.verdict import Verdict
+
+Row = dict[str, Any]
+_INTRINSIC_SHARE = 0.9
+_MOST_SEEDS_DRAWN = 60
+_EXAMPLES_DRAWN = (1, 2, 4)
+_SOURCES = ("seeds", "examples", "residual")
+
+
+def variance(verdict: Verdict | None) -> Row | None:
+    """Split the variance of the comparison that decided into its sources; None where there was none."""
+    if verdict is None or verdict.components is None or verdict.variance_shares is None:
+        return None
+    components = verdict.components
+    found = dict(zip(_SOURCES, (components.seed, components.example, components.residual), strict=True))
+    error = components.variance(verdict.seeds, verdict.examples)
+    return {
+        "compared": verdict.compared,
+        "standard_error": math.sqrt(error),
+        "sources": {
+            name: {"sd": math.sqrt(found[name]), "variance": found[name], "share": verdict.variance_shares[name]}
+            for name in _SOURCES
+        },
+    }
+
+
+def power_plan(verdict: Verdict | None) -> Row | None:
+    """Power of the comparison that decided, now and with more seeds and examples; None where there was none."""
+    found = plan(verdict) if verdict is not None else None
+    if verdict is None or found is None:
+        return None
+    return {**asdict(found), "curves": _power_curves(verdict, found)}
+
+
+def _power_curves(verdict: Verdict, found: Plan) -> dict[str, list[list[float]]]:
+    """Power by number of seeds, for once, twice and four times the examples."""
+    components = verdict.components
+    assert components is not None, "a plan has components"
+    wanted = [found.seeds or 0, 2 * verdict.seeds, 12]
+    last = min(max(wanted), _MOST_SEEDS_DRAWN)
+    counts = sorted({round(n) for n in np.geomspace(LEAST_SEEDS, last, 24)})
+    return {
+        str(times * verdict.examples): [
+            [n, power(components, n, times * verdict.examples, verdict.margin, verdict.level)] for n in counts
+        ]
+        for times in _EXAMPLES_DRAWN
+    }
+
+
+def front(comparison: Comparison, parameters: Mapping[int, float | None]) -> Row | None:
+    """Which ranks nothing with fewer parameters beats; None without at least two ranks that have every seed."""
+    scores = comparison.scores
+    priced = [k for k, rank in enumerate(scores.ranks) if parameters.get(rank) and rank not in comparison.unstable]
+    if len(priced) < 2 or not scores.groups:
+        return None
+    complete = ~np.isnan(scores.values[priced]).any(axis=(0, 2))
+    if complete.sum() < 2:
+        return None
+    ranks = [scores.ranks[k] for k in priced]
+    costs = [float(parameters[rank] or 0) for rank in ranks]
+    rows = pareto_front(scores.values[priced][:, complete], costs)
+    return {str(rank): {"parameters": cost, **asdict(row)} for rank, cost, row in zip(ranks, costs, rows, strict=True)}
+
+
+def on_training_data(study: Study) -> Row | None:
+    """Quality on training examples beside ``decide``, by rank: how far a rank fits what it saw better than the rest.
+
+    None where no run was scored on training examples.
+    """
+    rows: Row = {}
+    for rank in study.ranks:
+        pairs = [
+            (_quality(t.result.metrics["train"], study.score), _quality(t.result.metrics["decide"], study.score))
+            for t in study.chosen_trials(rank)
+            if {"train", "decide"} <= t.result.metrics.keys()
+        ]
+        if pairs:
+            train, decide = np.array(pairs).T
+            gaps = (train - decide).tolist()
+            rows[str(rank)] = {
+                "train": float(train.mean()),
+                "decide": float(decide.mean()),
+                "gap": float(np.mean(gaps)),
+                "gap_seed_sd": float(np.std(gaps, ddof=1)) if len(gaps) > 1 else None,
+                "gaps": gaps,
+            }
+    sizes = [t.result.metrics["train"]["examples"] for t in study.by_key.values() if "train" in t.result.metrics]
+    return {"examples": max(sizes), "ranks": rows} if rows else None
+
+
+def intrinsic(study: Study) -> Row | None:
+    """Quality by dimension of a random subspace, and the least dimension that reaches 90 % of full fine-tuning.
+
+    Sources: Li et al. 2018 (d90), Aghajanyan et al. 2021. None where no subspace was trained.
+    """
+    found = {f"d={n}": n for n in study.record.config["references"].get("dimensions", ())}
+    means = {n: _decide_mean(study, name) for name, n in found.items()}
+    known = {n: mean for n, mean in sorted(means.items()) if mean is not None}
+    if not known:
+        return None
+    full, head = _decide_mean(study, "full"), _decide_mean(study, "head")
+    target = _INTRINSIC_SHARE * full if full is not None and study.score == "accuracy" else None
+    gain = head + _INTRINSIC_SHARE * (full - head) if full is not None and head is not None else None
+    return {
+        "share": _INTRINSIC_SHARE,
+        "full": full,
+        "head": head,
+        "target": target,
+        "gain_target": gain,
+        "dimensions": {str(n): mean for n, mean in known.items()},
+        "d90": _least(known, target),
+        "d90_of_gain": _least(known, gain),
+    }
+
+
+def _decide_mean(study: Study, candidate: str) -> float | None:
+    metrics = [t.result.metrics for t in study.evidence(candidate) if t is not None and t.result.status == "completed"]
+    return float(np.mean([_quality(found["decide"], study.score) for found in metrics])) if metrics else None
+
+
+def _least(known: Mapping[int, float], target: float | None) -> int | None:
+    return None if target is None else next((n for n, mean in known.items() if mean >= target), None)
+
+
+def total_cost(study: Study) -> Row:
+    """Device hours of the whole study, and what more evidence would take."""
+    hours = {f"{role}_device_hours": value for role, value in spent(study).items()}
+    verdict = study.verdict
+    found = plan(verdict) if verdict is not None else None
+    more = asdict(price(study, found, verdict)) if verdict is not None and found is not None else None
+    seed = hours_per_seed(study)
+    return {**hours, "device_hours": sum(hours.values()), "device_hours_per_seed": seed, "more": more}
+
+
+def _quality(metrics: Mapping[str, float], kind: str) -> float:
+    return metrics["accuracy"] if kind == "accuracy" else -metrics["loss"]

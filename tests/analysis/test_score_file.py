@@ -1,0 +1,92 @@
+"""Scores from a file: the same table whatever its order, and one sentence for what is wrong with it."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from rankexp.analysis.score_file import read_scores_csv
+from rankexp.options import ConfigError
+
+
+def frame(ranks=(4, 8), seeds=(0, 1, 2), examples=6, stream=0):
+    rng = np.random.default_rng(stream)
+    rows = [(r, s, f"e{n}", int(rng.random() < 0.7)) for r in ranks for s in seeds for n in range(examples)]
+    return pd.DataFrame(rows, columns=["rank", "seed", "example", "score"])
+
+
+def written(tmp_path, table):
+    path = tmp_path / "scores.csv"
+    table.to_csv(path, index=False)
+    return path
+
+
+def test_scores_are_placed_by_name_whatever_the_order(tmp_path):
+    table = frame()
+    scores, kind = read_scores_csv(written(tmp_path, table.sample(frac=1, random_state=1)))
+    assert kind == "accuracy"
+    assert (scores.ranks, scores.seeds, scores.examples) == ((4, 8), (0, 1, 2), 6)
+    for r, s, n, value in table.itertuples(index=False):
+        assert scores.values[scores.ranks.index(r), scores.seeds.index(s), scores.groups.index(n)] == value
+
+
+def test_real_numbers_are_a_score_of_its_own_kind(tmp_path):
+    table = frame()
+    table["score"] = np.linspace(-2, 3, len(table))
+    scores, kind = read_scores_csv(written(tmp_path, table))
+    assert kind == "score"
+    assert scores.values.max() == 3
+
+
+def test_words_for_right_and_wrong_are_understood(tmp_path):
+    table = frame()
+    table["score"] = table["score"].astype(bool)
+    scores, kind = read_scores_csv(written(tmp_path, table))
+    assert kind == "accuracy"
+    assert scores.values.mean() == pytest.approx(table["score"].mean())
+
+
+def test_examples_of_a_group_are_averaged(tmp_path):
+    table = frame(examples=6)
+    table["group"] = table["example"].map(lambda name: f"d{int(name[1:]) // 2}")
+    scores, _ = read_scores_csv(written(tmp_path, table))
+    assert (scores.groups, scores.examples) == (("d0", "d1", "d2"), 6)
+    first = table[(table["rank"] == 8) & (table["seed"] == 1) & (table["group"] == "d1")]
+    assert scores.values[1, 1, 1] == pytest.approx(first["score"].mean())
+
+
+def test_a_missing_row_is_a_missing_score(tmp_path):
+    table = frame().drop(index=0)
+    scores, _ = read_scores_csv(written(tmp_path, table))
+    assert np.isnan(scores.values[0, 0]).sum() == 1
+    assert scores.means(4).keys() == {1, 2}
+
+
+@pytest.mark.parametrize(("change", "words"), [
+    (lambda t: t.drop(columns="seed"), "no column 'seed'"),
+    (lambda t: t.assign(rank=0), "row 2 has no whole number of 1 or more as its rank"),
+    (lambda t: t.assign(seed="x"), "row 2 has no whole number of 0 or more as its seed"),
+    (lambda t: t.assign(score="good"), "row 2 has a score that is no finite number"),
+    (lambda t: t.assign(score=np.inf), "row 2 has a score that is no finite number"),
+    (lambda t: pd.concat([t, t.iloc[:1]]), "row 38 repeats the rank, seed and example"),
+    (lambda t: t[t["example"] == "e0"], "at least 2 are needed"),
+    (lambda t: t.drop(index=[0, 6, 12]), "no seed that is complete for every rank; rank 4, seed 0, example 'e0'"),
+    (lambda t: t.iloc[:0], "has no rows"),
+    (lambda t: t.assign(group=range(len(t))), "puts example 'e0' into more than one group"),
+])  # fmt: skip
+def test_a_wrong_file_is_one_clear_sentence(tmp_path, change, words):
+    with pytest.raises(ConfigError, match=".*") as caught:
+        read_scores_csv(written(tmp_path, change(frame())))
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"there is no file .*none.csv"):
+        read_scores_csv(tmp_path / "none.csv")
+
+
+def test_no_table_at_all(tmp_path):
+    path = tmp_path / "scores.csv"
+    path.write_bytes(b"")
+    with pytest.raises(ConfigError, match="cannot be read as CSV"):
+        read_scores_csv(path)
