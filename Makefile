@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help sweep test check format golden clean
+.PHONY: help sweep test check format bench-decision golden clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -27,6 +27,9 @@ check: $(READY) ## format, lint, types and the fast tests
 format: $(READY) ## format the code and sort the imports
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
+
+bench-decision: $(READY) ## how often the decision rule is right and does harm, on simulated studies (half an hour)
+	@$(BIN)/python bench/decision.py $(ARGS)
 
 golden: $(READY) ## refresh the golden files
 	@RANKEXP_GOLDEN=1 $(BIN)/python -m pytest tests -k golden
