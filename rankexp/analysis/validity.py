@@ -135,7 +135,9 @@ def tuned_rates(study: Study) -> Check:
         remedy = "Tune the rate of these ranks and train them again."
         return Check(name, False, f"Not at its best tuned rate: {_listed(wrong)}.", remedy)
     rates = _listed(f"r={rank} {best[f'r={rank}'].learning_rate:g}" for rank in study.ranks)
-    return Check(name, True, f"Lowest loss on tune: {rates}.")
+    stopped = len(study.store.pruned())
+    weaker = f" {stopped} runs were stopped early, so these rates were not all tried to the end." if stopped else ""
+    return Check(name, True, f"Lowest loss on tune: {rates}.{weaker}")
 
 
 def rates_inside(study: Study) -> Check:
