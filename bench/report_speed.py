@@ -1,4 +1,4 @@
-"""Time the report of 1,000 stored trials with 2,000 scores each; the trials are made up. Run.
+"""Time and weigh the report of 2,000 stored trials with 2,000 scores each; the trials are made up. Run.
 
 python bench/report_speed.py
 """
@@ -21,12 +21,13 @@ def main() -> None:
     from fake_study import make_study
 
     with tempfile.TemporaryDirectory() as folder:
-        study = make_study(Path(folder), seeds=246, examples=2000)
+        study = make_study(Path(folder), seeds=496, examples=2000)
         started = time.perf_counter()
         loaded = load_study(study)
-        write_report(loaded)
+        page = write_report(loaded)
         seconds = time.perf_counter() - started
-        print(json.dumps({"trials": len(loaded.by_key), "seconds": round(seconds, 1)}))
+        size = round(page.stat().st_size / 1e6, 1)
+        print(json.dumps({"trials": len(loaded.by_key), "seconds": round(seconds, 1), "html_megabytes": size}))
 
 
 if __name__ == "__main__":
