@@ -19,6 +19,8 @@ from rankexp.options import CHECKED, Natural, Positive, Rate
 from rankexp.ranks import ENGINE_VERSION, Scaling, content_key
 
 _NO_QUESTION = {"workspace", "tracking", "trial", "study", "jobs", "pack"}
+LEAST_SEEDS = 3
+"""Fewer seeds give no verdict; the rule has the same number."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -176,6 +178,8 @@ class DecideConfig:
     def __post_init__(self) -> None:
         if self.looks and (self.looks != sorted(set(self.looks)) or self.looks[-1] != len(self.seeds)):
             raise ValueError(f"looks must increase and end with all {len(self.seeds)} seeds, and is {self.looks}")
+        if self.looks and self.looks[0] < LEAST_SEEDS:
+            raise ValueError(f"looks begins with {self.looks[0]} seeds, and no verdict takes fewer than {LEAST_SEEDS}")
 
 
 @dataclass(frozen=True, config=CHECKED)

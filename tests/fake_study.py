@@ -105,6 +105,9 @@ def make_study(
     name: str = "fake-01234567",
     labels: Sequence[str] = ("negative", "neutral", "positive"),
     dimensions: Sequence[int] = (),
+    score: str = "accuracy",
+    looks: Sequence[int] = (),
+    look: int = 0,
 ) -> Path:
     """Record a study of every phase and return its folder.
 
@@ -144,9 +147,11 @@ def make_study(
             add("decide", f"r={rank}", rank, "evidence", trial)
             if (rank, seed) in missing:
                 __import__("shutil").rmtree(trial.folder)
+    values = _study_values(seeds, margin, rates, accuracies, labels, examples, dimensions)
+    values["config"]["decide"] |= {"score": score, "looks": list(looks)}
+    values["notes"] |= {"look": look} if looks else {}
     study = StudyStore(workspace / "studies" / name)
-    study.write(StudyRecord(name=name, planned=tuple(planned), created="2026-11-01T11:00:00+00:00",
-                            **_study_values(seeds, margin, rates, accuracies, labels, examples, dimensions)))  # fmt: skip
+    study.write(StudyRecord(name=name, planned=tuple(planned), created="2026-11-01T11:00:00+00:00", **values))  # fmt: skip
     if open_test:
         _open_test(study, store, examples)
     return study.folder

@@ -5,7 +5,8 @@ import json
 
 import pytest
 
-from rankexp.config import StudyConfig
+from rankexp.analysis import power
+from rankexp.config import LEAST_SEEDS, StudyConfig
 from rankexp.options import ConfigError, option_names, parse
 
 VALUES = {
@@ -109,6 +110,7 @@ def test_what_has_no_default_is_asked_for(missing):
         ({"train__patience": 2}, "eval_every must be above 0"),
         ({"decide__looks": [2]}, "looks must increase and end with all 5 seeds"),
         ({"decide__looks": [3, 3]}, "looks must increase and end with all 5 seeds"),
+        ({"decide__looks": [2, 5]}, "looks begins with 2 seeds, and no verdict takes fewer than 3"),
         ({"references__dimensions": [10]}, "subspace and dimensions go together"),
         ({"references__subspace": [1e-2], "references__dimensions": [10, 10]}, "dimensions lists 10 twice"),
         (
@@ -167,3 +169,7 @@ def test_the_folder_is_the_name_and_a_hash_that_ignores_the_name():
     assert len(folder.name.rpartition("-")[2]) == 8
     spelled = config(search__ranks=[32, 16, 8, 4], decide__seeds=[0, 1, 2, 3, 4], lora__alpha=16)
     assert spelled.study_folder == config().study_folder
+
+
+def test_the_least_number_of_seeds_is_the_rules():
+    assert LEAST_SEEDS == power.LEAST_SEEDS

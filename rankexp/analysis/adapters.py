@@ -38,14 +38,14 @@ def updates(trial: Trial) -> dict[str, Update]:
 
 def full_spectrum(trial: Trial) -> dict[str, Floats]:
     """Read the singular values of a full fine-tuning's update, by layer; empty where they were not recorded."""
-    if FULL_SPECTRUM not in trial.files:
+    if not (trial.folder / FULL_SPECTRUM).is_file():
         return {}
     return {name: values.astype(np.float64) for name, values in _tensors(trial, FULL_SPECTRUM).items()}
 
 
 def has_adapter(trial: Trial) -> bool:
-    """Whether the factors of a trial are in the record."""
-    return trial.spec.method == "lora" and WEIGHTS in trial.files
+    """Whether the factors of a trial are still in the record; they may be cleaned away when nobody needs them."""
+    return trial.spec.method == "lora" and (trial.folder / WEIGHTS).is_file()
 
 
 def layer_place(name: str) -> tuple[int | None, str]:

@@ -45,7 +45,8 @@ class Comparison:
     """Ranks to choose from, the evidence on each, and what counts as good enough.
 
     A comparison may declare several looks at its seeds: the first so many decide if they can, and only if they cannot
-    are the next ones asked. Each look is a chance to be fooled, so each gets an equal part of the level.
+    are the next ones trained. Each look is a chance to be fooled, so each gets an equal part of the level; and once a
+    later look was opened, only that one counts, whatever the earlier one would say by now.
 
     Attributes:
         scores: The evidence.
@@ -53,6 +54,7 @@ class Comparison:
         level: One-sided significance level of all looks together.
         kind: What a score is: ``accuracy``, ``loss`` (minus it) or ``score`` (anything else, higher is better).
         looks: Numbers of seeds at which to decide, increasing; empty for all seeds at once.
+        look: Position in ``sizes`` of the look that is taken.
         unstable: Ranks that diverged or collapsed.
     """
 
@@ -61,6 +63,7 @@ class Comparison:
     level: float = 0.05
     kind: Kind = "accuracy"
     looks: tuple[int, ...] = ()
+    look: int = 0
     unstable: tuple[int, ...] = ()
 
     @property
@@ -74,29 +77,14 @@ class Comparison:
         return self.level / len(self.sizes)
 
     @cached_property
-    def _found(self) -> tuple[int, Verdict | None]:
-        found: tuple[int, Verdict | None] = (0, None)
-        if not self.scores.groups:
-            return found
-        for look, seeds in enumerate(self.sizes):
-            verdict = decide(
-                self.scores.values[:, :seeds],
-                self.scores.ranks,
-                margin=self.margin,
-                level=self.level_of_look,
-                unstable=self.unstable,
-            )
-            found = look, verdict
-            if verdict.confident:
-                break
-        return found
-
-    @property
-    def look(self) -> int:
-        """Position in ``sizes`` of the look that the verdict is of: the first confident one, or the last."""
-        return self._found[0]
-
-    @property
     def verdict(self) -> Verdict | None:
-        """The decision, or None while there is nothing to decide on."""
-        return self._found[1]
+        """The decision of the look, or None while there is nothing to decide on."""
+        if not self.scores.groups:
+            return None
+        return decide(
+            self.scores.values[:, : self.sizes[self.look]],
+            self.scores.ranks,
+            margin=self.margin,
+            level=self.level_of_look,
+            unstable=self.unstable,
+        )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -69,7 +69,7 @@ class Layers:
 
     def _similarities(self, pairs: Iterable[tuple[Updates, Updates]]) -> list[float]:
         listed = list(pairs)
-        return [_mean([similarity(a[n], b[n], size) for a, b in listed for n in a]) for size in self.sizes]
+        return [finite_mean([similarity(a[n], b[n], size) for a, b in listed for n in a]) for size in self.sizes]
 
 
 def load_layers(study: Study) -> Layers | None:
@@ -87,10 +87,12 @@ def load_layers(study: Study) -> Layers | None:
         return None
     adapted = next(iter(next(iter(found.values())).values()))
     shapes = {name: tuple(study.record.model["shapes"][name]) for name in adapted}
-    full = [full_spectrum(trial) for trial in study.evidence("full") if trial is not None]
-    return Layers(shapes, found, next((spectrum for spectrum in full if spectrum), {}))
+    recorded = [full_spectrum(trial) for trial in study.evidence("full") if trial is not None]
+    full = next((spectrum for spectrum in recorded if spectrum), {})
+    return Layers(shapes, found, {name: values for name, values in full.items() if name in shapes})
 
 
-def _mean(values: Sequence[float]) -> float:
+def finite_mean(values: Iterable[float]) -> float:
+    """Mean of the values that are numbers; NaN where none is."""
     finite = [value for value in values if np.isfinite(value)]
     return float(np.mean(finite)) if finite else float("nan")

@@ -15,7 +15,7 @@ class FrontRow:
     """One rank's place on the front.
 
     Attributes:
-        on_front: Nothing as cheap scores as well or better.
+        on_front: Nothing cheaper scores as well, and nothing of the same price better.
         share: Share of resampled studies in which that is so.
     """
 
@@ -57,11 +57,12 @@ def pareto_front(values: Floats, costs: Sequence[float], *, draws: int = 2000, s
 
 
 def _undominated(means: Floats, price: Floats) -> Floats:
-    """Whether no rank as cheap has as high a mean, the cheaper one winning ties; shape (draws, ranks)."""
+    """Whether nothing cheaper has as high a mean and nothing of that price a higher one; shape (draws, ranks)."""
     found = np.ones(means.shape)
     for k in range(len(price)):
         for other in range(len(price)):
-            cheaper = (price[other], other) < (price[k], k)
-            if cheaper:
+            if price[other] < price[k]:
                 found[:, k] *= means[:, k] > means[:, other]
+            elif price[other] == price[k]:
+                found[:, k] *= means[:, k] >= means[:, other]
     return found

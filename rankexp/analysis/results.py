@@ -95,9 +95,14 @@ class Study:
         return tuple(self.record.config["decide"]["seeds"])
 
     @property
+    def look(self) -> int:
+        """Position of the look that was opened last; 0 where a study has one look only."""
+        return int(self.record.notes.get("look", 0))
+
+    @property
     def complete(self) -> bool:
         """Whether every rank has a result, of whatever kind, for every seed needed; only then is a verdict final."""
-        seeds = set(self.seeds[: self.comparison.sizes[self.comparison.look]])
+        seeds = set(self.seeds[: self.comparison.sizes[self.look]])
         sets = [self.evidence(f"r={rank}") for rank in self.ranks]
         return bool(sets) and all({t.spec.seed for t in found if t is not None} >= seeds for found in sets)
 
@@ -153,11 +158,12 @@ class Study:
         """What the verdict rests on."""
         return Comparison(
             self.scores,
-            self.margin,
-            self.level,
-            self.score,
-            tuple(self.record.config["decide"].get("looks", ())),
-            self.unstable,
+            margin=self.margin,
+            level=self.level,
+            kind=self.score,
+            looks=tuple(self.record.config["decide"].get("looks", ())),
+            look=self.look,
+            unstable=self.unstable,
         )
 
     @property

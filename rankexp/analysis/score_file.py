@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +12,19 @@ from rankexp.analysis.comparison import DecisionScores, Kind
 from rankexp.options import ConfigError
 
 COLUMNS = ("rank", "seed", "example", "score")
+_LARGEST = 2**53
+"""Largest rank or seed: beyond it a number in a file may have lost digits."""
 
 
-def read_scores_csv(path: Path) -> tuple[DecisionScores, Kind]:
+def read_scores_csv(path: Path, unstable: Collection[int] = ()) -> tuple[DecisionScores, Kind]:
     """Read the columns rank, seed, example and score, and group where there is one; others are ignored.
 
-    A row that is missing or has no score is a missing score: its seed then counts for no rank. Examples of one group
-    (a document) are averaged, since they are no independent evidence.
+    A row that is missing or has no score is a missing score: its seed then counts for no rank, unless the rank is
+    ``unstable``. Examples of one group (a document) are averaged, since they are no independent evidence.
+
+    Args:
+        path: A CSV file, fields separated by commas.
+        unstable: Ranks that diverged, whose missing seeds cost the others none.
 
     Returns:
         The scores, and ``accuracy`` where every score is 0 or 1, else ``score``.
@@ -31,27 +38,33 @@ def read_scores_csv(path: Path) -> tuple[DecisionScores, Kind]:
     table["score"] = _scores(path, table)
     _refuse(path, table.duplicated(["rank", "seed", "example"]), "repeats the rank, seed and example of an earlier row")
     kind: Kind = "accuracy" if table["score"].dropna().isin([0.0, 1.0]).all() else "score"
-    return _table(path, table), kind
+    return _table(path, table, unstable), kind
 
 
 def _read(path: Path) -> pd.DataFrame:
+    """Read every field as text; the index is the row's number in the file, the header being row 1."""
     try:
-        table = pd.read_csv(path, dtype={"example": str, "group": str}, skipinitialspace=True)
+        table = pd.read_csv(path, dtype=str, skipinitialspace=True, keep_default_na=False, skip_blank_lines=False)
     except FileNotFoundError:
         raise ConfigError(f"there is no file {path}.") from None
-    except (OSError, ValueError, UnicodeDecodeError) as error:  # pandas' parser errors are ValueErrors
+    except (OSError, ValueError) as error:  # parsing and decoding errors are ValueErrors
         raise ConfigError(f"{path} cannot be read as CSV: {str(error).strip().splitlines()[0]}.") from error
+    table.index += 2
     table.columns = [str(name).strip().lower() for name in table.columns]
+    table = table.loc[:, [name for name in table.columns if name in (*COLUMNS, "group")]].fillna("")
+    if twice := sorted({name for name in table.columns if list(table.columns).count(name) > 1}):
+        raise ConfigError(f"{path} has more than one column {twice[0]!r}.")
     if missing := [name for name in COLUMNS if name not in table.columns]:
         raise ConfigError(
             f"{path} has no column {missing[0]!r}; the columns rank, seed, example and score are needed, "
-            f"and it has {', '.join(table.columns)}."
+            "separated by commas."
         )
+    table = table[(table != "").any(axis=1)]  # blank lines
     if table.empty:
         raise ConfigError(f"{path} has no rows.")
     if "group" not in table.columns:
-        table["group"] = table["example"]
-    _refuse(path, table["example"].isna() | table["group"].isna(), "has an empty example or group")
+        table = table.assign(group=table["example"])
+    _refuse(path, (table["example"] == "") | (table["group"] == ""), "has an empty example or group")
     groups = table.groupby("example")["group"].nunique()
     if (groups > 1).any():
         raise ConfigError(f"{path} puts example {groups.index[groups > 1][0]!r} into more than one group.")
@@ -61,20 +74,20 @@ def _read(path: Path) -> pd.DataFrame:
 def _whole_numbers(path: Path, table: pd.DataFrame, name: str) -> pd.Series[int]:
     numbers = pd.to_numeric(table[name], errors="coerce")
     least = 1 if name == "rank" else 0
-    _refuse(path, ~((numbers % 1 == 0) & (numbers >= least)), f"has no whole number of {least} or more as its {name}")
+    whole = (numbers % 1 == 0) & (numbers >= least) & (numbers <= _LARGEST)
+    _refuse(path, ~whole, f"has no whole number from {least} to {_LARGEST:,} as its {name}")
     return numbers.astype(int)
 
 
 def _scores(path: Path, table: pd.DataFrame) -> pd.Series[float]:
-    given = table["score"]
-    text = {"true": 1.0, "false": 0.0}
-    known = given.map(lambda value: text.get(str(value).strip().lower(), value))
+    given = table["score"].str.strip().str.lower()
+    known = given.replace({"true": "1", "false": "0", "na": "", "nan": "", "none": "", "null": ""})
     numbers = pd.to_numeric(known, errors="coerce")
-    _refuse(path, (numbers.isna() & given.notna()) | np.isinf(numbers), "has a score that is no finite number")
+    _refuse(path, (numbers.isna() & (known != "")) | np.isinf(numbers), "has a score that is no finite number")
     return numbers.astype(float)
 
 
-def _table(path: Path, table: pd.DataFrame) -> DecisionScores:
+def _table(path: Path, table: pd.DataFrame, unstable: Collection[int]) -> DecisionScores:
     ranks, seeds = sorted(table["rank"].unique().tolist()), sorted(table["seed"].unique().tolist())
     examples = table.drop_duplicates("example").set_index("example")["group"].sort_index()
     full = pd.MultiIndex.from_product([ranks, seeds, examples.index])
@@ -83,8 +96,10 @@ def _table(path: Path, table: pd.DataFrame) -> DecisionScores:
     groups, index = np.unique(examples.to_numpy(dtype=str), return_inverse=True)
     if len(groups) < 2:
         raise ConfigError(f"{path} has one example or group; at least 2 are needed to tell chance from effect.")
-    if np.isnan(cells).any(axis=(0, 2)).all():
-        k, s, n = (int(place[0]) for place in np.nonzero(np.isnan(cells)))
+    missing = np.isnan(cells)
+    missing[[k for k, rank in enumerate(ranks) if rank in unstable and len(set(ranks) - set(unstable))]] = False
+    if missing.any(axis=(0, 2)).all():
+        k, s, n = (int(place[0]) for place in np.nonzero(missing))
         raise ConfigError(
             f"{path} has no seed that is complete for every rank; rank {ranks[k]}, seed {seeds[s]}, "
             f"example {examples.index[n]!r} is missing, for one."
@@ -97,4 +112,4 @@ def _table(path: Path, table: pd.DataFrame) -> DecisionScores:
 
 def _refuse(path: Path, wrong: pd.Series[bool], what: str) -> None:
     if wrong.any():
-        raise ConfigError(f"{path}: row {int(np.flatnonzero(wrong)[0]) + 2} {what}.")
+        raise ConfigError(f"{path}: row {wrong.index[wrong][0]} {what}.")

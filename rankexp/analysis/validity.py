@@ -69,6 +69,7 @@ def score_checks(comparison: Comparison) -> tuple[Check, ...]:
     return (
         *(Check(name, None, vouch.format(condition)) for name, condition in asked),
         _complete_cells(comparison),
+        _declared_stable(comparison),
         _seed_count(comparison.verdict.seeds if comparison.verdict else 0, "Train more seeds of every rank."),
         _example_count(comparison.scores, "Score more examples."),
     )
@@ -157,7 +158,7 @@ def rates_inside(study: Study) -> Check:
 def same_seeds(study: Study) -> Check:
     """Every rank has a usable result for every seed."""
     name = "Same seeds for every rank, complete"
-    seeds = set(study.seeds[: study.comparison.sizes[study.comparison.look]])
+    seeds = set(study.seeds[: study.comparison.sizes[study.look]])
     if not study.ranks:
         return Check(name, None, "The decision has not begun.")
     missing = {r: len(seeds) - len({t.spec.seed for t in study.chosen_trials(r)} & seeds) for r in study.ranks}
@@ -247,11 +248,21 @@ def _example_count(scores: DecisionScores, remedy: str) -> Check:
     return Check(name, passed, evidence, "" if passed else remedy, advisory=True)
 
 
+def _declared_stable(comparison: Comparison) -> Check:
+    name = "Stable training"
+    if not comparison.unstable:
+        return Check(name, None, "Scores cannot show it: name ranks that diverged with --unstable.")
+    bad = _listed(f"r={rank}" for rank in comparison.unstable)
+    remedy = "Train these ranks at a lower rate; an unstable rank cannot be chosen."
+    return Check(name, False, f"Declared unstable: {bad}.", remedy)
+
+
 def _complete_cells(comparison: Comparison) -> Check:
     name, scores = "Same seeds for every rank, complete", comparison.scores
-    missing = {rank: len(scores.seeds) - len(scores.means(rank)) for rank in scores.ranks}
+    counted = [rank for rank in scores.ranks if rank not in comparison.unstable] or scores.ranks
+    missing = {rank: len(scores.seeds) - len(scores.means(rank)) for rank in counted}
     if not any(missing.values()):
-        return Check(name, True, f"{len(scores.seeds)} seeds, complete for all {len(scores.ranks)} ranks.")
+        return Check(name, True, f"{len(scores.seeds)} seeds, complete for all {len(counted)} ranks.")
     lacking = _listed(f"r={rank} {n} of {len(scores.seeds)}" for rank, n in missing.items() if n)
     remedy = "Score these runs on every example; a seed that one rank lacks does not count for any."
     return Check(name, False, f"Incomplete seeds: {lacking}.", remedy)

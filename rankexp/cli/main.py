@@ -9,6 +9,7 @@ import sys
 import traceback
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
 OK, DEFECT, BAD_INPUT, DAMAGED, SOME_FAILED, INPUT_OUTPUT, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 4, 5, 130, 143
 
-_LONGEST_NAME = 120
 _EPILOG = """\
 examples:
   rankexp sweep                                  ranks 4, 8, 16 and 32 on the packaged model and data
@@ -97,9 +97,12 @@ def _parser() -> argparse.ArgumentParser:
         "decide",
         _decide,
         "verdict and report on scores of your own trainer",
-        file="CSV file: rank, seed, example, score",
+        file="CSV file with columns rank, seed, example, score; a higher score is better",
     )
-    decided.add_argument("--margin", type=float, default=0.01, help="largest loss that does not matter (default 0.01)")
+    decided.add_argument(
+        "--margin", type=float, help="loss of score that does not matter (default 0.01 if scores are 0/1)"
+    )
+    decided.add_argument("--loss", action="store_true", help="scores are losses: lower is better")
     decided.add_argument("--level", type=float, default=0.05, help="one-sided significance level (default 0.05)")
     decided.add_argument("--unstable", type=int, nargs="+", default=[], metavar="RANK", help="ranks that diverged")
     decided.add_argument("--out", type=Path, help="folder of the report (default FILE-report)")
@@ -155,10 +158,10 @@ def _run_sweep(config: StudyConfig) -> int:
 
 
 def _print_outcome(outcome: Outcome, workspace: Path) -> None:
-    from rankexp.report.document import document
+    from rankexp.report.document import brief
 
     here = "" if workspace == Path("runs") else f" workspace={workspace}"
-    _print_verdict(document(outcome.study))
+    _print_verdict(brief(outcome.study))
     print(f"\ntrained   {len(outcome.trained)} trials, {len(outcome.study.by_key)} in the study")
     print(f"report    {_shown(outcome.report)}")
     print(f"MLflow    rankexp ui{here}")
@@ -194,6 +197,7 @@ def _run_trial(config: StudyConfig) -> int:
 def _report(options: argparse.Namespace, rest: list[str]) -> int:
     from rankexp.analysis.results import load_study
     from rankexp.options import ConfigError
+    from rankexp.ranks import content_key
     from rankexp.report.build import write_report
     from rankexp.report.compare import write_comparison
 
@@ -206,7 +210,7 @@ def _report(options: argparse.Namespace, rest: list[str]) -> int:
             raise ConfigError("--out is for a comparison; a study's report lies in the study's folder.")
         print(_shown(write_report(studies[0])))
         return OK
-    name = "+".join(study.name for study in studies)[:_LONGEST_NAME]
+    name = f"{studies[0].name}+{len(studies) - 1}-{content_key([study.name for study in studies], 8)}"
     print(_shown(write_comparison(studies, options.out or _workspace(settings) / "comparisons" / name)))
     return OK
 
@@ -220,9 +224,14 @@ def _decide(options: argparse.Namespace, rest: list[str]) -> int:
 
     _no_more(rest)
     file = Path(options.file)
-    scores, kind = read_scores_csv(file)
     unstable = tuple(sorted(set(options.unstable)))
-    comparison = Comparison(scores, options.margin, options.level, kind, unstable=unstable)
+    scores, kind = read_scores_csv(file, unstable)
+    if options.loss:
+        scores, kind = replace(scores, values=-scores.values), "loss"
+    if options.margin is None and kind != "accuracy":
+        raise ConfigError(f"the scores of {file} are not 0 or 1; say with --margin how much of them does not matter.")
+    margin = 0.01 if options.margin is None else options.margin
+    comparison = Comparison(scores, margin, options.level, kind, unstable=unstable)
     try:
         doc = scores_document(file.name, comparison)
     except ValueError as error:  # margin, level or an unstable rank out of range
@@ -247,10 +256,10 @@ def _power(options: argparse.Namespace, rest: list[str]) -> int:
 
 def _status(options: argparse.Namespace, rest: list[str]) -> int:
     from rankexp.analysis.results import load_study
-    from rankexp.report.document import document
+    from rankexp.report.document import brief
 
     study = load_study(_study_folder(options.study, rest))
-    doc = document(study)
+    doc = brief(study)
     print(f"{study.name}: {doc['status']}. {doc['summary']['headline']}")
     counts = Counter(zip(study.trials["phase"], study.trials["status"], strict=True))
     for (phase, status), count in counts.items():

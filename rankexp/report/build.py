@@ -27,6 +27,7 @@ _TEMPLATES = Path(__file__).parent / "templates"
 _FILTERS = {
     "amount": formats.amount,
     "code": formats.code,
+    "confidence": formats.confidence,
     "count": formats.count,
     "decimal": formats.decimal,
     "difference": formats.difference,

@@ -69,6 +69,12 @@ def rank_axis(axes: Axes, ranks: list[int]) -> None:
     axes.set_xlabel("rank")
 
 
+def score_label(doc: Document) -> str:
+    """Name what is compared, so that it is clear which way is better."""
+    names = {"accuracy": "accuracy on decide", "loss": "minus the loss on decide", "score": "score (higher is better)"}
+    return names[doc["score"]]
+
+
 def score_ticks(axes: Axes, doc: Document) -> None:
     """Write the scores of the y axis, an accuracy in per cent."""
     from matplotlib.ticker import MaxNLocator, PercentFormatter

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from rankexp.report.formats import NONE, amount, count, difference, percent, rate, score
+from rankexp.report.formats import NONE, amount, confidence, count, difference, percent, rate, score
 from rankexp.report.spectrum_figures import shown_rank
 
 Document = dict[str, Any]
@@ -39,7 +39,7 @@ def _quality(doc: Document) -> Caption:
     if doc["reference_rank"] is not None and len(doc["ranks"]) > 1:
         reading += (
             f" The bar is where the mean may lie relative to rank {doc['reference_rank']} "
-            f"({percent(1 - 2 * doc['level'])} interval, seeds and examples both counted as chance). "
+            f"({confidence(2 * doc['level'])} interval, seeds and examples both counted as chance). "
             f"A rank is good enough when its bar ends above the dotted line, "
             f"{amount(doc['margin'], doc['score'])} below rank {doc['reference_rank']}."
         )
@@ -154,14 +154,27 @@ def _effective_ranks(doc: Document) -> Caption:
 
 def _intrinsic(doc: Document) -> Caption:
     found = doc["intrinsic"]
-    reached = f"{count(found['d90'])} dimensions" if found["d90"] else "none of the dimensions tried"
     reading = (
-        "All weights moved together along a random subspace of so many dimensions. The intrinsic dimension of the task "
-        f"is the least that reaches 90% of full fine-tuning: here {reached}. It says how many free numbers the task "
-        "takes, and is shown beside the ranks for scale; it decides nothing."
+        "The weights of all linear layers moved together along a random subspace of so many dimensions. "
+        f"{_d90(found, doc['score'])} It says how many free numbers the task takes, and decides nothing."
     )
     points = "; ".join(f"{n} dimensions {score(mean, doc['score'])}" for n, mean in found["dimensions"].items())
     return Caption("Intrinsic dimension", reading, f"Quality by dimensions of a random subspace: {points}.")
+
+
+def _d90(found: Document, kind: str) -> str:
+    """Say which dimension is enough, as far as that can be told."""
+    if found["full"] is None:
+        return "Without full fine-tuning beside it there is no intrinsic dimension to read."
+    gain = f"90% of what full fine-tuning gains over the head alone takes {_dimensions(found['d90_of_gain'])}."
+    if kind != "accuracy":
+        return gain
+    ninety = f"The intrinsic dimension, the least that reaches 90% of its score, is {_dimensions(found['d90'])}"
+    return f"{ninety}; {gain}" if found["head"] is not None else f"{ninety}."
+
+
+def _dimensions(number: int | None) -> str:
+    return "more than was tried" if number is None else f"at most {count(number)}"
 
 
 def _number(value: float | None) -> str:

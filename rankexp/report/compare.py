@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 import rankexp
-from rankexp.analysis.across import LEAST_STUDIES, aggregate, common_ranks, differences
+from rankexp.analysis.across import LEAST_STUDIES, Ladder, aggregate, common_ranks
 from rankexp.analysis.results import Study
+from rankexp.options import ConfigError
 from rankexp.record import write_atomic
 from rankexp.report import formats, svg
 from rankexp.report.build import render
@@ -30,7 +31,8 @@ def write_comparison(studies: Sequence[Study], folder: Path) -> Path:
     """Write ``compare.html``, ``compare.json`` and the figure of several studies, and return the page.
 
     Raises:
-        ConfigError: The studies share fewer than two ranks or measure different things.
+        ConfigError: The studies share fewer than two ranks, measure different things, are unfinished, or one is named
+            twice.
     """
     doc = compare(studies)
     wide, narrow = draw(doc, WIDE), draw(doc, NARROW)
@@ -54,19 +56,18 @@ def compare(studies: Sequence[Study]) -> Document:
     Raises:
         ConfigError: As :func:`write_comparison`.
     """
-    comparisons = [study.comparison for study in studies]
-    ranks = common_ranks(comparisons)
+    _refuse_unlike(studies)
+    ladders = [Ladder.of(study.comparison) for study in studies]
+    ranks = common_ranks(ladders)
     baseline = ranks[-1]
-    found = {rank: [differences(c, rank, baseline) for c in comparisons] for rank in ranks}
-    rows = [_row(study, {r: found[r][i] for r in ranks}) for i, study in enumerate(studies)]
     enough = len(studies) >= LEAST_STUDIES
-    overall = {r: asdict(aggregate([list(d.values()) for d in found[r]])) for r in ranks[:-1]} if enough else None
+    overall = {rank: asdict(aggregate(ladders, rank, baseline)) for rank in ranks[:-1]} if enough else None
     doc: Document = plain(
         {
-            "score": comparisons[0].kind,
+            "score": studies[0].score,
             "ranks": ranks,
             "baseline": baseline,
-            "studies": rows,
+            "studies": [_row(study, ladder, ranks) for study, ladder in zip(studies, ladders, strict=True)],
             "overall": overall,
             "rankexp": rankexp.__version__,
         }
@@ -74,22 +75,33 @@ def compare(studies: Sequence[Study]) -> Document:
     return doc
 
 
-def _row(study: Study, by_rank: Mapping[int, Mapping[int, float]]) -> Document:
-    verdict = study.verdict if study.complete else None
-    means = {rank: study.comparison.scores.means(rank) for rank in by_rank}
+def _refuse_unlike(studies: Sequence[Study]) -> None:
+    kinds = sorted({study.score for study in studies})
+    if len(kinds) > 1:
+        raise ConfigError(f"the studies compare {' and '.join(kinds)}; only like scores can stand side by side.")
+    names = [study.name for study in studies]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise ConfigError(f"study {twice!r} is named more than once.")
+    if unfinished := next((study.name for study in studies if not study.complete), None):
+        raise ConfigError(f"study {unfinished!r} is unfinished; run its `rankexp sweep` to the end first.")
+
+
+def _row(study: Study, ladder: Ladder, ranks: Sequence[int]) -> Document:
+    verdict, baseline = study.verdict, ranks[-1]
     return {
         "name": study.name,
         "model": study.record.model["name"],
         "data": study.record.data["name"],
-        "status": str(verdict.status) if verdict else "UNFINISHED",
+        "status": str(verdict.status) if verdict else None,
         "chosen_rank": verdict.chosen_rank if verdict else None,
         "reference_rank": verdict.reference_rank if verdict else None,
         "margin": study.margin,
-        "seeds": verdict.seeds if verdict else None,
+        "seeds": len(ladder.seeds),
         "examples": study.scores.examples,
-        "means": {rank: sum(found.values()) / len(found) for rank, found in means.items()},
-        "differences": {rank: sum(found.values()) / len(found) for rank, found in by_rank.items()},
-        "by_seed": {rank: dict(found) for rank, found in by_rank.items()},
+        "unstable": study.unstable,
+        "means": {rank: float(ladder.means(rank).mean()) for rank in ranks},
+        "differences": {rank: float(ladder.differences(rank, baseline).mean()) for rank in ranks},
+        "by_seed": {rank: ladder.differences(rank, baseline).tolist() for rank in ranks},
     }
 
 

@@ -32,19 +32,29 @@ Document = dict[str, Any]
 _SETUP = ("lora", "train", "search", "decide", "references", "task")
 
 
+def brief(study: Study) -> Document:
+    """Assemble what the verdict box says, and no more: enough for a terminal."""
+    return _finished(_verdict_box(study))
+
+
+def _verdict_box(study: Study) -> Document:
+    doc: Document = {**_head(study.name), **_times(study), **_decision(study.comparison, final=study.complete)}
+    doc["ranks"] = tables.rank_table(study)
+    doc["test"] = tables.opened_test(study)
+    doc["setup"] = _setup(study)
+    doc["power"] = evidence.power_plan(study.verdict if study.complete else None)
+    return doc
+
+
 def document(study: Study) -> Document:
     """Assemble everything that a report says about a study."""
     verdict = study.verdict if study.complete else None
-    doc: Document = {**_head(study.name), **_times(study), **_decision(study.comparison, final=study.complete)}
-    doc["ranks"] = tables.rank_table(study)
+    doc = _verdict_box(study)
     doc["references"] = tables.references(study)
-    doc["test"] = tables.opened_test(study)
-    doc["setup"] = _setup(study)
     doc |= _paste(study, doc)
     doc["screen"] = _screen(study)
     doc["curves"] = tables.learning_curves(study)
     doc["variance"] = evidence.variance(verdict)
-    doc["power"] = evidence.power_plan(verdict)
     parameters = {row["rank"]: row["trainable_parameters"] for row in doc["ranks"].values()}
     doc["front"] = evidence.front(study.comparison, parameters)
     doc["training_data"] = evidence.on_training_data(study)

@@ -53,7 +53,7 @@ def _power_curves(verdict: Verdict, found: Plan) -> dict[str, list[list[float]]]
     components = verdict.components
     assert components is not None, "a plan has components"
     wanted = [found.seeds or 0, 2 * verdict.seeds, 12]
-    last = min(max(wanted), _MOST_SEEDS_DRAWN)
+    last = max(min(max(wanted), _MOST_SEEDS_DRAWN), verdict.seeds)
     counts = sorted({round(n) for n in np.geomspace(LEAST_SEEDS, last, 24)})
     return {
         str(times * verdict.examples): [

@@ -15,6 +15,7 @@ from rankexp.report.canvas import (
     new_axes,
     rank_axis,
     reference_row,
+    score_label,
     score_ticks,
 )
 
@@ -99,7 +100,7 @@ def front(doc: Document, size: Size = WIDE) -> Figure | None:
             textcoords="offset points", ha="left", va="center", fontsize=9, color=COLOURS["ink"],
         )  # fmt: skip
     _parameter_axis(axes, [row["parameters"] for row in rows])
-    axes.set_ylabel("accuracy on decide" if doc["score"] == "accuracy" else "score on decide")
+    axes.set_ylabel(score_label(doc))
     score_ticks(axes, doc)
     return figure
 
@@ -124,7 +125,7 @@ def training_data(doc: Document, size: Size = WIDE) -> Figure | None:
             textcoords="offset points", ha="center", va="bottom", fontsize=9, color=COLOURS["muted"],
         )  # fmt: skip
     rank_axis(axes, ranks)
-    axes.set_ylabel("accuracy" if kind == "accuracy" else "score (minus loss)")
+    axes.set_ylabel("accuracy" if kind == "accuracy" else "minus the loss")
     score_ticks(axes, doc)
     axes.margins(y=0.14)
     axes.legend(frameon=False, fontsize=9, labelcolor=COLOURS["ink"], loc="lower right")

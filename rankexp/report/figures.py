@@ -16,6 +16,7 @@ from rankexp.report.canvas import (
     new_axes,
     rank_axis,
     reference_row,
+    score_label,
     score_ticks,
 )
 from rankexp.report.evidence_figures import forest, front, power, training_data
@@ -43,7 +44,7 @@ def quality(doc: Document, size: Size = WIDE) -> Figure | None:
     rank_axis(axes, ranks)
     _focus(axes, rows, doc)
     _reference_lines(axes, doc)
-    axes.set_ylabel("accuracy on decide" if doc["score"] == "accuracy" else "score on decide (minus loss)")
+    axes.set_ylabel(score_label(doc))
     score_ticks(axes, doc)
     return figure
 

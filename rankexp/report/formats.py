@@ -7,6 +7,8 @@ import re
 from markupsafe import Markup, escape
 
 NONE = "–"
+ROUNDING = 1e-12
+"""Differences of this size are rounding errors, as in the decision rule."""
 _MINUS = "\u2212"
 
 
@@ -27,7 +29,7 @@ def score(value: float | None, kind: str) -> str:
     """
     if value is None:
         return NONE
-    return f"{100 * value:.2f}%" if kind == "accuracy" else _signed(f"{value:.4f}")
+    return f"{100 * value:.2f}%" if kind == "accuracy" else _signed(_number(value, kind))
 
 
 def difference(value: float | None, kind: str) -> str:
@@ -36,9 +38,11 @@ def difference(value: float | None, kind: str) -> str:
     >>> difference(-0.0035, "accuracy"), difference(0.01, "loss"), difference(0.0, "loss")
     ('−0.35', '+0.0100', '0')
     """
-    if not value:
-        return NONE if value is None else "0"
-    return _signed(f"{100 * value:+.2f}" if kind == "accuracy" else f"{value:+.4f}")
+    if value is None:
+        return NONE
+    if abs(value) < ROUNDING:
+        return "0"
+    return _signed(f"{100 * value:+.2f}" if kind == "accuracy" else f"{'+' if value > 0 else ''}{_number(value, kind)}")
 
 
 def amount(value: float, kind: str) -> str:
@@ -47,9 +51,10 @@ def amount(value: float, kind: str) -> str:
     >>> amount(0.01, "accuracy"), amount(-0.0035, "accuracy"), amount(0.02, "loss")
     ('1 point', '0.35 points', '0.02 nats')
     """
+    value = abs(value) if abs(value) >= ROUNDING else 0.0
     if kind != "accuracy":
-        return f"{abs(value):.4g}{' nats' if kind == 'loss' else ''}"
-    points = f"{abs(100 * value):.2f}".rstrip("0").rstrip(".")
+        return f"{value:.4g}{' nats' if kind == 'loss' else ''}"
+    points = f"{100 * value:.2f}".rstrip("0").rstrip(".")
     return f"{points} point{'' if points == '1' else 's'}"
 
 
@@ -137,12 +142,25 @@ def decimal(value: float | None) -> str:
 
 
 def percent(value: float | None) -> str:
-    """Write a share.
+    """Write a share; one that is not quite all or nothing is never written as if it were.
 
-    >>> percent(0.256)
-    '26%'
+    >>> percent(0.256), percent(0.9996), percent(0.001)
+    ('26%', '>99%', '<1%')
     """
-    return NONE if value is None else f"{100 * value:.0f}%"
+    if value is None:
+        return NONE
+    if 0.995 <= value < 1:
+        return ">99%"
+    return "<1%" if 0 < value < 0.005 else f"{100 * value:.0f}%"
+
+
+def confidence(level: float) -> str:
+    """Write the confidence of a bound at a level of error, with all its digits.
+
+    >>> confidence(0.05), confidence(0.025), confidence(0.005)
+    ('95%', '97.5%', '99.5%')
+    """
+    return f"{100 * (1 - level):.6g}%"
 
 
 def markdown(value: object) -> str:
@@ -161,6 +179,11 @@ def code(value: object) -> Markup:
     Markup('run <code>rankexp sweep</code> &lt;now&gt;')
     """
     return Markup(re.sub(r"`([^`]*)`", r"<code>\1</code>", str(escape(value))))
+
+
+def _number(value: float, kind: str) -> str:
+    """A loss with four decimals; a score of unknown size with four digits."""
+    return f"{value:.4f}" if kind == "loss" else f"{value:.4g}"
 
 
 def _signed(text: str) -> str:

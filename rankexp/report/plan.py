@@ -14,6 +14,8 @@ def plan_text(study: Study, target: float) -> str:
     Raises:
         ValueError: ``target`` is no power above the study's level.
     """
+    if not study.level < target < 1:
+        raise ValueError(f"target is {target:g}; a power between the level, {study.level:g}, and 1 is needed.")
     verdict = study.verdict if study.complete else None
     if verdict is None:
         return f"{study.name}: undecided, because runs of the decision are missing."
@@ -37,7 +39,8 @@ def plan_text(study: Study, target: float) -> str:
         if needed is None or spent is None:
             lines.append(f"{name:<9} no number of {what} alone gives {percent(target)} power")
             continue
-        cheaper = "  <- less device time" if cost.cheaper == name and len([w for w in ways if w[1]]) > 1 else ""
+        missing = all(way[1] is not None and way[1] > way[2] for way in ways)
+        cheaper = "  <- less device time" if cost.cheaper == name and missing else ""
         more = f"{count(needed - have)} more take {hours(spent)}{note}" if needed > have else "there are enough"
         lines.append(f"{name:<9} {percent(target):>6} power with {count(needed)} {what}: {more}{cheaper}")
     lines.append("Power is the chance to accept the smaller rank if the two are truly equal.")

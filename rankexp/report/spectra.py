@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from rankexp.analysis.adapters import layer_place
-from rankexp.analysis.layers import Layers, load_layers
+from rankexp.analysis.layers import Layers, finite_mean, load_layers
 from rankexp.analysis.results import Study
 from rankexp.analysis.spectrum import Floats, best_map, energy, entropy_rank, stable_rank
 from rankexp.ranks import RankMap
@@ -75,7 +75,7 @@ def _averages(found: list[Floats]) -> Row:
     return {
         "stable_rank": float(np.mean([stable_rank(values) for values in found])),
         "entropy_rank": float(np.mean([entropy_rank(values) for values in found])),
-        "energy": {str(k): float(np.nanmean([energy(values, k) for values in found])) for k in ENERGY_RANKS},
+        "energy": {str(k): finite_mean(energy(values, k) for values in found) for k in ENERGY_RANKS},
     }
 
 
@@ -84,7 +84,7 @@ def _full(layers: Layers) -> Row | None:
     found = [layers.full[name] for name in layers.shapes if name in layers.full]
     if not found:
         return None
-    captured = {str(rank): float(np.nanmean([energy(values, rank) for values in found])) for rank in layers.ranks}
+    captured = {str(rank): finite_mean(energy(values, rank) for values in found) for rank in layers.ranks}
     return {**_averages(found), "captured": captured}
 
 
@@ -101,14 +101,12 @@ def _truncation(layers: Layers, study: Study) -> Row:
     """Energy that each rank's update keeps when it is cut to fewer directions, and the quality where it was scored."""
     cuts = sorted({2**n for n in range(layers.ranks[-1].bit_length())} | set(layers.ranks))
     kept = {str(rank): {str(k): _mean_energy(layers, rank, k) for k in cuts if k <= rank} for rank in layers.ranks}
-    full = (
-        {str(k): float(np.nanmean([energy(v, k) for v in layers.full.values()])) for k in cuts} if layers.full else None
-    )
+    full = {str(k): finite_mean(energy(v, k) for v in layers.full.values()) for k in cuts} if layers.full else None
     return {"energy": kept, "full": full, "quality": study.record.notes.get("truncation")}
 
 
 def _mean_energy(layers: Layers, rank: int, size: int) -> float:
-    return float(np.nanmean([energy(layers.values(rank, name), size) for name in layers.shapes]))
+    return finite_mean(energy(layers.values(rank, name), size) for name in layers.shapes)
 
 
 def _proposed_map(layers: Layers, study: Study) -> Row | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rankexp.report import formats
-from rankexp.report.canvas import COLOURS, LINES, WIDE, Document, Size, new_axes, rank_axis, score_ticks
+from rankexp.report.canvas import COLOURS, LINES, WIDE, Document, Size, new_axes, rank_axis, score_label, score_ticks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -94,8 +94,9 @@ def intrinsic(doc: Document, size: Size = WIDE) -> Figure | None:
     points = {int(n): mean for n, mean in found["dimensions"].items()}
     axes.plot(list(points), list(points.values()), color=COLOURS["warm"], ls="--", marker="o", ms=6, label="subspace")
     ranks = [row for row in doc["ranks"].values() if row["mean"] is not None and row["trainable_parameters"]]
-    axes.plot([row["trainable_parameters"] for row in ranks], [row["mean"] for row in ranks], color=COLOURS["accent"],
-              marker="D", ms=6, lw=1.2, label="LoRA ranks")  # fmt: skip
+    head = doc["references"].get("head", {}).get("trainable_parameters") or 0  # trained beside every adapter
+    prices, means = [row["trainable_parameters"] - head for row in ranks], [row["mean"] for row in ranks]
+    axes.plot(prices, means, color=COLOURS["accent"], marker="D", ms=6, lw=1.2, label="LoRA ranks")
     for name, label, colour, style in (
         ("full", _FULL, "green", (0, (6, 2))), ("target", "90% of it", "green", (0, (1, 1.5))),
         ("head", "head only", "muted", (0, (1, 1.5))),
@@ -104,7 +105,7 @@ def intrinsic(doc: Document, size: Size = WIDE) -> Figure | None:
             axes.axhline(found[name], color=COLOURS[colour], ls=style, lw=1.3, label=label, zorder=1)
     axes.set_xscale("log")
     axes.set_xlabel("trained numbers besides the head")
-    axes.set_ylabel("quality on decide")
+    axes.set_ylabel(score_label(doc))
     score_ticks(axes, doc)
     axes.legend(frameon=False, fontsize=9, labelcolor=COLOURS["ink"])
     return figure

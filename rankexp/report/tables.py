@@ -126,11 +126,10 @@ def _reading(verdict: Verdict, row: RankRow) -> str:
     if row.rank in (verdict.chosen_rank, verdict.reference_rank):
         names = {verdict.reference_rank: ["reference"]}
         return ", ".join((["chosen"] if row.rank == verdict.chosen_rank else []) + names.get(row.rank, []))
-    if row.upper < 0:
-        return "worse"
     if row.lower > -verdict.margin:
-        return "within the margin" if row.accepted else "within the margin, not reached"
-    return "not shown"
+        lower = ", measurably lower" if row.upper < 0 else ""
+        return f"within the margin{lower}" if row.accepted else f"within the margin{lower}, not reached"
+    return "worse" if row.upper < 0 else "not shown"
 
 
 def _failures(study: Study, trials: Sequence[Trial | None]) -> Row:

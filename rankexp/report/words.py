@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rankexp.report.formats import amount, count, percent, score
+from rankexp.report.formats import amount, confidence, count, percent, score
 
 Document = dict[str, Any]
 
@@ -67,6 +67,8 @@ def certainty(doc: Document) -> str:
         return f"{count(done)} of {count(_planned_cells(doc))} runs of the decision are complete." if done else ""
     based = f"{count(doc['seeds'])} seeds × {count(doc['examples'])} examples"
     chosen, reference = doc["chosen_rank"], doc["reference_rank"]
+    if chosen is None and _all_unstable(doc):
+        return f"{_doubt(doc)} Based on {based}."
     if chosen is None:
         return f"{_doubt(doc)} Until more is known, keep to the reference, rank {reference}. Based on {based}."
     below = _below(doc, chosen)
@@ -76,7 +78,7 @@ def certainty(doc: Document) -> str:
         return f"No other rank beats rank {chosen}{f', and {below}' if below else ''} ({based})."
     row = doc["ranks"][str(chosen)]
     return (
-        f"On average it is {_compared(row['difference'], reference, doc)} and, with {percent(1 - doc['level'])} "
+        f"On average it is {_compared(row['difference'], reference, doc)} and, with {confidence(doc['level'])} "
         f"confidence, {_worst(row['lower'], doc)}; you accept a loss below {amount(doc['margin'], doc['score'])}."
         f"{f' {_sentence(below)}' if below else ''} Based on {based}."
     )
@@ -107,7 +109,7 @@ def test_sentence(doc: Document) -> str:
     said = {True: "confirms the choice", False: "leaves the choice unconfirmed", None: "has too few seeds to judge"}
     bound = ""
     if test["lower"] is not None:
-        bound = f", with {percent(1 - test['level'])} confidence {_worst(test['lower'], doc)}"
+        bound = f", with {confidence(test['level'])} confidence {_worst(test['lower'], doc)}"
     return f"It {said[test['confirmed']]}: {means} on {count(test['examples'])} new examples{bound}."
 
 
@@ -171,8 +173,15 @@ def _change_insufficient(doc: Document) -> list[str]:
     sentences = []
     if options:
         sentences.append(f"{' or '.join(options)} would settle it with 80% probability if the ranks are truly equal.")
+    elif doc["power"] is not None and doc["power"]["now"] >= doc["power"]["target"]:
+        sentences.append(
+            "The study is large enough for ranks that are truly equal, so the difference is probably close to the "
+            "margin: accept a wider one, or keep to the reference."
+        )
     elif doc["compared"] is not None:
         sentences.append("Neither seeds nor examples alone would settle it: add both, or accept a wider margin.")
+    elif _all_unstable(doc):
+        sentences.append("Find a setting that trains stably: lower rates, more warm-up, clipped gradients.")
     else:
         sentences.append("Add seeds: `decide.seeds=5` is the default." if doc["setup"] else "Add seeds.")
     if (shares := doc["variance_shares"]) and shares["seeds"] is not None:
@@ -202,6 +211,10 @@ def _unit(doc: Document) -> str:
     return "examples" if doc["groups"] == doc["examples"] else "documents"
 
 
+def _all_unstable(doc: Document) -> bool:
+    return bool(doc["ranks"]) and all(row["unstable"] for row in doc["ranks"].values())
+
+
 def _add(doc: Document) -> str:
     return "add one to search.ranks" if doc["setup"] else "add one"
 
@@ -227,7 +240,7 @@ def _next_smaller(doc: Document, chosen: int) -> Document | None:
 
 def _compared(value: float, reference: int, doc: Document) -> str:
     size = amount(value, doc["score"])
-    if size.startswith("0 "):
+    if size.split(" ")[0] == "0":
         return f"level with rank {reference}"
     return f"{size} {'above' if value > 0 else 'below'} rank {reference}"
 
@@ -238,7 +251,7 @@ def _worst(lower: float, doc: Document) -> str:
 
 
 def _planned_cells(doc: Document) -> int:
-    return len(doc["ranks"]) * len(doc["setup"]["decide"]["seeds"])
+    return len(doc["ranks"]) * int(doc["looks"]["sizes"][doc["looks"]["used"] - 1])
 
 
 def _sentence(text: str) -> str:

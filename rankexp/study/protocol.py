@@ -50,8 +50,8 @@ class Protocol:
         self.runner.display.expect(self._expected())
         chosen, references = self._screen()
         self._decide(chosen, references)
-        self._squeeze()
         self._confirm()
+        self._squeeze()
         return load_study(self.study.folder)
 
     def _expected(self) -> int:
@@ -181,44 +181,45 @@ class Protocol:
         Full fine-tuning takes longest, so it goes first.
         """
         seeds = self.config.decide.seeds
-        beside = self._evidence("reference", sorted(references, key=lambda s: s.rank is not None), seeds[:1])
-        known = 0
-        for look in self.config.decide.looks or [len(seeds)]:
-            verdict = self._look(chosen, seeds[:look], known, beside)
+        sizes = self.config.decide.looks or [len(seeds)]
+        asked = self._evidence("reference", sorted(references, key=lambda s: s.rank is not None), seeds[:1])
+        first = load_study(self.study.folder).look
+        for look in range(first, len(sizes)):
+            if look > first:
+                self.study.note(look=look)
+            known = sizes[look - 1] if look > first else 0
+            verdict = self._look(chosen, seeds[: sizes[look]], known, asked)
             if verdict is not None and verdict.confident:
                 return
-            known, beside = look, []
+            asked = []
 
     def _look(self, chosen: list[Setting], seeds: list[int], known: int, beside: list[Asked]) -> Verdict | None:
         """Train every rank with the seeds after ``known``; an unstable rank with all of them again, at half rate."""
-        slower = self._unstable(chosen) if known else []
-        asked = beside + self._evidence("decide", [s for s in chosen if s not in slower], seeds[known:])
+        record = self.study.read()
+        slower = {item.candidate for item in record.planned if item.generation}
+        asked = beside + self._evidence("decide", [s for s in chosen if s.candidate not in slower], seeds[known:])
         if known:
             self._expect_more(len(asked))
         self.runner.run_all(asked)
-        for setting in self._unstable(chosen):
-            self._expect_more(len(seeds))
-            halved = replace(setting, learning_rate=setting.learning_rate / 2)
-            self.runner.run_all(self._evidence("decide", [halved], seeds, generation=1))
+        study = load_study(self.study.folder)
+        for setting in chosen:
+            if study.unstable_seeds(setting.candidate, generation=0):
+                self._expect_more(len(seeds))
+                halved = replace(setting, learning_rate=setting.learning_rate / 2)
+                self.runner.run_all(self._evidence("decide", [halved], seeds, generation=1))
         return load_study(self.study.folder).verdict
 
-    def _unstable(self, chosen: list[Setting]) -> list[Setting]:
-        """Return the settings that diverged or collapsed at their tuned rate."""
-        study = load_study(self.study.folder)
-        return [setting for setting in chosen if study.unstable_seeds(setting.candidate, generation=0)]
-
     def _squeeze(self) -> None:
-        """Cut the largest rank's first adapter to each smaller rank and score it on ``tune``; it decides nothing."""
+        """Cut the largest stable rank's first adapter to each smaller rank and score it on ``tune``, for the report."""
         study = load_study(self.study.folder)
-        trials = [t for rank in study.ranks[-1:] if rank not in study.unstable for t in study.chosen_trials(rank)[:1]]
-        for trial in trials:
+        stable = [rank for rank in study.ranks if rank not in study.unstable]
+        for trial in [t for rank in stable[-1:] for t in study.chosen_trials(rank)[:1]]:
             if study.record.notes.get("truncation", {}).get("key") == trial.key:
                 return
             self.runner.display.say(f"cutting r={trial.spec.rank} to fewer directions")
-            scores = self.runner.lanes.map(partial(self._score_squeezed, trial), study.ranks)
-            found = {
-                str(k): {"accuracy": s.accuracy, "loss": s.mean_loss} for k, s in zip(study.ranks, scores, strict=True)
-            }
+            cuts = [rank for rank in study.ranks if rank <= stable[-1]]
+            scores = self.runner.lanes.map(partial(self._score_squeezed, trial), cuts)
+            found = {str(k): {"accuracy": s.accuracy, "loss": s.mean_loss} for k, s in zip(cuts, scores, strict=True)}
             about = {"key": trial.key, "rank": trial.spec.rank, "seed": trial.spec.seed, "split": "tune"}
             self.study.note(truncation={**about, "scores": found})
 
@@ -234,7 +235,7 @@ class Protocol:
         """Open ``test`` for the chosen rank and the reference, if the verdict is confident and nobody did before."""
         study = load_study(self.study.folder)
         pair = [trial for rank in pair_of(study.verdict) for trial in study.chosen_trials(rank)]
-        if not pair:
+        if not (pair and study.complete):
             return
         keys = [trial.key for trial in pair]
         if not TestLedger(self.study.workspace).open(study.record.data["test_fingerprint"], study.name, keys):

@@ -118,7 +118,7 @@ class Loop:
                 slot.restore_dropout(states)
             return error.with_traceback(None)
         norms = torch.stack([self._update(slot).to(losses) for slot in slots])
-        self._ahead = self._collated([slot.draw()[0] for slot in slots])  # while the device works
+        self._look_ahead(slots)  # while the device works
         numbers = torch.stack([losses, norms], dim=1).tolist()  # the only wait for the device
         running = [i for i, slot in enumerate(slots) if slot.running]
         seconds, memory = time.perf_counter() - began, memory_in_use(self.device, _PROCESS)
@@ -160,6 +160,16 @@ class Loop:
             micro_losses.append(losses.detach())
             tokens = [a + b for a, b in zip(tokens, batch.tokens, strict=True)]
         return torch.stack(micro_losses).sum(dim=0), tokens
+
+    def _look_ahead(self, slots: Sequence[Slot]) -> None:
+        """Collate what these trials draw next, unless others take the next step."""
+        if self.seats > self.size:
+            return
+        try:
+            self._ahead = self._collated([slot.draw()[0] for slot in slots])
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
 
     def _batch(self, parts: Sequence[Indices]) -> Batch:
         """Return the batch that was collated ahead if it is of these very draws, else a new one."""

@@ -18,6 +18,7 @@ def test_prices_need_no_order():
     scores = table([0.72, 0.70], noise=0.001, seed_sd=0.0)
     assert [row.on_front for row in pareto_front(scores, [2, 1])] == [True, True]
     assert [row.on_front for row in pareto_front(scores, [1, 2])] == [True, False]
+    assert [row.on_front for row in pareto_front(scores, [1, 1])] == [True, False]
 
 
 def test_equal_ranks_share_the_front_like_a_coin_and_clear_ones_do_not():

@@ -63,8 +63,10 @@ def test_a_missing_row_is_a_missing_score(tmp_path):
 
 @pytest.mark.parametrize(("change", "words"), [
     (lambda t: t.drop(columns="seed"), "no column 'seed'"),
-    (lambda t: t.assign(rank=0), "row 2 has no whole number of 1 or more as its rank"),
-    (lambda t: t.assign(seed="x"), "row 2 has no whole number of 0 or more as its seed"),
+    (lambda t: t.assign(rank=0), "row 2 has no whole number from 1 to"),
+    (lambda t: t.assign(seed="x"), "row 2 has no whole number from 0 to"),
+    (lambda t: t.assign(seed=2**63), "row 2 has no whole number from 0 to"),
+    (lambda t: t.assign(Score=1), "more than one column 'score'"),
     (lambda t: t.assign(score="good"), "row 2 has a score that is no finite number"),
     (lambda t: t.assign(score=np.inf), "row 2 has a score that is no finite number"),
     (lambda t: pd.concat([t, t.iloc[:1]]), "row 38 repeats the rank, seed and example"),
@@ -90,3 +92,33 @@ def test_no_table_at_all(tmp_path):
     path.write_bytes(b"")
     with pytest.raises(ConfigError, match="cannot be read as CSV"):
         read_scores_csv(path)
+
+
+def test_names_stay_as_they_are_written(tmp_path):
+    table = frame(examples=4)
+    table["example"] = table["example"].map({"e0": "1", "e1": "01", "e2": "NA", "e3": "None"})
+    scores, _ = read_scores_csv(written(tmp_path, table.rename(columns=str.capitalize)))
+    assert set(scores.groups) == {"1", "01", "NA", "None"}
+
+
+def test_blank_lines_count_in_row_numbers(tmp_path):
+    path = tmp_path / "scores.csv"
+    path.write_text("rank,seed,example,score\n\n4,0,a,1\n4,0,b,x\n")
+    with pytest.raises(ConfigError, match="row 4 has a score that is no finite number"):
+        read_scores_csv(path)
+
+
+def test_an_empty_score_is_missing(tmp_path):
+    table = frame().astype({"score": object})
+    table.loc[0, "score"] = ""
+    table.loc[1, "score"] = "NaN"
+    scores, kind = read_scores_csv(written(tmp_path, table))
+    assert np.isnan(scores.values).sum() == 2
+    assert kind == "accuracy"
+
+
+def test_an_unstable_rank_may_lack_seeds(tmp_path):
+    table = frame(ranks=(4, 8, 16))
+    table = table[(table["rank"] != 16) | (table["seed"] == 0)]
+    scores, _ = read_scores_csv(written(tmp_path, table), unstable=[16])
+    assert scores.means(16).keys() == {0}

@@ -14,7 +14,7 @@ from fake_study import make_study
 from made_scores import table
 
 import rankexp
-from rankexp.analysis.across import aggregate, differences
+from rankexp.analysis.across import Ladder, aggregate
 from rankexp.analysis.comparison import Comparison, DecisionScores
 from rankexp.analysis.results import load_study
 from rankexp.cli.main import main
@@ -59,11 +59,12 @@ def test_a_study_and_its_scores_as_a_file_give_the_same_verdict(tmp_path, capsys
 @pytest.mark.slow
 def test_the_page_says_what_scores_cannot_show(tmp_path):
     write_csv(tmp_path / "mine.csv", table([0.70, 0.72, 0.72, 0.72], examples=60))
-    assert main(["decide", "mine.csv", "--out", "here"]) == 0
+    assert main(["decide", "mine.csv", "--margin", "0.01", "--out", "here"]) == 0
     page = (tmp_path / "here" / "report.html").read_text()
     assert "Scores cannot show it" in page
     assert "confirm the choice on examples that nobody has looked at" in page
     assert "points" not in page
+    assert "higher is better" in page
     assert not {"LoraConfig(", 'id="cost"', 'id="trials"'} & {
         word for word in ("LoraConfig(", 'id="cost"', 'id="trials"') if word in page
     }
@@ -94,9 +95,10 @@ def test_nothing_of_torch_is_needed(tmp_path):
 
 @pytest.mark.parametrize(("words", "sentence"), [
     (["decide", "none.csv"], "there is no file none.csv."),
+    (["decide", "scores.csv"], "say with --margin how much of them does not matter"),
     (["decide", "scores.csv", "--margin", "0"], "margin is 0.0; a finite number above 0"),
-    (["decide", "scores.csv", "--level", "0.7"], "level is 0.7; a one-sided significance level between 0 and 0.5"),
-    (["decide", "scores.csv", "--unstable", "64"], "unstable names [64], but the ranks are [4, 8]."),
+    (["decide", "scores.csv", "--margin", "1", "--level", "0.7"], "level is 0.7; a one-sided significance level between 0 and 0.5"),
+    (["decide", "scores.csv", "--margin", "1", "--unstable", "64"], "unstable names [64], but the ranks are [4, 8]."),
     (["decide", "scores.csv", "extra"], "unknown argument 'extra'"),
 ])  # fmt: skip
 def test_bad_input_is_one_sentence(tmp_path, capsys, words, sentence):
@@ -111,10 +113,27 @@ def test_bad_input_is_one_sentence(tmp_path, capsys, words, sentence):
 @pytest.mark.slow
 def test_an_unstable_rank_is_never_chosen(tmp_path):
     write_csv(tmp_path / "scores.csv", table([0.72, 0.72, 0.72, 0.72], examples=200, noise=0.01))
-    assert main(["decide", "scores.csv", "--unstable", "4"]) == 0
+    text = (tmp_path / "scores.csv").read_text().splitlines()
+    (tmp_path / "scores.csv").write_text("\n".join(line for line in text if not line.startswith("4,1,")))
+    assert main(["decide", "scores.csv", "--margin", "0.01", "--unstable", "4"]) == 0
     doc = json.loads((tmp_path / "scores-report" / "report.json").read_text())
-    assert (doc["status"], doc["chosen_rank"]) == ("SAFE", 8)
+    assert (doc["status"], doc["chosen_rank"], doc["seeds"]) == ("SAFE", 8, 5)
     assert doc["ranks"]["4"]["reading"] == "unstable"
+    checks = {check["name"]: check["passed"] for check in doc["validity"]}
+    assert checks["Same seeds for every rank, complete"] is True
+    assert checks["Stable training"] is False
+
+
+@pytest.mark.slow
+def test_a_loss_is_better_when_it_is_lower(tmp_path, capsys):
+    losses = -table([-1.3, -1.0, -1.0, -1.0], examples=80, noise=0.01)
+    write_csv(tmp_path / "scores.csv", losses)
+    assert main(["decide", "scores.csv", "--loss"]) == 2
+    assert "say with --margin how much" in capsys.readouterr().err
+    assert main(["decide", "scores.csv", "--loss", "--margin", "0.05"]) == 0
+    doc = json.loads((tmp_path / "scores-report" / "report.json").read_text())
+    assert (doc["status"], doc["chosen_rank"], doc["score"]) == ("SETTLED", 8, "loss")
+    assert "0.05 nats" in (tmp_path / "scores-report" / "report.html").read_text()
 
 
 @pytest.mark.slow
@@ -183,29 +202,58 @@ def test_studies_without_common_ranks_are_refused(tmp_path, capsys):
     make_study(tmp_path / "runs", accuracies={4: 0.6}, examples=200, name="one-01234567")
     make_study(tmp_path / "runs", accuracies={8: 0.6}, examples=200, name="two-01234567")
     assert main(["report", "one", "two"]) == 2
-    assert "the studies share 0 ranks" in capsys.readouterr().err
+    assert "the studies share 0 stable ranks" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("words", "sentence"), [
+    (["one", "one"], "study 'one-01234560' is named more than once."),
+    (["one", "two", "late"], "study 'late-01234567' is unfinished"),
+])  # fmt: skip
+def test_what_cannot_be_compared_is_one_sentence(tmp_path, capsys, words, sentence):
+    three_studies(tmp_path / "runs")
+    make_study(tmp_path / "runs", accuracies={4: 0.7, 64: 0.7}, missing=[(64, 1)], examples=400, name="late-01234567")
+    assert main(["report", *words]) == 2
+    assert sentence in capsys.readouterr().err
+
+
+def ladder(*rows, examples=1):
+    """A study of two ranks whose differences by seed are given."""
+    values = np.zeros((2, len(rows), examples))
+    values[0] = np.array(rows)[:, None]
+    return Ladder(values, (4, 8), tuple(range(len(rows))))
 
 
 def test_aggregates_are_the_means_of_the_middle():
-    found = aggregate([[0.0, 1.0, 2.0, 3.0], [4.0, 5.0, 6.0, 100.0]])
+    found = aggregate([ladder(0.0, 1.0, 2.0, 3.0, examples=2), ladder(4.0, 5.0, 6.0, 100.0, examples=2)], 4, 8)
     assert found.iqm == pytest.approx(np.mean([2.0, 3.0, 4.0, 5.0]))
     assert found.mean == pytest.approx((1.5 + 28.75) / 2)
     assert found.iqm_interval[0] < found.iqm < found.iqm_interval[1]
+    assert found.mean_interval[0] < found.mean < found.mean_interval[1]
 
 
-def test_intervals_cover_what_they_should():
-    rng, inside, draws = np.random.default_rng(0), 0, 200
-    for n in range(draws):
-        studies = [(mean + rng.normal(scale=0.5, size=12)).tolist() for mean in (0.0, 1.0, 2.0)]
-        low, high = aggregate(studies, draws=400, seed=n).mean_interval
+def test_a_single_seed_gives_no_interval_of_the_mean():
+    assert aggregate([ladder(0.5, examples=3)] * 3, 4, 8).mean_interval is None
+
+
+@pytest.mark.parametrize("seeds", [3, 5])
+def test_the_interval_of_the_mean_covers_what_it_should_even_with_few_seeds(seeds):
+    rng, inside, draws = np.random.default_rng(seeds), 0, 500
+    for _ in range(draws):
+        studies = []
+        for mean in (0.0, 1.0, 2.0):
+            values = rng.normal(scale=0.5, size=(2, seeds, 1)) + rng.normal(size=(2, 1, 40))
+            values[0] += mean
+            studies.append(Ladder(values + rng.normal(size=(2, seeds, 40)), (4, 8), tuple(range(seeds))))
+        low, high = aggregate(studies, 4, 8, draws=10).mean_interval
         inside += low <= 1.0 <= high
-    assert 0.87 <= inside / draws <= 0.99
+    assert 0.92 <= inside / draws <= 0.99
 
 
-def test_differences_take_the_seeds_that_both_ranks_have():
-    values = table([0.1, 0.3], seeds=4, examples=10)
+def test_a_ladder_takes_stable_ranks_and_the_seeds_that_all_of_them_have():
+    values = table([0.1, 0.3, 0.2], seeds=4, examples=10)
     values[0, 1] = np.nan
-    scores = DecisionScores(values, (4, 8), (0, 1, 2, 3), tuple("abcdefghij"), 10)
-    found = differences(Comparison(scores, 0.01), 4, 8)
-    assert found.keys() == {0, 2, 3}
-    assert found[2] == pytest.approx((values[0, 2] - values[1, 2]).mean())
+    values[2] = np.nan
+    scores = DecisionScores(values, (4, 8, 16), (0, 1, 2, 3), tuple("abcdefghij"), 10)
+    found = Ladder.of(Comparison(scores, 0.01, unstable=(16,)))
+    assert (found.ranks, found.seeds) == ((4, 8), (0, 2, 3))
+    assert found.differences(4, 8)[1] == pytest.approx((values[0, 2] - values[1, 2]).mean())

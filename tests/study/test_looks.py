@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 from tiny import report_of, study_of, sweep
 
@@ -37,3 +39,22 @@ def test_a_second_look_is_taken_when_the_first_does_not_suffice_and_only_then(tm
     again = sweep(tmp_path, *LOOKS, *close)
     assert "trained   0 trials" in again.stdout
     assert report_of(tmp_path) == report
+
+
+def test_a_kill_in_the_second_look_changes_nothing(tmp_path):
+    close = (*LOOKS, "decide.margin=0.000001", "search.ranks=[7,8]")
+    (tmp_path / "whole").mkdir()
+    done = sweep(tmp_path / "whole", *close)
+    assert done.returncode == 0, done.stderr
+    shutil.copytree(tmp_path / "whole", tmp_path / "killed")
+    study = rankexp.load_study(study_of(tmp_path / "killed"))
+    late = [t for t in study.by_key.values() if t.spec.seed in (4, 5) and t.spec.method == "lora"]
+    for trial in late:  # as if the command had ended while these were trained
+        shutil.rmtree(trial.folder)
+    shutil.rmtree(study.store.folder / "report")
+    halfway = rankexp.load_study(study.store.folder)
+    assert (halfway.look, halfway.complete) == (1, False)
+    again = sweep(tmp_path / "killed", *close)
+    assert again.returncode == 0, again.stderr
+    assert f"trained   {len(late)} trials" in again.stdout
+    assert report_of(tmp_path / "killed") == report_of(tmp_path / "whole")

@@ -3,8 +3,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
   const body = table.tBodies[0];
   const key = (row, column) => {
     const cell = row.cells[column], text = (cell.dataset.v ?? cell.textContent).trim().replace("\u2212", "-").replace(/,/g, "");
-    const number = parseFloat(text);
-    return Number.isNaN(number) ? text : number;
+    return cell.classList.contains("key") || Number.isNaN(parseFloat(text)) ? text : parseFloat(text);
   };
   const order = (a, b) => typeof a === typeof b ? (a < b ? -1 : a > b ? 1 : 0) : typeof a === "number" ? -1 : 1;
   [...table.tHead.rows[0].cells].forEach((heading, column) => {
