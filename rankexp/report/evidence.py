@@ -13,8 +13,9 @@ from rankexp.analysis.comparison import Comparison
 from rankexp.analysis.cost import Plan, hours_per_seed, plan, price, spent
 from rankexp.analysis.pareto import pareto_front
 from rankexp.analysis.power import LEAST_SEEDS, power
-from rankexp.analysis.results import Study
+from rankexp.analysis.results import Study, group_means
 from rankexp.analysis.verdict import Verdict
+from rankexp.record import Scores
 
 Row = dict[str, Any]
 _INTRINSIC_SHARE = 0.9
@@ -85,17 +86,15 @@ def on_training_data(study: Study) -> Row | None:
     """
     rows: Row = {}
     for rank in study.ranks:
-        pairs = [
-            (_quality(t.result.metrics["train"], study.score), _quality(t.result.metrics["decide"], study.score))
-            for t in study.chosen_trials(rank)
-            if {"train", "decide"} <= t.result.metrics.keys()
-        ]
-        if pairs:
-            train, decide = np.array(pairs).T
-            gaps = (train - decide).tolist()
+        decide = study.scores.means(rank)
+        scored = [t for t in study.chosen_trials(rank) if "train" in t.result.metrics and t.spec.seed in decide]
+        if scored:
+            train = [_mean_score(trial.scores("train"), study) for trial in scored]
+            new = [decide[trial.spec.seed] for trial in scored]
+            gaps = np.subtract(train, new).tolist()
             rows[str(rank)] = {
-                "train": float(train.mean()),
-                "decide": float(decide.mean()),
+                "train": float(np.mean(train)),
+                "decide": float(np.mean(new)),
                 "gap": float(np.mean(gaps)),
                 "gap_seed_sd": float(np.std(gaps, ddof=1)) if len(gaps) > 1 else None,
                 "gaps": gaps,
@@ -130,8 +129,13 @@ def intrinsic(study: Study) -> Row | None:
 
 
 def _decide_mean(study: Study, candidate: str) -> float | None:
-    metrics = [t.result.metrics for t in study.evidence(candidate) if t is not None and t.result.status == "completed"]
-    return float(np.mean([_quality(found["decide"], study.score) for found in metrics])) if metrics else None
+    scored = [t for t in study.evidence(candidate) if t is not None and t.result.status == "completed"]
+    return float(np.mean([_mean_score(trial.scores("decide"), study) for trial in scored])) if scored else None
+
+
+def _mean_score(scores: Scores, study: Study) -> float:
+    """Mean over documents, as in the decision table."""
+    return float(group_means(scores, study.score)[1].mean())
 
 
 def _least(known: Mapping[int, float], target: float | None) -> int | None:
@@ -146,7 +150,3 @@ def total_cost(study: Study) -> Row:
     more = asdict(price(study, found, verdict)) if verdict is not None and found is not None else None
     seed = hours_per_seed(study)
     return {**hours, "device_hours": sum(hours.values()), "device_hours_per_seed": seed, "more": more}
-
-
-def _quality(metrics: Mapping[str, float], kind: str) -> float:
-    return metrics["accuracy"] if kind == "accuracy" else -metrics["loss"]

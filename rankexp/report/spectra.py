@@ -102,7 +102,15 @@ def _truncation(layers: Layers, study: Study) -> Row:
     cuts = sorted({2**n for n in range(layers.ranks[-1].bit_length())} | set(layers.ranks))
     kept = {str(rank): {str(k): _mean_energy(layers, rank, k) for k in cuts if k <= rank} for rank in layers.ranks}
     full = {str(k): finite_mean(energy(v, k) for v in layers.full.values()) for k in cuts} if layers.full else None
-    return {"energy": kept, "full": full, "quality": study.record.notes.get("truncation")}
+    return {"energy": kept, "full": full, "quality": _cut_quality(study)}
+
+
+def _cut_quality(study: Study) -> Row | None:
+    """What the protocol noted of an adapter that was cut after training, by directions kept."""
+    noted = study.record.notes.get("truncation")
+    if noted is None:
+        return None
+    return {**noted, "scores": {k: noted["scores"][k] for k in sorted(noted["scores"], key=int)}}
 
 
 def _mean_energy(layers: Layers, rank: int, size: int) -> float:

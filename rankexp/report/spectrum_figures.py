@@ -107,7 +107,7 @@ def intrinsic(doc: Document, size: Size = WIDE) -> Figure | None:
     axes.set_xlabel("trained numbers besides the head")
     axes.set_ylabel(score_label(doc))
     score_ticks(axes, doc)
-    axes.legend(frameon=False, fontsize=9, labelcolor=COLOURS["ink"])
+    axes.legend(frameon=False, fontsize=9, labelcolor=COLOURS["ink"], loc="lower right")
     return figure
 
 

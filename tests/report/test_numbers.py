@@ -125,12 +125,41 @@ def test_the_front_and_how_sure_it_is(study, doc):
         assert row["parameters"] == doc["ranks"][str(study.ranks[k])]["trainable_parameters"]
 
 
+def by_document(scores):
+    return np.array([scores.correct[scores.group_ids == name].mean() for name in np.unique(scores.group_ids)])
+
+
+def test_the_intrinsic_dimension_is_the_least_that_reaches_its_share(tmp_path):
+    study = load_study(make_study(tmp_path, examples=400, dimensions=(10, 100, 1000)))
+    found = document(study)["intrinsic"]
+    means = {n: by_document(study.evidence(f"d={n}")[0].scores("decide")).mean() for n in (10, 100, 1000)}
+    full, head = (by_document(study.evidence(name)[0].scores("decide")).mean() for name in ("full", "head"))
+    assert found["dimensions"] == pytest.approx({str(n): mean for n, mean in means.items()})
+    assert (found["full"], found["head"], found["target"]) == pytest.approx((full, head, 0.9 * full))
+    assert found["gain_target"] == pytest.approx(head + 0.9 * (full - head))
+    assert found["d90"] == min(n for n, mean in means.items() if mean >= 0.9 * full)
+    assert found["d90_of_gain"] == next((n for n, mean in means.items() if mean >= found["gain_target"]), None)
+
+
+def test_the_screen_and_the_curves_are_those_of_the_trials(study, doc):
+    for row in doc["screen"]:
+        trial = study.by_key[row["key"]]
+        scores = trial.scores("tune")
+        assert row["tune_loss"] == pytest.approx(scores.loss.mean(dtype=np.float64))
+        assert row["tune_accuracy"] == pytest.approx(scores.correct.mean())
+        rivals = [other for other in doc["screen"] if other["candidate"] == row["candidate"]]
+        assert row["best"] is (row["tune_loss"] == min(other["tune_loss"] for other in rivals))
+    for rank, curve in doc["curves"].items():
+        losses = np.mean([[step["loss"] for step in t.result.history] for t in study.chosen_trials(int(rank))], axis=0)
+        assert curve["loss"] == pytest.approx(losses.tolist())
+        assert curve["steps"] == list(range(1, 61))
+
+
 def test_quality_on_training_examples(study, doc):
     assert doc["training_data"]["examples"] == 2000
     for rank, row in doc["training_data"]["ranks"].items():
         trials = study.chosen_trials(int(rank))
-        train = [t.scores("train").correct.mean() for t in trials]
-        decide = [t.scores("decide").correct.mean() for t in trials]
+        train, decide = ([by_document(t.scores(split)).mean() for t in trials] for split in ("train", "decide"))
         gaps = np.subtract(train, decide)
         assert row["train"] == pytest.approx(np.mean(train))
         assert row["decide"] == pytest.approx(np.mean(decide))
@@ -224,9 +253,6 @@ def test_the_proposed_map_keeps_what_it_says_within_its_budget(study, doc):
 def test_the_opened_test_pair(study, doc):
     opened = study.test_scores
     cells = {rank: [opened[t.key] for t in study.chosen_trials(rank)] for rank in (8, 32)}
-
-    def by_document(scores):
-        return [scores.correct[scores.group_ids == name].mean() for name in np.unique(scores.group_ids)]
 
     y = np.array([[by_document(scores) for scores in cells[rank]] for rank in (8, 32)])
     mss, df, msi, msr = pair_mean_squares(y, 0, 1)
