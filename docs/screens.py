@@ -24,7 +24,7 @@ FLAGS = (
 )  # fmt: skip
 THEMES = {"light": (), "dark": ("--force-dark-mode", "--blink-settings=preferredColorScheme=0")}
 WIDTHS = (390, 1280)
-COLOURS = 128
+COLOURS = 256
 MEASURE = """<!DOCTYPE html><body style="margin:0"><iframe style="width:{width}px;height:900px;border:0"
 srcdoc="{page}"></iframe><script>
 addEventListener("load", () => {{

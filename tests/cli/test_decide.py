@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -157,18 +158,19 @@ def test_power_of_an_unfinished_study_says_so(tmp_path, capsys):
     assert "runs of the decision are missing" in capsys.readouterr().out
 
 
-def three_studies(workspace):
+def three_studies(folder):
+    """Each in a workspace of its own, or they would share trials."""
     curves = ({4: 0.66, 8: 0.72, 16: 0.722}, {4: 0.70, 8: 0.71, 16: 0.72}, {4: 0.60, 8: 0.72, 16: 0.71, 32: 0.72})
     return [
-        make_study(workspace, accuracies=curve, examples=400, name=f"{name}-0123456{n}")
+        make_study(folder / f"runs-{name}", accuracies=curve, examples=400, name=f"{name}-0123456{n}")
         for n, (name, curve) in enumerate(zip(("one", "two", "three"), curves, strict=True))
     ]
 
 
 @pytest.mark.slow
 def test_several_studies_stand_side_by_side(tmp_path, capsys):
-    folders = three_studies(tmp_path / "runs")
-    assert main(["report", "one", "two", "three"]) == 0
+    folders = three_studies(tmp_path)
+    assert main(["report", *map(str, folders)]) == 0
     page = tmp_path / capsys.readouterr().out.strip()
     doc = json.loads((page.parent / "compare.json").read_text())
     assert page.parent.parent == tmp_path / "runs" / "comparisons"
@@ -177,6 +179,7 @@ def test_several_studies_stand_side_by_side(tmp_path, capsys):
         study = load_study(folder)
         cells = dict(zip(study.ranks, study.scores.values.mean(axis=2), strict=True))
         assert row["name"] == study.name
+        assert row["differences"]["4"] < row["differences"]["16"] == 0
         assert row["chosen_rank"] == study.verdict.chosen_rank
         for rank in (4, 8, 16):
             assert row["means"][str(rank)] == pytest.approx(cells[rank].mean())
@@ -192,8 +195,8 @@ def test_several_studies_stand_side_by_side(tmp_path, capsys):
 
 @pytest.mark.slow
 def test_two_studies_are_not_summed_up(tmp_path, capsys):
-    three_studies(tmp_path / "runs")
-    assert main(["report", "one", "two", "--out", "here"]) == 0
+    one, two, _ = three_studies(tmp_path)
+    assert main(["report", str(one), str(two), "--out", "here"]) == 0
     capsys.readouterr()
     assert json.loads((tmp_path / "here" / "compare.json").read_text())["overall"] is None
 
@@ -210,7 +213,8 @@ def test_studies_without_common_ranks_are_refused(tmp_path, capsys):
     (["one", "two", "late"], "study 'late-01234567' is unfinished"),
 ])  # fmt: skip
 def test_what_cannot_be_compared_is_one_sentence(tmp_path, capsys, words, sentence):
-    three_studies(tmp_path / "runs")
+    for folder in three_studies(tmp_path)[:2]:
+        shutil.copytree(folder.parent.parent, tmp_path / "runs", dirs_exist_ok=True)
     make_study(tmp_path / "runs", accuracies={4: 0.7, 64: 0.7}, missing=[(64, 1)], examples=400, name="late-01234567")
     assert main(["report", *words]) == 2
     assert sentence in capsys.readouterr().err
