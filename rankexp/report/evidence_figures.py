@@ -62,7 +62,7 @@ def power(doc: Document, size: Size = WIDE) -> Figure | None:
     )  # fmt: skip
     for index, (examples, points) in enumerate(doc["power"]["curves"].items()):
         colour, style = LINES[index % len(LINES)]
-        label = f"{formats.count(int(examples))} {unit_of_examples(doc)}"
+        label = f"{formats.count(int(examples))} {formats.evidence_unit(doc['groups'], doc['examples'])}"
         axes.plot(*zip(*points, strict=True), color=COLOURS[colour], ls=style, lw=1.8, label=label)
     axes.plot([doc["seeds"]], [doc["power"]["now"]], marker="o", ms=8, color=COLOURS["accent"], zorder=4)
     axes.annotate(
@@ -130,11 +130,6 @@ def training_data(doc: Document, size: Size = WIDE) -> Figure | None:
     axes.margins(y=0.14)
     axes.legend(frameon=False, fontsize=9, labelcolor=COLOURS["ink"], loc="lower right")
     return figure
-
-
-def unit_of_examples(doc: Document) -> str:
-    """Say what is counted as independent evidence."""
-    return "examples" if doc["groups"] == doc["examples"] else "documents"
 
 
 def _parameter_axis(axes: Axes, parameters: list[float]) -> None:

@@ -67,6 +67,15 @@ def unit(kind: str) -> str:
     return {"accuracy": ", in accuracy points", "loss": ", in nats"}.get(kind, "")
 
 
+def evidence_unit(groups: int, examples: int) -> str:
+    """Name what counts as independent evidence.
+
+    >>> evidence_unit(20, 20), evidence_unit(12, 20)
+    ('examples', 'documents')
+    """
+    return "examples" if groups == examples else "documents"
+
+
 def short_count(value: float) -> str:
     """Write a large number briefly.
 

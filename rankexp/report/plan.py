@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from rankexp.analysis.cost import plan, price
 from rankexp.analysis.results import Study
-from rankexp.report.formats import amount, count, percent
+from rankexp.report.formats import amount, count, evidence_unit, percent
 from rankexp.report.words import hours
 
 
@@ -22,26 +24,52 @@ def plan_text(study: Study, target: float) -> str:
     found = plan(verdict, target)
     if found is None:
         return f"{study.name}: {verdict.status}. No two ranks were compared, so there is no power to speak of."
-    unit = "examples" if study.scores.examples == len(study.scores.groups) else "documents"
+    unit = evidence_unit(len(study.scores.groups), study.scores.examples)
     cost, margin = price(study, found, verdict), amount(study.margin, study.score)
     low, high = found.compared
-    ways = [
-        ("seeds", found.seeds, verdict.seeds, "seeds of every rank", cost.seeds, ""),
-        ("examples", found.examples, verdict.examples, f"{unit} to decide on", cost.examples, ", labels not counted"),
-    ]
+    seeds = Way("seeds", "seeds of every rank", found.seeds, verdict.seeds, cost.seeds)
+    examples = Way("examples", f"{unit} to decide on", found.examples, verdict.examples, cost.examples)
+    both = seeds.missing and examples.missing
     lines = [
         f"{study.name}: {verdict.status}",
         f"The comparison that decided is rank {low} with rank {high}, at a margin of {margin}.",
         f"{'now':<9} {percent(found.now):>6} power with {count(verdict.seeds)} seeds and "
         f"{count(verdict.examples)} {unit}",
+        *(
+            way.line(target) + ("  <- less device time" if both and cost.cheaper == way.name else "")
+            for way in (seeds, examples)
+        ),
+        "Power is the chance to accept the smaller rank if the two are truly equal. Labels are not counted as time.",
     ]
-    for name, needed, have, what, spent, note in ways:
-        if needed is None or spent is None:
-            lines.append(f"{name:<9} no number of {what} alone gives {percent(target)} power")
-            continue
-        missing = all(way[1] is not None and way[1] > way[2] for way in ways)
-        cheaper = "  <- less device time" if cost.cheaper == name and missing else ""
-        more = f"{count(needed - have)} more take {hours(spent)}{note}" if needed > have else "there are enough"
-        lines.append(f"{name:<9} {percent(target):>6} power with {count(needed)} {what}: {more}{cheaper}")
-    lines.append("Power is the chance to accept the smaller rank if the two are truly equal.")
     return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to more power.
+
+    Attributes:
+        name: ``seeds`` or ``examples``.
+        what: What is counted, in words.
+        needed: How many are needed in all; None where no number does.
+        have: How many there are.
+        hours: Device hours that the missing ones take.
+    """
+
+    name: str
+    what: str
+    needed: int | None
+    have: int
+    hours: float | None
+
+    @property
+    def missing(self) -> int:
+        """How many are missing; 0 where there are enough, or none would do."""
+        return max((self.needed or 0) - self.have, 0)
+
+    def line(self, target: float) -> str:
+        """Say what this way takes."""
+        if self.needed is None or self.hours is None:
+            return f"{self.name:<9} no number of {self.what} alone gives {percent(target)} power"
+        more = f"{count(self.missing)} more take {hours(self.hours)}" if self.missing else "there are enough"
+        return f"{self.name:<9} {percent(target):>6} power with {count(self.needed)} {self.what}: {more}"

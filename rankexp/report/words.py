@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rankexp.report.formats import amount, confidence, count, percent, score
+from rankexp.report.formats import amount, confidence, count, evidence_unit, percent, score
 
 Document = dict[str, Any]
 
@@ -208,7 +208,7 @@ def _change_chosen(doc: Document) -> list[str]:
 
 
 def _unit(doc: Document) -> str:
-    return "examples" if doc["groups"] == doc["examples"] else "documents"
+    return evidence_unit(doc["groups"], doc["examples"])
 
 
 def _all_unstable(doc: Document) -> bool:
