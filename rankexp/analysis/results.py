@@ -176,6 +176,10 @@ class Study:
         """Scores on ``test`` by trial key: those of the opened pair, or none."""
         return self.store.test_scores()
 
+    def mean_score(self, scores: Scores) -> float:
+        """Mean over documents of what this study compares, as in the decision table."""
+        return float(group_means(scores, self.score)[1].mean())
+
     def chosen_trials(self, rank: int) -> Sequence[Trial]:
         """Completed evidence of one rank, ordered by seed as planned."""
         return [t for t in self.evidence(f"r={rank}") if t is not None and t.result.status == "completed"]

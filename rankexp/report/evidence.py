@@ -13,9 +13,8 @@ from rankexp.analysis.comparison import Comparison
 from rankexp.analysis.cost import Plan, hours_per_seed, plan, price, spent
 from rankexp.analysis.pareto import pareto_front
 from rankexp.analysis.power import LEAST_SEEDS, power
-from rankexp.analysis.results import Study, group_means
+from rankexp.analysis.results import Study
 from rankexp.analysis.verdict import Verdict
-from rankexp.record import Scores
 
 Row = dict[str, Any]
 _INTRINSIC_SHARE = 0.9
@@ -89,7 +88,7 @@ def on_training_data(study: Study) -> Row | None:
         decide = study.scores.means(rank)
         scored = [t for t in study.chosen_trials(rank) if "train" in t.result.metrics and t.spec.seed in decide]
         if scored:
-            train = [_mean_score(trial.scores("train"), study) for trial in scored]
+            train = [study.mean_score(trial.scores("train")) for trial in scored]
             new = [decide[trial.spec.seed] for trial in scored]
             gaps = np.subtract(train, new).tolist()
             rows[str(rank)] = {
@@ -130,12 +129,7 @@ def intrinsic(study: Study) -> Row | None:
 
 def _decide_mean(study: Study, candidate: str) -> float | None:
     scored = [t for t in study.evidence(candidate) if t is not None and t.result.status == "completed"]
-    return float(np.mean([_mean_score(trial.scores("decide"), study) for trial in scored])) if scored else None
-
-
-def _mean_score(scores: Scores, study: Study) -> float:
-    """Mean over documents, as in the decision table."""
-    return float(group_means(scores, study.score)[1].mean())
+    return float(np.mean([study.mean_score(trial.scores("decide")) for trial in scored])) if scored else None
 
 
 def _least(known: Mapping[int, float], target: float | None) -> int | None:

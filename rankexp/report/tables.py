@@ -38,7 +38,7 @@ def references(study: Study) -> dict[str, Row]:
     rows = {}
     for name in ("head", "full"):
         trials = [t for t in study.evidence(name) if t is not None and t.result.status == "completed"]
-        scored = {t.spec.seed: _mean(t.scores("decide"), study) for t in trials if "decide" in t.result.metrics}
+        scored = {t.spec.seed: study.mean_score(t.scores("decide")) for t in trials if "decide" in t.result.metrics}
         if scored:
             rows[name] = {**_spread(scored.values()), "seed_means": _by_seed(scored), **_training(trials)}
     return rows
@@ -53,7 +53,7 @@ def opened_test(study: Study) -> Row | None:
     row: Row = {
         "examples": max(len(s.example_ids) for s in study.test_scores.values()),
         "ranks": {
-            str(rank): _spread(_mean(scores, study) for scores in table.values()) for rank, table in found.items()
+            str(rank): _spread(study.mean_score(scores) for scores in table.values()) for rank, table in found.items()
         },
     }
     pair = (study.verdict.chosen_rank, study.verdict.reference_rank)
@@ -182,10 +182,6 @@ def _test_difference(study: Study, tables: Mapping[int, dict[int, Scores]], pair
         "level": study.level,
         "confirmed": found.noninferior(study.margin, study.level),
     }
-
-
-def _mean(scores: Scores, study: Study) -> float:
-    return float(group_means(scores, study.score)[1].mean())
 
 
 def _mean_by_step(trials: Sequence[Trial]) -> list[tuple[float, float]]:

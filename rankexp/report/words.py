@@ -153,7 +153,8 @@ def price(doc: Document) -> str:
         return f"{one}."
     ways = {"seeds": "the missing seeds", "examples": f"scoring the missing {_unit(doc)}, labels not counted,"}
     said = [f"{ways[name]} {hours(more[name])}" for name in ways if more[name]]
-    cheaper = f"; {more['cheaper']} are cheaper" if len(said) > 1 else ""
+    names = {"seeds": "seeds", "examples": _unit(doc)}
+    cheaper = f"; {names[more['cheaper']]} are cheaper" if len(said) > 1 else ""
     return f"{one}{', ' if said else ''}{' and '.join(said)}{cheaper}."
 
 
