@@ -22,8 +22,19 @@ ARGUMENTS = ["sweep", *OPTIONS, "task.path=texts.csv"]
 
 def start(folder: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        command(*ARGUMENTS), cwd=folder, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command(*ARGUMENTS),
+        cwd=folder,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=hear_interrupts,
     )
+
+
+def hear_interrupts() -> None:
+    """Undo what a shell does to its background jobs, and they hand on: a program started deaf to Ctrl-C stays deaf."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def results(folder: Path) -> dict[str, int]:
