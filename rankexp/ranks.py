@@ -9,17 +9,20 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, get_args
 
 ENGINE_VERSION = 3
 """Raised whenever the same spec would give other numbers; part of every content key."""
 
-_LATER = ("patience", "dimension")
-"""Fields that came after the first records; left out of a spec's values where they are 0."""
+_LATER = ("patience", "dimension", "initialisation", "loraplus_lr_ratio", "nested_ranks", "pruning")
+"""Fields that came after the first records; left out of a spec's values at their defaults."""
 
-Method = Literal["lora", "head", "full", "subspace"]
+Method = Literal["lora", "dora", "adalora", "nested", "head", "full", "subspace"]
+MAPPED = ("lora", "dora", "adalora", "nested")
+"""Methods that give modules a rank."""
 Scaling = Literal["standard", "rslora"]
+Initialisation = Literal["default", "pissa", "eva"]
 
 
 class RankMap(Mapping[str, int]):
@@ -102,6 +105,39 @@ class RankMap(Mapping[str, int]):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Pruning:
+    """When and how AdaLoRA takes singular triplets away (Zhang et al. 2023, sections 3.2 and 3.3).
+
+    The number that is kept falls from all of them, at step ``first``, to ``budget``, at step ``last``, with the third
+    power of the steps that are left; after ``last`` it stays.
+
+    Attributes:
+        budget: Triplets in all layers together at the end.
+        first: Step at which pruning begins.
+        last: Step from which the budget holds.
+        every: Steps between two prunings.
+        beta1: Decay of the smoothed sensitivity, in [0, 1).
+        beta2: Decay of its uncertainty, in [0, 1).
+        orthogonality: Weight of the penalty on factors that are not orthogonal.
+    """
+
+    budget: int
+    first: int
+    last: int
+    every: int = 1
+    beta1: float = 0.85
+    beta2: float = 0.85
+    orthogonality: float = 0.5
+
+    def __post_init__(self) -> None:
+        _floats(self)
+        if not (self.budget >= 1 and self.every >= 1 and 0 <= self.first < self.last):
+            raise ValueError(f"{self} needs a budget and an interval of 1 or more, and steps 0 <= first < last.")
+        if not (0 <= self.beta1 < 1 and 0 <= self.beta2 < 1 and self.orthogonality >= 0):
+            raise ValueError(f"{self} needs beta1 and beta2 in [0, 1) and an orthogonality of 0 or more.")
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrialSpec:
     """Everything that decides the result of one training run, and nothing else.
 
@@ -111,9 +147,11 @@ class TrialSpec:
         model: Fingerprint of the base weights and configuration.
         data: Fingerprint of the tokenised data and its splits.
         task: Name of the task, which fixes loss and score.
-        method: ``lora``; ``head`` trains the new head alone; ``full`` trains every weight;
-            ``subspace`` moves the weights of all linear layers along a random subspace.
-        rank_map: Rank of each adapted module; empty unless ``method`` is ``lora``.
+        method: ``lora``; ``dora``, LoRA with a trained magnitude for each output; ``adalora``, LoRA that loses singular
+            triplets on the way; ``nested``, LoRA whose leading ranks are trained to work alone; ``head`` trains the
+            new head alone; ``full`` trains every weight; ``subspace`` moves the weights of all linear layers along a
+            random subspace.
+        rank_map: Rank of each adapted module, for ``adalora`` before it is pruned; empty for methods without ranks.
         alpha: Numerator of the LoRA scale.
         scaling: ``standard`` is alpha / rank, ``rslora`` alpha / sqrt(rank).
         dropout: Probability of zeroing an input of the LoRA update.
@@ -131,7 +169,13 @@ class TrialSpec:
         patience: Evaluations on ``tune`` without a lower loss after which it ends, with the weights of the lowest; 0
             trains to the last step.
         dimension: Dimensions of that subspace; 0 for any other method.
-        evaluate: Splits that are scored at the end.
+        initialisation: Of the factors: ``default``; ``pissa``, from the strongest directions of the weight; ``eva``,
+            from those of the layer's inputs.
+        loraplus_lr_ratio: Learning rate of ``lora_B`` over that of ``lora_A`` (LoRA+).
+        nested_ranks: Leading ranks that ``nested`` trains, increasing; empty for any other method.
+        pruning: How ``adalora`` prunes; None for any other method.
+        evaluate: Splits that are scored at the end. ``tune@8`` is the split ``tune`` with every layer cut to rank 8: by
+            singular values, or of a nested trial to its leading 8.
         base_dropout: Dropout inside the frozen base; always 0.
         engine: Version of the engine's semantics.
     """
@@ -157,20 +201,27 @@ class TrialSpec:
     eval_every: int = 0
     patience: int = 0
     dimension: int = 0
+    initialisation: Initialisation = "default"
+    loraplus_lr_ratio: float = 1.0
+    nested_ranks: tuple[int, ...] = ()
+    pruning: Pruning | None = None
     evaluate: tuple[str, ...] = ("tune",)
     base_dropout: float = 0.0
     engine: int = ENGINE_VERSION
 
     def __post_init__(self) -> None:
-        for item in fields(self):
-            if item.type == "float":
-                object.__setattr__(self, item.name, float(getattr(self, item.name)))
+        _floats(self)
         object.__setattr__(self, "rank_map", RankMap(self.rank_map))
-        object.__setattr__(self, "evaluate", tuple(self.evaluate))
-        if (self.method == "subspace") != bool(self.dimension):
-            raise ValueError(f"method {self.method!r} does not go with dimension {self.dimension}.")
-        if (self.method == "lora") != bool(self.rank_map):
-            raise ValueError(f"method {self.method!r} does not go with the rank map {dict(self.rank_map)}.")
+        for name in ("evaluate", "nested_ranks"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        self._belongs("dimension", self.dimension, self.method == "subspace")
+        self._belongs("the rank map", dict(self.rank_map), self.method in MAPPED)
+        self._belongs("nested ranks", list(self.nested_ranks), self.method == "nested")
+        self._belongs("pruning", self.pruning, self.method == "adalora")
+
+    def _belongs(self, what: str, value: object, needed: bool) -> None:
+        if bool(value) != needed:
+            raise ValueError(f"method {self.method!r} does not go with {what} {value}.")
 
     @property
     def rank(self) -> int | None:
@@ -187,14 +238,27 @@ class TrialSpec:
 
         A field that came later is left out at its default, so that older records keep their keys.
         """
-        values = {item.name: getattr(self, item.name) for item in fields(self)}
-        values = {name: value for name, value in values.items() if value or name not in _LATER}
-        return {**values, "rank_map": dict(self.rank_map), "evaluate": list(self.evaluate)}
+        items = {item.name: (getattr(self, item.name), item.default) for item in fields(self)}
+        values = {name: value for name, (value, default) in items.items() if name not in _LATER or value != default}
+        for name in ("evaluate", "nested_ranks"):
+            if name in values:
+                values[name] = list(values[name])
+        if self.pruning:
+            values["pruning"] = asdict(self.pruning)
+        return {**values, "rank_map": dict(self.rank_map)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrialSpec:
         """Rebuild a spec from :meth:`to_dict`."""
-        return cls(**values)
+        pruning = values.get("pruning")
+        return cls(**{**values, "pruning": Pruning(**pruning) if pruning else None})
+
+
+def _floats(values: Any) -> None:
+    """Make numbers of fields that hold floats floats, so that 1 and 1.0 have one key."""
+    for item in fields(values):
+        if item.type == "float":
+            object.__setattr__(values, item.name, float(getattr(values, item.name)))
 
 
 def scaling_factor(rank: int, alpha: float, scaling: Scaling = "standard") -> float:
@@ -239,7 +303,10 @@ def content_key(value: Any, digits: int = 20) -> str:
 
 __all__ = [
     "ENGINE_VERSION",
+    "MAPPED",
+    "Initialisation",
     "Method",
+    "Pruning",
     "RankMap",
     "Scaling",
     "TrialSpec",

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from rankexp.lora.inject import inject, trainable_parameters
-from rankexp.ranks import RankMap, TrialSpec, canonical_json, content_key
+from rankexp.ranks import Pruning, RankMap, TrialSpec, canonical_json, content_key
 
 NAMES = st.text("abcx.0_", min_size=1, max_size=4)
 RANKS = st.dictionaries(NAMES, st.integers(0, 64), max_size=6)
@@ -101,16 +101,34 @@ CHANGES = {
     "model": "other", "data": "other", "task": "other", "rank_map": {"q": 8}, "alpha": 8.0, "scaling": "rslora",
     "dropout": 0.1, "learning_rate": 2e-3, "schedule": "cosine", "warmup_steps": 1, "weight_decay": 0.1,
     "max_grad_norm": 0.0, "steps": 10, "batch_size": 16, "accumulation": 2, "seed": 1, "precision": "bfloat16",
-    "eval_every": 3, "patience": 2, "evaluate": ("tune", "decide"), "base_dropout": 0.1, "engine": 1,
+    "initialisation": "pissa", "loraplus_lr_ratio": 4.0, "eval_every": 3, "patience": 2, "evaluate": ("tune", "decide"), "base_dropout": 0.1, "engine": 1,
 }  # fmt: skip
+PRUNINGS = [
+    Pruning(budget=3, first=1, last=6), Pruning(budget=2, first=1, last=6), Pruning(budget=3, first=0, last=6),
+    Pruning(budget=3, first=1, last=7), Pruning(budget=3, first=1, last=6, every=2),
+    Pruning(budget=3, first=1, last=6, beta1=0.9), Pruning(budget=3, first=1, last=6, beta2=0.9),
+    Pruning(budget=3, first=1, last=6, orthogonality=0.1),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("change", [{"budget": 0}, {"first": 6}, {"every": 0}, {"beta1": 1.0}, {"orthogonality": -1}])
+def test_a_pruning_that_cannot_be_is_refused(change):
+    with pytest.raises(ValueError, match="needs"):
+        dataclasses.replace(PRUNINGS[0], **change)
 
 
 def test_every_field_is_part_of_the_key():
     changed = [dataclasses.replace(SPEC, **{name: value}) for name, value in CHANGES.items()]
     changed += [dataclasses.replace(SPEC, method=method, rank_map={}) for method in ("head", "full")]
     changed += [dataclasses.replace(SPEC, method="subspace", rank_map={}, dimension=n) for n in (10, 100)]
+    changed += [dataclasses.replace(SPEC, method="nested", nested_ranks=ranks) for ranks in ((2, 4), (1, 4))]
+    changed += [dataclasses.replace(SPEC, method="adalora", pruning=pruning) for pruning in PRUNINGS]
+    changed += [dataclasses.replace(SPEC, method="dora")]
     assert len({spec.key for spec in [SPEC, *changed]}) == len(changed) + 1
-    assert {*CHANGES, "method", "dimension"} == {field.name for field in dataclasses.fields(TrialSpec)}
+    assert all(TrialSpec.from_dict(json.loads(json.dumps(spec.to_dict()))) == spec for spec in changed)
+    assert {*CHANGES, "method", "dimension", "nested_ranks", "pruning"} == {
+        field.name for field in dataclasses.fields(TrialSpec)
+    }
 
 
 def test_the_order_of_a_rank_map_and_the_type_of_a_number_are_no_part_of_the_key():
@@ -131,11 +149,26 @@ def test_the_key_is_the_same_in_a_fresh_process_and_in_the_next_version():
 
 
 @pytest.mark.parametrize(
-    ("method", "ranks"), [("lora", {}), ("lora", {"q": 0}), ("head", {"q": 4}), ("full", {"q": 4})]
+    ("method", "ranks"), [("lora", {}), ("dora", {"q": 0}), ("head", {"q": 4}), ("full", {"q": 4})]
 )
 def test_only_lora_has_ranks_and_it_has_some(method, ranks):
     with pytest.raises(ValueError, match=f"method '{method}' does not go with the rank map"):
         dataclasses.replace(SPEC, method=method, rank_map=ranks)
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"method": "nested"}, "nested ranks"),
+        ({"nested_ranks": (2, 4)}, "nested ranks"),
+        ({"method": "adalora"}, "pruning"),
+        ({"pruning": PRUNINGS[0]}, "pruning"),
+        ({"dimension": 10}, "dimension"),
+    ],
+)
+def test_a_setting_of_another_method_is_refused(changes, what):
+    with pytest.raises(ValueError, match=f"does not go with {what}"):
+        dataclasses.replace(SPEC, **changes)
 
 
 def test_the_rank_of_a_spec():

@@ -21,12 +21,12 @@ from rankexp.lora.inject import eject, new_layers, target_shapes
 from rankexp.lora.pack import Adapter, Pack
 from rankexp.lora.peft_format import load_adapter, save_adapter
 from rankexp.lora.squeeze import squeeze
-from rankexp.lora.subspace import train_in_subspace
 from rankexp.models import BaseModel, head_names, new_head
 from rankexp.options import ConfigError
-from rankexp.ranks import TrialSpec
+from rankexp.ranks import MAPPED, TrialSpec
 from rankexp.record import Scores, Trial, TrialStore
 from rankexp.tasks.base import Split, TaskData
+from rankexp.training.adapters import make_adapter, update_spectrum, weights_of
 from rankexp.training.batching import collate
 from rankexp.training.loop import Loop, is_out_of_memory
 from rankexp.training.outcome import failure_of, result_of
@@ -153,26 +153,7 @@ class Bench:
         if (spec.model, spec.data) != (self.base.fingerprint, self.data.fingerprint):
             raise ValueError(f"trial {spec.key} is of another model or other data than what is loaded.")
         with self.pack.holding() as model:
-            head = new_head(model, spec.seed)
-            if spec.method == "full":
-                parts = {name: copy.deepcopy(part).requires_grad_(True) for name, part in model.named_children()}
-                return Adapter({}, {**parts, **head})
-            if spec.method == "subspace":
-                return Adapter({}, {**self._in_subspace(model, spec), **head})
-            settings: dict[str, Any] = {"alpha": spec.alpha, "scaling": spec.scaling, "dropout": spec.dropout}
-            layers = new_layers(model, spec.rank_map, **settings, seed=spec.seed)
-        for layer in layers.values():
-            layer.training = True  # not train(), which would reach the frozen layer inside
-        return Adapter(layers, head)
-
-    def _in_subspace(self, model: nn.Module, spec: TrialSpec) -> dict[str, nn.Module]:
-        """Copy the model's parts and let a random subspace move their linear layers."""
-        parts = {name: copy.deepcopy(part) for name, part in model.named_children() if name not in self.head}
-        layers = [
-            parts[top].get_submodule(rest) for top, _, rest in (n.partition(".") for n in self.shapes("all-linear"))
-        ]
-        train_in_subspace(layers, spec.dimension, spec.seed)
-        return parts
+            return make_adapter(model, spec, self.head)
 
     def run(self, spec: TrialSpec, store: TrialStore, observe: Observe = lambda _: None) -> Trial:
         """Train one trial alone, score it on the splits that it names, and record it.
@@ -314,7 +295,7 @@ class Bench:
 
     def _save(self, slot: Slot, folder: Path) -> None:
         with self.pack.holding(slot.adapter) as model:
-            if slot.spec.method in ("lora", "head"):
+            if slot.spec.method in (*MAPPED, "head"):
                 save_adapter(
                     model, folder, base_model_name_or_path=self.base.reference, modules_to_save=self.head,
                 )  # fmt: skip
@@ -324,16 +305,10 @@ class Bench:
                 save_file(self._update_spectrum(model), folder / "update_spectrum.safetensors")
 
     def _update_spectrum(self, trained: nn.Module) -> dict[str, Tensor]:
-        """Singular values of what full training added to each linear layer, largest first."""
         names = self.shapes("all-linear")
-        after = {name: _weight_of(trained, name) for name in names}
+        after = weights_of(trained, names)
         with self.pack.holding() as base:
-            before = {name: _weight_of(base, name) for name in names}
-        return {name: torch.linalg.svdvals((after[name] - before[name]).float()).cpu() for name in names}
-
-
-def _weight_of(model: nn.Module, layer: str) -> Tensor:
-    return model.get_submodule(layer).get_parameter("weight").detach()
+            return update_spectrum(weights_of(base, names), after)
 
 
 class _Alone:
