@@ -112,7 +112,8 @@ class SearchConfig:
     """The screen: what is tried on ``tune`` before anything is decided.
 
     Attributes:
-        strategy: ``grid`` tries every learning rate at every rank; ``tpe`` searches rank, alpha and rate.
+        strategy: ``grid`` tries every learning rate at every rank; ``tpe`` searches rank, alpha and rate; ``nested``
+            trains all ranks in one run, and ``squeeze`` cuts the largest one, for a shortlist of ranks to decide on.
         ranks: Candidate ranks.
         learning_rates: Learning rates of the grid; the ends of the range for ``tpe``.
         seed: Seed of the screening runs; none of the decide step's.
@@ -120,11 +121,13 @@ class SearchConfig:
         widen: How often a grid whose best rate lies on its edge is widened, for all ranks.
         first_rung: Step at which the grid's runs of a rank are first compared, by successive halving; 0 for never.
         reduction_factor: At each rung one run in this many goes on; the next rung is this many times later.
-        alphas: Values of alpha that ``tpe`` tries.
+        alphas: Values of alpha to try; empty for ``lora.alpha``.
+        scalings: Rules of the scale that the grid tries; empty for ``lora.scaling``.
         trials: Number of trials of ``tpe``.
+        shortlist: Ranks that ``nested`` and ``squeeze`` send to the decision.
     """
 
-    strategy: Literal["grid", "tpe"] = "grid"
+    strategy: Literal["grid", "tpe", "nested", "squeeze"] = "grid"
     ranks: list[Positive] = field(default_factory=lambda: [4, 8, 16, 32])
     learning_rates: list[Rate] = field(default_factory=lambda: [1e-3, 3e-3, 1e-2])
     seed: Natural = 1000
@@ -133,9 +136,11 @@ class SearchConfig:
     first_rung: Natural = 0
     reduction_factor: Annotated[int, Field(ge=2)] = 3
     alphas: list[Rate] = field(default_factory=list)
+    scalings: list[Scaling] = field(default_factory=list)
     trials: Positive = 24
+    shortlist: Annotated[int, Field(ge=2)] = 2
 
-    @field_validator("ranks", "learning_rates", "alphas")
+    @field_validator("ranks", "learning_rates", "alphas", "scalings")
     @classmethod
     def _no_repeats(cls, values: list[Any]) -> list[Any]:
         _distinct("the list", values)
@@ -146,6 +151,8 @@ class SearchConfig:
             raise ValueError("ranks and learning_rates need at least one value each")
         if self.first_rung and self.strategy != "grid":
             raise ValueError("first_rung is for strategy grid; tpe compares runs every train.eval_every steps")
+        if self.scalings and self.strategy != "grid":
+            raise ValueError("scalings is for strategy grid")
 
 
 @dataclass(frozen=True, config=CHECKED)
@@ -205,6 +212,30 @@ class ReferencesConfig:
 
 
 @dataclass(frozen=True, config=CHECKED)
+class ContestConfig:
+    """Strategies and rank maps that are compared with a uniform rank of as many parameters.
+
+    Attributes:
+        contenders: What to call each, its ``strategy``, and the options of that strategy.
+        rank: The uniform rank to compare with, whose parameters are the budget; ``auto`` for the rank that the
+            decision chose, or its reference where it chose none.
+        trials: Most runs on ``tune`` of each contender.
+    """
+
+    contenders: dict[str, dict[str, Any]] = field(default_factory=dict)
+    rank: Literal["auto"] | Positive = "auto"
+    trials: Positive = 6
+
+    @field_validator("contenders")
+    @classmethod
+    def _plain_names(cls, value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        for name in value:
+            if not _NAME.fullmatch(name) or name in {"head", "full"}:
+                raise ValueError(f"calls a contender {name!r}; letters, digits, '.', '_' and '-' are accepted")
+        return value
+
+
+@dataclass(frozen=True, config=CHECKED)
 class TrackingConfig:
     """Where runs are mirrored.
 
@@ -249,6 +280,7 @@ class StudyConfig:
         search: The screen.
         decide: The decision.
         references: Head only and full fine-tuning.
+        contest: Strategies and rank maps to compare with a uniform rank.
         tracking: The mirror.
         trial: The one trial of ``rankexp train``.
     """
@@ -265,6 +297,7 @@ class StudyConfig:
     search: SearchConfig = field(default_factory=SearchConfig)
     decide: DecideConfig = field(default_factory=DecideConfig)
     references: ReferencesConfig = field(default_factory=ReferencesConfig)
+    contest: ContestConfig = field(default_factory=ContestConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     trial: TrialConfig = field(default_factory=TrialConfig)
 
@@ -289,6 +322,8 @@ class StudyConfig:
             raise ValueError(
                 f"search.first_rung {self.search.first_rung} must come before the last step of a screening run"
             )
+        if isinstance(self.contest.rank, int) and self.contest.rank not in self.search.ranks:
+            raise ValueError(f"contest.rank {self.contest.rank} is none of search.ranks {self.search.ranks}")
         if self.search.strategy == "tpe" and not self.search.alphas:
             raise ValueError("search.alphas needs at least one value where search.strategy is tpe")
 

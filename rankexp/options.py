@@ -8,7 +8,8 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.metadata import entry_points
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
@@ -47,6 +48,32 @@ def parse(kind: type[T], values: Mapping[str, Any], prefix: str = "") -> T:
         return TypeAdapter(kind).validate_python(dict(values))
     except ValidationError as error:
         raise ConfigError(_sentence(kind, error, prefix)) from None
+
+
+def plugin(what: str, options: Mapping[str, Any], prefix: str, key: str = "name") -> Any:
+    """Make the task, allocator or strategy that the options name, with the other options as its fields.
+
+    Args:
+        what: ``task``, ``allocator`` or ``strategy``; found by the entry point group ``rankexp.`` and its plural.
+        options: The name and the options.
+        prefix: Where the options stand in the whole configuration, for messages.
+        key: The option that holds the name.
+
+    Raises:
+        ConfigError: Nothing has that name, or an option is wrong.
+    """
+    plural = {"strategy": "strategies"}.get(what, f"{what}s")
+    found = {entry.name: entry for entry in entry_points(group=f"rankexp.{plural}")}
+    if key not in options:
+        raise ConfigError(f"option '{prefix}{key}' is missing; there are {_listed(found)}.")
+    if (name := options[key]) not in found:
+        near = near_miss(str(name), sorted(found))
+        raise ConfigError(f"there is no {what} {name!r}{near if near != '.' else f'; there are {_listed(found)}.'}")
+    return parse(found[name].load(), {option: value for option, value in options.items() if option != key}, prefix)
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names))
 
 
 def near_miss(name: str, known: Sequence[str]) -> str:

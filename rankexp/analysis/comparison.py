@@ -56,6 +56,7 @@ class Comparison:
         looks: Numbers of seeds at which to decide, increasing; empty for all seeds at once.
         look: Position in ``sizes`` of the look that is taken.
         unstable: Ranks that diverged or collapsed.
+        screened: Ranks that a screen left out.
     """
 
     scores: DecisionScores
@@ -65,6 +66,7 @@ class Comparison:
     looks: tuple[int, ...] = ()
     look: int = 0
     unstable: tuple[int, ...] = ()
+    screened: tuple[int, ...] = ()
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -87,4 +89,5 @@ class Comparison:
             margin=self.margin,
             level=self.level_of_look,
             unstable=self.unstable,
+            screened=self.screened,
         )

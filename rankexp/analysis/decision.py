@@ -28,6 +28,7 @@ def decide(
     margin: float,
     level: float = 0.05,
     unstable: Collection[int] = (),
+    screened: Collection[int] = (),
 ) -> Verdict:
     """Choose the smallest rank that is shown to lose less than ``margin``, or say that the evidence is too thin.
 
@@ -41,12 +42,16 @@ def decide(
     one that has every seed stays among those from which the best observed mean is taken. ``SETTLED`` becomes
     ``SAFE``, so they can only make a verdict more careful.
 
+    Ranks that a screen left out have no scores here. A screen is no evidence, so where one of them lies next below the
+    choice, smaller ranks are not excluded and the verdict is ``SAFE`` at most.
+
     Args:
         scores: Scores; higher is better. A NaN drops its seed for every rank; that of an unstable rank for it alone.
         ranks: The ranks, strictly increasing.
         margin: Largest loss that does not matter, in score units (0.01 is one accuracy point).
         level: One-sided significance level of every test.
         unstable: Those of ``ranks`` that diverged or collapsed.
+        screened: Ranks that could have been chosen but were left out before; none of ``ranks``.
 
     Shape:
         scores ``(ranks, seeds, examples)``
@@ -62,7 +67,7 @@ def decide(
     check_margin_and_level(margin, level)
     values = checked_scores(scores)
     names = _checked_ranks(ranks, len(values), unstable)
-    return _Ladder(values, names, margin, level, frozenset(unstable)).verdict()
+    return _Ladder(values, names, margin, level, frozenset(unstable), frozenset(screened)).verdict()
 
 
 class _Ladder:
@@ -73,9 +78,16 @@ class _Ladder:
     """
 
     def __init__(
-        self, values: Floats, ranks: tuple[int, ...], margin: float, level: float, unstable: frozenset[int]
+        self,
+        values: Floats,
+        ranks: tuple[int, ...],
+        margin: float,
+        level: float,
+        unstable: frozenset[int],
+        screened: frozenset[int],
     ) -> None:
-        self.ranks, self.margin, self.level, self.unstable = ranks, margin, level, unstable
+        self.ranks, self.margin, self.level = ranks, margin, level
+        self.unstable, self.screened = unstable, screened
         self.stable = [k for k, rank in enumerate(ranks) if rank not in unstable]
         has = np.asarray(~np.isnan(values).any(axis=2), dtype=np.bool_)
         kept = has[self.stable].all(axis=0)
@@ -122,6 +134,11 @@ class _Ladder:
     def next_smaller(self, choice: int) -> int | None:
         return max((k for k in self.stable if k < choice), default=None)
 
+    def left_out(self, choice: int, smaller: int | None) -> list[int]:
+        """The ranks between the choice and the next smaller compared that a screen left out."""
+        floor = 0 if smaller is None else self.ranks[smaller]
+        return sorted(rank for rank in self.screened if floor < rank < self.ranks[choice])
+
     def rival(self, choice: int) -> int | None:
         """The best observed rank to which ``choice`` is not shown non-inferior; None where there is none."""
         complete = np.flatnonzero(self.has.all(axis=1)).tolist()
@@ -148,7 +165,8 @@ class _Ladder:
         if choice == reference and smaller is not None and not excluded:
             reason = f"{name[smaller]} is shown neither within {self.margin:g} of {name[reference]} nor worse than it."
             return Status.INSUFFICIENT, (smaller, reference), reason
-        status = Status.SETTLED if excluded and not self.unstable else Status.SAFE
+        settled = excluded and not self.unstable and not self.left_out(choice, smaller)
+        status = Status.SETTLED if settled else Status.SAFE
         below = None if smaller is None else (smaller, reference)
         return status, (choice, reference) if choice != reference else below, self._praise(choice, reference, smaller)
 
@@ -158,7 +176,9 @@ class _Ladder:
         good = f"{name[choice]} is within {self.margin:g} of {name[reference]}"
         if choice == reference:
             good = f"{name[choice]} is the largest rank that no other beats"
-        if smaller is None:
+        if left_out := self.left_out(choice, smaller):
+            below = f"rank {left_out[-1]} was left out by the screen, which is no evidence"
+        elif smaller is None:
             below = "no smaller rank could be chosen" if self.unstable else "no smaller rank was tried"
         elif self.worse(smaller, reference):
             below = f"{name[smaller]} is significantly worse"
@@ -201,7 +221,7 @@ class _Ladder:
 
     def _edge(self, choice: int | None) -> Literal["low", "high"] | None:
         if choice == 0:
-            return "low"
+            return None if self.left_out(choice, None) else "low"
         return "high" if choice == len(self.ranks) - 1 else None
 
     def _row(self, position: int, reference: int, accepted: bool) -> RankRow:

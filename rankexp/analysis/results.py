@@ -147,6 +147,11 @@ class Study:
             if trial is not None and is_unstable(trial.result, floor, score)
         )
 
+    @property
+    def screened(self) -> tuple[int, ...]:
+        """Ranks that the search could have proposed and that its screen left out of the decision."""
+        return tuple(rank for rank in self.record.config["search"]["ranks"] if self.ranks and rank not in self.ranks)
+
     @cached_property
     def head_score(self) -> float:
         """Score of the head-only reference on ``tune``; minus infinity where there is none."""
@@ -164,6 +169,7 @@ class Study:
             looks=tuple(self.record.config["decide"].get("looks", ())),
             look=self.look,
             unstable=self.unstable,
+            screened=self.screened,
         )
 
     @property

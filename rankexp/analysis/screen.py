@@ -36,6 +36,7 @@ class ScreenRow:
         tune_loss: Mean loss on ``tune``; None where it did not complete.
         tune_accuracy: Accuracy on ``tune``; None where it did not complete.
         key: Content key.
+        scaling: Rule of the LoRA scale.
     """
 
     candidate: str
@@ -46,23 +47,41 @@ class ScreenRow:
     tune_loss: float | None = None
     tune_accuracy: float | None = None
     key: str = ""
+    scaling: str = "standard"
 
     @classmethod
-    def of(cls, candidate: str, run: Trial | TrialSpec) -> ScreenRow:
-        """Take what the screen needs from a recorded trial, or from the spec of one that was pruned."""
-        spec, status, tune = (run, "pruned", {}) if isinstance(run, TrialSpec) else _outcome(run)
-        loss, accuracy = tune.get("loss"), tune.get("accuracy")
-        return cls(candidate, spec.rank, spec.learning_rate, spec.alpha, status, loss, accuracy, spec.key)
+    def of(cls, candidate: str, run: Trial | TrialSpec, cut: int | None = None) -> ScreenRow:
+        """Take what the screen needs from a recorded trial, or from the spec of one that was pruned.
+
+        Args:
+            candidate: What the row is about.
+            run: The trial.
+            cut: Rank that the trial was cut to for its scores; None for the trial as it is.
+        """
+        spec, status, metrics = (run, "pruned", {}) if isinstance(run, TrialSpec) else _outcome(run)
+        tune = metrics.get("tune" if cut is None else f"tune@{cut}", {})
+        loss, accuracy, rank = tune.get("loss"), tune.get("accuracy"), spec.rank if cut is None else cut
+        found = (status, loss, accuracy, spec.key, spec.scaling)
+        return cls(candidate, rank, spec.learning_rate, spec.alpha, *found)
+
+    @classmethod
+    def all_of(cls, candidate: str, run: Trial | TrialSpec) -> list[ScreenRow]:
+        """As :meth:`of`, and a row for each rank that the run was cut to; a nested run has no row of its own."""
+        spec = run if isinstance(run, TrialSpec) else run.spec
+        cuts = [int(split.partition("@")[2]) for split in spec.evaluate if "@" in split]
+        own = [] if spec.nested_ranks else [cls.of(f"r={spec.rank}" if cuts else candidate, run)]
+        return [*own, *(cls.of(f"r={cut}", run, cut) for cut in cuts)]
 
 
-def _outcome(trial: Trial) -> tuple[TrialSpec, str, Mapping[str, float]]:
-    return trial.spec, trial.result.status, trial.result.metrics.get("tune", {})
+def _outcome(trial: Trial) -> tuple[TrialSpec, str, Mapping[str, Mapping[str, float]]]:
+    return trial.spec, trial.result.status, trial.result.metrics
 
 
 def best_rate(rows: Iterable[ScreenRow]) -> dict[str, ScreenRow]:
     """Choose for each candidate the completed run with the lowest loss on ``tune``.
 
-    Ties go to the smaller rate, then to the smaller alpha. A candidate without a completed run is left out.
+    Ties go to the smaller rate, then to the smaller alpha, then to the standard scale. A candidate without a completed
+    run is left out.
 
     >>> rows = [ScreenRow("r=8", 8, rate, 16.0, "completed", loss) for rate, loss in ((1e-3, 0.7), (1e-2, 0.6))]
     >>> best_rate(rows)["r=8"].learning_rate
@@ -99,9 +118,13 @@ def on_edge(rows: Iterable[ScreenRow], bounds: tuple[float, float] | None = None
 
 
 def screen_table(study: Study) -> tuple[ScreenRow, ...]:
-    """List the tuning runs of a study that have a result, as planned, then the pruned ones."""
-    planned = [item for item in study.record.planned if item.role == "tuning" and item.key in study.by_key]
-    rows = [ScreenRow.of(item.candidate, study.by_key[item.key]) for item in planned]
+    """List the tuning runs that have a result, as planned, then the pruned ones; contenders' runs are left out."""
+    planned = [
+        item
+        for item in study.record.planned
+        if item.role == "tuning" and item.phase != "contest" and item.key in study.by_key
+    ]
+    rows = [row for item in planned for row in ScreenRow.all_of(item.candidate, study.by_key[item.key])]
     for item in study.store.pruned():
         spec = TrialSpec.from_dict(item.spec)
         rows.append(ScreenRow.of(f"r={spec.rank}", spec))
@@ -116,8 +139,9 @@ def sampled_range(study: Study) -> tuple[float, float] | None:
     return _ends(search["learning_rates"])
 
 
-def _order(row: ScreenRow) -> tuple[float, float, float]:
-    return (math.inf if row.tune_loss is None else row.tune_loss, row.learning_rate, row.alpha)
+def _order(row: ScreenRow) -> tuple[float, float, float, bool]:
+    loss = math.inf if row.tune_loss is None else row.tune_loss
+    return loss, row.learning_rate, row.alpha, row.scaling != "standard"
 
 
 def _ends(rates: Iterable[float]) -> tuple[float, float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 from torch import nn
@@ -126,13 +126,15 @@ def new_layers(
     scaling: Scaling = "standard",
     dropout: float = 0.0,
     seed: int,
+    kind: Callable[..., LoRALinear] = LoRALinear,
 ) -> dict[str, LoRALinear]:
     """Make the layers that :func:`inject` would put into the model, ordered by name, and leave the model as it is.
 
-    The arguments and errors are those of :func:`inject`; the adapted layers are frozen.
+    The arguments and errors are those of :func:`inject`; the adapted layers are frozen. ``kind`` makes a layer from
+    the arguments of :class:`~rankexp.lora.layer.LoRALinear`.
     """
     return {
-        name: LoRALinear(
+        name: kind(
             model.get_submodule(name),
             rank_map[name],
             _alpha_of(alpha, name),

@@ -140,8 +140,28 @@ class LoRALinear(nn.Module):
         if self.merged:
             return result
         x = x if autocast else x.to(self.lora_A.dtype)
-        hidden = F.linear(self.drop(x), self.lora_A) * self.scaling  # scaled where it is narrow
+        hidden = self.scaled(F.linear(self.drop(x), self.lora_A))
         return result.add_(F.linear(hidden, self.lora_B))
+
+    def scaled(self, hidden: Tensor) -> Tensor:
+        """Scale the update where it is narrow: A x, shape (..., rank)."""
+        return hidden * self.scaling
+
+    def leading(self, rank: int) -> tuple[Tensor, Tensor]:
+        """Return factors of the full shape that keep the ``rank`` strongest singular directions of the update.
+
+        By Eckart and Young (1936) no other update of that rank is nearer to the one that was trained. The factors are
+        balanced, filled up with zeros, and computed in float64.
+        """
+        q_out, r_out = torch.linalg.qr(self.lora_B.detach().double())
+        q_in, r_in = torch.linalg.qr(self.lora_A.detach().double().T)
+        left, values, right = torch.linalg.svd(r_out @ r_in.T, full_matrices=False)
+        root = values.sqrt()
+        root[rank:] = 0
+        lacking = self.rank - len(values)
+        b = F.pad(q_out @ (left * root), (0, lacking))
+        a = F.pad((root[:, None] * right) @ q_in.T, (0, 0, 0, lacking))
+        return a.to(self.lora_A.dtype), b.to(self.lora_B.dtype)
 
     def extra_repr(self) -> str:
         """Describe the update in the module's printed form."""

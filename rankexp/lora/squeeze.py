@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from rankexp.lora.layer import LoRALinear, lora_layers
 
 
 @torch.no_grad()
 def squeeze(model: nn.Module, rank: int) -> None:
-    """Keep the ``rank`` strongest singular directions of every LoRA update, in place.
+    """Keep ``rank`` directions of every LoRA update, in place: see :meth:`~rankexp.lora.layer.LoRALinear.leading`.
 
-    The factors keep their shape and are filled up with zeros, so that a lower rank can be cut from them again. By
-    Eckart and Young (1936) no other update of that rank is nearer to the one that was trained.
+    The factors keep their shape and are filled up with zeros, so that a lower rank can be cut from them again.
 
     Args:
         model: A model with LoRA layers, not merged.
@@ -22,26 +24,29 @@ def squeeze(model: nn.Module, rank: int) -> None:
     Raises:
         ValueError: The model has no LoRA layer, one is merged, or ``rank`` is negative.
     """
+    for layer in _cuttable(model, rank):
+        a, b = layer.leading(rank)
+        layer.lora_A.copy_(a)
+        layer.lora_B.copy_(b)
+
+
+@contextmanager
+def squeezed(model: nn.Module, rank: int) -> Iterator[None]:
+    """As :func:`squeeze`, and afterwards every factor is again what it was, to the bit."""
+    kept = [(f, f.detach().clone()) for layer in _cuttable(model, rank) for f in (layer.lora_A, layer.lora_B)]
+    try:
+        squeeze(model, rank)
+        yield
+    finally:
+        with torch.no_grad():
+            for factor, value in kept:
+                factor.copy_(value)
+
+
+def _cuttable(model: nn.Module, rank: int) -> list[LoRALinear]:
     layers = lora_layers(model)
     if not layers or any(layer.merged for layer in layers.values()):
         raise ValueError(f"{type(model).__name__} has no LoRA layer, or one that is merged; there is nothing to cut")
     if rank < 0:
         raise ValueError(f"rank is {rank}; it must be 0 or more")
-    for layer in layers.values():
-        if rank < layer.rank:
-            a, b = _strongest(layer, rank)
-            layer.lora_A.copy_(a)
-            layer.lora_B.copy_(b)
-
-
-def _strongest(layer: LoRALinear, rank: int) -> tuple[Tensor, Tensor]:
-    """Balanced factors of the best approximation, in float64 while they are computed."""
-    q_out, r_out = torch.linalg.qr(layer.lora_B.double())
-    q_in, r_in = torch.linalg.qr(layer.lora_A.double().T)
-    left, values, right = torch.linalg.svd(r_out @ r_in.T, full_matrices=False)
-    root = values.sqrt()
-    root[rank:] = 0
-    lacking = layer.rank - len(values)
-    b = nn.functional.pad(q_out @ (left * root), (0, lacking))
-    a = nn.functional.pad((root[:, None] * right) @ q_in.T, (0, 0, 0, lacking))
-    return a, b
+    return [layer for layer in layers.values() if rank < layer.rank]

@@ -7,14 +7,21 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
 from rankexp.analysis.decision import Verdict
+from rankexp.analysis.knee import knee, shortlist
 from rankexp.analysis.results import Study, load_study
 from rankexp.analysis.screen import ScreenRow, best_rate
 from rankexp.config import StudyConfig
-from rankexp.ranks import TrialSpec
+from rankexp.ranks import Scaling, TrialSpec
 from rankexp.record import Scores, Trial
-from rankexp.strategies.grid import Grid, Setting
+from rankexp.strategies.curve import Curve
+from rankexp.strategies.grid import Grid
 from rankexp.strategies.halving import Halving
+from rankexp.strategies.setting import FULL, HEAD, Candidate, Setting, Variant
+from rankexp.study.contest import Contest
 from rankexp.study.race import PrunedError
 from rankexp.study.runner import Asked, Runner, label_of, planned
 from rankexp.study.specs import Specs
@@ -22,9 +29,6 @@ from rankexp.study_record import StudyStore, TestLedger
 
 if TYPE_CHECKING:
     from rankexp.study.search import Report
-
-
-Candidate = tuple[str, int | None]
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,7 @@ class Protocol:
         self.runner.display.expect(self._expected())
         chosen, references = self._screen()
         self._decide(chosen, references)
+        Contest(self.config, self.study, self.specs, self.runner).run()
         self._confirm()
         self._squeeze()
         return load_study(self.study.folder)
@@ -57,38 +62,97 @@ class Protocol:
     def _expected(self) -> int:
         """How many trials there will be if nothing is widened."""
         config = self.config
-        grid = len(config.search.ranks) * len(config.search.learning_rates)
-        screen = grid if config.search.strategy == "grid" else config.search.trials
         subspaces = [config.references.subspace] * len(config.references.dimensions)
         rates = (config.references.head, config.references.full, *subspaces)
         references = sum(len(tried) + (len(tried) > 1) for tried in rates)
         seeds = config.decide.looks or [len(config.decide.seeds)]
-        return screen + references + len(config.search.ranks) * seeds[0]
+        return self._expected_screen() + references + len(config.search.ranks[: self._compared]) * seeds[0]
+
+    def _expected_screen(self) -> int:
+        search = self.config.search
+        if search.strategy == "tpe":
+            return search.trials
+        rates, alphas = len(search.learning_rates), self._alphas
+        if search.strategy == "grid":
+            return len(search.ranks) * rates * len(alphas) * max(1, len(search.scalings))
+        return rates + len(alphas) - 1
+
+    @property
+    def _compared(self) -> int:
+        """Most ranks that go on to the decision."""
+        search = self.config.search
+        return search.shortlist if search.strategy in ("nested", "squeeze") else len(search.ranks)
+
+    @property
+    def _alphas(self) -> tuple[float, ...]:
+        return tuple(self.config.search.alphas) or (self.config.lora.alpha,)
 
     def _screen(self) -> tuple[list[Setting], list[Setting]]:
         """Tune every rank and reference on ``tune`` and return the settings that they go on with."""
         search, references = self.config.search, self.config.references
-        heads = self._grid("reference", [("head", 0)], references.head, search.widen)
-        full = self._grid("reference", [("full", None)], references.full, 0)
-        dimensions: list[Candidate] = [(f"d={n}", None) for n in sorted(references.dimensions)]
-        subspaces = self._grid("reference", dimensions, references.subspace, search.widen)
-        ranks = [(f"r={rank}", rank) for rank in search.ranks]
+        heads = self._reference([HEAD], references.head, search.widen)
+        full = self._reference([FULL], references.full, 0)
+        dimensions = [Candidate(f"d={n}", None, Variant("subspace", dimension=n)) for n in references.dimensions]
+        subspaces = self._reference(dimensions, references.subspace, search.widen)
+        ranks, tuned = [Candidate.of_rank(rank) for rank in search.ranks], [heads, full, subspaces]
         if search.strategy == "grid":
-            grid = self._grid("screen", ranks, search.learning_rates, search.widen)
-            rows = self._tune([grid, heads, full, subspaces])
+            scalings = tuple(search.scalings) or (None,)
+            grid = Grid("screen", tuple(ranks), tuple(search.learning_rates), self._alphas, search.widen, scalings)
+            rows = self._tune([grid, *tuned])
             self.study.note(widened=grid.widened(rows))
+        elif search.strategy == "tpe":
+            rows = self._tune(tuned) + self._sample()
         else:
-            rows = self._tune([heads, full, subspaces]) + self._sample()
-        return self._chosen(rows, ranks, search.learning_rates), [
+            curve = self._curve()
+            rows = self._tune(tuned) + curve
+            ranks = [Candidate.of_rank(rank) for rank in self._shortlist(curve)]
+        settings = [
             *self._chosen(rows, heads.candidates, references.head),
             *self._chosen(rows, full.candidates, references.full),
             *self._chosen(rows, subspaces.candidates, references.subspace),
         ]
+        return self._chosen(rows, ranks, search.learning_rates), settings
 
-    def _grid(self, phase: str, candidates: Sequence[Candidate], rates: list[float], widen: int) -> Grid:
-        """Return the grid of a reference or of the ranks; empty where there are no rates."""
-        candidates = tuple(candidates) if rates else ()
-        return Grid(phase, candidates, tuple(sorted(rates)), self.config.lora.alpha, widen)
+    def _reference(self, candidates: Sequence[Candidate], rates: list[float], widen: int) -> Grid:
+        """Return the grid of a reference; empty where there are no rates."""
+        tried = tuple(candidates) if rates else ()
+        return Grid("reference", tried, tuple(sorted(rates)), (self.config.lora.alpha,), widen)
+
+    def _curve(self) -> list[ScreenRow]:
+        """Screen the whole rank curve with runs that are scored at every rank."""
+        search = self.config.search
+        make = Curve.nested if search.strategy == "nested" else Curve.squeezed
+        run = make(search.ranks, search.learning_rates, self._alphas, search.widen).search()
+        settings = next(run)
+        while True:
+            asked = [self._asked("screen", setting) for setting in settings]
+            trials = self.runner.run_all(asked)
+            rows = [
+                row for (item, _), t in zip(asked, trials, strict=True) for row in ScreenRow.all_of(item.candidate, t)
+            ]
+            try:
+                settings = run.send(rows)
+            except StopIteration as end:
+                found: list[ScreenRow] = end.value
+                return found
+
+    def _shortlist(self, rows: Sequence[ScreenRow]) -> list[int]:
+        """Return the ranks worth deciding on: the knee of the curve, and what it is compared with."""
+        best = {row.rank: row for row in best_rate(rows).values() if row.rank}
+        losses = {rank: self._cut_losses(row, rank) for rank, row in best.items()}
+        ranks = self.config.search.ranks
+        listed = shortlist(ranks, knee(losses) if losses else ranks[-1], self.config.search.shortlist)
+        self.study.note(shortlist={"ranks": listed, "knee": knee(losses) if losses else None})
+        return listed
+
+    def _cut_losses(self, row: ScreenRow, rank: int) -> NDArray[np.float64]:
+        trial = self.runner.trials.read(row.key)
+        split = f"tune@{rank}" if f"tune@{rank}" in trial.result.metrics else "tune"
+        return trial.scores(split).loss.astype(np.float64)
+
+    def _asked(self, phase: str, setting: Setting) -> Asked:
+        spec = self.specs.tuning(setting)
+        return planned(phase, setting, spec, "tuning"), spec
 
     def _tune(self, grids: Sequence[Grid]) -> list[ScreenRow]:
         """Run grids together, round by round, until none asks for more; a single rate needs no tuning."""
@@ -97,8 +161,7 @@ class Protocol:
         while settings := [(grid.phase, setting) for grid in grids for setting in grid.next(rows)]:
             if rows:  # widened
                 self._expect_more(len(settings))
-            specs = [self.specs.tuning(setting) for _, setting in settings]
-            asked = [(planned(p, s, spec, "tuning"), spec) for (p, s), spec in zip(settings, specs, strict=True)]
+            asked = [self._asked(phase, setting) for phase, setting in settings]
             trials = self._tuned(asked)
             rows += [ScreenRow.of(item.candidate, trials.get(spec.key, spec)) for item, spec in asked]
         return rows
@@ -115,14 +178,18 @@ class Protocol:
 
     def _chosen(self, rows: Sequence[ScreenRow], candidates: Sequence[Candidate], rates: list[float]) -> list[Setting]:
         """Return the best setting of each candidate; its lowest rate where no run of it completed."""
-        best = best_rate(rows)
-        chosen = []
-        for name, rank in candidates:
-            lowest = min((row.learning_rate for row in rows if row.candidate == name), default=min(rates))
-            setting = Setting(name, rank, self.config.lora.alpha, lowest)
-            row = best.get(name)
-            chosen.append(replace(setting, alpha=row.alpha, learning_rate=row.learning_rate) if row else setting)
+        best, chosen = best_rate(rows), []
+        for candidate in candidates:
+            lowest = min((row.learning_rate for row in rows if row.candidate == candidate.name), default=min(rates))
+            row = best.get(candidate.name)
+            setting = candidate.at(lowest, self.config.lora.alpha)
+            chosen.append(self._best_of(candidate, row) if row else setting)
         return chosen
+
+    def _best_of(self, candidate: Candidate, row: ScreenRow) -> Setting:
+        searched = candidate.rank and self.config.search.scalings
+        scaling: Scaling = "rslora" if row.scaling == "rslora" else "standard"
+        return candidate.at(row.learning_rate, row.alpha, scaling if searched else None)
 
     def _expect_more(self, trials: int) -> None:
         self.runner.display.expect(self.runner.display.expected + trials)
@@ -225,7 +292,7 @@ class Protocol:
 
     def _score_squeezed(self, trial: Trial, rank: int) -> Scores:
         with self.runner.lanes.bench() as bench:
-            return bench.score_squeezed(trial, rank, "tune")
+            return bench.score_trial(trial, f"tune@{rank}")
 
     def _evidence(self, phase: str, settings: Sequence[Setting], seeds: list[int], generation: int = 0) -> list[Asked]:
         pairs = [(setting, self.specs.evidence(setting, seed)) for seed in seeds for setting in settings]

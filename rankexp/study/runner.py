@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 
 from rankexp.ranks import TrialSpec
 from rankexp.record import Trial
-from rankexp.strategies.grid import Setting
 from rankexp.strategies.halving import Halving
+from rankexp.strategies.setting import Setting
 from rankexp.study.attempt import WAIT_SECONDS, Attempt, Means, Queue, Wanted
 from rankexp.study.race import PrunedError, Race
 from rankexp.study_record import Planned, Pruned

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from rankexp.strategies.grid import Setting
+from rankexp.strategies.setting import Setting
 from rankexp.study.race import PrunedError
 
 Report = Callable[[int, float], None]

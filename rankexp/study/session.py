@@ -22,7 +22,7 @@ from rankexp.progress import Display
 from rankexp.ranks import RankMap
 from rankexp.record import Trial, TrialStore, remove_leftovers
 from rankexp.report.build import write_report
-from rankexp.strategies.grid import Setting
+from rankexp.strategies.setting import HEAD, Candidate
 from rankexp.study.claims import Claims, database_url
 from rankexp.study.lanes import Lanes
 from rankexp.study.protocol import Protocol
@@ -84,7 +84,8 @@ def run_trial(config: StudyConfig, display: Display) -> Trial:
     """
     one = config.trial
     with _opened(config, display, [one.rank] if one.rank else []) as (protocol, _):
-        setting = Setting(f"r={one.rank}" if one.rank else "head", one.rank, config.lora.alpha, one.learning_rate)
+        candidate = Candidate.of_rank(one.rank) if one.rank else HEAD
+        setting = candidate.at(one.learning_rate, config.lora.alpha)
         spec = protocol.specs.evidence(setting, one.seed)
         display.expect(1)
         item = Planned(spec.key, "train", setting.candidate, one.rank, "tuning")

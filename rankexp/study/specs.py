@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from rankexp.config import StudyConfig
-from rankexp.ranks import Method, RankMap, TrialSpec
-from rankexp.strategies.grid import Setting
+from rankexp.ranks import MAPPED, RankMap, TrialSpec
+from rankexp.strategies.setting import Setting
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Specs:
     def tuning(self, setting: Setting) -> TrialSpec:
         """Spec of a run that only chooses a learning rate: scored on ``tune`` and nothing else."""
         search = self.config.search
-        spec = self._spec(setting, search.seed, ("tune",))
+        spec = self._spec(setting, search.seed, ("tune", *(f"tune@{cut}" for cut in setting.cuts)))
         raced = search.first_rung and setting.rank
         spec = replace(spec, steps=search.steps or spec.steps)
         return replace(spec, eval_every=search.first_rung, patience=0) if raced else spec
@@ -41,18 +41,22 @@ class Specs:
         return self._spec(setting, seed, ("train", "tune", "decide"))
 
     def _spec(self, setting: Setting, seed: int, evaluate: tuple[str, ...]) -> TrialSpec:
-        lora, train = self.config.lora, self.config.train
-        adapted = bool(setting.rank)
+        lora, train, variant = self.config.lora, self.config.train, setting.variant
+        mapped = variant.method in MAPPED
         return TrialSpec(
             model=self.model,
             data=self.data,
             task=self.config.task["name"],
-            method=_method(setting),
-            dimension=setting.dimension,
-            rank_map=RankMap.uniform(self.shapes, setting.rank) if setting.rank else RankMap(),
+            method=variant.method,
+            dimension=variant.dimension,
+            rank_map=self.rank_map(setting) if mapped else RankMap(),
             alpha=setting.alpha,
-            scaling=lora.scaling,
-            dropout=lora.dropout if adapted else 0.0,
+            scaling=variant.scaling or lora.scaling,
+            dropout=lora.dropout if mapped else 0.0,
+            initialisation=variant.initialisation,
+            loraplus_lr_ratio=variant.loraplus_lr_ratio,
+            nested_ranks=variant.nested_ranks,
+            pruning=variant.pruning,
             learning_rate=setting.learning_rate,
             schedule=train.schedule,
             warmup_steps=train.warmup_steps,
@@ -68,8 +72,8 @@ class Specs:
             evaluate=evaluate,
         )
 
-
-def _method(setting: Setting) -> Method:
-    if setting.dimension:
-        return "subspace"
-    return "full" if setting.rank is None else "lora" if setting.rank else "head"
+    def rank_map(self, setting: Setting) -> RankMap:
+        """Return the rank of each layer in a setting."""
+        if setting.variant.rank_map is not None:
+            return setting.variant.rank_map
+        return RankMap.uniform(self.shapes, setting.rank or max(setting.variant.nested_ranks))

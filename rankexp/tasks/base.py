@@ -9,13 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.metadata import entry_points
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rankexp.options import ConfigError, near_miss, parse
+from rankexp.options import ConfigError, plugin
 from rankexp.ranks import content_key
 
 SPLITS = ("train", "tune", "decide", "test")
@@ -141,10 +140,5 @@ def make_task(options: Mapping[str, Any]) -> Task:
     Raises:
         ConfigError: There is no such task, or an option is wrong.
     """
-    found = {entry.name: entry for entry in entry_points(group="rankexp.tasks")}
-    name = options["name"]
-    if name not in found:
-        raise ConfigError(f"there is no task {name!r}{near_miss(name, sorted(found))}")
-    kind = found[name].load()
-    task: Task = parse(kind, {key: value for key, value in options.items() if key != "name"}, "task.")
+    task: Task = plugin("task", options, "task.")
     return task

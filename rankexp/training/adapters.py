@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from rankexp.lora.inject import new_layers, target_shapes
+from rankexp.lora.nested import NestedLoRALinear
 from rankexp.lora.pack import Adapter
 from rankexp.lora.subspace import train_in_subspace
 from rankexp.models import new_head
@@ -37,6 +40,13 @@ def _lora(model: nn.Module, spec: TrialSpec, head: Sequence[str]) -> Adapter:
     return Adapter(layers, new_head(model, spec.seed))
 
 
+def _nested(model: nn.Module, spec: TrialSpec, head: Sequence[str]) -> Adapter:
+    del head
+    layer = partial(NestedLoRALinear, ranks=spec.nested_ranks)
+    settings: dict[str, Any] = {"alpha": spec.alpha, "scaling": spec.scaling, "dropout": spec.dropout}
+    return Adapter(new_layers(model, spec.rank_map, **settings, seed=spec.seed, kind=layer), new_head(model, spec.seed))
+
+
 def _head(model: nn.Module, spec: TrialSpec, head: Sequence[str]) -> Adapter:
     del head
     return Adapter({}, new_head(model, spec.seed))
@@ -58,6 +68,7 @@ def _subspace(model: nn.Module, spec: TrialSpec, head: Sequence[str]) -> Adapter
 
 _BUILDERS: dict[Method, Callable[[nn.Module, TrialSpec, Sequence[str]], Adapter]] = {
     "lora": _lora,
+    "nested": _nested,
     "head": _head,
     "full": _full,
     "subspace": _subspace,

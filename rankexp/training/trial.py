@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from rankexp.lora.inject import eject, new_layers, target_shapes
 from rankexp.lora.pack import Adapter, Pack
 from rankexp.lora.peft_format import load_adapter, save_adapter
-from rankexp.lora.squeeze import squeeze
+from rankexp.lora.squeeze import squeezed
 from rankexp.models import BaseModel, head_names, new_head
 from rankexp.options import ConfigError
 from rankexp.ranks import MAPPED, TrialSpec
@@ -260,9 +260,11 @@ class Bench:
             return self.score(model, split, precision)
 
     def score(self, model: nn.Module, split: str, precision: str) -> Scores:
-        """Score a model on a split, of ``train`` on a sample."""
-        examples = self._training_sample if split == "train" else self.data.splits[split]
-        return score(model, examples, precision=precision, pad_token_id=self.base.pad_token_id, device=self.device)
+        """Score a model on a split, of ``train`` on a sample; ``tune@8`` cuts its LoRA layers to rank 8 for it."""
+        name, _, rank = split.partition("@")
+        examples = self._training_sample if name == "train" else self.data.splits[name]
+        with squeezed(model, int(rank)) if rank else nullcontext():
+            return score(model, examples, precision=precision, pad_token_id=self.base.pad_token_id, device=self.device)
 
     @cached_property
     def _training_sample(self) -> Split:
@@ -275,12 +277,6 @@ class Bench:
                 load_model(model, trial.adapter / "model.safetensors")
                 return self.score(model, split, trial.spec.precision)
         with self._loaded(trial) as model:
-            return self.score(model, split, trial.spec.precision)
-
-    def score_squeezed(self, trial: Trial, rank: int, split: str) -> Scores:
-        """Score a recorded LoRA trial on a split after cutting its updates to ``rank`` directions."""
-        with self._loaded(trial) as model:
-            squeeze(model, rank)
             return self.score(model, split, trial.spec.precision)
 
     @contextmanager

@@ -7,14 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rankexp.analysis.screen import ScreenRow
-from rankexp.strategies.grid import Grid, Setting
+from rankexp.strategies.grid import Grid
+from rankexp.strategies.setting import Candidate, Setting
 
 RATES = (1e-3, 3e-3, 1e-2)
-CANDIDATES = (("r=4", 4), ("r=8", 8))
+CANDIDATES = (Candidate.of_rank(4), Candidate.of_rank(8))
 
 
 def grid(widen=1, rates=RATES, candidates=CANDIDATES):
-    return Grid("screen", candidates, rates, 16.0, widen)
+    return Grid("screen", candidates, rates, (16.0,), widen)
 
 
 def row(setting, loss):
@@ -27,10 +28,10 @@ def walk(grid, loss):
     """Follow the grid to its end and return the rates of each round, which are the same for all candidates."""
     rows, rounds = [], []
     while asked := grid.next(rows):
-        rates = [[s.learning_rate for s in asked if s.candidate == name] for name, _ in grid.candidates]
+        rates = [[s.learning_rate for s in asked if s.candidate == c.name] for c in grid.candidates]
         assert all(other == rates[0] for other in rates)
         assert len(asked) == sum(map(len, rates))
-        assert {s.alpha for s in asked} == {grid.alpha}
+        assert {s.alpha for s in asked} == set(grid.alphas)
         rounds.append(rates[0])
         rows += [row(s, loss(s)) for s in asked]
     return rounds, rows
@@ -43,7 +44,7 @@ def best_at(peak, **others):
 
 def test_the_first_round_is_every_rate_for_every_candidate():
     assert grid().next([]) == [
-        Setting(name, rank, 16.0, rate) for name, rank in CANDIDATES for rate in RATES
+        Setting(c.name, c.rank, 16.0, rate) for c in CANDIDATES for rate in RATES
     ]  # fmt: skip
 
 
@@ -108,7 +109,7 @@ def test_rows_of_other_candidates_and_rates_are_ignored():
 
 
 LOSSES = st.dictionaries(
-    st.tuples(st.sampled_from([name for name, _ in CANDIDATES]), st.integers(-9, 9)),
+    st.tuples(st.sampled_from([c.name for c in CANDIDATES]), st.integers(-9, 9)),
     st.none() | st.floats(0, 2),
 )
 
@@ -128,3 +129,20 @@ def test_the_rows_alone_decide_so_a_replay_goes_the_same_way(losses, widen, rand
         pending = {(s.candidate, s.learning_rate) for s in grid(widen).next(done)}
         assert (rows[cut].candidate, rows[cut].learning_rate) in pending
     assert grid(widen).next(rows) == []
+
+
+def test_alphas_and_scaling_rules_are_crossed_with_the_rates():
+    rules = ("standard", "rslora")
+    whole = Grid("screen", CANDIDATES, RATES, (8.0, 16.0), 1, rules)
+    asked = whole.next([])
+    assert len({(s.candidate, s.alpha, s.variant.scaling, s.learning_rate) for s in asked}) == 2 * 2 * 2 * 3
+    rows = [
+        ScreenRow(
+            s.candidate, s.rank, s.learning_rate, s.alpha, "completed", best_at(1e-2)(s), scaling=s.variant.scaling
+        )
+        for s in asked
+    ]
+    assert whole.next(rows[1:]) == asked[:1]
+    more = whole.next(rows)
+    assert {s.learning_rate for s in more} == {3.33e-2}
+    assert len(more) == 2 * 2 * 2

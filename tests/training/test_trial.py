@@ -228,7 +228,7 @@ def test_the_spectrum_of_a_full_update_is_that_of_the_saved_weights(bench, store
 
 def test_an_adapter_cut_to_its_own_rank_scores_as_it_did_and_to_none_like_its_head(bench, store):
     trial = bench.run(make_spec(bench, steps=6), store)
-    whole, none = (bench.score_squeezed(trial, rank, "tune") for rank in (2, 0))
+    whole, none = (bench.score_trial(trial, f"tune@{rank}") for rank in (2, 0))
     assert whole.loss == pytest.approx(trial.scores("tune").loss, abs=1e-5)
     assert not np.allclose(none.loss, whole.loss, atol=1e-4)
     assert bench.score_trial(trial, "tune").loss == pytest.approx(trial.scores("tune").loss, abs=1e-5)

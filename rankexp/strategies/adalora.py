@@ -1,0 +1,41 @@
+"""AdaLoRA: begin with more ranks than the budget and let training take the least important away."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from rankexp.options import CHECKED
+from rankexp.ranks import Pruning, RankMap
+from rankexp.strategies.base import Question, Search, tuned
+from rankexp.strategies.setting import Candidate, Setting, Variant
+
+Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+@dataclass(frozen=True, config=CHECKED)
+class AdaLoRA:
+    """Prune singular triplets on the way (Zhang et al. 2023).
+
+    The budget is one of triplets: as many as there are at the budget's rank in every layer.
+
+    Attributes:
+        start: Ranks to begin with, over those of the budget.
+        first: Share of the steps before pruning begins.
+        last: Share of the steps after which the budget holds.
+    """
+
+    start: Annotated[float, Field(gt=1)] = 1.5
+    first: Share = 0.1
+    last: Share = 0.6
+
+    def search(self, question: Question) -> Search[Setting]:
+        """Tune the learning rate."""
+        rank, layers = question.budget_rank, len(question.shapes)
+        begun = {name: min(round(self.start * rank), *shape) for name, shape in question.shapes.items()}
+        first = round(self.first * question.steps)
+        pruning = Pruning(budget=rank * layers, first=first, last=max(first + 1, round(self.last * question.steps)))
+        variant = Variant("adalora", rank_map=RankMap(begun), pruning=pruning)
+        return (yield from tuned(Candidate(question.name, None, variant), question))

@@ -1,0 +1,27 @@
+"""A rank map that an allocator makes, with its learning rate tuned."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic.dataclasses import dataclass
+
+from rankexp.options import CHECKED
+from rankexp.strategies.base import Question, Search, tuned
+from rankexp.strategies.setting import Candidate, Setting, Variant
+
+
+@dataclass(frozen=True, config=CHECKED)
+class Allocated:
+    """Other ranks in other layers, within the budget.
+
+    Attributes:
+        allocator: ``name`` of an allocator, and its options.
+    """
+
+    allocator: dict[str, Any]
+
+    def search(self, question: Question) -> Search[Setting]:
+        """Make the map and tune it."""
+        variant = Variant(rank_map=question.allocate(self.allocator))
+        return (yield from tuned(Candidate(question.name, None, variant), question))

@@ -1,0 +1,27 @@
+"""The rule of thumb: rank 8 or 16 and an alpha of twice that, chosen without looking at data."""
+
+from __future__ import annotations
+
+from pydantic.dataclasses import dataclass
+
+from rankexp.options import CHECKED, Positive
+from rankexp.strategies.base import Question, Search, tuned
+from rankexp.strategies.setting import Candidate, Setting
+
+
+@dataclass(frozen=True, config=CHECKED)
+class RuleOfThumb:
+    """One rank in every layer, alpha 2r; the baseline that every other strategy must beat.
+
+    Only the learning rate is tuned, as for all others.
+
+    Attributes:
+        rank: The rank; null for the largest within the budget.
+    """
+
+    rank: Positive | None = None
+
+    def search(self, question: Question) -> Search[Setting]:
+        """Tune the learning rate at that rank."""
+        rank = self.rank or question.budget_rank
+        return (yield from tuned(Candidate(question.name, rank), question, alpha=2.0 * rank))
