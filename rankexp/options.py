@@ -97,7 +97,7 @@ def option_names(kind: type[Any], prefix: str = "") -> list[str]:
 def _sentence(kind: type[Any], error: ValidationError, prefix: str) -> str:
     first = error.errors()[0]
     parts = [str(part) for part in first["loc"] if not str(part).startswith(("literal[", "list[", "function-"))]
-    name = prefix + ".".join(parts)
+    name = (prefix + ".".join(parts)).removesuffix(".")
     if first["type"] in {"unexpected_keyword_argument", "extra_forbidden"}:
         return f"unknown option {name!r}{near_miss(name, option_names(kind, prefix))}"
     if first["type"] in {"missing", "missing_argument"}:

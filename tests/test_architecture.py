@@ -16,7 +16,7 @@ ROOT = Path(rankexp.__file__).parent
 HEAVY = {"torch", "mlflow", "transformers", "matplotlib", "optuna"}
 LAYERS = (
     {"ranks", "options", "assets", "progress"},
-    {"record", "config", "models", "lora", "tasks"},
+    {"record", "config", "models", "lora", "allocators", "tasks"},
     {"study_record"},
     {"analysis"},
     {"__init__"},

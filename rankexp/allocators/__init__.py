@@ -1,0 +1,1 @@
+"""Allocators: a rank for each layer from a model and its data, without a search."""
