@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Protocol
 
-from rankexp.options import ConfigError, near_miss, parse
+from rankexp.options import plugin
 from rankexp.ranks import RankMap
 
 if TYPE_CHECKING:
@@ -71,15 +70,7 @@ def make_allocator(options: Mapping[str, Any]) -> Allocator:
     Raises:
         ConfigError: There is no such allocator, or an option is wrong.
     """
-    found = {entry.name: entry for entry in entry_points(group="rankexp.allocators")}
-    if "name" not in options:
-        raise ConfigError(f"option 'allocator.name' is missing; it is one of {', '.join(sorted(found))}.")
-    name = options["name"]
-    if name not in found:
-        raise ConfigError(f"there is no allocator {name!r}{near_miss(str(name), sorted(found))}")
-    kind = found[name].load()
-    rest = {key: value for key, value in options.items() if key != "name"}
-    allocator: Allocator = parse(kind, rest, "allocator.")
+    allocator: Allocator = plugin("allocator", options, "allocator.")
     return allocator
 
 
