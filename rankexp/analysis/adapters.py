@@ -48,6 +48,15 @@ def has_adapter(trial: Trial) -> bool:
     return trial.spec.method == "lora" and (trial.folder / WEIGHTS).is_file()
 
 
+def adapter_parameters(trial: Trial) -> int:
+    """Count the parameters of all factors in a trial's adapter, the head left out.
+
+    Raises:
+        DamagedRecordError: The adapter is missing or altered.
+    """
+    return sum(factor.size for name, factor in _tensors(trial, WEIGHTS).items() if name.endswith((_A, _B)))
+
+
 def layer_place(name: str) -> tuple[int | None, str]:
     """Split a layer's name into its depth and the kind of module it is.
 

@@ -115,7 +115,7 @@ class Study:
     def scores(self) -> DecisionScores:
         """The scores on ``decide`` of every rank and seed."""
         seeds = self.seeds
-        cells = {(rank, s): self._group_scores(rank, s) for rank in self.ranks for s in seeds}
+        cells = {(rank, s): self.group_scores(f"r={rank}", s) for rank in self.ranks for s in seeds}
         found = [cell for cell in cells.values() if cell is not None]
         groups, examples = (found[0][0], found[0][2]) if found else ((), 0)
         values = np.full((len(self.ranks), len(seeds), len(groups)), np.nan)
@@ -125,8 +125,14 @@ class Study:
                     values[i, j] = cell[1]
         return DecisionScores(values, self.ranks, seeds, groups, examples)
 
-    def _group_scores(self, rank: int, seed: int) -> tuple[tuple[str, ...], NDArray[np.float64], int] | None:
-        for trial in self.evidence(f"r={rank}"):
+    @property
+    def contenders(self) -> tuple[str, ...]:
+        """Names of what is compared with a uniform rank, in the order of the configuration."""
+        return tuple(self.record.config.get("contest", {}).get("contenders", {}))
+
+    def group_scores(self, candidate: str, seed: int) -> tuple[tuple[str, ...], NDArray[np.float64], int] | None:
+        """Return groups of ``decide``, the mean score of each, and the number of examples; None without a result."""
+        for trial in self.evidence(candidate):
             if trial is not None and trial.spec.seed == seed and trial.result.status == "completed":
                 scores = trial.scores("decide")
                 groups, means = group_means(scores, self.score)

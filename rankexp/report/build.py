@@ -15,6 +15,7 @@ from rankexp.record import write_atomic
 from rankexp.report import formats, svg
 from rankexp.report.canvas import NARROW, WIDE
 from rankexp.report.captions import captions
+from rankexp.report.contest_words import contest_sentence, reading
 from rankexp.report.document import document
 from rankexp.report.figures import FIGURES
 from rankexp.report.words import hours, power, price
@@ -27,6 +28,7 @@ _TEMPLATES = Path(__file__).parent / "templates"
 _FILTERS = {
     "amount": formats.amount,
     "code": formats.code,
+    "contender": reading,
     "confidence": formats.confidence,
     "count": formats.count,
     "decimal": formats.decimal,
@@ -99,7 +101,8 @@ def _render_html(doc: Document, drawn: dict[str, dict[str, Figure]]) -> str:
 
 def _render(template: str, doc: Document, figures: dict[str, Any]) -> str:
     words, figures = captions(doc, figures), {**dict.fromkeys(FIGURES), **figures}
-    return render(template, doc=doc, figures=figures, captions=words, price=price(doc), power=power(doc))
+    said = {"price": price(doc), "power": power(doc), "contest": contest_sentence(doc)}
+    return render(template, doc=doc, figures=figures, captions=words, **said)
 
 
 def render(template: str, **values: Any) -> str:

@@ -29,7 +29,7 @@ SCHEMA_VERSION = 1
 UNFINISHED = "UNFINISHED"
 
 Document = dict[str, Any]
-_SETUP = ("lora", "train", "search", "decide", "references", "task")
+_SETUP = ("lora", "train", "search", "decide", "references", "contest", "task")
 
 
 def brief(study: Study) -> Document:
@@ -60,6 +60,7 @@ def document(study: Study) -> Document:
     doc["training_data"] = evidence.on_training_data(study)
     doc["spectrum"] = spectrum(study)
     doc["intrinsic"] = evidence.intrinsic(study)
+    doc["contest"] = evidence.contenders(study)
     doc["cost"] = evidence.total_cost(study)
     doc["validity"] = [asdict(check) for check in checks(study)]
     doc["trials"] = tables.trial_table(study)
@@ -80,6 +81,7 @@ def scores_document(name: str, comparison: Comparison) -> Document:
         "curves": {},
         "spectrum": None,
         "intrinsic": None,
+        "contest": None,
         "cost": None,
         "trials": [],
     }

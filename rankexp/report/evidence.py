@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from rankexp.analysis.comparison import Comparison
+from rankexp.analysis.contest import contest
 from rankexp.analysis.cost import Plan, hours_per_seed, plan, price, spent
 from rankexp.analysis.pareto import pareto_front
 from rankexp.analysis.power import LEAST_SEEDS, power
@@ -100,6 +101,27 @@ def on_training_data(study: Study) -> Row | None:
             }
     sizes = [t.result.metrics["train"]["examples"] for t in study.by_key.values() if "train" in t.result.metrics]
     return {"examples": max(sizes), "ranks": rows} if rows else None
+
+
+def contenders(study: Study) -> Row | None:
+    """Strategies and rank maps against a uniform rank; None where there is no contest."""
+    found = contest(study)
+    if found is None:
+        return None
+    rows = {}
+    for row in found.rows:
+        values = asdict(row)
+        seconds = values.pop("seconds")
+        rows[values.pop("name")] = {**values, "better": row.better(study.level), "cost": {"seconds": seconds}}
+    quickest = found.quickest
+    return {
+        "rank": found.rank,
+        "level": study.level,
+        "margin": study.margin,
+        "rows": rows,
+        "maps": {name: made["ranks"] for name, made in study.record.notes["contest"].get("maps", {}).items()},
+        "cost": {"quickest": quickest.name if quickest else None},
+    }
 
 
 def intrinsic(study: Study) -> Row | None:

@@ -1,0 +1,55 @@
+"""What a contest says, in words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rankexp.report import formats
+
+Document = dict[str, Any]
+
+
+def contest_sentence(doc: Document) -> str:
+    """Say who beats the uniform rank, and who found a choice as good as the best in the least time."""
+    found = doc.get("contest")
+    if not found:
+        return ""
+    rank, rows = f"rank {found['rank']} in every layer", found["rows"]
+    better = [name for name, row in rows.items() if row["better"]]
+    count = len(rows) - 1
+    if better:
+        first = f"{_listed(better)} {'is' if len(better) == 1 else 'are'} better than {rank} at an equal budget."
+    else:
+        first = f"None of {count} contenders is shown to be better than {rank} at an equal budget."
+    near = [name for name, row in rows.items() if row["near_best"]]
+    quickest = found["cost"]["quickest"]
+    if quickest is None:
+        return first
+    margin = formats.amount(found["margin"], doc["score"])
+    who = f"{len(near)} of {len(rows)} are" if len(near) > 1 else "1 is"
+    return (
+        f"{first} {who} shown to be within {margin} of the best mean; of these {quickest} was found in the least time."
+    )
+
+
+def reading(row: Document, uniform: bool = False) -> str:
+    """Say in a few words what is known of a contender.
+
+    Args:
+        row: The contender.
+        uniform: Whether it is the uniform rank itself.
+    """
+    if uniform:
+        return "the uniform rank"
+    if row["unstable"]:
+        return "unstable"
+    if row["difference"] is None or row["lower"] is None:
+        return "too few seeds"
+    if row["better"]:
+        return "better"
+    held = "within the margin" if row["noninferior"] else "not shown within the margin"
+    return f"{held}, at more parameters" if row["p_holm"] is None and row["budget"] > 1 else held
+
+
+def _listed(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
