@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 _SMALL = 128
 _STEPS = 20
 _OVERSAMPLING = 8
-_PASSES = 2
+_PASSES = 3
 
 
 def singular_values(matrix: Tensor) -> Tensor:
@@ -68,7 +68,7 @@ def _leading(matrix: Tensor) -> Tensor:
 def leading_eigenvalues(matrix: Tensor, count: int) -> Tensor:
     """Return the largest ``count`` eigenvalues of a symmetric matrix without negative ones, largest first.
 
-    Where that is few of many, by a seeded randomised range finder with two more passes (Halko, Martinsson and Tropp
+    Where that is few of many, by a seeded randomised range finder with three more passes (Halko, Martinsson and Tropp
     2011, algorithm 4.4); what it misses makes an eigenvalue smaller, never larger.
     """
     import torch

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from rankexp.allocators.base import LayerGradient
 from rankexp.lora.layer import is_conv1d
 
-PATTERNS = 3
-"""Sign patterns, each of which gives one sample of the noise."""
+PATTERNS = 2
+"""Sign patterns, each of which gives one sample of the noise; more cost more time than they add."""
 
 
 def layer_gradients(
