@@ -57,7 +57,10 @@ class Split:
 
     def sample(self, size: int) -> Split:
         """Take at most ``size`` examples, spread evenly over the split and always the same."""
-        index = np.unique(np.linspace(0, len(self) - 1, min(size, len(self))).round().astype(np.int64))
+        return self.take(np.unique(np.linspace(0, len(self) - 1, min(size, len(self))).round().astype(np.int64)))
+
+    def take(self, index: NDArray[np.int64]) -> Split:
+        """Take the examples at these places."""
         hashes = None if self.text_hashes is None else self.text_hashes[index]
         tokens = tuple(self.tokens[i] for i in index)
         return Split(self.example_ids[index], self.group_ids[index], self.labels[index], tokens, hashes)
