@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rankexp.allocators.base import make_allocator
 from rankexp.analysis.results import load_study
 from rankexp.analysis.screen import ScreenRow
 from rankexp.config import StudyConfig
@@ -16,6 +17,7 @@ from rankexp.strategies.setting import Setting
 from rankexp.study.runner import Asked, Runner, planned
 from rankexp.study.specs import Specs
 from rankexp.study_record import StudyStore
+from rankexp.training.evidence import DataEvidence
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,8 @@ class Contest:
             began = time.perf_counter()
             budget = RankMap.uniform(self.specs.shapes, rank).cost(self.specs.shapes)
             with self.runner.lanes.bench() as bench:
-                ranks = bench.allocate(options, self.specs.shapes, budget)
+                evidence = DataEvidence(bench, self.specs.shapes, self.specs.precision)
+                ranks = make_allocator(options).allocate(self.specs.shapes, budget, evidence)
             known = {"key": key, "ranks": dict(ranks), "cost": {"seconds": time.perf_counter() - began}}
             self.study.note(contest={**noted, "maps": {**noted.get("maps", {}), name: known}})
         return RankMap(known["ranks"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from rankexp.config import StudyConfig
 from rankexp.ranks import MAPPED, RankMap, TrialSpec
@@ -25,7 +26,7 @@ class Specs:
     config: StudyConfig
     model: str
     data: str
-    precision: str
+    precision: Literal["float32", "bfloat16"]
     shapes: Mapping[str, tuple[int, int]]
 
     def tuning(self, setting: Setting) -> TrialSpec:
@@ -66,7 +67,7 @@ class Specs:
             batch_size=train.batch_size,
             accumulation=train.accumulation,
             seed=seed,
-            precision=self.precision,  # type: ignore[arg-type]
+            precision=self.precision,
             eval_every=train.eval_every,
             patience=train.patience,
             evaluate=evaluate,
