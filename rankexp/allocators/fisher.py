@@ -8,7 +8,7 @@ from pydantic.dataclasses import dataclass
 
 from rankexp.allocators.base import Evidence, Shapes
 from rankexp.allocators.filling import fill
-from rankexp.options import CHECKED
+from rankexp.options import CHECKED, ConfigError
 from rankexp.ranks import RankMap
 
 
@@ -25,6 +25,8 @@ class Fisher:
         """Give each layer a rank; see :class:`rankexp.allocators.base.Allocator`."""
         gradients = evidence.gradients()
         weights = {name: math.sqrt(gradients[name].fisher / sum(shape)) for name, shape in shapes.items()}
+        if not all(map(math.isfinite, weights.values())):
+            raise ConfigError("the gradient of a layer is not finite, so that its information cannot be compared.")
         if not any(weights.values()):  # no gradient says nothing
             weights = dict.fromkeys(shapes, 1.0)
         return fill(weights, shapes, budget)

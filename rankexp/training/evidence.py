@@ -111,7 +111,7 @@ class DataEvidence:
             self.seconds += time.perf_counter() - began
 
 
-def fitted_head(bench: Bench, split: Split, precision: Precision) -> Adapter:
+def fitted_head(bench: Bench, split: Split, precision: Precision, seed: int = _SEED) -> Adapter:
     """Train a fresh head alone, for ``HEAD_STEPS`` steps on the examples of ``split``.
 
     The blocks below it see each example once: this is a trial of the method ``head`` on kept outputs.
@@ -124,11 +124,11 @@ def fitted_head(bench: Bench, split: Split, precision: Precision) -> Adapter:
         learning_rate=HEAD_RATE,
         steps=HEAD_STEPS,
         batch_size=32,
-        seed=_SEED,
+        seed=seed,
         precision=precision,
     )
     with bench.pack.holding():
-        head = Adapter({}, new_head(bench.model, _SEED))
+        head = Adapter({}, new_head(bench.model, seed))
         slot = Slot(spec, head, split, evaluate=lambda: (0.0, 0.0))
         prefix = Prefix(bench.pack, split, bench.base.pad_token_id, bench.device)
         given = iter([[slot]])

@@ -149,6 +149,10 @@ def test_a_gradient_that_is_not_finite_is_refused(one_sentence):
     with pytest.raises(ConfigError) as error:
         make_allocator({"name": "gradient_spectrum"}).detected_ranks({"a": gradient(math.nan)})
     one_sentence(error.value)
+    gradients = dict.fromkeys(SHAPES, gradient(fisher=math.nan))
+    with pytest.raises(ConfigError) as error:
+        allocate({"name": "fisher"}, evidence=SimpleNamespace(gradients=lambda: gradients))
+    one_sentence(error.value)
 
 
 def test_fisher_gives_by_the_root_of_information_a_parameter():

@@ -1,6 +1,7 @@
 """Gradients and input moments against those computed one by one, and a model that is left as it was."""
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -127,6 +128,23 @@ def test_the_head_is_fitted_on_other_examples(bench):
 
     fitted = fitted_head(bench, evidence._others, "float32")
     assert loss(fitted) < loss(Adapter({}, new_head(bench.model, 0)))
+
+
+def test_a_fitted_head_makes_gradients_say_something_of_the_task(bench, names):
+    """Two fresh heads of random weights send gradients of unrelated directions; fitted, they agree."""
+    evidence = DataEvidence(bench, names)
+
+    def agreement(heads):
+        found = []
+        for head in heads:
+            with bench.pack.holding(head) as model:
+                layers = {name: model.get_submodule(name) for name in names}
+                losses = [partial(evidence._loss, model, batch) for batch in evidence._batches()]
+                found.append(torch.cat([g.mean.flatten() for g in layer_gradients(layers, losses).values()]))
+        return float(torch.cosine_similarity(*found, dim=0))
+
+    assert agreement(fitted_head(bench, evidence._others, "float32", seed) for seed in (0, 1)) > 0.8
+    assert abs(agreement(Adapter({}, new_head(bench.model, seed)) for seed in (0, 1))) < 0.5
 
 
 @pytest.mark.parametrize("name", ["fisher", "gradient_spectrum", "activation_spectrum"])
