@@ -8,22 +8,32 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from rankexp.lora.dora import DoRALinear
+from rankexp.lora.initialisation import start_from_inputs
 from rankexp.lora.inject import new_layers, target_shapes
+from rankexp.lora.layer import LoRALinear
 from rankexp.lora.pack import Adapter
+from rankexp.lora.pissa import PiSSALinear
 from rankexp.lora.subspace import train_in_subspace
 from rankexp.models import new_head
 from rankexp.ranks import Method, TrialSpec
 
+Directions = Callable[[Mapping[str, int]], Mapping[str, Tensor]]
+"""Gives principal directions of layers' inputs in the frozen model: so many rows for each layer, by name."""
 
-def make_adapter(model: nn.Module, spec: TrialSpec, head: Sequence[str]) -> Adapter:
+
+def make_adapter(model: nn.Module, spec: TrialSpec, head: Sequence[str], directions: Directions) -> Adapter:
     """Make the modules that a trial trains, as they are before its first step.
 
     Args:
         model: The bare base model with a head; left as it is.
         spec: The trial.
         head: Names of the modules of the head.
+        directions: Called where the trial starts from its layers' inputs.
     """
     adapter = _BUILDERS[spec.method](model, spec, head)
+    if spec.initialisation == "eva":
+        start_from_inputs(adapter.layers, directions(spec.rank_map))
     for layer in adapter.layers.values():
         layer.training = True  # not train(), which would reach the frozen layer inside
     return adapter
@@ -31,8 +41,24 @@ def make_adapter(model: nn.Module, spec: TrialSpec, head: Sequence[str]) -> Adap
 
 def _lora(model: nn.Module, spec: TrialSpec, head: Sequence[str]) -> Adapter:
     del head
+    return _around(model, spec, PiSSALinear if spec.initialisation == "pissa" else LoRALinear)
+
+
+def _dora(model: nn.Module, spec: TrialSpec, head: Sequence[str]) -> Adapter:
+    del head
+    return _around(model, spec, DoRALinear)
+
+
+def _around(model: nn.Module, spec: TrialSpec, layer_type: type[LoRALinear]) -> Adapter:
+    """Put layers of one kind around those of the rank map."""
     layers = new_layers(
-        model, spec.rank_map, alpha=spec.alpha, scaling=spec.scaling, dropout=spec.dropout, seed=spec.seed
+        model,
+        spec.rank_map,
+        alpha=spec.alpha,
+        scaling=spec.scaling,
+        dropout=spec.dropout,
+        seed=spec.seed,
+        layer_type=layer_type,
     )
     return Adapter(layers, new_head(model, spec.seed))
 
@@ -58,6 +84,7 @@ def _subspace(model: nn.Module, spec: TrialSpec, head: Sequence[str]) -> Adapter
 
 _BUILDERS: dict[Method, Callable[[nn.Module, TrialSpec, Sequence[str]], Adapter]] = {
     "lora": _lora,
+    "dora": _dora,
     "head": _head,
     "full": _full,
     "subspace": _subspace,
