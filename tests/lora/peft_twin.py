@@ -22,9 +22,7 @@ def conv1d(dtype=torch.float32):
 def copied(layer, *, base=None, dropout=0.0, **options):
     """Return PEFT's layer around a copy of our layer's base, or another one, with our layer's factors."""
     conv = isinstance(layer.base, Conv1D)
-    config = LoraConfig(
-        use_rslora=layer.scaling_rule == "rslora", fan_in_fan_out=conv, lora_dropout=dropout, **options
-    )
+    config = LoraConfig(use_rslora=layer.scaling_rule == "rslora", fan_in_fan_out=conv, lora_dropout=dropout, **options)
     base = copy.deepcopy(layer.base if base is None else base)
     twin = Linear(base, "default", config, r=layer.rank, lora_alpha=layer.alpha, is_target_conv_1d_layer=conv)
     twin.to(layer.lora_A.dtype)

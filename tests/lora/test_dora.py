@@ -50,7 +50,7 @@ def test_a_fresh_layer_is_the_identity_bit_for_bit(make, dtype):
     assert (layer.magnitude.dtype, layer.magnitude.shape) == (layer.lora_A.dtype, (20,))
 
 
-# Measured: at most 7.5e-7 in float32 and 1.6e-15 in float64.
+# Measured: at most 5.9e-7 in float32 and 2.6e-15 in float64, over twelve seeds.
 @bases
 @pytest.mark.parametrize("scaling", ["standard", "rslora"])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.float64, 1e-13)])

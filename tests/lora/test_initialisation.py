@@ -73,7 +73,7 @@ def peft_pissa(layer):
     return Linear(base, "default", config, r=layer.rank, lora_alpha=layer.alpha, is_target_conv_1d_layer=conv)
 
 
-# Measured: at most 9.2e-7.
+# Measured: at most 4.4e-7 in float32 and 1.5e-15 in float64.
 @bases
 @scalings
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.float64, 1e-12)])
@@ -82,10 +82,11 @@ def test_output_and_gradients_equal_pefts_pissa_at_the_start_and_after_twenty_st
     layer = PiSSALinear(make(), 3, 6.0, scaling=scaling)
     twin = peft_pissa(layer)
     residual = (layer.weight.double() - initial_product(layer).double()).to(dtype)
-    torch.testing.assert_close(twin.base_layer.weight, residual.float(), rtol=0, atol=1e-6)
+    # PEFT decomposes in float32: 1.3e-6 away from the decomposition in float64.
+    torch.testing.assert_close(twin.base_layer.weight, residual.float(), rtol=0, atol=5e-6)
     layer.to(dtype)
     twin.to(dtype)
-    with torch.no_grad():  # PEFT decomposes and subtracts in float32, with the signs that come of it
+    with torch.no_grad():
         for ours, theirs in ((layer.lora_A, twin.lora_A), (layer.lora_B, twin.lora_B)):
             ours.copy_(theirs["default"].weight)
         layer.first_a.copy_(layer.lora_A)
@@ -94,7 +95,6 @@ def test_output_and_gradients_equal_pefts_pissa_at_the_start_and_after_twenty_st
             twin.base_layer.weight.copy_(layer.weight - initial_product(layer))
     start = layer.delta().norm() / layer.weight.norm()
     found = deviations_in_training(layer, twin, dtype)
-    print("pissa", make.__name__, scaling, dtype, max(found))
     assert max(found) < tolerance
     assert layer.delta().norm() / layer.weight.norm() > 0.05 > start
 
