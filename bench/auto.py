@@ -1,9 +1,9 @@
 """Does ``sweep auto`` choose as well as the grid, and in how much less device time?
 
 On each of several subsamples of the sentiment data (other ``split_seed``, so other texts in every split) the default
-grid and ``auto`` run in workspaces of their own, so that nothing is shared; ``auto`` with nested runs as its screen then
-reuses the runs of ``auto``. The ranks that they choose are compared on the test split of the subsample, that no study
-chose with, with every seed. Device seconds are those of all trials of a study: training and scoring, tuning and
+grid and ``auto`` run in workspaces of their own, so that nothing is shared; ``auto`` with nested runs as its screen
+then reuses the runs of ``auto``. The ranks that they choose are compared on the test split of the subsample, that no
+study chose with, with every seed. Device seconds are those of all trials of a study: training and scoring, tuning and
 references included. An INSUFFICIENT verdict counts as its reference rank, which is what a user then keeps.
 
 A grid of 8 ranks and 3 alphas is not run: its device time is that of as many trials as it needs, each as long as the

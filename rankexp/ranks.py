@@ -23,6 +23,12 @@ MAPPED = ("lora", "dora", "adalora", "nested")
 """Methods that give modules a rank."""
 Scaling = Literal["standard", "rslora"]
 Initialisation = Literal["default", "pissa", "eva"]
+_INITIALISED_BY: dict[Initialisation, tuple[Method, ...]] = {
+    "default": get_args(Method),
+    "pissa": ("lora",),
+    "eva": ("lora", "dora", "nested"),
+}
+"""Methods that go with each initialisation."""
 
 
 class RankMap(Mapping[str, int]):
@@ -218,6 +224,16 @@ class TrialSpec:
         self._belongs("the rank map", dict(self.rank_map), self.method in MAPPED)
         self._belongs("nested ranks", list(self.nested_ranks), self.method == "nested")
         self._belongs("pruning", self.pruning, self.method == "adalora")
+        if self.method not in _INITIALISED_BY.get(self.initialisation, ()):
+            raise ValueError(f"method {self.method!r} does not go with initialisation {self.initialisation!r}.")
+        self._check_ratio()
+
+    def _check_ratio(self) -> None:
+        ratio = self.loraplus_lr_ratio
+        if not (math.isfinite(ratio) and ratio > 0):
+            raise ValueError(f"loraplus_lr_ratio is {ratio}; it must be a finite number above 0.")
+        if ratio != 1 and self.method not in MAPPED:
+            raise ValueError(f"method {self.method!r} does not go with a loraplus_lr_ratio of {ratio}.")
 
     def _belongs(self, what: str, value: object, needed: bool) -> None:
         if bool(value) != needed:

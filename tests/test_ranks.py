@@ -171,6 +171,22 @@ def test_a_setting_of_another_method_is_refused(changes, what):
         dataclasses.replace(SPEC, **changes)
 
 
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"method": "dora", "initialisation": "pissa"}, "does not go with initialisation 'pissa'"),
+        ({"method": "head", "rank_map": {}, "initialisation": "eva"}, "does not go with initialisation 'eva'"),
+        ({"initialisation": "svd"}, "does not go with initialisation 'svd'"),
+        ({"method": "full", "rank_map": {}, "loraplus_lr_ratio": 2.0}, "does not go with a loraplus_lr_ratio of 2.0"),
+        ({"loraplus_lr_ratio": 0.0}, "loraplus_lr_ratio is 0.0; it must be a finite number above 0"),
+        ({"loraplus_lr_ratio": float("inf")}, "loraplus_lr_ratio is inf"),
+    ],
+)
+def test_a_variant_that_cannot_be_is_refused(changes, what):
+    with pytest.raises(ValueError, match=what):
+        dataclasses.replace(SPEC, **changes)
+
+
 def test_the_rank_of_a_spec():
     assert SPEC.rank == 4
     assert dataclasses.replace(SPEC, rank_map={"q": 4, "v": 2}).rank is None

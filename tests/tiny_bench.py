@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from rankexp.models import BaseModel, find_model
-from rankexp.ranks import RankMap, TrialSpec
+from rankexp.ranks import MAPPED, RankMap, TrialSpec
 from rankexp.record import Trial, TrialStore, sha256
 from rankexp.tasks.tabular import CsvTask
 from rankexp.training.trial import Bench
@@ -53,9 +53,9 @@ def make_bench(folder: Path, base: BaseModel | None = None) -> Bench:
 
 def make_spec(bench: Bench, method: str = "lora", rank: int = 2, **changes: object) -> TrialSpec:
     """A short trial at a learning rate that suits its method."""
-    shapes = bench.shapes("all-linear") if method == "lora" else {}
+    shapes = bench.shapes("all-linear") if method in MAPPED else {}
     values = {
-        "learning_rate": {"lora": 3e-2, "head": 3e-2, "full": 3e-3, "subspace": 1e-1}[method],
+        "learning_rate": {"lora": 3e-2, "dora": 3e-2, "head": 3e-2, "full": 3e-3, "subspace": 1e-1}[method],
         "steps": 12,
         "batch_size": 16,
         "evaluate": ("tune", "decide"),
@@ -86,6 +86,10 @@ VARIANTS = {
     "lora": {"method": "lora"},
     "dropout": {"method": "lora", "dropout": 0.3, "seed": 1},
     "rslora": {"method": "lora", "rank": 4, "scaling": "rslora", "accumulation": 2},
+    "dora": {"method": "dora", "dropout": 0.3, "weight_decay": 0.1},
+    "pissa": {"method": "lora", "rank": 3, "initialisation": "pissa", "learning_rate": 3e-3},
+    "eva": {"method": "lora", "initialisation": "eva"},
+    "loraplus": {"method": "lora", "learning_rate": 1e-2, "loraplus_lr_ratio": 8.0, "weight_decay": 0.1},
     "head": {"method": "head"},
     "full": {"method": "full"},
 }

@@ -90,6 +90,7 @@ def inject(
     scaling: Scaling = "standard",
     dropout: float = 0.0,
     seed: int,
+    kind: Callable[..., LoRALinear] = LoRALinear,
 ) -> list[str]:
     """Freeze the whole model and put a LoRA layer in the place of each layer of ``rank_map``.
 
@@ -103,6 +104,7 @@ def inject(
         scaling: The rule for the scale.
         dropout: Probability of zeroing an input of an update.
         seed: The trial's seed.
+        kind: Makes a layer from the arguments of :class:`~rankexp.lora.layer.LoRALinear`.
 
     Returns:
         The names of the adapted layers, ordered.
@@ -111,7 +113,7 @@ def inject(
         ValueError: A name is no linear layer of the model, a rank or alpha is out of range for its layer, or the
             model carries LoRA layers already.
     """
-    layers = new_layers(model, rank_map, alpha=alpha, scaling=scaling, dropout=dropout, seed=seed)
+    layers = new_layers(model, rank_map, alpha=alpha, scaling=scaling, dropout=dropout, seed=seed, kind=kind)
     model.requires_grad_(False)
     for name, layer in layers.items():
         model.set_submodule(name, layer.train(layer.base.training))
@@ -130,8 +132,7 @@ def new_layers(
 ) -> dict[str, LoRALinear]:
     """Make the layers that :func:`inject` would put into the model, ordered by name, and leave the model as it is.
 
-    The arguments and errors are those of :func:`inject`; the adapted layers are frozen. ``kind`` makes a layer from
-    the arguments of :class:`~rankexp.lora.layer.LoRALinear`.
+    The arguments and errors are those of :func:`inject`; the adapted layers are frozen.
     """
     return {
         name: kind(

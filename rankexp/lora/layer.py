@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeGuard
 
 import torch
@@ -49,6 +50,26 @@ def check_rank(rank: int, shape: tuple[int, int], what: str = "rank") -> int:
     if isinstance(rank, bool) or not isinstance(rank, int) or not 1 <= rank <= min(shape):
         raise ValueError(f"{what} is {rank!r}; it must be an integer from 1 to {min(shape)} = min(in, out)")
     return rank
+
+
+@dataclass(frozen=True)
+class Factors:
+    """An update as plain LoRA: what it adds to the weight is scale times ``lora_B @ lora_A``.
+
+    Attributes:
+        lora_A: Shape (rank, in).
+        lora_B: Shape (out, rank).
+        alpha: Numerator of the scale at this rank.
+    """
+
+    lora_A: Tensor
+    lora_B: Tensor
+    alpha: float
+
+    @property
+    def rank(self) -> int:
+        """The rank."""
+        return self.lora_A.shape[0]
 
 
 class LoRALinear(nn.Module):
@@ -131,6 +152,18 @@ class LoRALinear(nn.Module):
         delta = self.scaling * (self.lora_B @ self.lora_A)
         return delta.T if is_conv1d(self.base) else delta
 
+    def adapted_weight(self) -> Tensor:
+        """Return the weight that base and update amount to, as the base weight lies, in the factors' dtype.
+
+        Not to be asked while merged: the base weight is that weight then.
+        """
+        delta = self.delta()
+        return self.weight.to(delta.dtype) + delta
+
+    def plain(self) -> Factors:
+        """Return the update as plain LoRA around the base weight, which is what goes to disk."""
+        return Factors(self.lora_A, self.lora_B, self.alpha)
+
     def forward(self, x: Tensor) -> Tensor:
         """Apply the layer to ``x`` of shape (..., in_features)."""
         autocast = torch.is_autocast_enabled(x.device.type)
@@ -140,8 +173,11 @@ class LoRALinear(nn.Module):
         if self.merged:
             return result
         x = x if autocast else x.to(self.lora_A.dtype)
-        hidden = self.scaled(F.linear(self.drop(x), self.lora_A))
-        return result.add_(F.linear(hidden, self.lora_B))
+        return result.add_(self.update(x))
+
+    def update(self, x: Tensor) -> Tensor:
+        """Return what the update adds for inputs ``x``, in the factors' dtype or autocast's."""
+        return F.linear(self.scaled(F.linear(self.drop(x), self.lora_A)), self.lora_B)
 
     def scaled(self, hidden: Tensor) -> Tensor:
         """Scale the update where it is narrow: A x, shape (..., rank)."""

@@ -9,7 +9,7 @@ from rankexp.lora.layer import LoRALinear, lora_layers
 
 
 def merge(model: nn.Module) -> list[str]:
-    """Set each adapted weight W to W + s B A; merged layers are left alone, so merging twice is merging once.
+    """Set each adapted weight W to W + s B A, or what its layer makes of it; merging twice is merging once.
 
     The sum is taken in the factors' precision and rounded once to that of W. The original weights are kept aside
     for `unmerge`, and a weight that another module shares (a tied embedding) stays as it was over there.
@@ -53,8 +53,7 @@ def _layers(model: nn.Module) -> dict[str, LoRALinear]:
 
 @torch.no_grad()
 def _merged_weight(name: str, layer: LoRALinear) -> Tensor:
-    delta = layer.delta()
-    merged = (layer.weight.to(delta.dtype) + delta).to(layer.weight.dtype)
+    merged = layer.adapted_weight().to(layer.weight.dtype)
     if not torch.isfinite(merged).all():
         raise ValueError(f"merging {name or 'the layer'} gives a weight that is not finite; the adapter has diverged")
     return merged

@@ -69,6 +69,9 @@ class PackedLoRALinear(nn.Module):
         updates: The LoRA layer of each slot around ``base``; None where a slot leaves it as it is.
         layout: How rows are dealt; read in each ``forward`` that drops inputs.
 
+    Raises:
+        TypeError: An update is more than its two factors, as DoRA's and PiSSA's are.
+
     Shape:
         ``(slots * rows, ..., in_features) -> (slots * rows, ..., out_features)``
     """
@@ -77,6 +80,9 @@ class PackedLoRALinear(nn.Module):
 
     def __init__(self, base: nn.Module, updates: Sequence[LoRALinear | None], layout: Layout) -> None:
         super().__init__()
+        for update in updates:
+            if type(update) not in (LoRALinear, type(None)):
+                raise TypeError(f"{type(update).__name__} cannot be packed; only LoRALinear can, others train alone")
         some = next(update for update in updates if update is not None)
         self.base, self.layout = base, layout
         self.updates = tuple(updates)  # not registered: they belong to their trials

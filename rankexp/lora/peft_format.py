@@ -9,6 +9,8 @@ saved. PEFT finds its way by names, and its rules (read in version 0.21) have ed
   too much, the whole list becomes one regular expression, which PEFT matches in full.
 * Sequence and token classification always save "classifier" and "score" whole, and every module whose name merely
   ends in a saved name ("pre_classifier") counts as one. All of them go into the file.
+* What is not plain LoRA is written as such where it can be: PiSSA at twice its rank, against the original weight. DoRA
+  has a switch in the config and one tensor more a layer.
 * No target at all is refused, save for one reserved name: an adapter of a head alone uses that.
 """
 
@@ -25,6 +27,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from rankexp.lora.dora import DoRALinear
 from rankexp.lora.inject import inject, linear_modules, near_misses
 from rankexp.lora.layer import LoRALinear, is_conv1d, lora_layers
 
@@ -35,8 +38,9 @@ NO_TARGET = "dummy-target-modules"
 
 _PREFIX = "base_model.model."
 _FACTORS = (".lora_A.weight", ".lora_B.weight")
+_MAGNITUDE = ".lora_magnitude_vector"
 _HEADS_PEFT_ADDS = {"SEQ_CLS": ("classifier", "score"), "TOKEN_CLS": ("classifier", "score")}
-_PLAIN = {"bias": "none", "use_dora": False, "lora_bias": False, "layer_replication": None, "target_parameters": None}
+_PLAIN = {"bias": "none", "lora_bias": False, "layer_replication": None, "target_parameters": None}
 _PLAIN |= {"trainable_token_indices": None, "alora_invocation_tokens": None, "use_qalora": False}
 
 _Value = TypeVar("_Value")
@@ -63,7 +67,7 @@ def save_adapter(
 
     Raises:
         ValueError: A module to save does not exist or overlaps a LoRA layer, the LoRA layers do not share their
-            dropout and scaling rule, or there is nothing to save.
+            dropout, scaling rule and method, or there is nothing to save.
     """
     from safetensors.torch import save_file
 
@@ -91,7 +95,7 @@ def load_adapter(model: nn.Module, folder: str | Path) -> list[str]:
     """Inject the adapter of ``folder`` into a plain base model and copy its weights, the head's included.
 
     Afterwards the model's trainable parameters are those that the file holds. Reads what PEFT writes, too, as long
-    as it is plain LoRA.
+    as it is plain LoRA or DoRA.
 
     Returns:
         The names of the adapted layers, ordered.
@@ -107,6 +111,7 @@ def load_adapter(model: nn.Module, folder: str | Path) -> list[str]:
     _check_head(model, config, content)
     ranks = {name: factor.shape[0] for name, factor in content.lora_A.items()}
     _check_ranks(config, ranks)
+    _check_magnitudes(config, content)
     names = inject(
         model,
         ranks,
@@ -114,6 +119,7 @@ def load_adapter(model: nn.Module, folder: str | Path) -> list[str]:
         scaling="rslora" if config.get("use_rslora") else "standard",
         dropout=float(config.get("lora_dropout", 0.0)),
         seed=0,
+        kind=DoRALinear if config.get("use_dora") else LoRALinear,
     )
     _copy(model, content)
     return names
@@ -121,18 +127,20 @@ def load_adapter(model: nn.Module, folder: str | Path) -> list[str]:
 
 @dataclass(frozen=True)
 class _Content:
-    """The tensors of an adapter file by module name (factors) or parameter name (head)."""
+    """The tensors of an adapter file by module name (factors and magnitudes) or parameter name (head)."""
 
     lora_A: Mapping[str, Tensor]
     lora_B: Mapping[str, Tensor]
+    magnitude: Mapping[str, Tensor]
     head: Mapping[str, Tensor]
 
 
 def _lora_config(model: nn.Module, layers: Mapping[str, LoRALinear]) -> dict[str, Any]:
-    r = _most_common(layer.rank for layer in layers.values())
-    alpha = _most_common(layer.alpha for layer in layers.values())
+    ranks = {name: layer.plain().rank for name, layer in layers.items()}
+    alphas = {name: layer.plain().alpha for name, layer in layers.items()}
+    r, alpha = _most_common(ranks.values()), _most_common(alphas.values())
     return {
-        "alpha_pattern": _pattern({n: layer.alpha for n, layer in layers.items()}, alpha),
+        "alpha_pattern": _pattern(alphas, alpha),
         "bias": "none",
         "fan_in_fan_out": any(is_conv1d(layer.base) for layer in layers.values()),
         "inference_mode": True,
@@ -141,9 +149,9 @@ def _lora_config(model: nn.Module, layers: Mapping[str, LoRALinear]) -> dict[str
         "lora_dropout": _shared("dropout", {layer.dropout for layer in layers.values()}, 0.0),
         "peft_type": "LORA",
         "r": r,
-        "rank_pattern": _pattern({n: layer.rank for n, layer in layers.items()}, r),
+        "rank_pattern": _pattern(ranks, r),
         "target_modules": _target_modules(model, layers),
-        "use_dora": False,
+        "use_dora": _shared("use_dora", {isinstance(layer, DoRALinear) for layer in layers.values()}, False),
         "use_rslora": _shared("scaling", {layer.scaling_rule for layer in layers.values()}, "standard") == "rslora",
     }
 
@@ -223,7 +231,9 @@ def _refuse_overlap(layers: Iterable[str], saved: Sequence[str], heads: Iterable
 
 
 def _tensors(layers: Mapping[str, LoRALinear], heads: Mapping[str, nn.Module]) -> dict[str, Tensor]:
-    factors = {f"{name}.lora_{f}.weight": getattr(layer, f"lora_{f}") for name, layer in layers.items() for f in "AB"}
+    plain = {name: layer.plain() for name, layer in layers.items()}
+    factors = {f"{name}.lora_{f}.weight": getattr(plain[name], f"lora_{f}") for name in plain for f in "AB"}
+    factors |= {f"{name}{_MAGNITUDE}": x.magnitude for name, x in layers.items() if isinstance(x, DoRALinear)}
     whole = {f"{name}.{key}": value for name, head in heads.items() for key, value in head.state_dict().items()}
     # Cloned, because safetensors refuses tensors that share memory.
     return {_PREFIX + k: v.detach().cpu().clone().contiguous() for k, v in sorted({**factors, **whole}.items())}
@@ -238,7 +248,7 @@ def _read_config(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} has no peft_type LORA; only LoRA adapters can be loaded")
     for option, plain in _PLAIN.items():
         if config.get(option, plain) != plain:
-            raise ValueError(f"{path} sets {option} to {config[option]!r}; only plain LoRA ({plain!r}) can be loaded")
+            raise ValueError(f"{path} sets {option} to {config[option]!r}; only {plain!r} can be loaded")
     return config
 
 
@@ -253,9 +263,10 @@ def _read_tensors(path: Path) -> _Content:
     if stray := [key for key in tensors if not key.startswith(_PREFIX)]:
         raise ValueError(f"{path} holds {stray[0]!r}; names in PEFT's format start with {_PREFIX!r}")
     named = {key.removeprefix(_PREFIX): value for key, value in sorted(tensors.items())}
-    lora_A, lora_B = ({k.removesuffix(f): v for k, v in named.items() if k.endswith(f)} for f in _FACTORS)
-    head = {key: value for key, value in named.items() if not key.endswith(_FACTORS)}
-    return _Content(lora_A, lora_B, head)
+    ends = (*_FACTORS, _MAGNITUDE)
+    lora_A, lora_B, magnitude = ({k.removesuffix(e): v for k, v in named.items() if k.endswith(e)} for e in ends)
+    head = {key: value for key, value in named.items() if not key.endswith(ends)}
+    return _Content(lora_A, lora_B, magnitude, head)
 
 
 def _check_fit(model: nn.Module, content: _Content) -> None:
@@ -301,11 +312,23 @@ def _check_ranks(config: Mapping[str, Any], ranks: Mapping[str, int]) -> None:
             raise ValueError(f"adapter: the config gives {name!r} rank {stated}, the weights have {rank}")
 
 
+def _check_magnitudes(config: Mapping[str, Any], content: _Content) -> None:
+    """Refuse a DoRA file that lacks a magnitude, and one that has magnitudes and is no DoRA."""
+    wanted = content.lora_A.keys() if config.get("use_dora") else set()
+    for name in sorted(wanted ^ content.magnitude.keys()):
+        has = "has" if name in content.magnitude else "lacks"
+        raise ValueError(f"adapter: use_dora is {bool(config.get('use_dora'))}, and {name!r} {has} a magnitude vector")
+    for name, magnitude in content.magnitude.items():
+        _check_shape(f"{name}{_MAGNITUDE}", magnitude, (content.lora_B[name].shape[0],))
+
+
 @torch.no_grad()
 def _copy(model: nn.Module, content: _Content) -> None:
     for name, layer in lora_layers(model).items():
         layer.lora_A.copy_(content.lora_A[name])
         layer.lora_B.copy_(content.lora_B[name])
+        if isinstance(layer, DoRALinear):
+            layer.magnitude.copy_(content.magnitude[name])
     state = model.state_dict(keep_vars=True)
     for key, value in content.head.items():
         state[key].copy_(value)

@@ -9,20 +9,23 @@ import torch
 from torch import nn
 
 from rankexp.lora.layer import LoRALinear, lora_layers
+from rankexp.lora.pissa import PiSSALinear
 
 
 @torch.no_grad()
 def squeeze(model: nn.Module, rank: int) -> None:
     """Keep ``rank`` directions of every LoRA update, in place: see :meth:`~rankexp.lora.layer.LoRALinear.leading`.
 
-    The factors keep their shape and are filled up with zeros, so that a lower rank can be cut from them again.
+    The factors keep their shape and are filled up with zeros, so that a lower rank can be cut from them again. DoRA's
+    magnitudes stay; PiSSA's update lies in more than its factors, and is cut once it has been saved and loaded as plain
+    LoRA.
 
     Args:
         model: A model with LoRA layers, not merged.
         rank: Directions to keep, 0 or more; layers of no higher rank are left as they are.
 
     Raises:
-        ValueError: The model has no LoRA layer, one is merged, or ``rank`` is negative.
+        ValueError: The model has no LoRA layer, one is merged or of PiSSA, or ``rank`` is negative.
     """
     for layer in _cuttable(model, rank):
         a, b = layer.leading(rank)
@@ -47,6 +50,8 @@ def _cuttable(model: nn.Module, rank: int) -> list[LoRALinear]:
     layers = lora_layers(model)
     if not layers or any(layer.merged for layer in layers.values()):
         raise ValueError(f"{type(model).__name__} has no LoRA layer, or one that is merged; there is nothing to cut")
+    if any(isinstance(layer, PiSSALinear) for layer in layers.values()):
+        raise ValueError("PiSSA layers cannot be cut; save the adapter and load it, as plain LoRA, to cut that")
     if rank < 0:
         raise ValueError(f"rank is {rank}; it must be 0 or more")
     return [layer for layer in layers.values() if rank < layer.rank]

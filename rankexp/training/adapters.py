@@ -5,28 +5,37 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from rankexp.lora.dora import DoRALinear
+from rankexp.lora.initialisation import start_from_inputs
 from rankexp.lora.inject import new_layers, target_shapes
+from rankexp.lora.layer import LoRALinear
 from rankexp.lora.nested import NestedLoRALinear
 from rankexp.lora.pack import Adapter
+from rankexp.lora.pissa import PiSSALinear
 from rankexp.lora.subspace import train_in_subspace
 from rankexp.models import new_head
 from rankexp.ranks import Method, TrialSpec
 
+Directions = Callable[[Mapping[str, int]], Mapping[str, Tensor]]
+"""Gives principal directions of layers' inputs in the frozen model: so many rows for each layer, by name."""
 
-def make_adapter(model: nn.Module, spec: TrialSpec, head: Sequence[str]) -> Adapter:
+
+def make_adapter(model: nn.Module, spec: TrialSpec, head: Sequence[str], directions: Directions) -> Adapter:
     """Make the modules that a trial trains, as they are before its first step.
 
     Args:
         model: The bare base model with a head; left as it is.
         spec: The trial.
         head: Names of the modules of the head.
+        directions: Called where the trial starts from its layers' inputs.
     """
     adapter = _BUILDERS[spec.method](model, spec, head)
+    if spec.initialisation == "eva":
+        start_from_inputs(adapter.layers, directions(spec.rank_map))
     for layer in adapter.layers.values():
         layer.training = True  # not train(), which would reach the frozen layer inside
     return adapter
@@ -34,17 +43,25 @@ def make_adapter(model: nn.Module, spec: TrialSpec, head: Sequence[str]) -> Adap
 
 def _lora(model: nn.Module, spec: TrialSpec, head: Sequence[str]) -> Adapter:
     del head
-    layers = new_layers(
-        model, spec.rank_map, alpha=spec.alpha, scaling=spec.scaling, dropout=spec.dropout, seed=spec.seed
-    )
-    return Adapter(layers, new_head(model, spec.seed))
+    return _around(model, spec, PiSSALinear if spec.initialisation == "pissa" else LoRALinear)
+
+
+def _dora(model: nn.Module, spec: TrialSpec, head: Sequence[str]) -> Adapter:
+    del head
+    return _around(model, spec, DoRALinear)
 
 
 def _nested(model: nn.Module, spec: TrialSpec, head: Sequence[str]) -> Adapter:
     del head
-    layer = partial(NestedLoRALinear, ranks=spec.nested_ranks)
-    settings: dict[str, Any] = {"alpha": spec.alpha, "scaling": spec.scaling, "dropout": spec.dropout}
-    return Adapter(new_layers(model, spec.rank_map, **settings, seed=spec.seed, kind=layer), new_head(model, spec.seed))
+    return _around(model, spec, partial(NestedLoRALinear, ranks=spec.nested_ranks))
+
+
+def _around(model: nn.Module, spec: TrialSpec, kind: Callable[..., LoRALinear]) -> Adapter:
+    """Put layers of one kind around those of the rank map."""
+    layers = new_layers(
+        model, spec.rank_map, alpha=spec.alpha, scaling=spec.scaling, dropout=spec.dropout, seed=spec.seed, kind=kind
+    )
+    return Adapter(layers, new_head(model, spec.seed))
 
 
 def _head(model: nn.Module, spec: TrialSpec, head: Sequence[str]) -> Adapter:
@@ -69,6 +86,7 @@ def _subspace(model: nn.Module, spec: TrialSpec, head: Sequence[str]) -> Adapter
 _BUILDERS: dict[Method, Callable[[nn.Module, TrialSpec, Sequence[str]], Adapter]] = {
     "lora": _lora,
     "nested": _nested,
+    "dora": _dora,
     "head": _head,
     "full": _full,
     "subspace": _subspace,

@@ -28,10 +28,17 @@ Take = Callable[[int, TrialSpec | None], Sequence[Slot]]
 
 
 def together(one: TrialSpec, other: TrialSpec) -> bool:
-    """Whether two trials may train in one pack: their batches have one shape, and neither trains the base model."""
+    """Whether two trials may train in one pack: their batches have one shape, and both are plain LoRA or a head.
+
+    How factors start (EVA) and how fast they learn (LoRA+) is a trial's own affair. PiSSA and DoRA compute more from
+    their inputs than two factors give, and train alone.
+    """
     same = ("batch_size", "accumulation", "precision")
-    frozen = {one.method, other.method} <= {"lora", "head"}
-    return frozen and all(getattr(one, f) == getattr(other, f) for f in same)
+    return _plain(one) and _plain(other) and all(getattr(one, f) == getattr(other, f) for f in same)
+
+
+def _plain(spec: TrialSpec) -> bool:
+    return spec.method in ("lora", "head") and spec.initialisation != "pissa"
 
 
 @dataclass

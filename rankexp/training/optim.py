@@ -9,14 +9,39 @@ import torch
 from torch import nn
 
 
-def adamw(parameters: Iterable[nn.Parameter], *, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
-    """Make AdamW; weight decay applies to matrices only."""
+def adamw(
+    parameters: Iterable[nn.Parameter],
+    *,
+    learning_rate: float,
+    weight_decay: float,
+    faster: Iterable[nn.Parameter] = (),
+    ratio: float = 1.0,
+) -> torch.optim.AdamW:
+    """Make AdamW; weight decay applies to matrices only.
+
+    With a ratio above 1 and ``lora_B`` as the faster ones it is LoRA+ (Hayou et al. 2024, "LoRA+: Efficient Low Rank
+    Adaptation of Large Models"). PEFT's ``create_loraplus_optimizer`` gives the higher rate to every vector as well,
+    which are the head's biases and DoRA's magnitudes, and decays those magnitudes; here they keep the plain rate, as
+    the head's matrix does there, and nothing but matrices is decayed. Its decay is off unless asked for by an option of
+    its own.
+
+    Args:
+        parameters: All that is trained.
+        learning_rate: The plain rate.
+        weight_decay: Decoupled weight decay.
+        faster: Matrices among them that learn at ``ratio`` times the rate.
+        ratio: That ratio.
+    """
+    quick = {id(p) for p in faster} if ratio != 1 else set()
     parameters = list(parameters)
     groups = [
-        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.dim() > 1 and id(p) not in quick], "weight_decay": weight_decay},
         {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
+        {"params": [p for p in parameters if id(p) in quick], "weight_decay": weight_decay, "ratio": ratio},
     ]
-    return torch.optim.AdamW([g for g in groups if g["params"]], lr=learning_rate, fused=True)
+    optimizer = torch.optim.AdamW([g for g in groups if g["params"]], lr=learning_rate, fused=True)
+    set_rate(optimizer, learning_rate)
+    return optimizer
 
 
 def rate_factor(step: int, *, steps: int, warmup_steps: int, schedule: str) -> float:
@@ -40,6 +65,6 @@ def rate_factor(step: int, *, steps: int, warmup_steps: int, schedule: str) -> f
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Set the learning rate of every group."""
+    """Set the learning rate of every group; one with a ratio gets that many times as much."""
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group.get("ratio", 1.0)

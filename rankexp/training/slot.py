@@ -44,8 +44,8 @@ class Slot:
         state: ``running``; ``completed``; ``diverged`` once a loss or gradient is not finite; ``stopped`` by its
             observer; ``failed`` where memory did not suffice for it alone.
         step: Steps done; a diverged trial that keeps its place in a pack goes on counting.
-        history: One row a step: ``step``, ``loss`` (nats), ``learning_rate``, ``grad_norm``, and ``tune_accuracy`` and
-            ``tune_loss`` where it was evaluated.
+        history: One row a step: ``step``, ``loss`` (nats), ``learning_rate`` (without LoRA+'s ratio), ``grad_norm``,
+            and ``tune_accuracy`` and ``tune_loss`` where it was evaluated.
         error: What stopped it or made it fail.
         meter: What its steps cost.
         began: When it was made, on the clock of ``time.perf_counter``.
@@ -64,7 +64,13 @@ class Slot:
         self.parameters = adapter.parameters()
         dropping = [layer.dropout_generator for layer in adapter.layers.values() if layer.dropout]
         self._generators = [generator for generator in dropping if generator is not None]
-        self.optimizer = adamw(self.parameters, learning_rate=spec.learning_rate, weight_decay=spec.weight_decay)
+        self.optimizer = adamw(
+            self.parameters,
+            learning_rate=spec.learning_rate,
+            weight_decay=spec.weight_decay,
+            faster=[layer.lora_B for layer in adapter.layers.values()],
+            ratio=spec.loraplus_lr_ratio,
+        )
         self._stream, self._drawn = training_batches(split, spec.batch_size, spec.seed), list[NDArray[np.int64]]()
         self.state: State = "running"
         self.step = 0

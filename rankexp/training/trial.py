@@ -28,6 +28,7 @@ from rankexp.record import Scores, Trial, TrialStore
 from rankexp.tasks.base import Split, TaskData
 from rankexp.training.adapters import make_adapter, update_spectrum, weights_of
 from rankexp.training.batching import collate
+from rankexp.training.calibration import Calibration
 from rankexp.training.loop import Loop, is_out_of_memory
 from rankexp.training.outcome import failure_of, result_of
 from rankexp.training.prefix import Prefix
@@ -131,6 +132,11 @@ class Bench:
         """What the blocks below the lowest adapted layer compute on the examples to train on."""
         return Prefix(self.pack, self.data.splits["train"], self.base.pad_token_id, self.device)
 
+    @cached_property
+    def calibration(self) -> Calibration:
+        """What the layers are given on some examples of those to train on."""
+        return Calibration(self.pack, self.data.splits["train"], self.base.pad_token_id, self.device)
+
     @property
     def head(self) -> tuple[str, ...]:
         """Names of the modules of the head."""
@@ -153,7 +159,7 @@ class Bench:
         if (spec.model, spec.data) != (self.base.fingerprint, self.data.fingerprint):
             raise ValueError(f"trial {spec.key} is of another model or other data than what is loaded.")
         with self.pack.holding() as model:
-            return make_adapter(model, spec, self.head)
+            return make_adapter(model, spec, self.head, self.calibration.directions)
 
     def run(self, spec: TrialSpec, store: TrialStore, observe: Observe = lambda _: None) -> Trial:
         """Train one trial alone, score it on the splits that it names, and record it.

@@ -303,7 +303,8 @@ def refuses(folder, message):
     ("changes", "message"),
     [
         ({"peft_type": "ADALORA"}, "has no peft_type LORA"),
-        ({"use_dora": True}, "sets use_dora to True; only plain LoRA"),
+        ({"use_dora": True}, "use_dora is True, and 'bert.*' lacks a magnitude vector"),
+        ({"use_qalora": True}, "sets use_qalora to True; only False can be loaded"),
         ({"bias": "all"}, "sets bias to 'all'"),
         ({"r": 3}, "the config gives 'bert.*' rank 3, the weights have 2"),
         ({"rank_pattern": {"query": 4}}, "rank 4, the weights have 2"),

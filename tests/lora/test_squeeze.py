@@ -7,7 +7,7 @@ from torch import nn
 from rankexp.lora.inject import inject
 from rankexp.lora.layer import lora_layers
 from rankexp.lora.merge import merge
-from rankexp.lora.squeeze import squeeze
+from rankexp.lora.squeeze import squeeze, squeezed
 
 
 @pytest.fixture
@@ -61,3 +61,13 @@ def test_what_cannot_be_cut_is_refused(model):
         squeeze(model, 2)
     with pytest.raises(ValueError, match="no LoRA layer"):
         squeeze(nn.Linear(2, 2), 1)
+
+
+def test_squeezed_cuts_for_a_while_and_restores_every_bit(model):
+    before, factors = deltas(model), {n: p.detach().clone() for n, p in model.named_parameters()}
+    with squeezed(model, 2):
+        assert all(torch.linalg.matrix_rank(delta) == 2 for delta in deltas(model).values())
+    assert all(torch.equal(p, factors[n]) for n, p in model.named_parameters())
+    with pytest.raises(RuntimeError, match="while cut"), squeezed(model, 1):
+        raise RuntimeError("while cut")
+    assert all(torch.equal(delta, before[name]) for name, delta in deltas(model).items())

@@ -301,13 +301,54 @@ def test_a_trial_that_does_not_fit_alone_fails_and_the_others_go_on(bench, littl
 @pytest.mark.parametrize(("change", "expected"), [
     ({"seed": 5, "rank": 4, "learning_rate": 1e-3}, True),
     ({"method": "head"}, True),
+    ({"initialisation": "eva"}, True),
+    ({"loraplus_lr_ratio": 8.0}, True),
+    ({"initialisation": "pissa"}, False),
+    ({"method": "dora"}, False),
     ({"method": "full"}, False),
     ({"batch_size": 8}, False),
     ({"accumulation": 2}, False),
     ({"precision": "bfloat16"}, False),
 ])  # fmt: skip
 def test_who_trains_together(bench, change, expected):
-    assert together(make_spec(bench), make_spec(bench, **change)) is expected
+    one, other = make_spec(bench), make_spec(bench, **change)
+    assert together(one, other) is together(other, one) is expected
+    assert not together(other, other) or expected or change.keys() & {"batch_size", "accumulation", "precision"}
+
+
+def variants(bench):
+    return [
+        make_spec(bench, **{"steps": 20, "learning_rate": 3e-3, **changes})
+        for changes in (
+            {},
+            {"initialisation": "eva", "rank": 4, "seed": 1},
+            {"loraplus_lr_ratio": 4.0, "seed": 2, "weight_decay": 0.1},
+            {"initialisation": "eva", "loraplus_lr_ratio": 2.0, "dropout": 0.2},
+        )
+    ]
+
+
+def test_a_pack_of_plain_eva_and_loraplus_trials_ends_where_each_ends_alone(bench):
+    bench = in_precision(bench, torch.float64)
+    packed = [make_slot(bench, spec) for spec in variants(bench)]
+    train(bench, packed, size=4)
+    for slot in packed:
+        alone = make_slot(bench, slot.spec)
+        started = [p.detach().clone() for p in alone.parameters]
+        train(bench, [alone], size=1)
+        for one, other, start in zip(slot.parameters, alone.parameters, started, strict=True):
+            torch.testing.assert_close(one, other, rtol=0, atol=1e-9)
+            assert not torch.equal(one, start)
+
+
+def test_dora_and_pissa_train_alone_among_others_and_give_the_bits_of_lone_trials(bench, tmp_path):
+    changes = ({}, {"method": "dora"}, {"seed": 1}, {"initialisation": "pissa", "learning_rate": 3e-3})
+    specs = [make_spec(bench, **{"steps": 4, **change}) for change in changes]
+    store = TrialStore(tmp_path)
+    trials = {trial.spec.key: trial for trial in run_all(bench, specs, store, size=4)}
+    assert [trials[spec.key].result.cost["slots"] for spec in specs] == [2, 1, 2, 1]
+    for spec in (specs[1], specs[3]):
+        assert digests(trials[spec.key]) == digests(bench.run(spec, TrialStore(tmp_path / spec.key)))
 
 
 def test_ranks_of_zero_get_no_layer_and_their_slot_leaves_the_layer_as_it_is(bench):
