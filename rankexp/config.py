@@ -198,12 +198,14 @@ class ReferencesConfig:
         full: Rates for full fine-tuning.
         subspace: Rates for training in random subspaces, from which the intrinsic dimension is read.
         dimensions: Dimensions of those subspaces.
+        seeds: How many of the decision's seeds each reference is trained with.
     """
 
     head: list[Rate] = field(default_factory=list)
     full: list[Rate] = field(default_factory=list)
     subspace: list[Rate] = field(default_factory=list)
     dimensions: list[Positive] = field(default_factory=list)
+    seeds: Positive = 1
 
     def __post_init__(self) -> None:
         _distinct("dimensions", self.dimensions)

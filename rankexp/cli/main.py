@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from rankexp import __version__
 
 if TYPE_CHECKING:
+    from rankexp.analysis.results import Study
     from rankexp.config import StudyConfig
     from rankexp.study.session import Outcome
 
@@ -132,9 +133,15 @@ def _sweep(_: argparse.Namespace, rest: list[str]) -> int:
         raise ConfigError(f"there is no sweep {name!r}{near_miss(name, sweep_names())}")
     if {"--multirun", "-m"} & set(overrides) and not {"--cfg", "-c"} & set(overrides):
         raise ConfigError("a sweep is one study and takes no --multirun; `rankexp train --multirun` does.")
-    codes: list[int] = []
-    run_with_hydra(name, overrides, lambda config: codes.append(_run_sweep(config)))
-    return max(codes, default=OK)
+    outcomes: list[Outcome] = []
+    run_with_hydra(name, overrides, lambda config: outcomes.append(_run_sweep(config)))
+    if len(outcomes) > 1:
+        print(f"compared  {_shown(_compared([outcome.study for outcome in outcomes]))}")
+    return max(map(_code, outcomes), default=OK)
+
+
+def _code(outcome: Outcome) -> int:
+    return SOME_FAILED if (outcome.study.trials["status"] == "failed").any() else OK
 
 
 def _sweep_help(names: Sequence[str]) -> str:
@@ -146,15 +153,14 @@ def _sweep_help(names: Sequence[str]) -> str:
     )
 
 
-def _run_sweep(config: StudyConfig) -> int:
+def _run_sweep(config: StudyConfig) -> Outcome:
     from rankexp.progress import Display
     from rankexp.study.session import run_study
 
     with Display() as display:
         outcome = run_study(config, display)
     _print_outcome(outcome, config.workspace)
-    failed = (outcome.study.trials["status"] == "failed").sum()
-    return SOME_FAILED if failed else OK
+    return outcome
 
 
 def _print_outcome(outcome: Outcome, workspace: Path) -> None:
@@ -197,9 +203,7 @@ def _run_trial(config: StudyConfig) -> int:
 def _report(options: argparse.Namespace, rest: list[str]) -> int:
     from rankexp.analysis.results import load_study
     from rankexp.options import ConfigError
-    from rankexp.ranks import content_key
     from rankexp.report.build import write_report
-    from rankexp.report.compare import write_comparison
 
     words = [*options.studies, *rest]
     names = [word for word in words if not word.startswith("workspace=")]
@@ -210,9 +214,17 @@ def _report(options: argparse.Namespace, rest: list[str]) -> int:
             raise ConfigError("--out is for a comparison; a study's report lies in the study's folder.")
         print(_shown(write_report(studies[0])))
         return OK
-    name = f"{studies[0].name}+{len(studies) - 1}-{content_key([study.name for study in studies], 8)}"
-    print(_shown(write_comparison(studies, options.out or _workspace(settings) / "comparisons" / name)))
+    print(_shown(_compared(studies, options.out)))
     return OK
+
+
+def _compared(studies: Sequence[Study], folder: Path | None = None) -> Path:
+    """Put studies on one page, in the workspace's ``comparisons/`` unless told where."""
+    from rankexp.ranks import content_key
+    from rankexp.report.compare import write_comparison
+
+    name = f"{studies[0].name}+{len(studies) - 1}-{content_key([study.name for study in studies], 8)}"
+    return write_comparison(studies, folder or studies[0].store.workspace / "comparisons" / name)
 
 
 def _decide(options: argparse.Namespace, rest: list[str]) -> int:

@@ -64,7 +64,8 @@ class Protocol:
         config = self.config
         subspaces = [config.references.subspace] * len(config.references.dimensions)
         rates = (config.references.head, config.references.full, *subspaces)
-        references = sum(len(tried) + (len(tried) > 1) for tried in rates)
+        often = config.references.seeds
+        references = sum((len(tried) > 1) * len(tried) + often for tried in rates if tried)
         seeds = config.decide.looks or [len(config.decide.seeds)]
         return self._expected_screen() + references + len(config.search.ranks[: self._compared]) * seeds[0]
 
@@ -243,13 +244,14 @@ class Protocol:
         return next((item.history for item in self.study.pruned() if item.key == key), ())
 
     def _decide(self, chosen: list[Setting], references: list[Setting]) -> None:
-        """Train every rank with the seeds of each look until one decides, and the references with one seed.
+        """Train every rank with the seeds of each look until one decides, and the references with the first seeds.
 
         Full fine-tuning takes longest, so it goes first.
         """
         seeds = self.config.decide.seeds
         sizes = self.config.decide.looks or [len(seeds)]
-        asked = self._evidence("reference", sorted(references, key=lambda s: s.rank is not None), seeds[:1])
+        first_seeds = seeds[: self.config.references.seeds]
+        asked = self._evidence("reference", sorted(references, key=lambda s: s.rank is not None), first_seeds)
         first = load_study(self.study.folder).look
         for look in range(first, len(sizes)):
             if look > first:

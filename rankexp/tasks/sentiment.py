@@ -1,4 +1,4 @@
-"""Sentiment in three classes, from four kinds of English text.
+"""Sentiment in three classes or two, from four kinds of English text.
 
 Data: Hutto & Gilbert 2014, "VADER: A Parsimonious Rule-based Model for Sentiment Analysis of Social Media Text"
 (ICWSM-14): mean ratings of 20 people from -4 to 4, taken here as negative, neutral and positive at -0.5 and 0.5.
@@ -29,10 +29,12 @@ class SentimentTask(TextClassification):
 
     Attributes:
         sources: Which of its four collections to use.
+        classes: 3, or 2 to leave out neutral texts.
     """
 
     sizes: Sizes = field(default_factory=lambda: {"train": 4800, "tune": 400, "decide": 2000, "test": 2000})
     sources: tuple[Source, ...] = ("movie", "tweets", "amazon", "nyt")
+    classes: Literal[2, 3] = 3
 
     @property
     def name(self) -> str:
@@ -42,7 +44,8 @@ class SentimentTask(TextClassification):
     def read(self, say: Say) -> list[Row]:
         """Read the rows of all sources; sentences of one review or article share a group."""
         folder = asset_folder("sentiment", say)
-        return [row for source in self.sources for row in _rows(folder / f"{source}.tsv", source)]
+        rows = (row for source in self.sources for row in _rows(folder / f"{source}.tsv", source))
+        return [row for row in rows if self.classes == 3 or row.label != "neutral"]
 
 
 def _rows(path: Path, source: str) -> Iterator[Row]:
