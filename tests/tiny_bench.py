@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from rankexp.models import BaseModel, find_model
-from rankexp.ranks import RankMap, TrialSpec
+from rankexp.ranks import MAPPED, Pruning, RankMap, TrialSpec
 from rankexp.record import Trial, TrialStore, sha256
 from rankexp.tasks.tabular import CsvTask
 from rankexp.training.trial import Bench
@@ -53,13 +53,14 @@ def make_bench(folder: Path, base: BaseModel | None = None) -> Bench:
 
 def make_spec(bench: Bench, method: str = "lora", rank: int = 2, **changes: object) -> TrialSpec:
     """A short trial at a learning rate that suits its method."""
-    shapes = bench.shapes("all-linear") if method == "lora" else {}
+    shapes = bench.shapes("all-linear") if method in MAPPED else {}
     values = {
-        "learning_rate": {"lora": 3e-2, "head": 3e-2, "full": 3e-3, "subspace": 1e-1}[method],
+        "learning_rate": {"lora": 3e-2, "adalora": 3e-2, "head": 3e-2, "full": 3e-3, "subspace": 1e-1}[method],
         "steps": 12,
         "batch_size": 16,
         "evaluate": ("tune", "decide"),
         "dimension": 20 if method == "subspace" else 0,
+        "pruning": Pruning(budget=7, first=2, last=9) if method == "adalora" else None,
         **changes,
     }
     return TrialSpec(
@@ -86,6 +87,7 @@ VARIANTS = {
     "lora": {"method": "lora"},
     "dropout": {"method": "lora", "dropout": 0.3, "seed": 1},
     "rslora": {"method": "lora", "rank": 4, "scaling": "rslora", "accumulation": 2},
+    "adalora": {"method": "adalora", "rank": 4, "dropout": 0.2},
     "head": {"method": "head"},
     "full": {"method": "full"},
 }

@@ -140,7 +140,7 @@ def new_layers(
             dropout=dropout,
             generator=module_generator(seed, name, shape),
         )
-        for name, shape in _checked_shapes(model, rank_map, alpha, scaling).items()
+        for name, shape in checked_shapes(model, rank_map, alpha, scaling).items()
     }
 
 
@@ -200,10 +200,13 @@ def _alpha_of(alpha: float | Mapping[str, float], name: str) -> float:
     return alpha[name] if isinstance(alpha, Mapping) else alpha
 
 
-def _checked_shapes(
+def checked_shapes(
     model: nn.Module, rank_map: Mapping[str, int], alpha: float | Mapping[str, float], scaling: Scaling
 ) -> dict[str, tuple[int, int]]:
-    """Return the shapes of the layers to adapt, ordered by name, or refuse the map as a whole."""
+    """Return the shapes of the layers to adapt, ordered by name, or refuse the map as a whole.
+
+    The arguments and errors are those of :func:`inject`.
+    """
     if lora_layers(model):
         raise ValueError(f"{type(model).__name__} carries LoRA layers already; eject them first")
     shapes = linear_modules(model)

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from rankexp.lora.inject import new_layers, target_shapes
+from rankexp.lora.adalora import AdaLoRALinear, PrunedAdapter
+from rankexp.lora.inject import checked_shapes, module_generator, new_layers, target_shapes
 from rankexp.lora.pack import Adapter
 from rankexp.lora.subspace import train_in_subspace
 from rankexp.models import new_head
@@ -37,6 +38,23 @@ def _lora(model: nn.Module, spec: TrialSpec, head: Sequence[str]) -> Adapter:
     return Adapter(layers, new_head(model, spec.seed))
 
 
+def _adalora(model: nn.Module, spec: TrialSpec, head: Sequence[str]) -> Adapter:
+    del head
+    assert spec.pruning is not None  # a spec of this method has one
+    layers = {
+        name: AdaLoRALinear(
+            model.get_submodule(name),
+            spec.rank_map[name],
+            spec.alpha,
+            scaling=spec.scaling,
+            dropout=spec.dropout,
+            generator=module_generator(spec.seed, name, shape),
+        )
+        for name, shape in checked_shapes(model, spec.rank_map, spec.alpha, spec.scaling).items()
+    }
+    return PrunedAdapter(layers, new_head(model, spec.seed), spec.pruning)
+
+
 def _head(model: nn.Module, spec: TrialSpec, head: Sequence[str]) -> Adapter:
     del head
     return Adapter({}, new_head(model, spec.seed))
@@ -58,6 +76,7 @@ def _subspace(model: nn.Module, spec: TrialSpec, head: Sequence[str]) -> Adapter
 
 _BUILDERS: dict[Method, Callable[[nn.Module, TrialSpec, Sequence[str]], Adapter]] = {
     "lora": _lora,
+    "adalora": _adalora,
     "head": _head,
     "full": _full,
     "subspace": _subspace,
