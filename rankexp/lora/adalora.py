@@ -31,9 +31,9 @@ class AdaLoRALinear(LoRALinear):
     r"""A frozen linear layer plus an update in the form of a singular value decomposition.
 
     Computes :math:`y = W_0 x + b + s\,P(\Lambda \circ Q x)` (section 3.1). ``lora_B`` is P (out x rank) and
-    ``lora_A`` is Q (rank x in), both drawn from a normal distribution; ``lora_E`` is the diagonal of Lambda, which starts
-    at zero, so a fresh layer returns exactly what ``base`` returns. The scale s is that of the rank before anything was pruned,
-    and stays: what is left of an update does not change when another triplet goes.
+    ``lora_A`` is Q (rank x in), both drawn from a normal distribution; ``lora_E`` is the diagonal of Lambda, which
+    starts at zero, so a fresh layer returns exactly what ``base`` returns. The scale s is that of the rank before
+    anything was pruned, and stays: what is left of an update does not change when another triplet goes.
 
     Arguments, errors and shape are those of :class:`rankexp.lora.layer.LoRALinear`.
 

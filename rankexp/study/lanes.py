@@ -70,8 +70,8 @@ class Lanes:
         that the main thread never works itself: an interruption in the middle of a step would leave nothing to save.
         """
         with ThreadPoolExecutor(self.count, thread_name_prefix="lane") as pool:
-            futures = [pool.submit(work, item) for item in items]
             try:
+                futures = [pool.submit(work, item) for item in items]
                 done, _ = wait(futures, return_when=FIRST_EXCEPTION)
                 _raise_first(done)
                 return [future.result() for future in futures]
