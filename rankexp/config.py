@@ -18,7 +18,7 @@ from pydantic.dataclasses import dataclass
 from rankexp.options import CHECKED, Natural, Positive, Rate
 from rankexp.ranks import ENGINE_VERSION, Scaling, content_key
 
-_NO_QUESTION = {"workspace", "tracking", "trial", "study", "jobs", "pack"}
+_NO_QUESTION = {"workspace", "tracking", "trial", "study", "jobs", "pack", "checkpoint_every"}
 LEAST_SEEDS = 3
 """Fewer seeds give no verdict; the rule has the same number."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -275,6 +275,8 @@ class StudyConfig:
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         jobs: Packs that train side by side on a processor; ``auto`` for one a core.
         pack: Most trials in one pack; ``auto`` for as many as memory holds on a GPU, and one on a processor.
+        checkpoint_every: Steps of a trial between two checkpoints, from which the same command goes on after it was
+            killed; one is also written when it is interrupted. 0 writes none.
         model: The base model.
         task: ``name`` of a task, and the options of that task.
         lora: LoRA settings that all candidates share.
@@ -294,6 +296,7 @@ class StudyConfig:
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
     jobs: Literal["auto"] | Positive = "auto"
     pack: Literal["auto"] | Positive = "auto"
+    checkpoint_every: Natural = 100
     lora: LoraConfig = field(default_factory=LoraConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     search: SearchConfig = field(default_factory=SearchConfig)

@@ -224,6 +224,8 @@ class TrialSpec:
         self._belongs("the rank map", dict(self.rank_map), self.method in MAPPED)
         self._belongs("nested ranks", list(self.nested_ranks), self.method == "nested")
         self._belongs("pruning", self.pruning, self.method == "adalora")
+        if self.pruning:
+            self._check_pruning(self.pruning)
         if self.method not in _INITIALISED_BY.get(self.initialisation, ()):
             raise ValueError(f"method {self.method!r} does not go with initialisation {self.initialisation!r}.")
         self._check_ratio()
@@ -238,6 +240,15 @@ class TrialSpec:
     def _belongs(self, what: str, value: object, needed: bool) -> None:
         if bool(value) != needed:
             raise ValueError(f"method {self.method!r} does not go with {what} {value}.")
+
+    def _check_pruning(self, pruning: Pruning) -> None:
+        total = sum(self.rank_map.values())
+        if pruning.budget > total:
+            raise ValueError(f"pruning to {pruning.budget} triplets needs a rank map that has as many, not {total}.")
+        if pruning.last > self.steps:
+            raise ValueError(
+                f"pruning ends at step {pruning.last}; that must be one of the trial's {self.steps} steps."
+            )
 
     @property
     def rank(self) -> int | None:

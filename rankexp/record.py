@@ -156,6 +156,11 @@ class TrialStore:
     def __init__(self, workspace: Path) -> None:
         self.root = Path(workspace) / "trials"
 
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of what trials in training were saved to, each under its key."""
+        return self.root.parent / "checkpoints"
+
     def __contains__(self, key: str) -> bool:
         return (self.root / key / "result.json").is_file()
 
@@ -230,7 +235,7 @@ class TrialStore:
         for path in [*temporary.rglob("*"), temporary]:
             _fsync(path)
         target = self.root / key
-        if target.exists() and not self._kept(key):
+        if target.exists() and not self.kept(key):
             shutil.rmtree(target)
         try:
             os.rename(temporary, target)
@@ -240,7 +245,8 @@ class TrialStore:
             shutil.rmtree(temporary)  # somebody else finished the same trial first: the same numbers
         _fsync(self.root)
 
-    def _kept(self, key: str) -> bool:
+    def kept(self, key: str) -> bool:
+        """Whether ``key`` has a sound and final result, which :meth:`write` would not replace."""
         try:
             return self.verify(key).result.final
         except DamagedRecordError:
@@ -250,12 +256,18 @@ class TrialStore:
 def remove_leftovers(workspace: Path, study: Path) -> None:
     """Delete what writers that no longer run left half-written, of trials, of a study, and of the test ledger.
 
+    Checkpoints of trials that have not ended stay, and those of trials that have are deleted.
+
     Args:
         workspace: The workspace.
         study: Folder of a study that nobody else writes to now.
     """
+    trials = TrialStore(workspace)
+    for path in trials.checkpoints.glob("*"):
+        if trials.kept(path.name):
+            shutil.rmtree(path, ignore_errors=True)
     shared = (path for name in ("trials", "test_ledger") for path in (workspace / name).glob(f"{_TEMPORARY}*"))
-    for path in [*shared, *study.rglob(f"{_TEMPORARY}*")]:
+    for path in [*shared, *trials.checkpoints.rglob(f"{_TEMPORARY}*"), *study.rglob(f"{_TEMPORARY}*")]:
         if _alive(int(path.name.rpartition("-")[2])):
             continue
         if path.is_dir():

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from rankexp.models import BaseModel, find_model
-from rankexp.ranks import MAPPED, RankMap, TrialSpec
+from rankexp.ranks import MAPPED, Pruning, RankMap, TrialSpec
 from rankexp.record import Trial, TrialStore, sha256
 from rankexp.tasks.tabular import CsvTask
 from rankexp.training.trial import Bench
@@ -55,11 +55,12 @@ def make_spec(bench: Bench, method: str = "lora", rank: int = 2, **changes: obje
     """A short trial at a learning rate that suits its method."""
     shapes = bench.shapes("all-linear") if method in MAPPED else {}
     values = {
-        "learning_rate": {"lora": 3e-2, "dora": 3e-2, "head": 3e-2, "full": 3e-3, "subspace": 1e-1}[method],
+        "learning_rate": {**dict.fromkeys(MAPPED, 3e-2), "head": 3e-2, "full": 3e-3, "subspace": 1e-1}[method],
         "steps": 12,
         "batch_size": 16,
         "evaluate": ("tune", "decide"),
         "dimension": 20 if method == "subspace" else 0,
+        "pruning": Pruning(budget=7, first=2, last=9) if method == "adalora" else None,
         **changes,
     }
     return TrialSpec(
@@ -90,6 +91,7 @@ VARIANTS = {
     "pissa": {"method": "lora", "rank": 3, "initialisation": "pissa", "learning_rate": 3e-3},
     "eva": {"method": "lora", "initialisation": "eva"},
     "loraplus": {"method": "lora", "learning_rate": 1e-2, "loraplus_lr_ratio": 8.0, "weight_decay": 0.1},
+    "adalora": {"method": "adalora", "rank": 4, "dropout": 0.2},
     "head": {"method": "head"},
     "full": {"method": "full"},
 }

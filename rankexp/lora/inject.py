@@ -206,7 +206,10 @@ def _alpha_of(alpha: float | Mapping[str, float], name: str) -> float:
 def _checked_shapes(
     model: nn.Module, rank_map: Mapping[str, int], alpha: float | Mapping[str, float], scaling: Scaling
 ) -> dict[str, tuple[int, int]]:
-    """Return the shapes of the layers to adapt, ordered by name, or refuse the map as a whole."""
+    """Return the shapes of the layers to adapt, ordered by name, or refuse the map as a whole.
+
+    The arguments and errors are those of :func:`inject`.
+    """
     if lora_layers(model):
         raise ValueError(f"{type(model).__name__} carries LoRA layers already; eject them first")
     shapes = linear_modules(model)

@@ -43,6 +43,35 @@ class Adapter:
         found = dict.fromkeys(chain.from_iterable(m.parameters() for m in modules))  # modules may share one
         return [parameter for parameter in found if parameter.requires_grad]
 
+    def state(self) -> dict[str, Tensor]:
+        """Return everything that training changes, by name: trained parameters, and what modules keep beside them."""
+        named = (
+            (f"{name}.{key}", value)
+            for name, module in sorted(self.modules.items())
+            for key, value in module.state_dict(keep_vars=True).items()
+        )
+        changing = [(k, v) for k, v in named if v.requires_grad or not isinstance(v, nn.Parameter)]
+        first = {id(value): key for key, value in reversed(changing)}  # modules may share one
+        return {key: value for key, value in changing if first[id(value)] == key}
+
+    def before_step(self, step: int) -> None:
+        """May add to the gradients of a step, from 1, or learn from them; they are complete and not clipped yet."""
+
+    def after_step(self, step: int) -> None:
+        """May change what the optimizer made of the parameters in a step, from 1."""
+
+    def settled(self, step: int) -> bool:  # noqa: ARG002
+        """Whether the weights after a step may be the trial's last ones."""
+        return True
+
+    def measured(self) -> dict[str, float]:
+        """Return what is to be written down after each step, besides the loss."""
+        return {}
+
+    def exported(self) -> Adapter:
+        """Return what a trained adapter is outside training: nothing but plain LoRA layers and whole modules."""
+        return self
+
 
 @dataclass
 class Layout:

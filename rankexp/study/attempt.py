@@ -33,6 +33,7 @@ class Means:
         claims: Who trains what.
         tracker: The mirror.
         display: What a person sees.
+        checkpoint_every: Steps of a trial between two checkpoints; 0 for none.
         trained: Keys that were trained here.
     """
 
@@ -42,6 +43,7 @@ class Means:
     claims: Claims
     tracker: Tracker
     display: Display
+    checkpoint_every: int = 0
     trained: list[str] = field(default_factory=list)
 
     def prune(self, spec: TrialSpec, label: str, history: Sequence[Mapping[str, float]]) -> None:
@@ -150,7 +152,6 @@ class Attempt:
 
     def observe(self, row: Row) -> None:
         """Show a step to everyone who watches, and keep the claims of the lane: others may wait for their turn."""
-        self._means.lanes.check()
         self._line.step(row)
         self._live.log(row)
         self._keep_claims()

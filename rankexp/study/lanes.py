@@ -66,13 +66,12 @@ class Lanes:
     def map(self, work: Callable[[T], R], items: Sequence[T]) -> list[R]:
         """Do ``work`` on every item, as many at a time as there are lanes, and return what came of each.
 
-        The first failure, or an interruption of the main thread, ends all lanes at their next step and is raised.
+        The first failure, or an interruption of the main thread, ends all lanes at their next step and is raised. For
+        that the main thread never works itself: an interruption in the middle of a step would leave nothing to save.
         """
-        if self.count == 1 or len(items) == 1:
-            return [work(item) for item in items]
         with ThreadPoolExecutor(self.count, thread_name_prefix="lane") as pool:
-            futures = [pool.submit(work, item) for item in items]
             try:
+                futures = [pool.submit(work, item) for item in items]
                 done, _ = wait(futures, return_when=FIRST_EXCEPTION)
                 _raise_first(done)
                 return [future.result() for future in futures]

@@ -118,7 +118,15 @@ class Runner(Means):
             size = 1 if share == 1 else min(share, self.lanes.pack or capacity(bench, queue.largest_spec))
             while queue.waiting:
                 try:
-                    bench.run_all(take, self.trials, size if size == 1 or bench.packs else 1, queue.largest_group)
+                    bench.run_all(
+                        take,
+                        self.trials,
+                        size if size == 1 or bench.packs else 1,
+                        queue.largest_group,
+                        checkpoint_every=self.checkpoint_every,
+                        check=self.lanes.check,
+                        say=self.display.say,
+                    )
                 finally:
                     for attempt in under_way:
                         attempt.abort()

@@ -106,9 +106,10 @@ def _opened(config: StudyConfig, display: Display, ranks: Sequence[int]) -> Iter
         database = database_url(store.folder / "study.db")
         claims = Claims(database_url(store.workspace / "claims.db"))
         tracker = open_tracker(config.tracking.name, config.tracking.uri, store.workspace)
+        runner = Runner(store, trials, lanes, claims, tracker, display, config.checkpoint_every)
         try:
             yield (
-                Protocol(config, store, specs, Runner(store, trials, lanes, claims, tracker, display), database),
+                Protocol(config, store, specs, runner, database),
                 tracker,
             )
         finally:

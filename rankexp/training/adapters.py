@@ -5,10 +5,12 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
+from rankexp.lora.adalora import AdaLoRALinear, PrunedAdapter
 from rankexp.lora.dora import DoRALinear
 from rankexp.lora.initialisation import start_from_inputs
 from rankexp.lora.inject import new_layers, target_shapes
@@ -20,6 +22,7 @@ from rankexp.lora.subspace import train_in_subspace
 from rankexp.models import new_head
 from rankexp.ranks import Method, TrialSpec
 
+L = TypeVar("L", bound=LoRALinear)
 Directions = Callable[[Mapping[str, int]], Mapping[str, Tensor]]
 """Gives principal directions of layers' inputs in the frozen model: so many rows for each layer, by name."""
 
@@ -57,11 +60,21 @@ def _nested(model: nn.Module, spec: TrialSpec, head: Sequence[str]) -> Adapter:
 
 
 def _around(model: nn.Module, spec: TrialSpec, kind: Callable[..., LoRALinear]) -> Adapter:
+    return Adapter(_layers(model, spec, kind), new_head(model, spec.seed))
+
+
+def _layers(model: nn.Module, spec: TrialSpec, kind: Callable[..., L]) -> dict[str, L]:
     """Put layers of one kind around those of the rank map."""
-    layers = new_layers(
+    made = new_layers(
         model, spec.rank_map, alpha=spec.alpha, scaling=spec.scaling, dropout=spec.dropout, seed=spec.seed, kind=kind
     )
-    return Adapter(layers, new_head(model, spec.seed))
+    return cast("dict[str, L]", made)
+
+
+def _adalora(model: nn.Module, spec: TrialSpec, head: Sequence[str]) -> Adapter:
+    del head
+    assert spec.pruning is not None  # a spec of this method has one
+    return PrunedAdapter(_layers(model, spec, AdaLoRALinear), new_head(model, spec.seed), spec.pruning)
 
 
 def _head(model: nn.Module, spec: TrialSpec, head: Sequence[str]) -> Adapter:
@@ -87,6 +100,7 @@ _BUILDERS: dict[Method, Callable[[nn.Module, TrialSpec, Sequence[str]], Adapter]
     "lora": _lora,
     "nested": _nested,
     "dora": _dora,
+    "adalora": _adalora,
     "head": _head,
     "full": _full,
     "subspace": _subspace,

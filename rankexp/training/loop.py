@@ -53,6 +53,7 @@ class Loop:
         size: Most trials in one forward pass; 1 is the plain loop. Halved whenever memory does not suffice.
         seats: Most trials at a time, which take each step in turns of ``size``.
         prefix: What the blocks below the lowest adapted layer compute on ``split``; None computes it every time.
+        after_step: Is shown all trials between two steps, once those that ended were handed out.
     """
 
     pack: Pack
@@ -62,6 +63,7 @@ class Loop:
     size: int = 1
     seats: int = 1
     prefix: Prefix | None = None
+    after_step: Callable[[Sequence[Slot]], None] = lambda _: None
     _ahead: tuple[Sequence[Indices], Batch] | None = field(default=None, init=False)
 
     def run(self, take: Take) -> Generator[Slot, None, None]:
@@ -75,6 +77,7 @@ class Loop:
                 running = [slot for slot in slots if slot.running]
                 self._step(slots)
                 yield from (slot for slot in running if not slot.running)
+                self.after_step(slots)
         finally:
             self.pack.hold()
 

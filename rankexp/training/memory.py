@@ -11,7 +11,7 @@ import torch
 
 from rankexp.ranks import TrialSpec
 from rankexp.tasks.base import Split
-from rankexp.training.loop import Loop
+from rankexp.training.loop import Loop, together
 from rankexp.training.slot import Slot
 
 if TYPE_CHECKING:
@@ -22,11 +22,11 @@ _SHARE = 0.9
 
 
 def capacity(bench: Bench, spec: TrialSpec) -> int:
-    """Return how many trials like ``spec`` a GPU's memory holds in one pack; 1 elsewhere, and for full fine-tuning.
+    """Return how many trials like ``spec`` a GPU's memory holds in one pack; 1 elsewhere, and for what trains alone.
 
     One trial, then two take a step on the longest examples; their difference is what each further trial takes.
     """
-    if bench.device.type != "cuda" or spec.method in ("full", "subspace"):
+    if bench.device.type != "cuda" or not together(spec, spec):
         return 1
     torch.cuda.empty_cache()
     held = torch.cuda.memory_allocated(bench.device)

@@ -24,7 +24,7 @@ def result_of(
         },
         history=tuple(slot.history),
         cost=cost,
-        environment=_environment(device),
+        environment=environment_of(device),
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
     )
 
@@ -35,12 +35,13 @@ def failure_of(error: BaseException, device: torch.device) -> TrialResult:
     return TrialResult(
         status="failed",
         reason=f"out of memory: {reason[0] if reason else type(error).__name__}",
-        environment=_environment(device),
+        environment=environment_of(device),
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
     )
 
 
-def _environment(device: torch.device) -> dict[str, str]:
+def environment_of(device: torch.device) -> dict[str, str]:
+    """Return the versions, the device and the number of threads that training here uses."""
     import transformers
 
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -30,6 +32,19 @@ class StopTrialError(Exception):
     """What an observer raises to end its trial unrecorded while others go on."""
 
 
+@dataclass(frozen=True)
+class Saved:
+    """A trial between two of its steps, as it can be kept on disk.
+
+    Attributes:
+        tensors: Everything of its weights, optimizer and dropout, by name.
+        values: The rest, as JSON values.
+    """
+
+    tensors: Mapping[str, Tensor]
+    values: Mapping[str, Any]
+
+
 class Slot:
     """A trial in training.
 
@@ -45,7 +60,7 @@ class Slot:
             observer; ``failed`` where memory did not suffice for it alone.
         step: Steps done; a diverged trial that keeps its place in a pack goes on counting.
         history: One row a step: ``step``, ``loss`` (nats), ``learning_rate`` (without LoRA+'s ratio), ``grad_norm``,
-            and ``tune_accuracy`` and ``tune_loss`` where it was evaluated.
+            what its adapter measures, and ``tune_accuracy`` and ``tune_loss`` where it was evaluated.
         error: What stopped it or made it fail.
         meter: What its steps cost.
         began: When it was made, on the clock of ``time.perf_counter``.
@@ -103,9 +118,11 @@ class Slot:
             self.step += 1
             self.optimizer.zero_grad()
             return torch.zeros(())
+        self.adapter.before_step(self.step + 1)
         set_rate(self.optimizer, self._rate())
         norm = nn.utils.clip_grad_norm_(self.parameters, self.spec.max_grad_norm or math.inf)
         self.optimizer.step()
+        self.adapter.after_step(self.step + 1)
         self.optimizer.zero_grad()
         return norm
 
@@ -130,11 +147,62 @@ class Slot:
             if not math.isfinite(row["tune_loss"]):
                 self.state = "diverged"
                 return
+        row |= self.adapter.measured()
         self.history.append(row)
+        enough = self.adapter.settled(self.step) and self._best.enough(row)
         self._ask_observer(row)
-        if self.running and (self.step == self.spec.steps or self._best.enough(row)):
+        if self.running and (self.step == self.spec.steps or enough):
             self.state = "completed"
             self._best.restore()
+
+    def saved(self) -> Saved:
+        """Return the trial as it is between two steps; :meth:`resume` is the inverse.
+
+        Where it is in the data follows from its steps, which is all that the order of examples hangs on.
+        """
+        optimizer = [self.optimizer.state.get(parameter, {}) for parameter in self.parameters]
+        tensors = {
+            **_prefixed("adapter", self.adapter.state()),
+            **_prefixed("dropout", dict(enumerate(self.dropout_states()))),
+            **_prefixed("optimizer", {f"{i}.{k}": v for i, state in enumerate(optimizer) for k, v in state.items()}),
+            **_prefixed("best", dict(enumerate(self._best.weights))),
+        }
+        values = {
+            "step": self.step,
+            "history": self.history,
+            "meter": vars(self.meter),
+            "best": {"loss": self._best.loss if self._best.weights else None, "since": self._best.since},
+            "seconds": time.perf_counter() - self.began,
+        }
+        return Saved(tensors, values)
+
+    def resume(self, saved: Saved) -> None:
+        """Go on from what :meth:`saved` returned; for a trial that has not begun.
+
+        Raises:
+            ValueError: It is not of such a trial; this one can no longer be used.
+            KeyError: As for ValueError.
+        """
+        tensors, values = saved.tensors, saved.values
+        _copy(self.adapter.state(), _part(tensors, "adapter"))
+        dropout = _part(tensors, "dropout")
+        self.restore_dropout([dropout[str(i)] for i in range(len(dropout))])
+        for name, value in _part(tensors, "optimizer").items():
+            index, _, key = name.partition(".")
+            parameter = self.parameters[int(index)]
+            self.optimizer.state[parameter][key] = value.to(parameter.device)
+        self._best.resume(values["best"], _part(tensors, "best"))
+        self.step, self.history = int(values["step"]), [dict(row) for row in values["history"]]
+        self.meter = Meter(**values["meter"])
+        self.began = time.perf_counter() - float(values["seconds"])
+        for _ in range(self.step * self.spec.accumulation):
+            next(self._stream)
+
+    def replay(self) -> None:
+        """Show the observer the steps so far; one that wants to end the trial will say so again at the next step."""
+        for row in self.history:
+            with suppress(StopTrialError):
+                self._observe(row)
 
     def fail(self, error: Exception) -> None:
         """Give the trial up."""
@@ -155,11 +223,11 @@ class Slot:
 class Meter:
     """What a trial's steps cost; a step of a pack is shared equally by its running trials."""
 
-    def __init__(self) -> None:
-        self.seconds: list[float] = []
-        self.slots: list[int] = []
-        self.tokens = 0
-        self.memory = 0
+    def __init__(
+        self, seconds: Sequence[float] = (), slots: Sequence[int] = (), tokens: int = 0, memory: int = 0
+    ) -> None:
+        self.seconds, self.slots = list(seconds), list(slots)
+        self.tokens, self.memory = tokens, memory
 
     def add(self, seconds: float, slots: int, tokens: int, memory: int) -> None:
         """Add a step: seconds of the whole pack, its running trials, this trial's tokens, bytes in use."""
@@ -205,9 +273,36 @@ class _Best:
         self.since += 1
         return self.since >= self.patience
 
+    def resume(self, values: Mapping[str, Any], weights: Mapping[str, Tensor]) -> None:
+        """Take over the best loss and its weights, by their places among the parameters."""
+        if weights:
+            self.loss, self.weights = float(values["loss"]), [p.detach().clone() for p in self.parameters]
+            _copy({str(i): weight for i, weight in enumerate(self.weights)}, weights)
+        self.since = int(values["since"])
+
     def restore(self) -> None:
         """Go back to the best weights, where the trial stopped because of them."""
         if self.patience and self.since >= self.patience:
             with torch.no_grad():
                 for parameter, weight in zip(self.parameters, self.weights, strict=True):
                     parameter.copy_(weight)
+
+
+def _prefixed(prefix: str, tensors: Mapping[Any, Tensor]) -> dict[str, Tensor]:
+    return {f"{prefix}.{name}": tensor.detach() for name, tensor in tensors.items()}
+
+
+def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Return the tensors whose names :func:`_prefixed` gave ``prefix``, without it."""
+    start = f"{prefix}."
+    return {name.removeprefix(start): tensor for name, tensor in tensors.items() if name.startswith(start)}
+
+
+@torch.no_grad()
+def _copy(into: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
+    """Copy tensors into those of the same names; nothing may be missing, left over, or of another shape or type."""
+    kinds = [{name: (tuple(t.shape), t.dtype) for name, t in part.items()} for part in (into, tensors)]
+    if kinds[0] != kinds[1]:
+        raise ValueError("its tensors are not those of this trial")
+    for name, tensor in into.items():
+        tensor.copy_(tensors[name])

@@ -29,8 +29,9 @@ from rankexp.tasks.base import Split, TaskData
 from rankexp.training.adapters import make_adapter, update_spectrum, weights_of
 from rankexp.training.batching import collate
 from rankexp.training.calibration import Calibration
+from rankexp.training.checkpoint import Checkpoints
 from rankexp.training.loop import Loop, is_out_of_memory
-from rankexp.training.outcome import failure_of, result_of
+from rankexp.training.outcome import environment_of, failure_of, result_of
 from rankexp.training.prefix import Prefix
 from rankexp.training.scoring import score
 from rankexp.training.slot import Observe, Row, Slot, StopTrialError
@@ -161,13 +162,17 @@ class Bench:
         with self.pack.holding() as model:
             return make_adapter(model, spec, self.head, self.calibration.directions)
 
-    def run(self, spec: TrialSpec, store: TrialStore, observe: Observe = lambda _: None) -> Trial:
+    def run(
+        self, spec: TrialSpec, store: TrialStore, observe: Observe = lambda _: None, *, checkpoint_every: int = 0
+    ) -> Trial:
         """Train one trial alone, score it on the splits that it names, and record it.
 
         Args:
             spec: The trial; its fingerprints must be those of this bench.
             store: Where to record it.
-            observe: Is shown each step; what it raises ends the trial unrecorded.
+            observe: Is shown each step, also those that were done before it went on from a checkpoint; what it raises
+                ends the trial unrecorded.
+            checkpoint_every: Steps between two checkpoints; 0 writes none.
 
         Returns:
             The recorded trial; ``failed`` where memory did not suffice, so that others can go on.
@@ -176,7 +181,7 @@ class Bench:
             ValueError: The spec is of another model or other data.
         """
         job = _Alone(spec, observe)
-        self.run_all(job.take, store)
+        self.run_all(job.take, store, checkpoint_every=checkpoint_every)
         return job.trial
 
     def run_all(
@@ -185,8 +190,12 @@ class Bench:
         store: TrialStore,
         size: int = 1,
         seats: int = 1,
+        *,
+        checkpoint_every: int = 0,
+        check: Callable[[], None] = lambda: None,
+        say: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """Train and record trials until there are none left.
+        """Train and record trials until there are none left, each from its checkpoint if it has one.
 
         Args:
             take: Gives jobs that start together: at most so many, and able to train together with that spec if one is
@@ -194,11 +203,15 @@ class Bench:
             store: Where to record them.
             size: Most trials in one forward pass.
             seats: Most trials at a time, if that is more.
+            checkpoint_every: Steps of a trial between two checkpoints; 0 writes none.
+            check: Is called after each step; what it raises ends all, once trials in training were saved.
+            say: Is told which trials go on from a checkpoint.
         """
         jobs: dict[Slot, Job] = {}
+        kept = Checkpoints(store.checkpoints, environment_of(self.device), checkpoint_every, check, say)
 
         def seat(room: int, beside: TrialSpec | None) -> list[Slot]:
-            fresh = {self._slot(job.spec, job.observe): job for job in take(room, beside)}
+            fresh = {kept.open(partial(self._slot, job.spec, job.observe)): job for job in take(room, beside)}
             jobs.update(fresh)
             return list(fresh)
 
@@ -210,6 +223,7 @@ class Bench:
             size,
             max(size, seats),
             self.prefix,
+            kept.after_step,
         )
         with closing(loop.run(seat)) as ended:
             for slot in ended:
@@ -218,6 +232,7 @@ class Bench:
                     job.stop(slot.error, slot.history)
                 else:
                     job.finish(self._record(slot, store))
+                kept.forget(slot.spec.key)
 
     def _slot(self, spec: TrialSpec, observe: Observe) -> Slot:
         adapter = self.adapter(spec)
@@ -229,11 +244,11 @@ class Bench:
         return Slot(spec, adapter, self.data.splits["train"], evaluate=evaluate, observe=observe)
 
     def _record(self, slot: Slot, store: TrialStore) -> Trial:
-        trained, spec = time.perf_counter(), slot.spec
+        trained, spec, final = time.perf_counter(), slot.spec, slot.adapter.exported()
         scores, reason = dict[str, Scores](), ""
         try:
             if slot.error is None:
-                scores, reason = self._scores(slot)
+                scores, reason = self._scores(slot, final)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -244,19 +259,19 @@ class Bench:
         cost = {
             **slot.meter.cost(),
             "trainable_parameters": parameters,
-            "adapter_bytes": 4 * parameters,
+            "adapter_bytes": 4 * sum(p.numel() for p in final.parameters()),
             "eval_seconds": time.perf_counter() - trained,
             "wall_seconds": time.perf_counter() - slot.began,
         }
         result = result_of(slot, scores, reason, cost, self.device)
-        return store.write(spec, result, scores, None if reason else partial(self._save, slot))
+        return store.write(spec, result, scores, None if reason else partial(self._save, spec, final))
 
-    def _scores(self, slot: Slot) -> tuple[dict[str, Scores], str]:
+    def _scores(self, slot: Slot, final: Adapter) -> tuple[dict[str, Scores], str]:
         """Score a trained model, or say why it diverged."""
         if slot.state == "diverged":
             return {}, f"the loss was not finite at step {slot.step}"
         spec = slot.spec
-        scores = {split: self._score(slot.adapter, split, spec.precision) for split in spec.evaluate}
+        scores = {split: self._score(final, split, spec.precision) for split in spec.evaluate}
         if all(np.isfinite(s.loss).all() for s in scores.values()):
             return scores, ""
         return {}, "the loss of a scored example was not finite"
@@ -295,13 +310,13 @@ class Bench:
             eject(self.model)
             self.model.requires_grad_(False)
 
-    def _save(self, slot: Slot, folder: Path) -> None:
-        with self.pack.holding(slot.adapter) as model:
-            if slot.spec.method in (*MAPPED, "head"):
+    def _save(self, spec: TrialSpec, final: Adapter, folder: Path) -> None:
+        with self.pack.holding(final) as model:
+            if spec.method in (*MAPPED, "head"):
                 save_adapter(
                     model, folder, base_model_name_or_path=self.base.reference, modules_to_save=self.head,
                 )  # fmt: skip
-            elif slot.spec.method == "full" and _EVIDENCE_SPLIT in slot.spec.evaluate:
+            elif spec.method == "full" and _EVIDENCE_SPLIT in spec.evaluate:
                 folder.mkdir()
                 save_model(model, str(folder / "model.safetensors"))
                 save_file(self._update_spectrum(model), folder / "update_spectrum.safetensors")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 import time
 from dataclasses import dataclass
@@ -67,8 +69,29 @@ def test_the_first_failure_ends_the_others_at_their_next_step_and_is_raised() ->
     assert len(begun) < 5
 
 
-def test_one_lane_works_in_order_in_the_calling_thread() -> None:
+def test_one_lane_works_in_order_beside_the_main_thread_which_hears_interruptions() -> None:
     pool, _ = lanes(1)
-    seen: list[tuple[int, str]] = []
-    pool.map(lambda i: seen.append((i, threading.current_thread().name)), [3, 1, 2])
-    assert seen == [(i, threading.current_thread().name) for i in (3, 1, 2)]
+    seen: list[int] = []
+
+    def work(item: int) -> None:
+        assert threading.current_thread() is not threading.main_thread()
+        seen.append(item)
+
+    pool.map(work, [3, 1, 2])
+    assert seen == [3, 1, 2]
+
+
+def test_an_interruption_lets_the_only_lane_end_its_step() -> None:
+    pool, _ = lanes(1)
+    steps: list[str] = []
+
+    def work(_: int) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        steps.extend(["begun", "ended"])
+        while True:
+            pool.check()
+            time.sleep(0.01)
+
+    with pytest.raises(KeyboardInterrupt):
+        pool.map(work, [0])
+    assert steps == ["begun", "ended"]
