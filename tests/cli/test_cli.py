@@ -70,7 +70,7 @@ def test_every_choice_of_every_group_composes(choice: str, capsys: pytest.Captur
 
 
 def test_the_sweeps_are_these() -> None:
-    assert sweep_names() == ["rank_alpha", "rank_grid"]
+    assert sweep_names() == ["auto", "pareto", "rank_alpha", "rank_grid"]
 
 
 @pytest.mark.parametrize(

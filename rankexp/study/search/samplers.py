@@ -1,0 +1,31 @@
+"""Optuna's samplers, one for each trial, so that a search that goes on in another process samples the same."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Literal
+
+import optuna
+
+SamplerName = Literal["tpe", "gp", "nsga2"]
+STARTUP = 8
+"""Trials before a model is fitted, and the population of NSGA-II: a screen has some dozens of trials, not thousands."""
+
+
+def seeded(name: SamplerName, seed: int, number: int) -> optuna.samplers.BaseSampler:
+    """Return a sampler whose draws depend on the seed and the trial's number alone.
+
+    Args:
+        name: ``tpe`` (Bergstra et al. 2011; with several objectives Ozaki et al. 2022), ``gp``, a Gaussian process
+            with expected improvement, or ``nsga2`` (Deb et al. 2002).
+        seed: Seed of the search.
+        number: Number of the trial.
+    """
+    draw = (seed * 100_003 + number) % 2**32
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        if name == "gp":
+            return optuna.samplers.GPSampler(seed=draw, n_startup_trials=STARTUP, warn_independent_sampling=False)
+        if name == "nsga2":
+            return optuna.samplers.NSGAIISampler(seed=draw, population_size=STARTUP)
+        return optuna.samplers.TPESampler(seed=draw, n_startup_trials=STARTUP)
