@@ -160,7 +160,7 @@ class SearchConfig:
         if not self.ranks or not self.learning_rates:
             raise ValueError("ranks and learning_rates need at least one value each")
         if self.first_rung and self.strategy != "grid":
-            raise ValueError("first_rung is for strategy grid; tpe and gp compare runs every train.eval_every steps")
+            raise ValueError("first_rung is for strategy grid; tpe compares runs every train.eval_every steps")
         if self.scalings and self.strategy != "grid":
             raise ValueError("scalings is for strategy grid")
         if (self.max_parameters or self.max_adapter_mib) and self.strategy != "pareto":

@@ -46,7 +46,7 @@ class OptunaSearch:
             settings = [space.setting(values) for _, values in asked]
             rows = yield settings
             for (number, _), row in zip(asked, rows, strict=True):
-                asking.tell(number, row.tune_loss if row.status == "completed" else None)
+                asking.tell(number, math.inf if row.status == "diverged" else row.tune_loss)
             tried += zip(settings, rows, strict=True)
         return min(tried, key=_order)[0]
 

@@ -208,8 +208,10 @@ class Protocol:
 
         def evaluate(setting: Setting, report: Report) -> float | None:
             spec = self.specs.tuning(setting)
-            trial = self._searched(setting, spec, report)
-            return trial.result.metrics["tune"]["loss"] if trial.result.status == "completed" else None
+            result = self._searched(setting, spec, report).result
+            if result.status == "completed":
+                return result.metrics["tune"]["loss"]
+            return math.inf if result.status == "diverged" else None
 
         search(
             self.database,

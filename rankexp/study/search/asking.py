@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import optuna
 from optuna.trial import TrialState
 
 from rankexp.strategies.rank_space import LogRange, Ordinal
-from rankexp.study.search.samplers import SamplerName, seeded
+from rankexp.study.search.samplers import SamplerName, seeded, told
 
 
 class Asking:
@@ -47,11 +48,12 @@ class Asking:
         return trial.number, dict(trial.params)
 
     def tell(self, number: int, loss: float | None) -> None:
-        """Say what a trial gave; None where it did not complete."""
-        if loss is None:
+        """Say what a trial gave: infinity where it diverged, None where it could not be run."""
+        value = math.nan if loss is None else told(self._study, loss)
+        if math.isnan(value):
             self._study.tell(number, state=TrialState.FAIL)
         else:
-            self._study.tell(number, loss)
+            self._study.tell(number, value)
 
 
 def _distribution(dimension: Ordinal | LogRange) -> optuna.distributions.BaseDistribution:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from typing import Literal
 
@@ -10,6 +11,18 @@ import optuna
 SamplerName = Literal["tpe", "gp", "nsga2"]
 STARTUP = 8
 """Trials before a model is fitted, and the population of NSGA-II: a screen has some dozens of trials, not thousands."""
+
+
+def told(study: optuna.Study, loss: float) -> float:
+    """Return the loss to tell a study: of a run that diverged, the worst that completed before it; NaN for none.
+
+    Samplers leave failed trials out. Told that diverged runs failed, they see nothing above the highest stable rate and
+    go there again and again; a loss as bad as any seen is all that is known of such a run.
+    """
+    if math.isfinite(loss):
+        return loss
+    completed = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
+    return max((trial.values[0] for trial in completed), default=math.nan)
 
 
 def seeded(name: SamplerName, seed: int, number: int) -> optuna.samplers.BaseSampler:

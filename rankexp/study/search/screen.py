@@ -6,6 +6,7 @@ same settings again and finds their results there.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -14,13 +15,13 @@ from optuna.trial import FrozenTrial, TrialState
 
 from rankexp.strategies.setting import Setting
 from rankexp.study.race import PrunedError
-from rankexp.study.search.samplers import SamplerName, seeded
+from rankexp.study.search.samplers import SamplerName, seeded, told
 
 Report = Callable[[int, float], None]
 """Tells the search a step and the loss on ``tune`` there; raises PrunedError when the trial should end."""
 
 Evaluate = Callable[[Setting, Report], float | None]
-"""Runs a setting and returns its loss on ``tune``, or None if it did not complete."""
+"""Runs a setting and returns its loss on ``tune``: infinity if it diverged, None if it could not be run."""
 
 Price = Callable[[Setting], float]
 """What a setting costs, known without a run."""
@@ -68,9 +69,10 @@ def search(
 ) -> None:
     """Search until ``trials`` have ended, going on where an earlier process stopped.
 
-    The baselines come first and are never pruned, so that every rank is heard. Then the sampler chooses, and
-    successive halving (Li et al. 2018, arXiv 1810.05934) stops what is behind at its step. With a price there are two
-    objectives, the loss on ``tune`` and the price, and nothing is pruned: a run behind in loss may be ahead in price.
+    The baselines come first and are never pruned, so that every rank is heard. Then the sampler chooses, and with
+    ``tpe`` successive halving (Li et al. 2018, arXiv 1810.05934) stops what is behind at its step; a Gaussian process
+    would learn nothing from what was stopped. With a price there are two objectives, the loss on ``tune`` and the
+    price, and nothing is pruned either: a run behind in loss may be ahead in price.
 
     Args:
         url: SQLAlchemy URL of the database.
@@ -85,7 +87,7 @@ def search(
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = _study(url, name, first_rung, objectives=2 if price else 1)
-    screen = _Screen(study, space, evaluate, price)
+    screen = _Screen(study, space, evaluate, price, prunes=sampler == "tpe" and price is None)
     for values in space.baselines()[len(study.get_trials(deepcopy=False)) : trials]:
         study.enqueue_trial(values)
     for orphan in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
@@ -103,6 +105,7 @@ class _Screen:
     space: Space
     evaluate: Evaluate
     price: Price | None
+    prunes: bool
 
     def run(self, trial: optuna.Trial) -> None:
         """Let a trial choose, run what it chose, and tell the study what came of it."""
@@ -112,16 +115,17 @@ class _Screen:
         except PrunedError:
             self.study.tell(trial, state=TrialState.PRUNED)
             return
-        if loss is None:
+        value = math.nan if loss is None else told(self.study, loss)
+        if math.isnan(value):
             self.study.tell(trial, state=TrialState.FAIL)
         else:
-            self.study.tell(trial, [loss, self.price(setting)] if self.price else loss)
+            self.study.tell(trial, [value, self.price(setting)] if self.price else value)
 
     def _report_of(self, trial: optuna.Trial) -> Report:
         never_pruned = trial.number < len(self.space.ranks)
 
         def report(step: int, loss: float) -> None:
-            if self.price:
+            if not self.prunes:
                 return
             trial.report(loss, step)
             if not never_pruned and trial.should_prune():
