@@ -21,6 +21,8 @@ from rankexp.ranks import ENGINE_VERSION, Scaling, content_key
 _NO_QUESTION = {"workspace", "tracking", "trial", "study", "jobs", "pack", "checkpoint_every"}
 LEAST_SEEDS = 3
 """Fewer seeds give no verdict; the rule has the same number."""
+SAMPLED = ("tpe", "gp", "pareto")
+"""Screens that sample what they try."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -112,10 +114,12 @@ class SearchConfig:
     """The screen: what is tried on ``tune`` before anything is decided.
 
     Attributes:
-        strategy: ``grid`` tries every learning rate at every rank; ``tpe`` searches rank, alpha and rate; ``nested``
-            trains all ranks in one run, and ``squeeze`` cuts the largest one, for a shortlist of ranks to decide on.
+        strategy: ``grid`` tries every learning rate at every rank; ``tpe`` and ``gp`` search rank, alpha and rate, by
+            densities or by a Gaussian process; ``pareto`` searches them for loss and parameters at once, for the ranks
+            on the front to decide on; ``nested`` trains all ranks in one run, and ``squeeze`` cuts the largest one,
+            for a shortlist.
         ranks: Candidate ranks.
-        learning_rates: Learning rates of the grid; the ends of the range for ``tpe``.
+        learning_rates: Learning rates of the grid; the ends of the range where rates are sampled.
         seed: Seed of the screening runs; none of the decide step's.
         steps: Steps of a screening run; null for as many as in the decide step.
         widen: How often a grid whose best rate lies on its edge is widened, for all ranks.
@@ -123,11 +127,14 @@ class SearchConfig:
         reduction_factor: At each rung one run in this many goes on; the next rung is this many times later.
         alphas: Values of alpha to try; empty for ``lora.alpha``.
         scalings: Rules of the scale that the grid tries; empty for ``lora.scaling``.
-        trials: Number of trials of ``tpe``.
+        trials: Number of trials of ``tpe``, ``gp`` and ``pareto``.
+        sampler: Who chooses in ``pareto``.
+        max_parameters: Most parameters of the factors in ``pareto``; null for any number.
+        max_adapter_mib: Most MiB of the factors in ``pareto``, at four bytes a parameter; null for any size.
         shortlist: Ranks that ``nested`` and ``squeeze`` send to the decision.
     """
 
-    strategy: Literal["grid", "tpe", "nested", "squeeze"] = "grid"
+    strategy: Literal["grid", "tpe", "gp", "pareto", "nested", "squeeze"] = "grid"
     ranks: list[Positive] = field(default_factory=lambda: [4, 8, 16, 32])
     learning_rates: list[Rate] = field(default_factory=lambda: [1e-3, 3e-3, 1e-2])
     seed: Natural = 1000
@@ -138,6 +145,9 @@ class SearchConfig:
     alphas: list[Rate] = field(default_factory=list)
     scalings: list[Scaling] = field(default_factory=list)
     trials: Positive = 24
+    sampler: Literal["tpe", "nsga2"] = "tpe"
+    max_parameters: Positive | None = None
+    max_adapter_mib: Rate | None = None
     shortlist: Annotated[int, Field(ge=2)] = 2
 
     @field_validator("ranks", "learning_rates", "alphas", "scalings")
@@ -153,6 +163,8 @@ class SearchConfig:
             raise ValueError("first_rung is for strategy grid; tpe compares runs every train.eval_every steps")
         if self.scalings and self.strategy != "grid":
             raise ValueError("scalings is for strategy grid")
+        if (self.max_parameters or self.max_adapter_mib) and self.strategy != "pareto":
+            raise ValueError("max_parameters and max_adapter_mib are for strategy pareto")
 
 
 @dataclass(frozen=True, config=CHECKED)
@@ -329,8 +341,8 @@ class StudyConfig:
             )
         if isinstance(self.contest.rank, int) and self.contest.rank not in self.search.ranks:
             raise ValueError(f"contest.rank {self.contest.rank} is none of search.ranks {self.search.ranks}")
-        if self.search.strategy == "tpe" and not self.search.alphas:
-            raise ValueError("search.alphas needs at least one value where search.strategy is tpe")
+        if self.search.strategy in SAMPLED and not self.search.alphas:
+            raise ValueError(f"search.alphas needs at least one value where search.strategy is {self.search.strategy}")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the configuration as JSON values."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -108,6 +109,7 @@ def make_study(
     score: str = "accuracy",
     looks: Sequence[int] = (),
     look: int = 0,
+    notes: Mapping[str, Any] = MappingProxyType({}),
 ) -> Path:
     """Record a study of every phase and return its folder.
 
@@ -150,6 +152,7 @@ def make_study(
     values = _study_values(seeds, margin, rates, accuracies, labels, examples, dimensions)
     values["config"]["decide"] |= {"score": score, "looks": list(looks)}
     values["notes"] |= {"look": look} if looks else {}
+    values["notes"] |= notes
     study = StudyStore(workspace / "studies" / name)
     study.write(StudyRecord(name=name, planned=tuple(planned), created="2026-11-01T11:00:00+00:00", **values))  # fmt: skip
     if open_test:

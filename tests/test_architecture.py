@@ -44,7 +44,7 @@ SOURCES = {module_name(path): path for path in sorted(ROOT.rglob("*.py"))}
 
 
 def part(module):
-    """``rankexp.study.search`` is of the part ``study``, ``rankexp`` itself of ``__init__``."""
+    """``rankexp.study.runner`` is of the part ``study``, ``rankexp`` itself of ``__init__``."""
     return [*module.split("."), "__init__"][1]
 
 
@@ -102,8 +102,8 @@ def of(*parts):
 
 def test_the_source_is_read():
     assert Import("rankexp.ranks", True) in imports("rankexp.record")
-    assert Import("optuna", True) in imports("rankexp.study.search")
-    assert Import("rankexp.study.search", False) in imports("rankexp.study.protocol")
+    assert Import("optuna", True) in imports("rankexp.study.search.screen")
+    assert Import("rankexp.study.search.screen", False) in imports("rankexp.study.protocol")
     assert "rankexp.config" in reachable(["rankexp.cli.compose"])
 
 

@@ -48,6 +48,9 @@ REFUSED = [
     *(("search__ranks", value, "search.ranks") for value in ([-4], [0], [3.5], [4, 4], ["a"], [True], 4, [INF])),
     ("search__ranks", [], "search': ranks"),
     *(("search__learning_rates", value, "search") for value in ([0], [-1e-3], [NAN], [INF], [1e-3, 1e-3], [], ["a"])),
+    *(("search__max_adapter_mib", value, "search.max_adapter_mib") for value in (0, -1, NAN, "x")),
+    ("search__max_parameters", 0, "search.max_parameters"),
+    ("search__sampler", "gp", "search.sampler"),
     *(("lora__alpha", value, "lora.alpha") for value in (0, -1, INF, NAN, "x", None)),
     *(("lora__dropout", value, "lora.dropout") for value in (-0.1, 1, NAN)),
     *(("lora__target_modules", value, "lora.target_modules") for value in (3, [3], "all")),
@@ -106,7 +109,9 @@ def test_what_has_no_default_is_asked_for(missing):
     ("changes", "message"),
     [
         ({"search__seed": 2}, "search.seed 2 is one of decide.seeds"),
-        ({"search__strategy": "tpe"}, "search.alphas"),
+        *(({"search__strategy": name}, f"search.strategy is {name}") for name in ("tpe", "gp", "pareto")),
+        ({"search__max_parameters": 9}, "max_parameters and max_adapter_mib are for strategy pareto"),
+        ({"search__max_adapter_mib": 9}, "max_parameters and max_adapter_mib are for strategy pareto"),
         ({"train__patience": 2}, "eval_every must be above 0"),
         ({"decide__looks": [2]}, "looks must increase and end with all 5 seeds"),
         ({"decide__looks": [3, 3]}, "looks must increase and end with all 5 seeds"),
@@ -137,7 +142,8 @@ OTHER_STUDY = {
     "train.schedule": "cosine", "train.warmup_steps": 0, "train.weight_decay": 0.1, "train.max_grad_norm": 0,
     "train.precision": "float32", "train.eval_every": 5, "train.patience": 2, "search.strategy": "tpe", "search.ranks": [4, 8],
     "search.learning_rates": [1e-3], "search.seed": 1001, "search.steps": 20, "search.widen": 2,
-    "search.first_rung": 9, "search.reduction_factor": 2, "search.alphas": [8], "search.trials": 8, "decide.seeds": 4, "decide.margin": 0.02, "decide.level": 0.1,
+    "search.first_rung": 9, "search.reduction_factor": 2, "search.alphas": [8], "search.trials": 8, "search.sampler": "nsga2",
+    "search.max_parameters": 1000, "search.max_adapter_mib": 1.5, "decide.seeds": 4, "decide.margin": 0.02, "decide.level": 0.1,
     "decide.looks": [3, 5], "decide.score": "loss", "references.head": [1e-2], "references.full": [1e-4],
     "references.subspace": [1e-2], "references.dimensions": [10], "references.seeds": 2, "search.scalings": ["rslora"], "search.shortlist": 3,
     "contest.contenders": {"thumb": {"strategy": "rule_of_thumb"}}, "contest.rank": 8, "contest.trials": 3,
@@ -145,8 +151,9 @@ OTHER_STUDY = {
 
 
 def folder_of(name, value):
+    pareto = {"search__strategy": "pareto", "search__alphas": [8.0]}
     needed = {
-        "search.strategy": {"search__alphas": [8.0]}, "train.patience": {"train__eval_every": 7},
+        "search.strategy": {"search__alphas": [8.0]}, "search.max_parameters": pareto, "search.max_adapter_mib": pareto, "train.patience": {"train__eval_every": 7},
         "references.subspace": {"references__dimensions": [20]}, "references.dimensions": {"references__subspace": [1e-1]},
     }  # fmt: skip
     return config(**{name.replace(".", "__"): value}, **needed.get(name, {})).study_folder.name

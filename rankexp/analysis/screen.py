@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from rankexp.config import SAMPLED
 from rankexp.ranks import TrialSpec
 
 if TYPE_CHECKING:
@@ -134,7 +135,7 @@ def screen_table(study: Study) -> tuple[ScreenRow, ...]:
 def sampled_range(study: Study) -> tuple[float, float] | None:
     """Ends of the range that learning rates were sampled from; None for a grid."""
     search = study.record.config["search"]
-    if search["strategy"] == "grid":
+    if search["strategy"] not in SAMPLED:
         return None
     return _ends(search["learning_rates"])
 

@@ -53,6 +53,7 @@ def document(study: Study) -> Document:
     doc["references"] = tables.references(study)
     doc |= _paste(study, doc)
     doc["screen"] = _screen(study)
+    doc["importance"] = study.record.notes.get("importance")
     doc["curves"] = tables.learning_curves(study)
     doc["variance"] = evidence.variance(verdict)
     parameters = {row["rank"]: row["trainable_parameters"] for row in doc["ranks"].values()}
@@ -74,7 +75,7 @@ def scores_document(name: str, comparison: Comparison) -> Document:
     ranks = tables.decision_rows(comparison)
     unknown = {"learning_rate": None, "alpha": None, "lost": "", "trainable_parameters": None}
     doc: Document = {**_head(name), "created": "", "finished": "", **_decision(comparison)}
-    doc |= dict.fromkeys(("test", "setup", "lora_config", "lora_config_python", "front", "training_data"))
+    doc |= dict.fromkeys(("test", "setup", "lora_config", "lora_config_python", "front", "training_data", "importance"))
     doc |= {
         "references": {},
         "screen": [],

@@ -1,9 +1,10 @@
-"""Rank by a screened curve: train every rank at once, or a high one that is cut, and take the knee."""
+"""Rank by a screened curve: train every rank at once, or a high one that is cut, and take the best."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 
 from pydantic.dataclasses import dataclass
 
@@ -22,11 +23,18 @@ class ByCurve:
         """Return the runs that give the curve."""
 
     def search(self, question: Question) -> Search[Setting]:
-        """Screen the curve and return the rank of its lowest loss, at its own best rate and alpha."""
+        """Screen the curve and return the rank of its lowest loss, at its own best rate and alpha.
+
+        Where no run completed it is the largest rank at the lowest rate.
+        """
         ranks = [rank for rank in question.ranks if rank <= question.budget_rank] or [question.budget_rank]
-        rows = yield from self.curve(ranks, question).search()
-        best = best_rate(rows)
-        found = min((best[f"r={rank}"] for rank in ranks if f"r={rank}" in best), key=lambda row: row.tune_loss or 0.0)
+        curve = replace(self.curve(ranks, question), trials=question.trials)
+        rows = yield from curve.search()
+        best = [row for row in best_rate(rows).values() if row.rank in ranks and row.tune_loss is not None]
+        if not best:
+            lowest = min(rows, key=lambda row: row.learning_rate)
+            return Candidate(question.name, ranks[-1]).at(lowest.learning_rate, lowest.alpha)
+        found = min(best, key=lambda row: (row.tune_loss, row.rank))
         return Candidate(question.name, found.rank).at(found.learning_rate, found.alpha)
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from rankexp.analysis.screen import ScreenRow, best_rate
 from rankexp.strategies.base import Search
 from rankexp.strategies.grid import widened
 from rankexp.strategies.setting import Candidate, Variant
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,7 @@ class Curve:
         learning_rates: The rates to begin with, increasing.
         alphas: Numerators of the scale; the middle one comes first.
         widen: How often rates may be widened.
+        trials: Most runs; None for as many as it takes.
     """
 
     candidate: Candidate
@@ -31,6 +35,7 @@ class Curve:
     learning_rates: tuple[float, ...]
     alphas: tuple[float, ...]
     widen: int
+    trials: int | None = None
 
     @classmethod
     def nested(cls, ranks: Sequence[int], rates: Sequence[float], alphas: Sequence[float], widen: int) -> Curve:
@@ -50,11 +55,18 @@ class Curve:
         alpha = self.alphas[len(self.alphas) // 2]
         rates, tried, rows = self.learning_rates, set[float](), list[ScreenRow]()
         for _ in range(self.widen + 1):
-            rows += yield [self.candidate.at(rate, alpha) for rate in rates if rate not in tried]
-            tried.update(rates)
+            if not (more := self._room([rate for rate in rates if rate not in tried], len(tried))):
+                break
+            rows += yield [self.candidate.at(rate, alpha) for rate in more]
+            tried.update(more)
             if (rates := widened(rows, rates, names)) == tuple(sorted(tried)):
                 break
         won = sorted({row.learning_rate for row in best_rate(rows).values()})
-        if others := [self.candidate.at(rate, other) for other in self.alphas if other != alpha for rate in won]:
+        others = [self.candidate.at(rate, other) for other in self.alphas if other != alpha for rate in won]
+        if others := self._room(others, len(tried)):
             rows += yield others
         return rows
+
+    def _room(self, wanted: list[T], runs: int) -> list[T]:
+        """Return as many as may still be run after so many runs."""
+        return wanted if self.trials is None else wanted[: self.trials - runs]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import field
 
 from pydantic.dataclasses import dataclass
@@ -37,6 +38,8 @@ class GridSearch:
         rows: list[ScreenRow] = []
         while settings := grid.next(rows)[: question.trials - len(rows)]:
             rows += yield settings
-        best = min(best_rate(rows).values() or rows, key=lambda row: row.tune_loss or float("inf"))
+        best = min(
+            best_rate(rows).values() or rows, key=lambda row: math.inf if row.tune_loss is None else row.tune_loss
+        )
         scaling: Scaling = "rslora" if best.scaling == "rslora" else "standard"
         return Candidate(question.name, best.rank).at(best.learning_rate, best.alpha, scaling)

@@ -16,12 +16,12 @@ class RuleOfThumb:
     Only the learning rate is tuned, as for all others.
 
     Attributes:
-        rank: The rank; null for the largest within the budget.
+        rank: The rank, if it is within the budget; null for the largest that is.
     """
 
     rank: Positive | None = None
 
     def search(self, question: Question) -> Search[Setting]:
         """Tune the learning rate at that rank."""
-        rank = self.rank or question.budget_rank
+        rank = min(self.rank or question.budget_rank, question.budget_rank)
         return (yield from tuned(Candidate(question.name, rank), question, alpha=2.0 * rank))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,8 +15,9 @@ from rankexp.analysis.decision import Verdict
 from rankexp.analysis.knee import knee, shortlist
 from rankexp.analysis.results import Study, load_study
 from rankexp.analysis.screen import ScreenRow, best_rate
-from rankexp.config import StudyConfig
-from rankexp.ranks import Scaling, TrialSpec
+from rankexp.config import SAMPLED, StudyConfig
+from rankexp.options import ConfigError
+from rankexp.ranks import RankMap, Scaling, TrialSpec
 from rankexp.record import Scores, Trial
 from rankexp.strategies.curve import Curve
 from rankexp.strategies.grid import Grid
@@ -28,7 +30,7 @@ from rankexp.study.specs import Specs
 from rankexp.study_record import StudyStore, TestLedger
 
 if TYPE_CHECKING:
-    from rankexp.study.search import Report
+    from rankexp.study.search.screen import Report
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ class Protocol:
 
     def _expected_screen(self) -> int:
         search = self.config.search
-        if search.strategy == "tpe":
+        if search.strategy in SAMPLED:
             return search.trials
         rates, alphas = len(search.learning_rates), self._alphas
         if search.strategy == "grid":
@@ -101,12 +103,16 @@ class Protocol:
             grid = Grid("screen", tuple(ranks), tuple(search.learning_rates), self._alphas, search.widen, scalings)
             rows = self._tune([grid, *tuned])
             self.study.note(widened=grid.widened(rows))
-        elif search.strategy == "tpe":
-            rows = self._tune(tuned) + self._sample()
+        elif search.strategy in SAMPLED:
+            sampled = self._sample()
+            rows = self._tune(tuned) + sampled
+            if search.strategy == "pareto":
+                ranks = [Candidate.of_rank(rank) for rank in self._front(sampled)]
         else:
             curve = self._curve()
             rows = self._tune(tuned) + curve
             ranks = [Candidate.of_rank(rank) for rank in self._shortlist(curve)]
+        self._explain(rows)
         settings = [
             *self._chosen(rows, heads.candidates, references.head),
             *self._chosen(rows, full.candidates, references.full),
@@ -197,32 +203,74 @@ class Protocol:
 
     def _sample(self) -> list[ScreenRow]:
         """Let Optuna choose what to try."""
-        from rankexp.study.search import Space, search
+        from rankexp.study.search.screen import Space, search
 
         config = self.config.search
-        rows: list[ScreenRow] = []
 
         def evaluate(setting: Setting, report: Report) -> float | None:
             spec = self.specs.tuning(setting)
-            trial = self._searched(setting, spec, report)
-            return trial.result.metrics["tune"]["loss"] if trial.result.status == "completed" else None
+            result = self._searched(setting, spec, report).result
+            if result.status == "completed":
+                return result.metrics["tune"]["loss"]
+            return math.inf if result.status == "diverged" else None
 
-        rates = config.learning_rates
-        space = Space(config.ranks, config.alphas, (rates[0], rates[-1]))
         search(
             self.database,
             self.config.study,
-            space,
+            Space(self._affordable(), config.alphas, (config.learning_rates[0], config.learning_rates[-1])),
             trials=config.trials,
             seed=config.seed,
             first_rung=self.config.train.eval_every,
             evaluate=evaluate,
+            sampler="gp" if config.strategy == "gp" else config.sampler if config.strategy == "pareto" else "tpe",
+            price=(lambda setting: self._parameters(setting.rank or 0)) if config.strategy == "pareto" else None,
         )
-        record = self.study.read()
-        for item in record.planned:
-            if item.phase == "screen" and item.key in self.runner.trials:
-                rows.append(ScreenRow.of(item.candidate, self.runner.trials.read(item.key)))
-        return rows
+        planned = [item for item in self.study.read().planned if item.phase == "screen"]
+        found = [item for item in planned if item.key in self.runner.trials]
+        return [ScreenRow.of(item.candidate, self.runner.trials.read(item.key)) for item in found]
+
+    def _parameters(self, rank: int) -> int:
+        return RankMap.uniform(self.specs.shapes, rank).cost(self.specs.shapes)
+
+    def _affordable(self) -> list[int]:
+        """Return the ranks within the limits; what a rank costs is known, so none is tried to be found too dear.
+
+        Raises:
+            ConfigError: No rank is within the limits.
+        """
+        search = self.config.search
+        limits = [search.max_parameters, search.max_adapter_mib and search.max_adapter_mib * 2**20 / 4]
+        most = min((limit for limit in limits if limit), default=math.inf)
+        ranks = [rank for rank in search.ranks if self._parameters(rank) <= most]
+        if not ranks:
+            least = self._parameters(search.ranks[0])
+            raise ConfigError(
+                f"rank {search.ranks[0]}, the lowest of search.ranks, has {least} parameters; "
+                f"search.max_parameters and search.max_adapter_mib allow {most:.0f}."
+            )
+        return ranks
+
+    def _front(self, rows: Sequence[ScreenRow]) -> list[int]:
+        """Return the ranks that no cheaper one matches on ``tune``, and where that is one, the largest beside it."""
+        losses = {row.rank: row.tune_loss for row in best_rate(rows).values() if row.rank}
+        front, lowest = list[int](), math.inf
+        for rank in sorted(losses):
+            if (loss := losses[rank]) is not None and loss < lowest:
+                front.append(rank)
+                lowest = loss
+        ranks = self._affordable()
+        listed = sorted({*front, ranks[-1]}) if len(front) < 2 else front
+        parameters = {str(rank): self._parameters(rank) for rank in ranks}
+        self.study.note(front={"ranks": front, "decided": listed, "parameters": parameters})
+        return listed
+
+    def _explain(self, rows: Sequence[ScreenRow]) -> None:
+        """Note what rank, alpha and learning rate had to do with the loss; a curve's rows are not runs of their own."""
+        from rankexp.study.search.importance import importance
+
+        runs = [row for row in rows if row.rank]
+        if self.config.search.strategy in ("grid", *SAMPLED) and (found := importance(runs)):
+            self.study.note(importance=found)
 
     def _searched(self, setting: Setting, spec: TrialSpec, report: Report) -> Trial:
         def observe(row: Mapping[str, float]) -> None:

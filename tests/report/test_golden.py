@@ -20,8 +20,18 @@ pytestmark = pytest.mark.slow
 GOLDEN = Path(__file__).parents[1] / "golden"
 SCHEMA = json.loads((Path(rankexp.__file__).parent / "report" / "report.schema.json").read_text())
 NEAR = {4: 0.717, 8: 0.726, 16: 0.724, 32: 0.723}
+IMPORTANCE = {
+    "method": "PED-ANOVA",
+    "runs": 12,
+    "best": 5,
+    "shares": {"rank": 0.25, "alpha": 0.05, "learning_rate": 0.7},
+}
 CASES = {
-    "settled": ({"seeds": 5, "open_test": True, "dimensions": (10, 100, 1000)}, "SETTLED", 8),
+    "settled": (
+        {"seeds": 5, "open_test": True, "dimensions": (10, 100, 1000), "notes": {"importance": IMPORTANCE}},
+        "SETTLED",
+        8,
+    ),
     "safe": ({"seeds": 5, "accuracies": NEAR, "margin": 0.009}, "SAFE", 8),
     "insufficient": ({"margin": 0.003, "accuracies": {8: 0.715, 16: 0.722, 32: 0.723}}, "INSUFFICIENT", None),
     "unfinished": ({"seeds": 5, "missing": [(8, 1)]}, "UNFINISHED", None),
@@ -58,7 +68,7 @@ def test_a_document_fulfils_the_schema(case):
 
 @pytest.mark.parametrize("spoil", [
     lambda doc: doc.pop("power"), lambda doc: doc.update(extra=1), lambda doc: doc.update(status="MAYBE"),
-    lambda doc: doc["ranks"]["8"].update(mean="high"), lambda doc: doc["spectrum"]["map"].update(tested=True),
+    lambda doc: doc.update(importance={**IMPORTANCE, "shares": {"batch": 1.0}}), lambda doc: doc["ranks"]["8"].update(mean="high"), lambda doc: doc["spectrum"]["map"].update(tested=True),
 ])  # fmt: skip
 def test_the_schema_refuses_what_is_no_report(tmp_path, spoil):
     doc = json.loads(json.dumps(document(load_study(make_study(tmp_path)))))

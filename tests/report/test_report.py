@@ -385,3 +385,17 @@ def test_the_page_can_be_read_by_a_screen_reader(settled):
 
 def test_another_folder_can_be_asked_for(settled, tmp_path):
     assert write_report(settled[0], tmp_path / "here") == tmp_path / "here" / "report.html"
+
+
+def test_what_the_screen_hung_on_is_shown_where_it_was_noted_and_nowhere_else(tmp_path):
+    shares = {"rank": 0.1234, "learning_rate": 0.8766}
+    noted = {"importance": {"method": "PED-ANOVA", "runs": 12, "best": 5, "shares": shares}}
+    doc, page, text = reported(make_study(tmp_path / "a", notes=noted))
+    assert doc["importance"] == noted["importance"]
+    for shown in (page, text):
+        assert "best 5 of 12 completed screening runs" in shown
+        assert "decides nothing" in shown
+        assert re.search(r"learning rate\W[^%]*88\s?%", shown)
+    doc, page, text = reported(make_study(tmp_path / "b"))
+    assert doc["importance"] is None
+    assert "What the screen hung on" not in page + text

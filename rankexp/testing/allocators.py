@@ -1,14 +1,10 @@
-"""Conformance suites: what everything of a kind must fulfil, as test methods to inherit.
-
-A new task or allocator is tested by a subclass of :class:`TaskConformance` or :class:`AllocatorConformance` whose name
-starts with ``Test``, in a file that pytest collects.
-"""
+"""Laws of an allocator, and evidence made up for them."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -16,95 +12,9 @@ import numpy as np
 
 from rankexp.allocators.base import Allocator, Evidence, LayerGradient, Shapes, make_allocator
 from rankexp.ranks import RankMap
-from rankexp.tasks.base import SPLITS, Task, TaskData
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-
-class TaskConformance:
-    """Laws of a task.
-
-    A subclass gives :meth:`make_task`, and :meth:`tokenize` where the words of a text will not do.
-
-    >>> from rankexp.tasks.tabular import CsvTask
-    >>> class TestReviews(TaskConformance):
-    ...     def make_task(self):
-    ...         return CsvTask(path="reviews.csv")
-    """
-
-    _loaded: ClassVar[dict[type, TaskData]] = {}
-
-    def make_task(self) -> Task:
-        """Return the task with its options set, the same whenever it is called."""
-        raise NotImplementedError
-
-    def tokenize(self, texts: Sequence[str], max_length: int, vocabulary: Sequence[str]) -> list[list[int]]:
-        """Turn texts into token ids: here one for each word, the same in every process."""
-        del vocabulary
-        return [[1 + sum(word.encode()) % 997 for word in text.split()][:max_length] for text in texts]
-
-    def load(self) -> TaskData:
-        """Load the data anew."""
-        return self.make_task().load(self.tokenize, lambda _: None)
-
-    def data(self) -> TaskData:
-        """Return the data, loaded once for all tests of the class."""
-        if type(self) not in self._loaded:
-            self._loaded[type(self)] = self.load()
-        return self._loaded[type(self)]
-
-    def test_every_split_is_there_and_has_examples(self) -> None:
-        """The protocol needs train, tune, decide and test."""
-        assert set(self.data().splits) == set(SPLITS)
-        assert all(len(split) for split in self.data().splits.values())
-
-    def test_loading_again_gives_the_same_data(self) -> None:
-        """The fingerprint is part of every trial's key."""
-        assert self.load().fingerprint == self.data().fingerprint
-
-    def test_the_arrays_of_a_split_have_one_row_an_example(self) -> None:
-        """Scores are paired by position and example id."""
-        for split in self.data().splits.values():
-            assert split.labels.dtype == np.int64
-            assert len(split.example_ids) == len(split.group_ids) == len(split.labels) == len(split.tokens)
-
-    def test_no_example_is_in_two_places(self) -> None:
-        """An example that was trained on, or chosen with, is no evidence."""
-        ids = np.concatenate([split.example_ids for split in self.data().splits.values()])
-        assert len(set(ids.tolist())) == len(ids)
-
-    def test_no_group_is_cut_by_a_split(self) -> None:
-        """Sentences of one document resemble each other, so they stay together."""
-        groups = [set(self.data().splits[name].group_ids.tolist()) for name in SPLITS]
-        assert len(set.union(*groups)) == sum(map(len, groups))
-
-    def test_every_example_has_tokens(self) -> None:
-        """An empty example cannot be scored."""
-        for split in self.data().splits.values():
-            assert split.lengths.min() > 0
-            assert all(ids.dtype == np.int32 and ids.min() >= 0 for ids in split.tokens)
-
-    def test_every_label_is_known_to_train(self) -> None:
-        """A class that was never seen cannot be predicted."""
-        splits, labels = self.data().splits, self.data().labels
-        assert len(set(labels)) == len(labels) >= 2
-        assert set(splits["train"].labels.tolist()) == set(range(len(labels)))
-        for split in splits.values():
-            assert set(split.labels.tolist()) <= set(range(len(labels)))
-
-    def test_the_card_is_complete(self) -> None:
-        """The report describes the data with it."""
-        data = self.data()
-        card = data.card()
-        assert card["name"] == data.task
-        assert (card["fingerprint"], card["labels"]) == (data.fingerprint, list(data.labels))
-        assert card["dropped_duplicates"] >= 0
-        assert card["overlaps"] == 0
-        assert card["splits"] == {
-            name: {"examples": len(split), "groups": len(set(split.group_ids.tolist()))}
-            for name, split in data.splits.items()
-        }
 
 
 class MadeEvidence:
@@ -265,6 +175,3 @@ def _most_spent(shapes: Shapes, budget: int) -> int:
         for _ in range(min(shape)):
             sums[sum(shape) :] |= sums[: max(0, budget + 1 - sum(shape))].copy()
     return int(np.flatnonzero(sums).max())
-
-
-__all__ = ["AllocatorConformance", "MadeEvidence", "TaskConformance"]
