@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 from tiny import OPTIONS, write_texts
 
+from rankexp.allocators.base import make_allocator
 from rankexp.cli.compose import resource, sweep_names
 from rankexp.cli.main import main
 from rankexp.config import StudyConfig
 from rankexp.options import parse
+from rankexp.strategies.base import make_strategy
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "help.txt"
 
