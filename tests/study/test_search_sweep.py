@@ -109,7 +109,8 @@ def test_optuna_takes_part_in_a_contest_and_a_resumed_one_trains_nothing_again(t
         "decide.seeds=3",
         "contest.rank=2",
         "contest.trials=5",
-        "contest.contenders={maps: {strategy: optuna, space: per_layer}, one: {strategy: optuna, sampler: gp}}",
+        "+contest.contenders.maps={strategy: optuna, space: per_layer}",
+        "+contest.contenders.one={strategy: optuna, sampler: gp}",
     ]
     done = run(tmp_path, "sweep", *options)
     assert done.returncode == 0, done.stderr
