@@ -9,6 +9,7 @@ from tiny import OPTIONS, study_of, write_texts
 from tiny import rankexp as run
 
 import rankexp
+from rankexp.ranks import RankMap
 
 pytestmark = pytest.mark.slow
 
@@ -45,3 +46,84 @@ def test_a_search_prunes_decides_and_resumes_without_training_again(tmp_path: Pa
     after = rankexp.load_study(study.store.folder)
     assert after.trials["key"].tolist() == before
     assert {item.key for item in after.store.pruned()} == pruned
+
+
+def test_a_gaussian_process_searches_at_full_length_and_what_mattered_is_noted(tmp_path: Path) -> None:
+    write_texts(tmp_path / "texts.csv")
+    options = [*SEARCH, "search=gp", "search.trials=10", "train.eval_every=0"]
+    done = run(tmp_path, "sweep", "rank_alpha", *options)
+    assert done.returncode == 0, done.stderr
+    study = rankexp.load_study(study_of(tmp_path, "rank_alpha"))
+    screen = study.trials[study.trials["phase"] == "screen"]
+    assert set(screen["status"]) == {"completed"}
+    assert set(screen["steps"]) == {40}
+    found = study.record.notes["importance"]
+    assert found["runs"] == len(screen) >= 8
+    assert set(found["shares"]) == {"rank", "alpha", "learning_rate"}
+    (study.store.folder / "study.db").unlink()
+    again = run(tmp_path, "sweep", "rank_alpha", *options)
+    assert "trained   0 trials" in again.stdout, again.stderr
+    assert rankexp.load_study(study.store.folder).record.notes["importance"] == found
+
+
+PARETO = [
+    *(o for o in SEARCH if not o.startswith(("search.ranks", "search.trials", "train.eval_every"))),
+    "search.ranks=[1,2,4,8]",
+    "search.trials=9",
+]
+
+
+def test_only_ranks_on_the_front_and_within_the_limit_are_decided_on(tmp_path: Path) -> None:
+    write_texts(tmp_path / "texts.csv")
+    refused = run(tmp_path, "sweep", "pareto", *PARETO, "search.max_parameters=10")
+    assert refused.returncode != 0
+    assert "rank 1, the lowest of search.ranks, has" in refused.stderr
+    one = int(refused.stderr.split("search.ranks, has ")[1].split(" ")[0])
+    options = [*PARETO, f"search.max_adapter_mib={4 * one * 4 / 2**20}"]
+    done = run(tmp_path, "sweep", "pareto", *options)
+    assert done.returncode == 0, done.stderr
+    (folder,) = (f for f in (tmp_path / "runs" / "studies").glob("pareto-*") if (f / "report").exists())
+    study = rankexp.load_study(folder)
+    screen = study.trials[study.trials["phase"] == "screen"]
+    assert set(screen["rank"]) == {1, 2, 4}, "rank 8 is over the limit and was never trained"
+    assert set(screen["status"]) == {"completed"}
+    front = study.record.notes["front"]
+    assert front["parameters"] == {"1": one, "2": 2 * one, "4": 4 * one}
+    best = screen.groupby("rank")["tune_loss"].min()
+    undominated = [rank for rank in best.index if (best[:rank].drop(rank) > best[rank]).all()]
+    assert front["ranks"] == undominated
+    assert list(study.ranks) == front["decided"]
+    assert set(study.screened) == {1, 2, 4, 8} - set(study.ranks)
+    assert study.verdict is not None
+    assert str(study.verdict.status) != "SETTLED", "ranks that were screened out were not decided on"
+    again = run(tmp_path, "sweep", "pareto", *options)
+    assert "trained   0 trials" in again.stdout, again.stderr
+
+
+def test_optuna_takes_part_in_a_contest_and_a_resumed_one_trains_nothing_again(tmp_path: Path) -> None:
+    write_texts(tmp_path / "texts.csv")
+    options = [
+        *(o for o in OPTIONS if not o.startswith("train.steps")),
+        "train.steps=20",
+        "task.path=texts.csv",
+        "decide.seeds=3",
+        "contest.rank=2",
+        "contest.trials=5",
+        "+contest.contenders.maps={strategy: optuna, space: per_layer}",
+        "+contest.contenders.one={strategy: optuna, sampler: gp}",
+    ]
+    done = run(tmp_path, "sweep", *options)
+    assert done.returncode == 0, done.stderr
+    study = rankexp.load_study(study_of(tmp_path))
+    contest = [item for item in study.record.planned if item.phase == "contest"]
+    shapes = {name: (shape[0], shape[1]) for name, shape in study.record.model["shapes"].items()}
+    budget = RankMap.uniform(shapes, 2).cost(shapes)
+    for name in ("maps", "one"):
+        own = [study.by_key[item.key].spec for item in contest if item.candidate == name]
+        assert len([spec for spec in own if spec.seed in study.seeds]) == 3
+        assert len(own) <= 8
+        assert all(spec.rank_map.cost(shapes) <= budget for spec in own)
+    assert any(study.by_key[i.key].spec.rank_map.uniform_rank is None for i in contest if i.candidate == "maps")
+    again = run(tmp_path, "sweep", *options)
+    assert "trained   0 trials" in again.stdout, again.stderr
+    assert rankexp.load_study(study.store.folder).record.planned == study.record.planned
