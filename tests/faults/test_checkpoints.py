@@ -20,7 +20,7 @@ from rankexp.record import TrialStore, sha256
 pytestmark = pytest.mark.slow
 
 SCRIPT = Path(__file__).with_name("train_adalora.py")
-TRAIN = ["train", *OPTIONS, "task.path=texts.csv", "trial.rank=4", "train.steps=1500", "lora.dropout=0.1", "jobs=1"]
+TRAIN = ["train", *OPTIONS, "task.path=texts.csv", "trial.rank=4", "train.steps=400", "lora.dropout=0.1"]
 
 
 def train_adalora(folder: Path, workspace: str, killed_in: int = 0) -> subprocess.CompletedProcess[str]:
@@ -45,7 +45,7 @@ def test_adalora_killed_while_it_prunes_ends_with_the_same_bits(tmp_path: Path) 
     assert resumed == whole
     assert {"adapter/adapter_model.safetensors", "scores/tune.npz", "scores/decide.npz"} <= set(whole["digests"])
     counts = whole["triplets"]
-    assert counts[0] > counts[4] > counts[7] > counts[12] == 7
+    assert counts[0] > counts[3] > counts[7] > counts[11] == counts[-1] == 7
     assert not list((tmp_path / "killed" / "checkpoints").iterdir())
 
 
@@ -63,7 +63,7 @@ def finish(folder: Path) -> tuple[str, dict[str, str]]:
         command(*TRAIN), cwd=folder, env=environment(), capture_output=True, text=True, timeout=120, check=False
     )
     assert done.returncode == 0, done.stderr
-    return done.stdout, hashes(folder)
+    return done.stderr, hashes(folder)
 
 
 def hashes(folder: Path) -> dict[str, str]:
@@ -77,7 +77,8 @@ def hashes(folder: Path) -> dict[str, str]:
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, 143), (signal.SIGKILL, -9)])
 def test_a_command_that_ends_in_a_trial_goes_on_in_it(tmp_path: Path, sent: signal.Signals, code: int) -> None:
     whole = start(tmp_path / "whole")
-    assert whole.wait(timeout=120) == 0
+    whole.communicate(timeout=120)
+    assert whole.returncode == 0
     cut = tmp_path / "cut"
     process, deadline = start(cut), time.monotonic() + 60
     while not list(cut.glob("runs/checkpoints/*/checkpoint.json")) and time.monotonic() < deadline:
@@ -90,7 +91,7 @@ def test_a_command_that_ends_in_a_trial_goes_on_in_it(tmp_path: Path, sent: sign
     said, files = finish(cut)
     match = re.search(r"goes on from\s+step\s+(\d+)", said)
     assert match, said
-    assert 100 <= int(match[1]) < 1500
+    assert 100 <= int(match[1]) < 400
     assert sent is signal.SIGTERM or int(match[1]) % 100 == 0
     assert files == hashes(tmp_path / "whole")
     assert not list((cut / "runs" / "checkpoints").iterdir())

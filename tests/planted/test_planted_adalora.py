@@ -5,6 +5,7 @@ layer plus an update of rank 4, and noise on all. The real layer, importance, sc
 """
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
 
@@ -16,6 +17,8 @@ from rankexp.training.slot import Slot
 
 EXAMPLES, LAYERS, WIDTH, RANK, PLANTED_RANK = 256, 10, 24, 8, 4
 SEEDS = range(20)
+
+pytestmark = pytest.mark.slow
 
 
 def draw(generator, *shape):
