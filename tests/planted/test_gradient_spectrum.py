@@ -47,6 +47,7 @@ def errors(noise, shift=1.0, seeds=SEEDS):
     return torch.tensor([[ranks[rank] - rank for rank in RANKS] for ranks in found])
 
 
+@pytest.mark.slow
 def test_detected_ranks_are_the_planted_ones():
     off = errors(noise=5.0).abs()
     print(f"within one: {(off <= 1).float().mean():.3f}, exact: {(off == 0).float().mean():.3f}")
@@ -58,6 +59,7 @@ def test_the_noise_is_as_large_as_stated():
     assert sum(edges) / len(edges) == pytest.approx(2 * 5 * 2 * (SIZE / BATCHES / EXAMPLES) ** 0.5, rel=0.05)
 
 
+@pytest.mark.slow
 def test_without_an_update_one_layer_in_three_shows_a_direction():
     """The mean is then noise too, and its largest value is the largest of three in a third of layers."""
     detected = errors(noise=5.0, shift=0.0) + torch.tensor(list(RANKS))
