@@ -133,7 +133,7 @@ class Pruning:
     every: int = 1
     beta1: float = 0.85
     beta2: float = 0.85
-    orthogonality: float = 0.5
+    orthogonality: float = 0.1
 
     def __post_init__(self) -> None:
         _floats(self)

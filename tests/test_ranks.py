@@ -107,7 +107,7 @@ PRUNINGS = [
     Pruning(budget=3, first=1, last=6), Pruning(budget=2, first=1, last=6), Pruning(budget=3, first=0, last=6),
     Pruning(budget=3, first=1, last=7), Pruning(budget=3, first=1, last=6, every=2),
     Pruning(budget=3, first=1, last=6, beta1=0.9), Pruning(budget=3, first=1, last=6, beta2=0.9),
-    Pruning(budget=3, first=1, last=6, orthogonality=0.1),
+    Pruning(budget=3, first=1, last=6, orthogonality=0.5),
 ]  # fmt: skip
 
 
