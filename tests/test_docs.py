@@ -12,7 +12,7 @@ import pytest
 from fake_study import make_study
 
 from rankexp.cli.main import _parser, main
-from rankexp.testing import TaskConformance
+from rankexp.testing import AllocatorConformance, StrategyConformance, TaskConformance
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -21,6 +21,7 @@ FENCE = re.compile(
     r"^(?:<!-- not run: (?P<reason>\S[^\n]*?) -->\n\s*)?^```(?P<language>\w*)[^\n]*\n(?P<text>.*?)^```$", re.M | re.S
 )
 SHELL = {"bash", "sh", "shell", "console"}
+SUITES = (TaskConformance, AllocatorConformance, StrategyConformance)
 ASSIGNMENT = re.compile(r"[A-Z_]+=.*")
 
 
@@ -90,8 +91,8 @@ def test_python_of_a_page_runs_from_top_to_bottom(page, tmp_path, monkeypatch, c
 def check_laws(module):
     """Run the conformance suites that a page defines."""
     for kind in vars(module).values():
-        if isinstance(kind, type) and issubclass(kind, TaskConformance):
-            for law in [name for name in dir(kind) if name.startswith("test_") and kind is not TaskConformance]:
+        if isinstance(kind, type) and issubclass(kind, SUITES) and kind not in SUITES:
+            for law in [name for name in dir(kind) if name.startswith("test_")]:
                 getattr(kind(), law)()
 
 
