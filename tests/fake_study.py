@@ -44,10 +44,12 @@ def make_trial(
     method: str | None = None,
     dimension: int = 0,
     shapes: Mapping[str, tuple[int, int]] = SHAPES,
+    rank_map: RankMap | None = None,
 ) -> Trial:
-    """Record one trial; ``rank`` 0 is the head alone and None full fine-tuning."""
+    """Record one trial; ``rank`` 0 is the head alone and None full fine-tuning, unless there is a map."""
     method = "subspace" if dimension else method or {None: "full", 0: "head"}.get(rank, "lora")
-    rank_map = RankMap.uniform(shapes, rank or 0) if method == "lora" else RankMap()
+    if rank_map is None:
+        rank_map = RankMap.uniform(shapes, rank or 0) if method == "lora" else RankMap()
     spec = TrialSpec(
         model="0" * 20, data="1" * 20, task="sentiment", method=method, rank_map=rank_map,  # type: ignore[arg-type]
         dimension=dimension, learning_rate=learning_rate, steps=60, seed=seed, evaluate=tuple(splits), precision="bfloat16",
@@ -63,7 +65,7 @@ def make_trial(
             for i in range(1, 61)
         ),
         cost={
-            "trainable_parameters": rank_map.cost(shapes) + 1155 if rank != None else 22_000_000,  # noqa: E711
+            "trainable_parameters": rank_map.cost(shapes) + 1155 if method in ("lora", "head") else 22_000_000,
             "adapter_bytes": 4 * rank_map.cost(shapes) + 5000,
             "peak_memory_bytes": 9e8, "step_seconds_median": 0.2, "step_seconds_p95": 0.31,
             "tokens_per_second": 4100.0, "train_seconds": 12.5, "eval_seconds": 4.0,
@@ -83,7 +85,8 @@ def save_updates(folder: Path, spec: TrialSpec, shapes: Mapping[str, tuple[int, 
         if spec.method == "full":
             tensors[name] = np.sort(rng.exponential(size=min(wide, out)) ** 2)[::-1].astype(np.float32)
             continue
-        rank = spec.rank_map[name]
+        if not (rank := spec.rank_map.get(name, 0)):
+            continue
         fading = 0.8 ** np.arange(rank)
         tensors[f"base_model.model.{name}.lora_A.weight"] = rng.normal(size=(rank, wide)).astype(np.float32)
         tensors[f"base_model.model.{name}.lora_B.weight"] = (rng.normal(size=(out, rank)) * fading).astype(np.float32)
@@ -110,10 +113,12 @@ def make_study(
     looks: Sequence[int] = (),
     look: int = 0,
     notes: Mapping[str, Any] = MappingProxyType({}),
+    contenders: Mapping[str, tuple[RankMap, float]] = MappingProxyType({}),
+    contest_rank: int = 8,
 ) -> Path:
     """Record a study of every phase and return its folder.
 
-    ``diverged`` and ``missing`` list (rank, seed) pairs of the decide step.
+    ``diverged`` and ``missing`` list (rank, seed) pairs of the decide step; ``contenders`` have a map and an accuracy.
     """
     accuracies = dict(accuracies or CLEAR)
     store, planned = TrialStore(workspace), []
@@ -149,10 +154,30 @@ def make_study(
             add("decide", f"r={rank}", rank, "evidence", trial)
             if (rank, seed) in missing:
                 __import__("shutil").rmtree(trial.folder)
+    for contender, (ranks, accuracy) in contenders.items():
+        for rate in rates:
+            trial = make_trial(store, rank=None, learning_rate=rate, seed=1000, splits=("tune",), method="lora",
+                               accuracy=accuracy - 0.02 * abs(np.log(rate / best)), rank_map=ranks, **common)  # fmt: skip
+            add("contest", contender, None, "tuning", trial)
+        for seed in range(seeds):
+            shift = np.random.default_rng([*contender.encode(), seed]).normal(scale=0.002)
+            trial = make_trial(store, rank=None, learning_rate=best, seed=seed, accuracy=accuracy + shift, method="lora",
+                               splits=("train", "tune", "decide"), rank_map=ranks, **common)  # fmt: skip
+            add("contest", contender, None, "evidence", trial)
     values = _study_values(seeds, margin, rates, accuracies, labels, examples, dimensions)
     values["config"]["decide"] |= {"score": score, "looks": list(looks)}
     values["notes"] |= {"look": look} if looks else {}
     values["notes"] |= notes
+    if contenders:
+        values["config"]["contest"] = {
+            "contenders": {name: {"strategy": "allocated", "allocator": {"name": "by_depth"}} for name in contenders},
+            "rank": contest_rank, "trials": len(rates),
+        }  # fmt: skip
+        maps = {
+            name: {"key": "0" * 8, "ranks": dict(ranks), "cost": {"seconds": 1.5}}
+            for name, (ranks, _) in contenders.items()
+        }
+        values["notes"] |= {"contest": {"rank": contest_rank, "maps": maps}}
     study = StudyStore(workspace / "studies" / name)
     study.write(StudyRecord(name=name, planned=tuple(planned), created="2026-11-01T11:00:00+00:00", **values))  # fmt: skip
     if open_test:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rankexp.analysis.adapters import adapter_parameters
-from rankexp.analysis.paired import MeanSquares, PairedDifference
+from rankexp.analysis.paired import PairedDifference, paired_difference
 from rankexp.analysis.power import LEAST_SEEDS
 from rankexp.analysis.results import Study
 from rankexp.record import Trial
@@ -46,7 +46,7 @@ class Contender:
         noninferior: Whether it is shown to lose less than the margin.
         unstable: Whether a seed diverged, or collapsed to the head alone.
         near_best: Whether it is shown to lose less than the margin to the best mean of the contest.
-        tuning_runs: Runs on ``tune`` that found its setting.
+        tuning_runs: Runs that found its setting.
         seconds: Device seconds that finding it took: those runs, and making a rank map.
     """
 
@@ -163,8 +163,7 @@ def _row(study: Study, name: str, scored: Mapping[str, Scored], rank: int) -> Co
 
 
 def _difference(one: Scored, other: Scored, seeds: Sequence[int]) -> PairedDifference:
-    values = np.array([[scores[seed] for seed in seeds] for scores in (one, other)])
-    return MeanSquares(values, []).difference(0, 1)
+    return paired_difference([[scores[seed] for seed in seeds] for scores in (one, other)], 0, 1)
 
 
 def _p_better(pair: PairedDifference | None) -> float:
@@ -202,7 +201,16 @@ def _strategy(study: Study, name: str) -> str:
 
 
 def _effort(study: Study, name: str) -> list[float]:
-    """Device seconds of each run on ``tune`` that was made to find a contender's setting."""
-    planned = {item.key for item in study.record.planned if item.candidate == name and item.role == "tuning"}
-    costs = [study.by_key[key].result.cost for key in sorted(planned) if key in study.by_key]
+    """Device seconds of each run that was made to find a setting.
+
+    These are a contender's own runs on ``tune``; for the uniform rank those that tuned it, and where the decision chose
+    it all that led there: the tuning and the evidence of every rank.
+    """
+    chosen = name.startswith("r=") and study.record.config["contest"]["rank"] == "auto"
+    wanted = {
+        item.key
+        for item in study.record.planned
+        if (item.phase in ("screen", "decide") if chosen else item.candidate == name and item.role == "tuning")
+    }
+    costs = [study.by_key[key].result.cost for key in sorted(wanted) if key in study.by_key]
     return [cost.get("train_seconds", 0.0) + cost.get("eval_seconds", 0.0) for cost in costs]

@@ -111,8 +111,8 @@ def contenders(study: Study) -> Row | None:
     rows = {}
     for row in found.rows:
         values = asdict(row)
-        seconds = values.pop("seconds")
-        rows[values.pop("name")] = {**values, "better": row.better(study.level), "cost": {"seconds": seconds}}
+        name, seconds = values.pop("name"), values.pop("seconds")
+        rows[name] = {**values, "better": row.better(study.level), "cost": {"seconds": seconds}}
     quickest = found.quickest
     return {
         "rank": found.rank,
