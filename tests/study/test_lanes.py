@@ -83,6 +83,7 @@ def test_one_lane_works_in_order_beside_the_main_thread_which_hears_interruption
 
 def test_an_interruption_lets_the_only_lane_end_its_step() -> None:
     pool, _ = lanes(1)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     steps: list[str] = []
 
     def work(_: int) -> None:
@@ -92,6 +93,9 @@ def test_an_interruption_lets_the_only_lane_end_its_step() -> None:
             pool.check()
             time.sleep(0.01)
 
-    with pytest.raises(KeyboardInterrupt):
-        pool.map(work, [0])
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            pool.map(work, [0])
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert steps == ["begun", "ended"]
