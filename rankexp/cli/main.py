@@ -136,7 +136,8 @@ def _sweep(_: argparse.Namespace, rest: list[str]) -> int:
     outcomes: list[Outcome] = []
     run_with_hydra(name, overrides, lambda config: outcomes.append(_run_sweep(config)))
     if len(outcomes) > 1:
-        print(f"compared  {_shown(_compared([outcome.study for outcome in outcomes]))}")
+        studies = [outcome.study for outcome in outcomes]
+        print(f"compared  {_shown(_compared(studies, studies[0].store.workspace))}")
     return max(map(_code, outcomes), default=OK)
 
 
@@ -214,17 +215,17 @@ def _report(options: argparse.Namespace, rest: list[str]) -> int:
             raise ConfigError("--out is for a comparison; a study's report lies in the study's folder.")
         print(_shown(write_report(studies[0])))
         return OK
-    print(_shown(_compared(studies, options.out)))
+    print(_shown(_compared(studies, _workspace(settings), options.out)))
     return OK
 
 
-def _compared(studies: Sequence[Study], folder: Path | None = None) -> Path:
+def _compared(studies: Sequence[Study], workspace: Path, folder: Path | None = None) -> Path:
     """Put studies on one page, in the workspace's ``comparisons/`` unless told where."""
     from rankexp.ranks import content_key
     from rankexp.report.compare import write_comparison
 
     name = f"{studies[0].name}+{len(studies) - 1}-{content_key([study.name for study in studies], 8)}"
-    return write_comparison(studies, folder or studies[0].store.workspace / "comparisons" / name)
+    return write_comparison(studies, folder or workspace / "comparisons" / name)
 
 
 def _decide(options: argparse.Namespace, rest: list[str]) -> int:
