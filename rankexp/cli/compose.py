@@ -132,6 +132,8 @@ def _refuse_targets(value: Any, place: str = "") -> None:
 
 def _sentence(message: str, name: str, arguments: Sequence[str]) -> str:
     """Turn what Hydra says into one sentence, with the near miss."""
+    if match := re.search(r"Could not override '(contest\.contenders\.[^']+)'", message):
+        return f"there is no contender for {match[1]!r}; write '+{match[1]}=…' to add one."
     if match := re.search(r"Could not override '([^']+)'", message):
         return f"unknown option {match[1]!r}{near_miss(match[1], known_options(name, arguments))}"
     if match := re.search(r"Could not find '([^']+)/([^/']+)'", message):

@@ -84,6 +84,7 @@ def test_the_sweeps_are_these() -> None:
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
+        (["sweep", "contest.contenders.x={strategy: grid}"], "write '+contest.contenders.x=…' to add one."),
         (["sweep", "train.setps=3"], "unknown option 'train.setps'; did you mean 'train.steps'?"),
         (["sweep", "rank_gird"], "there is no sweep 'rank_gird'; did you mean 'rank_grid'?"),
         (["sweep", "model=minilmm"], "there is no 'minilmm' in group 'model'; there is local, minilm, tiny."),
