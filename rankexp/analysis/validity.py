@@ -47,6 +47,8 @@ def checks(study: Study) -> tuple[Check, ...]:
         same_training(study),
         equal_tuning(study),
         tuned_rates(study),
+        own_tuning_runs(study),
+        nothing_left_out(study),
         rates_inside(study),
         same_seeds(study),
         stable_ranks(study),
@@ -94,7 +96,8 @@ def same_training(study: Study) -> Check:
     specs = _evidence_specs(study)
     if not specs:
         return Check(name, None, "No rank has been trained for the decision yet.")
-    names = [item.name for item in fields(TrialSpec) if item.name not in _MAY_DIFFER]
+    tuned = {"scaling"} if study.record.config["search"].get("scalings") else set()
+    names = [item.name for item in fields(TrialSpec) if item.name not in _MAY_DIFFER | tuned]
     different = [item for item in names if len({getattr(spec, item) for spec in specs}) > 1]
     if len({frozenset(spec.rank_map) for spec in specs}) > 1:
         different.append("adapted modules")
@@ -139,6 +142,33 @@ def tuned_rates(study: Study) -> Check:
     stopped = len(study.store.pruned())
     weaker = f" {stopped} runs were stopped early, so these rates were not all tried to the end." if stopped else ""
     return Check(name, True, f"Lowest loss on tune: {rates}.{weaker}")
+
+
+def own_tuning_runs(study: Study) -> Check:
+    """The rate of each rank comes from runs of that rank, not from runs that were cut to it."""
+    name = "Rates from runs of the same rank"
+    best = best_rate(screen_table(study))
+    used = {rank: study.by_key.get(row.key) for rank in study.ranks if (row := best.get(f"r={rank}"))}
+    borrowed = [f"r={rank}" for rank, trial in used.items() if trial is not None and trial.spec.rank != rank]
+    borrowed += [f"r={rank}" for rank, trial in used.items() if trial is not None and trial.spec.nested_ranks]
+    if not used or not borrowed:
+        return Check(
+            name, True if used else None, "Each rank was tuned with runs of its own." if used else "Not tuned."
+        )
+    evidence = f"Tuned with runs of another rank that were cut to it: {_listed(dict.fromkeys(borrowed))}."
+    return Check(name, False, evidence, "Confirm a close choice with search=grid.", advisory=True)
+
+
+def nothing_left_out(study: Study) -> Check:
+    """Every candidate was compared, or a screen left it out."""
+    name = "Every rank compared"
+    if not study.ranks:
+        return Check(name, None, "The decision has not begun.")
+    if not study.screened:
+        return Check(name, True, f"All {len(study.ranks)} ranks were compared.")
+    left = _listed(f"r={rank}" for rank in study.screened)
+    remedy = "Raise search.shortlist, or confirm with search=grid."
+    return Check(name, False, f"Left out by the screen, which is no evidence: {left}.", remedy, advisory=True)
 
 
 def rates_inside(study: Study) -> Check:

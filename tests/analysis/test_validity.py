@@ -9,7 +9,7 @@ from fake_study import make_scores, make_study, make_trial
 from rankexp.analysis.results import load_study
 from rankexp.analysis.validity import checks
 from rankexp.record import TrialStore
-from rankexp.study_record import Pruned, StudyStore, TestLedger
+from rankexp.study_record import Planned, Pruned, StudyStore, TestLedger
 
 
 def check(folder, name):
@@ -27,7 +27,7 @@ def edit_data(folder, **changes):
 
 def test_a_proper_study_passes_every_check(tmp_path):
     found = checks(load_study(make_study(tmp_path, seeds=5, examples=2400, open_test=True)))
-    assert len({item.name for item in found}) == len(found) == 12
+    assert len({item.name for item in found}) == len(found) == 14
     assert [item.name for item in found if item.passed is not True] == []
     assert all(item.evidence.endswith(".") and item.remedy == "" for item in found)
 
@@ -221,3 +221,31 @@ def test_a_study_that_has_only_begun(tmp_path):
     assert found["Learning rate tuned for each rank"] is None
     assert found["Same seeds for every rank, complete"] is None
     assert found["Enough examples"] is None
+
+
+def test_a_rank_that_the_screen_left_out_is_mentioned(tmp_path):
+    folder = make_study(tmp_path, accuracies={8: 0.72, 32: 0.723})
+    assert check(folder, "Every rank compared").passed is True
+    config = dict(StudyStore(folder).read().config)
+    edit(folder, config={**config, "search": {**config["search"], "ranks": [4, 8, 16, 32]}})
+    found = check(folder, "Every rank compared")
+    assert (found.passed, found.advisory) == (False, True)
+    assert "r=4, r=16" in found.evidence
+    assert load_study(folder).verdict.status != "SETTLED"
+
+
+def test_rates_from_cut_runs_are_mentioned(tmp_path):
+    folder, name = make_study(tmp_path), "Rates from runs of the same rank"
+    assert check(folder, name).passed is True
+    record, store = StudyStore(folder).read(), TrialStore(tmp_path)
+    of_32 = next(item.key for item in record.planned if item.candidate == "r=32" and item.role == "tuning")
+    trial = store.read(of_32)
+    spec = dataclasses.replace(trial.spec, evaluate=("tune", "tune@8"))
+    better = {"accuracy": 0.9, "loss": 0.1, "examples": 2000}
+    result = dataclasses.replace(trial.result, metrics={**trial.result.metrics, "tune@8": better})
+    scores = {"tune": trial.scores("tune"), "tune@8": trial.scores("tune")}
+    cut = store.write(spec, result, scores)
+    edit(folder, planned=(*record.planned, Planned(cut.key, "screen", "r=32", 32, "tuning")))
+    found = check(folder, name)
+    assert (found.passed, found.advisory) == (False, True)
+    assert found.evidence.endswith("cut to it: r=8.")
