@@ -18,7 +18,7 @@ from rankexp.report.captions import captions
 from rankexp.report.contest_words import contest_sentence, reading
 from rankexp.report.document import document
 from rankexp.report.figures import FIGURES
-from rankexp.report.words import hours, power, price
+from rankexp.report.words import hours, power, price, recovery
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -101,7 +101,7 @@ def _render_html(doc: Document, drawn: dict[str, dict[str, Figure]]) -> str:
 
 def _render(template: str, doc: Document, figures: dict[str, Any]) -> str:
     words, figures = captions(doc, figures), {**dict.fromkeys(FIGURES), **figures}
-    said = {"price": price(doc), "power": power(doc), "contest": contest_sentence(doc)}
+    said = {"price": price(doc), "power": power(doc), "recovery": recovery(doc), "contest": contest_sentence(doc)}
     return render(template, doc=doc, figures=figures, captions=words, **said)
 
 

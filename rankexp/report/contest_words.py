@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from rankexp.report import formats
+from rankexp.report.words import joined
 
 Document = dict[str, Any]
 
@@ -18,7 +19,7 @@ def contest_sentence(doc: Document) -> str:
     better = [name for name, row in rows.items() if row["better"]]
     count = len(rows) - 1
     if better:
-        first = f"{_listed(better)} {'is' if len(better) == 1 else 'are'} better than {rank} at an equal budget."
+        first = f"{joined(better)} {'is' if len(better) == 1 else 'are'} better than {rank} at an equal budget."
     else:
         first = f"None of {count} contenders is shown to be better than {rank} at an equal budget."
     near = [name for name, row in rows.items() if row["near_best"]]
@@ -49,7 +50,3 @@ def reading(row: Document, uniform: bool = False) -> str:
         return "better"
     held = "within the margin" if row["noninferior"] else "not shown within the margin"
     return f"{held}, at more parameters" if row["p_holm"] is None and row["budget"] > 1 else held
-
-
-def _listed(names: list[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

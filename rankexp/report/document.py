@@ -61,6 +61,7 @@ def document(study: Study) -> Document:
     doc["training_data"] = evidence.on_training_data(study)
     doc["spectrum"] = spectrum(study)
     doc["intrinsic"] = evidence.intrinsic(study)
+    doc["recovered"] = evidence.recovered(study)
     doc["contest"] = evidence.contenders(study)
     doc["cost"] = evidence.total_cost(study)
     doc["validity"] = [asdict(check) for check in checks(study)]
@@ -82,6 +83,7 @@ def scores_document(name: str, comparison: Comparison) -> Document:
         "curves": {},
         "spectrum": None,
         "intrinsic": None,
+        "recovered": None,
         "contest": None,
         "cost": None,
         "trials": [],

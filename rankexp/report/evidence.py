@@ -124,6 +124,29 @@ def contenders(study: Study) -> Row | None:
     }
 
 
+def recovered(study: Study) -> Row | None:
+    """What share of full fine-tuning's gain over the head alone each rank recovers, on the seeds that all three have.
+
+    None without both references, or where full fine-tuning gains nothing.
+    """
+    head, full = _decide_means(study, "head"), _decide_means(study, "full")
+    both = head.keys() & full.keys()
+    rows, gains = {}, {}
+    for rank in study.ranks:
+        own = _decide_means(study, f"r={rank}")
+        seeds = sorted(both & own.keys())
+        gain = float(np.mean([full[s] - head[s] for s in seeds])) if seeds else 0.0
+        if gain > 0:
+            rows[str(rank)] = float(np.mean([own[s] - head[s] for s in seeds])) / gain
+            gains[str(rank)] = gain
+    return {"gain": max(gains.values()), "seeds": len(both), "ranks": rows} if rows else None
+
+
+def _decide_means(study: Study, candidate: str) -> dict[int, float]:
+    trials = [t for t in study.evidence(candidate) if t is not None and t.result.status == "completed"]
+    return {t.spec.seed: study.mean_score(t.scores("decide")) for t in trials if "decide" in t.result.metrics}
+
+
 def intrinsic(study: Study) -> Row | None:
     """Quality by dimension of a random subspace, and the least dimension that reaches 90 % of full fine-tuning.
 
@@ -150,8 +173,8 @@ def intrinsic(study: Study) -> Row | None:
 
 
 def _decide_mean(study: Study, candidate: str) -> float | None:
-    scored = [t for t in study.evidence(candidate) if t is not None and t.result.status == "completed"]
-    return float(np.mean([study.mean_score(trial.scores("decide")) for trial in scored])) if scored else None
+    means = list(_decide_means(study, candidate).values())
+    return float(np.mean(means)) if means else None
 
 
 def _least(known: Mapping[int, float], target: float | None) -> int | None:

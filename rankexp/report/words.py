@@ -119,7 +119,7 @@ def change(doc: Document) -> list[str]:
         return ["Run the same `rankexp sweep` again: finished runs are kept."]
     sentences = _change_insufficient(doc) if doc["chosen_rank"] is None else _change_chosen(doc)
     if unstable := [rank for rank, row in doc["ranks"].items() if row["unstable"]]:
-        sentences.append(f"Rank {_joined(unstable)} trained unstably and cannot be chosen; a lower rate may cure it.")
+        sentences.append(f"Rank {joined(unstable)} trained unstably and cannot be chosen; a lower rate may cure it.")
     return sentences
 
 
@@ -156,6 +156,18 @@ def price(doc: Document) -> str:
     names = {"seeds": "seeds", "examples": _unit(doc)}
     cheaper = f"; {names[more['cheaper']]} are cheaper" if len(said) > 1 else ""
     return f"{one}{', ' if said else ''}{' and '.join(said)}{cheaper}."
+
+
+def recovery(doc: Document) -> str:
+    """Say how much of full fine-tuning's gain each rank recovers; empty where that is not known."""
+    found = doc.get("recovered")
+    if not found:
+        return ""
+    seeds = "1 seed" if found["seeds"] == 1 else f"{found['seeds']} seeds"
+    first, *others = found["ranks"].items()
+    shares = joined([f"rank {first[0]} recovers {percent(first[1])}", *(f"rank {k} {percent(v)}" for k, v in others)])
+    gain = amount(found["gain"], doc["score"])
+    return f"Full fine-tuning gains {gain} over the head alone ({seeds}); {shares} of it."
 
 
 def hours(value: float) -> str:
@@ -260,5 +272,6 @@ def _sentence(text: str) -> str:
     return text if text.endswith(".") else f"{text}."
 
 
-def _joined(items: list[str]) -> str:
+def joined(items: list[str]) -> str:
+    """Write a list as a reader expects it: a, b and c."""
     return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"

@@ -266,3 +266,16 @@ def test_the_opened_test_pair(study, doc):
     assert test["difference"] == pytest.approx(mean)
     assert (test["lower"], test["upper"]) == pytest.approx((mean - t * error, mean + t * error))
     assert test["confirmed"] is bool(mean - t * error > -MARGIN)
+
+
+def test_what_each_rank_recovers_of_full_fine_tuning(study, doc):
+    def accuracy(name):
+        """Mean over documents, of the first seed: the only one that the references have."""
+        scores = next(t for t in study.evidence(name) if t.spec.seed == 0).scores("decide")
+        return np.mean([scores.correct[scores.group_ids == group].mean() for group in set(scores.group_ids)])
+
+    gain = accuracy("full") - accuracy("head")
+    found = doc["recovered"]
+    assert (found["gain"], found["seeds"]) == (pytest.approx(gain), 1)
+    shares = {str(rank): (accuracy(f"r={rank}") - accuracy("head")) / gain for rank in study.ranks}
+    assert found["ranks"] == pytest.approx(shares)
