@@ -45,12 +45,18 @@ from rankexp.tasks.base import TaskData
 from rankexp.tasks.sentiment import SentimentTask
 from rankexp.training.trial import Bench
 
-SCREENS: dict[str, dict[str, Any]] = {
+UNTUNED = {"head": [1e-1], "full": [1e-4]}
+"""References of ``sweeps/auto.yaml``."""
+SWEEPS: dict[str, dict[str, Any]] = {
     "grid": {},
-    "auto": {"strategy": "squeeze"},
-    "nested": {"strategy": "nested"},
+    "auto": {"search": {"strategy": "squeeze"}, "references": UNTUNED},
+    "nested": {"search": {"strategy": "nested"}, "references": UNTUNED},
+    "wide": {
+        "search": {"strategy": "squeeze", "ranks": [1, 2, 4, 8, 12, 16, 24, 32], "alphas": [8, 16, 32]},
+        "references": UNTUNED,
+    },
 }
-WIDE = {"strategy": "squeeze", "ranks": [1, 2, 4, 8, 12, 16, 24, 32], "alphas": [8, 16, 32]}
+"""What each arm changes in the default sweep."""
 _WIDE_SCREEN, _WIDE_DECIDE = 8 * 3 * 3, 8 * 3
 
 
@@ -79,15 +85,9 @@ def _seconds(trial: Trial) -> float:
     return float(trial.result.cost["train_seconds"] + trial.result.cost["eval_seconds"])
 
 
-def run(workspace: Path, seed: int, search: Mapping[str, Any], device: str) -> Arm:
+def run(workspace: Path, seed: int, sweep: Mapping[str, Any], device: str) -> Arm:
     task = {"name": "sentiment", "split_seed": seed, "max_length": 48}
-    changes = {
-        "workspace": str(workspace),
-        "device": device,
-        "tracking": {"name": "none"},
-        "search": search,
-        "task": task,
-    }
+    changes = {"workspace": str(workspace), "device": device, "tracking": {"name": "none"}, "task": task, **sweep}
     began = time.perf_counter()
     with Display() as display:
         study = run_study(parse(StudyConfig, {**DEFAULT, **changes}), display).study
@@ -115,10 +115,10 @@ def subsample(seed: int, options: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         order = ("grid", "auto") if seed % 2 == 0 else ("auto", "grid")
-        arms = {name: run(root / name, seed, SCREENS[name], options.device) for name in order}
-        arms["nested"] = run(root / "auto", seed, SCREENS["nested"], options.device)
+        arms = {name: run(root / name, seed, SWEEPS[name], options.device) for name in order}
+        arms["nested"] = run(root / "auto", seed, SWEEPS["nested"], options.device)
         if seed < options.wide:
-            arms["wide"] = run(root / "wide", seed, WIDE, options.device)
+            arms["wide"] = run(root / "wide", seed, SWEEPS["wide"], options.device)
         threads, device = torch.get_num_threads(), torch.device(options.device)
         base = find_model(name="MiniLM", source="asset", path="minilm")
         data = SentimentTask(split_seed=seed, max_length=48).load(base.tokenize, lambda _: None)
