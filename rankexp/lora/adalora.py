@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 import torch
 from torch import Tensor, nn
 
-from rankexp.lora.layer import LoRALinear, is_conv1d
+from rankexp.lora.layer import LoRALinear, LoRAOptions, is_conv1d
 from rankexp.lora.pack import Adapter
-from rankexp.ranks import Pruning, Scaling
+from rankexp.ranks import Pruning
 
 if TYPE_CHECKING:
     from transformers.pytorch_utils import Conv1D
@@ -47,18 +47,9 @@ class AdaLoRALinear(LoRALinear):
 
     kept: Tensor
 
-    def __init__(
-        self,
-        base: nn.Linear | Conv1D,
-        rank: int,
-        alpha: float,
-        *,
-        scaling: Scaling = "standard",
-        dropout: float = 0.0,
-        generator: torch.Generator | None = None,
-    ) -> None:
-        super().__init__(base, rank, alpha, scaling=scaling, dropout=dropout, generator=generator)
-        self.lora_B = nn.Parameter(_normal(self.lora_B, generator))
+    def __init__(self, base: nn.Linear | Conv1D, rank: int, alpha: float, **options: Unpack[LoRAOptions]) -> None:
+        super().__init__(base, rank, alpha, **options)
+        self.lora_B = nn.Parameter(_normal(self.lora_B, options.get("generator")))
         self.lora_E = nn.Parameter(self.lora_A.new_zeros(rank))
         self.register_buffer("kept", torch.ones_like(self.lora_E, dtype=torch.bool))
         for name in _FACTORS:
@@ -115,9 +106,7 @@ class AdaLoRALinear(LoRALinear):
         alpha = self.scaling * (rank if self.scaling_rule == "standard" else rank**0.5)
         base: nn.Linear | Conv1D = self.base
         unseen = torch.Generator(self.weight.device)  # what it draws is overwritten
-        layer = LoRALinear(
-            base, rank, alpha, scaling=self.scaling_rule, dropout=self.dropout, generator=unseen
-        )  # fmt: skip
+        layer = LoRALinear(base, rank, alpha, scaling=self.scaling_rule, dropout=self.dropout, generator=unseen)
         with torch.no_grad():
             layer.lora_A.copy_(self.lora_A[self.kept])
             layer.lora_B.copy_((self.lora_B * self.lora_E)[:, self.kept])

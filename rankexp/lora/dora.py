@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from rankexp.lora.layer import LoRALinear, is_conv1d
-from rankexp.ranks import Scaling
+from rankexp.lora.layer import LoRALinear, LoRAOptions, is_conv1d
 
 if TYPE_CHECKING:
     from transformers.pytorch_utils import Conv1D
@@ -42,17 +41,8 @@ class DoRALinear(LoRALinear):
         True
     """
 
-    def __init__(
-        self,
-        base: nn.Linear | Conv1D,
-        rank: int,
-        alpha: float,
-        *,
-        scaling: Scaling = "standard",
-        dropout: float = 0.0,
-        generator: torch.Generator | None = None,
-    ) -> None:
-        super().__init__(base, rank, alpha, scaling=scaling, dropout=dropout, generator=generator)
+    def __init__(self, base: nn.Linear | Conv1D, rank: int, alpha: float, **options: Unpack[LoRAOptions]) -> None:
+        super().__init__(base, rank, alpha, **options)
         self.magnitude = nn.Parameter(self._norm())
         if (zeros := int((self.magnitude == 0).sum())) > 0:
             raise ValueError(f"{zeros} outputs of the layer have weights of zero only; DoRA needs a length to scale")

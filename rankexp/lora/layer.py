@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeGuard
+from typing import TYPE_CHECKING, TypedDict, TypeGuard
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -70,6 +70,14 @@ class Factors:
     def rank(self) -> int:
         """The rank."""
         return self.lora_A.shape[0]
+
+
+class LoRAOptions(TypedDict, total=False):
+    """Options of :class:`LoRALinear` that every kind of LoRA layer passes on to it."""
+
+    scaling: Scaling
+    dropout: float
+    generator: torch.Generator | None
 
 
 class LoRALinear(nn.Module):

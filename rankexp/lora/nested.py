@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Unpack
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from rankexp.lora.layer import LoRALinear
+from rankexp.lora.layer import LoRALinear, LoRAOptions
 from rankexp.ranks import scaling_factor
+
+if TYPE_CHECKING:
+    from transformers.pytorch_utils import Conv1D
 
 
 class NestedLoRALinear(LoRALinear):
@@ -28,7 +31,15 @@ class NestedLoRALinear(LoRALinear):
         options: As for :class:`~rankexp.lora.layer.LoRALinear`.
     """
 
-    def __init__(self, base: Any, rank: int, alpha: float, *, ranks: Sequence[int], **options: Any) -> None:
+    def __init__(
+        self,
+        base: nn.Linear | Conv1D,
+        rank: int,
+        alpha: float,
+        *,
+        ranks: Sequence[int],
+        **options: Unpack[LoRAOptions],
+    ) -> None:
         super().__init__(base, rank, alpha, **options)
         self.ranks = tuple(min(b, rank) for b in ranks)
         self.register_buffer("rank_scales", self._rank_scales(), persistent=False)

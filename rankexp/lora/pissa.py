@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from rankexp.lora.initialisation import principal_factors
-from rankexp.lora.layer import Factors, LoRALinear, is_conv1d
-from rankexp.ranks import Scaling
+from rankexp.lora.layer import Factors, LoRALinear, LoRAOptions, is_conv1d
 
 if TYPE_CHECKING:
     from transformers.pytorch_utils import Conv1D
@@ -37,17 +36,8 @@ class PiSSALinear(LoRALinear):
     first_a: Tensor
     first_b: Tensor
 
-    def __init__(
-        self,
-        base: nn.Linear | Conv1D,
-        rank: int,
-        alpha: float,
-        *,
-        scaling: Scaling = "standard",
-        dropout: float = 0.0,
-        generator: torch.Generator | None = None,
-    ) -> None:
-        super().__init__(base, rank, alpha, scaling=scaling, dropout=dropout, generator=generator)
+    def __init__(self, base: nn.Linear | Conv1D, rank: int, alpha: float, **options: Unpack[LoRAOptions]) -> None:
+        super().__init__(base, rank, alpha, **options)
         weight = self.weight.T if is_conv1d(self.base) else self.weight
         factors = principal_factors(weight, rank, self.scaling)
         first_a, first_b = (factor.to(self.lora_A.dtype).contiguous() for factor in factors)

@@ -8,7 +8,7 @@ take at most a twentieth of the time of a trial.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property, partial
 from itertools import islice
@@ -28,6 +28,7 @@ from rankexp.training.batching import Batch, collate, training_batches
 from rankexp.training.device import autocast
 from rankexp.training.gradients import layer_gradients
 from rankexp.training.loop import Loop
+from rankexp.training.moments import second_moments
 from rankexp.training.prefix import Prefix
 from rankexp.training.slot import Slot
 from rankexp.training.trial import Bench
@@ -83,9 +84,9 @@ class DataEvidence:
 
     @cached_property
     def _inputs(self) -> dict[str, Tensor]:
-        with self._timed(), self._bench.pack.holding() as model, torch.no_grad():
-            runs = [(batch, partial(self._loss, model, batch)) for batch in self._batches()]
-            return second_moments(self._layers(model), runs)
+        with self._timed(), self._bench.pack.holding() as model:
+            runs = [(b.inputs["attention_mask"], partial(self._loss, model, b)) for b in self._batches()]
+            return {name: moment.float() for name, moment in second_moments(self._layers(model), runs).items()}
 
     def _batches(self) -> list[Batch]:
         bench = self._bench
@@ -141,40 +142,4 @@ def fitted_head(bench: Bench, split: Split, precision: Precision, seed: int = _S
     return head
 
 
-def second_moments(
-    layers: Mapping[str, nn.Module], runs: Iterable[tuple[Batch, Callable[[], object]]]
-) -> dict[str, Tensor]:
-    """Return X^T X over the number of tokens of each layer's inputs, in float32.
-
-    Args:
-        layers: Layers by name.
-        runs: A batch and what sends it through the model.
-    """
-    sums = dict.fromkeys(layers, torch.zeros(()))
-    tokens = dict.fromkeys(layers, 0)
-    mask = torch.zeros(())
-
-    def see(name: str, _: nn.Module, given: tuple[Tensor, ...]) -> None:
-        rows = _tokens(given[0].detach(), mask).float()
-        with torch.autocast(rows.device.type, enabled=False):
-            sums[name] = sums[name].to(rows.device) + rows.T @ rows
-        tokens[name] += len(rows)
-
-    hooks = [layer.register_forward_pre_hook(partial(see, name)) for name, layer in layers.items()]
-    try:
-        for batch, run in runs:
-            mask = batch.inputs["attention_mask"].bool()
-            run()
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return {name: total / max(1, tokens[name]) for name, total in sums.items()}
-
-
-def _tokens(inputs: Tensor, mask: Tensor) -> Tensor:
-    """Return inputs as (tokens, in), without padding where they have a row for each token."""
-    kept = inputs[mask] if inputs.shape[:2] == mask.shape and inputs.dim() == 3 else inputs
-    return kept.reshape(-1, inputs.shape[-1])
-
-
-__all__ = ["BATCHES", "BATCH_SIZE", "DataEvidence", "fitted_head", "second_moments"]
+__all__ = ["BATCHES", "BATCH_SIZE", "DataEvidence", "fitted_head"]

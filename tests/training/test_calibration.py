@@ -37,7 +37,7 @@ def test_moments_and_directions_are_those_of_the_stacked_rows(bench, name):
     expected = EXAMPLES if "pooler" in name else int(bench.data.splits["train"].sample(EXAMPLES).lengths.sum())
     assert len(x) == expected
     moment = calibration(bench).moments([name])[name]
-    torch.testing.assert_close(moment, x.T @ x, rtol=0, atol=1e-5 * float(moment.abs().max()))
+    torch.testing.assert_close(moment, x.T @ x / len(x), rtol=0, atol=1e-5 * float(moment.abs().max()))
     rank = 3
     rows = calibration(bench).directions({name: rank})[name]
     values, right = torch.linalg.svd(x, full_matrices=False)[1:]

@@ -1,0 +1,43 @@
+"""Second moments of what layers are given, which say along which directions their inputs lie."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+
+@torch.no_grad()
+def second_moments(
+    layers: Mapping[str, nn.Module], runs: Iterable[tuple[Tensor, Callable[[], object]]]
+) -> dict[str, Tensor]:
+    """Return the mean of x x^T over the inputs x of each layer, shape (in, in), in float64.
+
+    There is an input for each token that is not padding, or for each example where a layer is given one row an example.
+
+    Args:
+        layers: Layers by name.
+        runs: A batch's attention mask, shape (rows, length), and what sends the batch through the model.
+    """
+    sums: dict[str, Tensor] = {}
+    counts = dict.fromkeys(layers, 0)
+    tokens = torch.zeros(())
+
+    def see(name: str, _: nn.Module, given: tuple[Tensor, ...]) -> None:
+        inputs = given[0]
+        rows = inputs[tokens] if inputs.shape[:-1] == tokens.shape else inputs.reshape(-1, inputs.shape[-1])
+        rows = rows.double()
+        sums[name] = sums[name] + rows.T @ rows if name in sums else rows.T @ rows
+        counts[name] += len(rows)
+
+    hooks = [layer.register_forward_pre_hook(partial(see, name)) for name, layer in layers.items()]
+    try:
+        for mask, run in runs:
+            tokens = mask.bool()
+            run()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return {name: total / counts[name] for name, total in sums.items()}
