@@ -152,10 +152,16 @@ class StudyStore:
         Raises:
             DamagedRecordError: A file does not match its hash.
         """
-        return {
-            path.stem: read_scores(path, parse_file(path.with_suffix(".sha256"), bytes.decode))
-            for path in sorted((self.folder / "test").glob("*.npz"))
-        }
+        return {path.stem: self.read_test_scores(path.stem) for path in sorted((self.folder / "test").glob("*.npz"))}
+
+    def read_test_scores(self, key: str) -> Scores:
+        """Read the scores of one trial on ``test``.
+
+        Raises:
+            DamagedRecordError: The file does not match its hash.
+        """
+        path = self.folder / "test" / f"{key}.npz"
+        return read_scores(path, parse_file(path.with_suffix(".sha256"), bytes.decode))
 
 
 class TestLedger:

@@ -26,6 +26,7 @@ examples:
   rankexp sweep rank_alpha search.trials=40      Optuna over rank, alpha and learning rate
   rankexp sweep --cfg job                        print the configuration, run nothing
   rankexp train --multirun trial.rank=4,8        single trials
+  rankexp resume rank_grid                       go on where it stopped
   rankexp report rank_grid                       write the report again
   rankexp report rank_grid rank_alpha            compare studies side by side
   rankexp decide scores.csv                      the same verdict on runs of your own trainer
@@ -86,6 +87,12 @@ def _parser() -> argparse.ArgumentParser:
 
     command("sweep", running.sweep, "run a study to its verdict and report, or go on with it: sweep [NAME] [overrides]")
     command("train", running.train, "train single trials: train [--multirun] [overrides]")
+    command(
+        "resume",
+        running.resume,
+        "go on with a study as it was begun; damaged trials are trained anew",
+        study="name of a study, or its folder",
+    )
     reported = command("report", reading.report, "write the report of a study again, or compare several")
     reported.add_argument("studies", nargs="+", metavar="study", help="name of a study, or its folder")
     reported.add_argument("--out", type=Path, help="folder of a comparison (default comparisons/ in the workspace)")
@@ -107,6 +114,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     powered.add_argument("--target", type=float, default=0.8, help="power aimed at (default 0.8)")
     command("status", reading.status, "say how far a study is", study="name of a study, or its folder")
+    command(
+        "verify",
+        reading.verify,
+        "check every file of a study against its hash, and every trial for one valid result",
+        study="name of a study, or its folder",
+    )
     command("sync", reading.sync, "bring a study's runs into MLflow", study="name of a study, or its folder")
     ui = command("ui", reading.ui, "open MLflow's pages of a workspace")
     ui.add_argument("--port", type=int, default=5000, help="port on this machine (default 5000)")
@@ -125,7 +138,7 @@ def _explain(error: Exception) -> int:
     if isinstance(error, ConfigError):
         code = BAD_INPUT
     elif isinstance(error, DamagedRecordError):
-        again = " Delete that trial's folder and run the command again to train it anew."
+        again = " `rankexp resume` with the name of the study trains it anew."
         complain(f"{error}{again if f'{os.sep}trials{os.sep}' in str(error) else ''}")
         return DAMAGED
     elif isinstance(error, AssetError) or name in {"StudyHeldError", "ClaimLostError", "TrackingError"}:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rankexp.cli.output import OK, print_verdict, shown
+from rankexp.cli.output import DAMAGED, OK, SOME_FAILED, print_verdict, shown
 
 if TYPE_CHECKING:
     from rankexp.analysis.results import Study
@@ -98,6 +98,24 @@ def status(options: argparse.Namespace, rest: list[str]) -> int:
     return OK
 
 
+def verify(options: argparse.Namespace, rest: list[str]) -> int:
+    """Check a study's record, and list what keeps it from being whole."""
+    from rankexp.study.verify import problems
+    from rankexp.study_record import StudyStore
+
+    folder = study_folder(options.study, rest)
+    found = problems(folder)
+    for problem in found:
+        print(f"{problem.kind:<8} {problem.text}")
+    if any(problem.kind == "damaged" for problem in found):
+        return DAMAGED
+    if found:
+        return SOME_FAILED
+    trials = len({item.key for item in StudyStore(folder).read().planned})
+    print(f"{folder.name}: {trials} trials, each with one valid result; every hash holds")
+    return OK
+
+
 def sync(options: argparse.Namespace, rest: list[str]) -> int:
     """Bring a study's runs into MLflow."""
     from rankexp.analysis.results import load_study
@@ -133,23 +151,23 @@ def assets(_: argparse.Namespace, rest: list[str]) -> int:
     return OK
 
 
-def study_folder(name: str, rest: list[str]) -> Path:
-    """Find a study by what was typed; ``rest`` may say in which workspace."""
+def study_folder(name: str, rest: list[str], refusal: str = "") -> Path:
+    """Find a study by what was typed; ``rest`` may say in which workspace, and ``refusal`` why nothing else."""
     from rankexp.study.find import find_study
 
-    return find_study(name, workspace_of(rest))
+    return find_study(name, workspace_of(rest, refusal))
 
 
-def workspace_of(rest: list[str]) -> Path:
+def workspace_of(rest: list[str], refusal: str = "") -> Path:
     """Return the workspace that ``rest`` names, and refuse anything else in it."""
     words = [word for word in rest if word.startswith("workspace=")]
-    no_more([word for word in rest if word not in words])
+    no_more([word for word in rest if word not in words], refusal)
     return Path(words[-1].removeprefix("workspace=") if words else "runs")
 
 
-def no_more(rest: list[str]) -> None:
+def no_more(rest: list[str], refusal: str = "") -> None:
     """Refuse arguments that no command takes."""
     from rankexp.options import ConfigError
 
     if rest:
-        raise ConfigError(f"unknown argument {rest[0]!r}; `rankexp --help` lists what is accepted.")
+        raise ConfigError(f"unknown argument {rest[0]!r}; {refusal or '`rankexp --help` lists what is accepted.'}")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rankexp.cli.output import OK, SOME_FAILED, print_verdict, shown
-from rankexp.cli.reading import compared
+from rankexp.cli.reading import compared, study_folder
 
 if TYPE_CHECKING:
     from rankexp.config import StudyConfig
@@ -46,6 +46,18 @@ def train(_: argparse.Namespace, rest: list[str]) -> int:
     return max(codes, default=OK)
 
 
+def resume(options: argparse.Namespace, rest: list[str]) -> int:
+    """Go on with a study as its record describes it."""
+    from rankexp.progress import Display
+    from rankexp.study.session import resume_study
+
+    folder = study_folder(options.study, rest, "resume takes no options: a study goes on as it was begun.")
+    with Display() as display:
+        outcome = resume_study(folder, display)
+    _print_outcome(outcome, folder.parent.parent)
+    return _code(outcome)
+
+
 def _code(outcome: Outcome) -> int:
     return SOME_FAILED if (outcome.study.trials["status"] == "failed").any() else OK
 
@@ -72,6 +84,7 @@ def _run_sweep(config: StudyConfig) -> Outcome:
 def _print_outcome(outcome: Outcome, workspace: Path) -> None:
     from rankexp.report.document import brief
 
+    workspace = Path(shown(workspace))
     here = "" if workspace == Path("runs") else f" workspace={workspace}"
     print_verdict(brief(outcome.study))
     print(f"\ntrained   {len(outcome.trained)} trials, {len(outcome.study.by_key)} in the study")

@@ -74,6 +74,12 @@ class Claims:
             done = connection.execute(_CLAIMS.delete().where(_CLAIMS.c.key == key, _CLAIMS.c.token == token))
         return done.rowcount == 1
 
+    def owners(self) -> dict[str, str]:
+        """Return who holds which trial, as a process and its host; claims of the dead count until they are taken."""
+        with self.engine.connect() as connection:
+            rows = connection.execute(sa.select(_CLAIMS)).all()
+        return {row.key: f"process {row.pid} on {row.host}" for row in rows}
+
     def close(self) -> None:
         """Close all connections."""
         self.engine.dispose()

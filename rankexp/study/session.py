@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from rankexp.analysis.results import Study, load_study
 from rankexp.config import StudyConfig
 from rankexp.models import BaseModel, find_model
-from rankexp.options import ConfigError
+from rankexp.options import ConfigError, parse
 from rankexp.progress import Display
 from rankexp.ranks import RankMap
 from rankexp.record import Trial, TrialStore, remove_leftovers
@@ -28,6 +28,7 @@ from rankexp.study.lanes import Lanes
 from rankexp.study.protocol import Protocol
 from rankexp.study.runner import Runner
 from rankexp.study.specs import Specs
+from rankexp.study.verify import mend
 from rankexp.study_record import Planned, StudyRecord, StudyStore
 from rankexp.tasks.base import TaskData, make_task
 from rankexp.tracking import Tracker, TrackingError, open_tracker
@@ -56,15 +57,20 @@ class Outcome:
     trained: tuple[str, ...]
 
 
-def run_study(config: StudyConfig, display: Display) -> Outcome:
+def run_study(config: StudyConfig, display: Display, *, mends: bool = False) -> Outcome:
     """Run a study to its report, or go on with it where it stopped.
+
+    Args:
+        config: What to run.
+        display: What a person sees.
+        mends: Whether damaged trials are trained anew, instead of being an error.
 
     Raises:
         ConfigError: The configuration does not fit the model, the data or this machine.
         StudyHeldError: Another command is running it.
         DamagedRecordError: The record is damaged.
     """
-    with _opened(config, display, config.search.ranks) as (protocol, tracker):
+    with _opened(config, display, config.search.ranks, mends=mends) as (protocol, tracker):
         study = protocol.run()
         report = write_report(study)
         try:
@@ -73,6 +79,23 @@ def run_study(config: StudyConfig, display: Display) -> Outcome:
         except TrackingError as error:
             display.say(f"{error} Training is not affected; the next run brings everything over.")
         return Outcome(load_study(study.store.folder), report, tuple(protocol.runner.trained))
+
+
+def resume_study(folder: Path, display: Display) -> Outcome:
+    """Go on with a study as its record describes it; damaged trials are trained anew.
+
+    Raises:
+        ConfigError: It was begun by a version of rankexp that computes other numbers, or as :func:`run_study`.
+        StudyHeldError: As :func:`run_study`.
+        DamagedRecordError: ``study.json`` itself is damaged.
+    """
+    store = StudyStore(folder)
+    config = parse(StudyConfig, {**store.read().config, "workspace": store.workspace})
+    if config.study_folder.absolute() != folder.absolute():
+        raise ConfigError(
+            f"study {folder.name} was begun by a version of rankexp that computes other numbers; start a new one."
+        )
+    return run_study(config, display, mends=True)
 
 
 def run_trial(config: StudyConfig, display: Display) -> Trial:
@@ -93,9 +116,13 @@ def run_trial(config: StudyConfig, display: Display) -> Trial:
 
 
 @contextmanager
-def _opened(config: StudyConfig, display: Display, ranks: Sequence[int]) -> Iterator[tuple[Protocol, Tracker]]:
+def _opened(
+    config: StudyConfig, display: Display, ranks: Sequence[int], *, mends: bool = False
+) -> Iterator[tuple[Protocol, Tracker]]:
     store = StudyStore(config.study_folder.absolute())
     with _held(store.folder):
+        if mends:
+            mend(store.folder, display.say)
         base, data = _load(config, display)
         lanes = _lanes(config, base, data)
         record = _create_or_check(store, config, base, data, lanes, ranks)

@@ -1,0 +1,100 @@
+"""Whether a study's record is whole: what is planned is there once, sound, and nobody is at work on it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from rankexp.record import DamagedRecordError, TrialStore
+from rankexp.study.claims import Claims, database_url
+from rankexp.study_record import StudyStore
+
+Kind = Literal["damaged", "failed", "missing", "running"]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something that keeps a study from being whole.
+
+    Attributes:
+        kind: ``damaged`` where a hash does not hold, ``failed`` and ``missing`` where a trial has no valid result,
+            ``running`` where somebody has claimed one.
+        text: One sentence that names it.
+    """
+
+    kind: Kind
+    text: str
+
+
+def problems(folder: Path) -> list[Problem]:
+    """Check every file that a study rests on against its hash, and every planned trial for one valid result.
+
+    Args:
+        folder: The study's folder.
+
+    Raises:
+        DamagedRecordError: ``study.json`` itself cannot be read, so that nothing else can be checked.
+    """
+    store = StudyStore(folder)
+    keys = list(dict.fromkeys(item.key for item in store.read().planned))
+    found = [problem for key in keys if (problem := _of_trial(TrialStore(store.workspace), key))]
+    found += _of_study(store)
+    return [*found, *_claimed(store.workspace, keys)]
+
+
+def mend(folder: Path, say: Callable[[str], None]) -> None:
+    """Delete the damaged trials and test scores of a study, so that they are made again.
+
+    Args:
+        folder: The folder of a study that nobody else is running.
+        say: Is told what goes.
+    """
+    store = StudyStore(folder)
+    trials = TrialStore(store.workspace)
+    for key in dict.fromkeys(item.key for item in store.read().planned):
+        if (problem := _of_trial(trials, key)) and problem.kind == "damaged":
+            say(f"{problem.text} It is trained anew.")
+            shutil.rmtree(trials.root / key)
+    for path in sorted((folder / "test").glob("*.npz")):
+        try:
+            store.read_test_scores(path.stem)
+        except DamagedRecordError as error:
+            say(f"{error} The test split is scored anew.")
+            path.unlink()
+
+
+def _of_trial(trials: TrialStore, key: str) -> Problem | None:
+    if not (trials.root / key).exists():
+        return Problem("missing", f"Trial {key} has no result yet.")
+    try:
+        trial = trials.verify(key)
+    except DamagedRecordError as error:
+        return Problem("damaged", str(error))
+    return None if trial.result.final else Problem("failed", f"Trial {key} failed: {trial.result.reason}.")
+
+
+def _of_study(store: StudyStore) -> Iterator[Problem]:
+    for path in sorted((store.folder / "test").glob("*.npz")):
+        try:
+            store.read_test_scores(path.stem)
+        except DamagedRecordError as error:
+            yield Problem("damaged", str(error))
+    try:
+        store.pruned()
+    except DamagedRecordError as error:
+        yield Problem("damaged", str(error))
+
+
+def _claimed(workspace: Path, keys: list[str]) -> list[Problem]:
+    path = workspace / "claims.db"
+    if not path.exists():
+        return []
+    claims = Claims(database_url(path))
+    try:
+        owners = claims.owners()
+    finally:
+        claims.close()
+    return [Problem("running", f"Trial {key} is claimed by {owners[key]}.") for key in keys if key in owners]
