@@ -19,6 +19,7 @@ import tempfile
 import threading
 import time
 import warnings
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -54,6 +55,9 @@ class Job:
 
     def observe(self, row: object) -> None:
         """Nobody does."""
+
+    def publishing(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def finish(self, trial: Trial) -> None:
         self.queue.done.append(trial)

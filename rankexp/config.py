@@ -18,7 +18,7 @@ from pydantic.dataclasses import dataclass
 from rankexp.options import CHECKED, Natural, Positive, Rate
 from rankexp.ranks import ENGINE_VERSION, Scaling, content_key
 
-_NO_QUESTION = {"workspace", "tracking", "trial", "study", "jobs", "pack", "checkpoint_every"}
+_NO_QUESTION = {"workspace", "tracking", "trial", "study", "jobs", "pack", "checkpoint_every", "lease_seconds"}
 LEAST_SEEDS = 3
 """Fewer seeds give no verdict; the rule has the same number."""
 SAMPLED = ("tpe", "gp", "pareto")
@@ -289,6 +289,8 @@ class StudyConfig:
         pack: Most trials in one pack; ``auto`` for as many as memory holds on a GPU, and one on a processor.
         checkpoint_every: Steps of a trial between two checkpoints, from which the same command goes on after it was
             killed; one is also written when it is interrupted. 0 writes none.
+        lease_seconds: Seconds of silence after which another process may take a trial over; of a dead process on the
+            same machine it does so at once.
         model: The base model.
         task: ``name`` of a task, and the options of that task.
         lora: LoRA settings that all candidates share.
@@ -309,6 +311,7 @@ class StudyConfig:
     jobs: Literal["auto"] | Positive = "auto"
     pack: Literal["auto"] | Positive = "auto"
     checkpoint_every: Natural = 100
+    lease_seconds: Rate = 60.0
     lora: LoraConfig = field(default_factory=LoraConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     search: SearchConfig = field(default_factory=SearchConfig)

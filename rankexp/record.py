@@ -14,6 +14,7 @@ import os
 import shutil
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -209,6 +210,7 @@ class TrialStore:
         result: TrialResult,
         scores: Mapping[str, Scores],
         save_adapter: Callable[[Path], None] | None = None,
+        publishing: AbstractContextManager[None] | None = None,
     ) -> Trial:
         """Record a trial atomically; a final result that is already there is kept.
 
@@ -217,6 +219,7 @@ class TrialStore:
             result: What came of it.
             scores: Per-example scores by split.
             save_adapter: Writes the adapter into the folder it is given.
+            publishing: Held while the trial becomes part of the record; what it raises leaves the record as it was.
         """
         key = spec.key
         temporary = self.root / f"{_TEMPORARY}{key}-{os.getpid()}"
@@ -228,12 +231,16 @@ class TrialStore:
             (temporary / "scores" / f"{split}.npz").write_bytes(values.to_bytes())
         (temporary / "spec.json").write_text(pretty_json(spec.to_dict()), encoding="utf-8")
         (temporary / "result.json").write_text(_result_json(result, temporary), encoding="utf-8")
-        self._publish(temporary, key)
+        for path in [*temporary.rglob("*"), temporary]:
+            _fsync(path)
+        try:
+            with publishing or nullcontext():
+                self._publish(temporary, key)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
         return self.read(key)
 
     def _publish(self, temporary: Path, key: str) -> None:
-        for path in [*temporary.rglob("*"), temporary]:
-            _fsync(path)
         target = self.root / key
         if target.exists() and not self.kept(key):
             shutil.rmtree(target)
@@ -242,7 +249,7 @@ class TrialStore:
         except OSError:
             if not target.exists():
                 raise
-            shutil.rmtree(temporary)  # somebody else finished the same trial first: the same numbers
+            # somebody else finished the same trial first: the same numbers
         _fsync(self.root)
 
     def kept(self, key: str) -> bool:

@@ -131,7 +131,7 @@ def test_options_that_contradict_each_other_are_refused(changes, message, one_se
 
 
 SAME_STUDY = {
-    "workspace": "elsewhere", "tracking.name": "none", "tracking.uri": "http://x", "jobs": 2, "pack": 2, "checkpoint_every": 7,
+    "workspace": "elsewhere", "tracking.name": "none", "tracking.uri": "http://x", "jobs": 2, "pack": 2, "checkpoint_every": 7, "lease_seconds": 9,
     "trial.rank": 4, "trial.learning_rate": 1e-4, "trial.seed": 7,
 }  # fmt: skip
 OTHER_STUDY = {

@@ -141,7 +141,7 @@ def _explain(error: Exception) -> int:
         again = " `rankexp resume` with the name of the study trains it anew."
         complain(f"{error}{again if f'{os.sep}trials{os.sep}' in str(error) else ''}")
         return DAMAGED
-    elif isinstance(error, AssetError) or name in {"StudyHeldError", "ClaimLostError", "TrackingError"}:
+    elif isinstance(error, AssetError) or name in {"StudyHeldError", "OperationalError", "TrackingError"}:
         code = INPUT_OUTPUT
     elif isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""

@@ -5,12 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 from rankexp.progress import Display
 from rankexp.ranks import TrialSpec
 from rankexp.record import Trial, TrialStore
-from rankexp.study.claims import Claims
+from rankexp.study.claims import ClaimLostError, Claims
 from rankexp.study.lanes import Lanes
 from rankexp.study.race import PrunedError
 from rankexp.study_record import Pruned, StudyStore
@@ -50,10 +51,6 @@ class Means:
         """Keep what is known of a trial that was stopped."""
         self.study.write_pruned(Pruned(spec.key, spec.to_dict(), tuple(history)))
         self.display.end(label, f"pruned at step {len(history)}")
-
-
-class ClaimLostError(Exception):
-    """Another process took a trial over that is being trained here; the message names it."""
 
 
 @dataclass
@@ -114,9 +111,14 @@ class Queue:
         return []
 
     def _begin(self, wanted: Wanted, token: int, under_way: list[Attempt]) -> Attempt:
-        attempt = Attempt(self._means, wanted, token, under_way)
+        attempt = Attempt(self._means, wanted, token, self._put_back)
         under_way.append(attempt)
         return attempt
+
+    def _put_back(self, wanted: Wanted) -> None:
+        """Wait for a trial that another process has taken over, or go on with it should that one die."""
+        with self._lock:
+            self.waiting.append([wanted])
 
     def _claim(self, group: Sequence[Wanted]) -> list[tuple[Wanted, int]]:
         """Claim a whole group, or nothing of it while another study is training a part."""
@@ -143,24 +145,32 @@ class Queue:
 class Attempt:
     """A claimed trial that is being trained; a :class:`rankexp.training.trial.Job`."""
 
-    def __init__(self, means: Means, wanted: Wanted, token: int, beside: list[Attempt]) -> None:
+    def __init__(self, means: Means, wanted: Wanted, token: int, put_back: Callable[[Wanted], None]) -> None:
         self.spec, self._means, self._wanted, self._token = wanted.spec, means, wanted, token
-        self._beside = beside
+        self._put_back = put_back
         self._line = means.display.begin(wanted.label, self.spec.steps)
         self._live = means.tracker.start(self.spec, means.study.read())
-        self._renewed, self._open = time.monotonic(), True
+        self._open = True
 
     def observe(self, row: Row) -> None:
-        """Show a step to everyone who watches, and keep the claims of the lane: others may wait for their turn."""
+        """Show a step to everyone who watches.
+
+        Raises:
+            ClaimLostError: Another process has taken the trial over.
+        """
+        if self._means.claims.lost(self.spec.key, self._token):
+            raise ClaimLostError(f"the claim on trial {self.spec.key} was lost to another process.")
         self._line.step(row)
         self._live.log(row)
-        self._keep_claims()
         self._wanted.observe(row)
+
+    def publishing(self) -> AbstractContextManager[None]:
+        """Hold the claim while the result is published, and refuse it if the claim was lost."""
+        return self._means.claims.committing(self.spec.key, self._token)
 
     def finish(self, trial: Trial) -> None:
         """Say what came of it."""
         self._close()
-        self._keep_claims()
         self._live.finish(trial)
         self._wanted.finished(trial)
         self._means.trained.append(self.spec.key)
@@ -169,8 +179,13 @@ class Attempt:
     def stop(self, error: StopTrialError, history: Sequence[Row]) -> None:
         """Keep what is known of it, and say that it was stopped."""
         self._close()
+        if isinstance(error, ClaimLostError):
+            self._live.kill()
+            self._means.display.say(str(error))
+            self._put_back(self._wanted)
+            return
         self._live.prune()
-        assert isinstance(error, PrunedError)  # nothing else that observes a trial stops it
+        assert isinstance(error, PrunedError)  # nothing else stops a trial
         self._wanted.stopped = error
         self._means.prune(self.spec, self._wanted.label, history[: error.step])
 
@@ -179,21 +194,6 @@ class Attempt:
         if self._open:
             self._close()
             self._live.kill()
-
-    def _keep_claims(self) -> None:
-        for attempt in self._beside:
-            attempt.renew()
-
-    def renew(self) -> None:
-        """Renew the claim of a trial that has not ended, once a tenth of the lease is over.
-
-        Raises:
-            ClaimLostError: Another process has taken the trial over.
-        """
-        if self._open and time.monotonic() - self._renewed > self._means.claims.lease / 10:
-            if not self._means.claims.renew(self.spec.key, self._token):
-                raise ClaimLostError(f"the claim on trial {self.spec.key} was lost to another process.")
-            self._renewed = time.monotonic()
 
     def _close(self) -> None:
         self._open = False

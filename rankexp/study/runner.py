@@ -79,9 +79,6 @@ class Runner(Means):
             spec: The trial.
             label: What to call it on the screen.
             observe: Is shown each step, also of a recorded trial; what it raises ends a trial unrecorded.
-
-        Raises:
-            ClaimLostError: Another process took the trial over while it was trained here.
         """
         if not self.trials.finished(spec.key):
             wanted = Wanted(spec, label, observe)

@@ -131,7 +131,7 @@ def _opened(
         trials = TrialStore(store.workspace)
         remove_leftovers(store.workspace, store.folder)
         database = database_url(store.folder / "study.db")
-        claims = Claims(database_url(store.workspace / "claims.db"))
+        claims = Claims(database_url(store.workspace / "claims.db"), config.lease_seconds)
         tracker = open_tracker(config.tracking.name, config.tracking.uri, store.workspace)
         runner = Runner(store, trials, lanes, claims, tracker, display, config.checkpoint_every)
         try:

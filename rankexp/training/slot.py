@@ -29,7 +29,13 @@ State = Literal["running", "completed", "diverged", "stopped", "failed"]
 
 
 class StopTrialError(Exception):
-    """What an observer raises to end its trial unrecorded while others go on."""
+    """What an observer raises to end its trial unrecorded while others go on.
+
+    Attributes:
+        goes_on_elsewhere: Whether another process goes on with the trial, and needs its checkpoint.
+    """
+
+    goes_on_elsewhere = False
 
 
 @dataclass(frozen=True)

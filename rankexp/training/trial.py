@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -51,11 +51,14 @@ class Job(Protocol):
     def observe(self, row: Row) -> None:
         """Is shown each step; see :data:`rankexp.training.slot.Observe`."""
 
+    def publishing(self) -> AbstractContextManager[None]:
+        """Is held while the trial becomes part of the record; may raise :class:`StopTrialError` to refuse."""
+
     def finish(self, trial: Trial) -> None:
         """Is told that the trial is in the record, whatever came of it."""
 
     def stop(self, error: StopTrialError, history: Sequence[Row]) -> None:
-        """Is told that the trial ended unrecorded, because :meth:`observe` raised ``error`` at the last of its rows."""
+        """Is told that the trial ended unrecorded, of ``error``: at the last of its rows, or when it was published."""
 
 
 @dataclass(frozen=True)
@@ -227,12 +230,21 @@ class Bench:
         )
         with closing(loop.run(seat)) as ended:
             for slot in ended:
-                job = jobs.pop(slot)
-                if isinstance(slot.error, StopTrialError):
-                    job.stop(slot.error, slot.history)
-                else:
-                    job.finish(self._record(slot, store))
-                kept.forget(slot.spec.key)
+                stopped = self._end(slot, jobs.pop(slot), store)
+                if stopped is None or not stopped.goes_on_elsewhere:
+                    kept.forget(slot.spec.key)
+
+    def _end(self, slot: Slot, job: Job, store: TrialStore) -> StopTrialError | None:
+        """Record a trial and tell its job, or tell it why not, and return that."""
+        stopped = slot.error if isinstance(slot.error, StopTrialError) else None
+        if stopped is None:
+            try:
+                job.finish(self._record(slot, store, job.publishing()))
+            except StopTrialError as refused:
+                stopped = refused
+        if stopped is not None:
+            job.stop(stopped, slot.history)
+        return stopped
 
     def _slot(self, spec: TrialSpec, observe: Observe) -> Slot:
         adapter = self.adapter(spec)
@@ -243,7 +255,7 @@ class Bench:
 
         return Slot(spec, adapter, self.data.splits["train"], evaluate=evaluate, observe=observe)
 
-    def _record(self, slot: Slot, store: TrialStore) -> Trial:
+    def _record(self, slot: Slot, store: TrialStore, publishing: AbstractContextManager[None]) -> Trial:
         trained, spec, final = time.perf_counter(), slot.spec, slot.adapter.exported()
         scores, reason = dict[str, Scores](), ""
         try:
@@ -254,7 +266,7 @@ class Bench:
                 raise
             slot.fail(error)
         if slot.error is not None:
-            return store.write(spec, failure_of(slot.error, self.device), {})
+            return store.write(spec, failure_of(slot.error, self.device), {}, publishing=publishing)
         parameters = sum(p.numel() for p in slot.parameters)
         cost = {
             **slot.meter.cost(),
@@ -264,7 +276,8 @@ class Bench:
             "wall_seconds": time.perf_counter() - slot.began,
         }
         result = result_of(slot, scores, reason, cost, self.device)
-        return store.write(spec, result, scores, None if reason else partial(self._save, spec, final))
+        save = None if reason else partial(self._save, spec, final)
+        return store.write(spec, result, scores, save, publishing)
 
     def _scores(self, slot: Slot, final: Adapter) -> tuple[dict[str, Scores], str]:
         """Score a trained model, or say why it diverged."""
@@ -339,6 +352,9 @@ class _Alone:
     def take(self, *_: object) -> list[_Alone]:
         taken, self.waiting = self.waiting, []
         return taken
+
+    def publishing(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def finish(self, trial: Trial) -> None:
         self.trial = trial

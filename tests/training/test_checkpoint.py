@@ -1,6 +1,7 @@
 """Interrupted and resumed, a trial ends with the bits that it has in one go; a checkpoint that does not fit is left."""
 
 import json
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -42,6 +43,9 @@ class Job:
 
     def observe(self, row):
         self.steps.append(int(row["step"]))
+
+    def publishing(self):
+        return nullcontext()
 
     def finish(self, trial):
         self.trial = trial
@@ -236,6 +240,28 @@ def test_a_stopped_trial_leaves_no_checkpoint(bench, tmp_path):
     bench.run_all(lambda *_: [waiting.pop()] if waiting else [], store, checkpoint_every=2)
     assert stopped == [5]
     assert list(store.checkpoints.iterdir()) == []
+
+
+def test_a_trial_that_goes_on_elsewhere_is_not_recorded_and_keeps_its_checkpoint(bench, tmp_path):
+    from rankexp.study.claims import ClaimLostError
+
+    spec, store, stopped = make_spec(bench), TrialStore(tmp_path), []
+
+    class Refused(Job):
+        @contextmanager
+        def publishing(self):
+            raise ClaimLostError("lost")
+            yield
+
+        def stop(self, error, history):
+            stopped.append(len(history))
+
+    waiting = [Refused(spec)]
+    bench.run_all(lambda *_: [waiting.pop()] if waiting else [], store, checkpoint_every=2)
+    assert stopped == [spec.steps]
+    assert list(store.keys()) == []
+    assert not list(store.root.iterdir()), "a temporary folder was left"
+    assert [path.name for path in store.checkpoints.iterdir()] == [spec.key]
 
 
 def test_an_observer_that_wants_to_stop_is_heard_after_a_resume(bench, tmp_path):

@@ -1,0 +1,56 @@
+"""A process that is paused past its lease loses its trial to another, and its late result is refused."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from tiny import OPTIONS, command, environment, write_texts
+
+from rankexp.record import TrialStore
+
+pytestmark = pytest.mark.slow
+
+LEASE = ["lease_seconds=1", "checkpoint_every=25", "jobs=1", "train.steps=100"]
+ARGUMENTS = ["sweep", *OPTIONS, "task.path=texts.csv", "search.learning_rates=[3e-3]", "references.full=[]", *LEASE]
+
+
+def start(folder: Path, *more: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        command(*ARGUMENTS, *more),
+        cwd=folder,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_a_paused_process_loses_its_trial_and_goes_on_with_the_rest(tmp_path: Path) -> None:
+    write_texts(tmp_path / "texts.csv")
+    paused, deadline = start(tmp_path), time.monotonic() + 60
+    while not list(tmp_path.glob("runs/checkpoints/*/checkpoint.json")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    paused.send_signal(signal.SIGSTOP)
+    other = start(tmp_path, "decide.margin=0.2")
+    key = next(path.parent.name for path in tmp_path.glob("runs/checkpoints/*/checkpoint.json"))
+    while key not in TrialStore(tmp_path / "runs") and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert key in TrialStore(tmp_path / "runs"), "nobody took it over"
+    before = (tmp_path / "runs" / "trials" / key / "result.json").stat().st_mtime_ns
+    paused.send_signal(signal.SIGCONT)
+    said = [process.communicate(timeout=200) for process in (paused, other)]
+    assert [process.returncode for process in (paused, other)] == [0, 0], said
+    assert f"the claim on trial {key} was lost to another process" in said[0][1]
+    assert (tmp_path / "runs" / "trials" / key / "result.json").stat().st_mtime_ns == before
+    trained = [int(re.search(r"trained +(\d+)", out)[1]) for out, _ in said]  # type: ignore[index]
+    assert sum(trained) == len(list(TrialStore(tmp_path / "runs").keys()))
+    for study in (tmp_path / "runs" / "studies").iterdir():
+        done = subprocess.run(
+            command("verify", study.name), cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout
