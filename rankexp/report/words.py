@@ -163,11 +163,11 @@ def recovery(doc: Document) -> str:
     found = doc.get("recovered")
     if not found:
         return ""
-    seeds = "1 seed" if found["seeds"] == 1 else f"{found['seeds']} seeds"
+    seeds = "one seed" if found["seeds"] == 1 else f"{found['seeds']} seeds"
     first, *others = found["ranks"].items()
     shares = joined([f"rank {first[0]} recovers {percent(first[1])}", *(f"rank {k} {percent(v)}" for k, v in others)])
     gain = amount(found["gain"], doc["score"])
-    return f"Full fine-tuning gains {gain} over the head alone ({seeds}); {shares} of it."
+    return f"On the {seeds} that all have, full fine-tuning gains {gain} over the head alone; {shares} of it."
 
 
 def hours(value: float) -> str:

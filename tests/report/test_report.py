@@ -373,6 +373,15 @@ def test_ids_of_the_page_are_unique_and_links_lead_somewhere(settled):
     assert set(re.findall(r'href="#([^"]+)"', page)) | set(re.findall(r"url\(#([^)]+)\)", page)) <= set(ids)
 
 
+def test_every_section_is_linked_from_the_top_of_the_page(tmp_path):
+    contender = RankMap.uniform(SHAPES, 8), 0.72
+    page = write_report(load_study(make_study(tmp_path, contenders={"rising": contender}))).read_text()
+    linked = set(re.findall(r'href="#([a-z-]+)"', re.search(r"<nav.*?</nav>", page, re.S)[0]))
+    sections = set(re.findall(r'<section id="([a-z-]+)"', page))
+    assert "contest" in linked
+    assert sections <= linked | {"verdict", "curves"}
+
+
 def test_the_page_can_be_read_by_a_screen_reader(settled):
     page = (settled[1] / "report.html").read_text()
     figures = re.findall(r"<svg [^>]*>", page)
