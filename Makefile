@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help sweep test check format bench-decision golden clean
+.PHONY: help sweep test test-all check format bench-decision golden clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -14,7 +14,11 @@ help: ## this list
 sweep: $(READY) ## which rank? fetch the model and data, train, decide, report
 	@$(BIN)/rankexp sweep $(ARGS)
 
-test: $(READY) ## every test
+test: $(READY) ## the tests
+	@$(BIN)/rankexp assets > /dev/null
+	@$(BIN)/python -m pytest -m "not thorough" -n 2 $(ARGS)
+
+test-all: $(READY) ## and those that repeat them on more seeds and after more faults
 	@$(BIN)/rankexp assets > /dev/null
 	@$(BIN)/python -m pytest -n 2 $(ARGS)
 
@@ -22,7 +26,7 @@ check: $(READY) ## format, lint, types and the fast tests
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
-	@$(BIN)/python -m pytest -m "not slow and not assets and not browser" -n 2 $(ARGS)
+	@$(BIN)/python -m pytest -m "not slow and not thorough and not assets and not browser" -n 2 $(ARGS)
 
 format: $(READY) ## format the code and sort the imports
 	@$(BIN)/ruff format .

@@ -49,11 +49,12 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_kill_9_at_random_moments(tmp_path: Path, undisturbed: Path) -> None:
+@pytest.mark.parametrize("kills", [3, pytest.param(10, marks=pytest.mark.thorough)])
+def test_kill_9_at_random_moments(tmp_path: Path, undisturbed: Path, kills: int) -> None:
     draw = random.Random(3)
     write_texts(tmp_path / "texts.csv")
     before: dict[str, int] = {}
-    for _ in range(10):
+    for _ in range(kills):
         process = start(tmp_path)
         time.sleep(draw.uniform(3.0, 9.0))
         process.kill()
