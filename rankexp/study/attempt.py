@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
+import torch
+
 from rankexp.progress import Display
 from rankexp.ranks import TrialSpec
 from rankexp.record import Trial, TrialStore
@@ -17,6 +19,7 @@ from rankexp.study.race import PrunedError
 from rankexp.study_record import Pruned, StudyStore
 from rankexp.tracking import Tracker
 from rankexp.training.loop import together
+from rankexp.training.outcome import failure_of
 from rankexp.training.slot import Observe, Row, StopTrialError
 
 WAIT_SECONDS = 0.5
@@ -63,6 +66,7 @@ class Wanted:
         observe: Is shown each step.
         finished: Is told of the trial once it is recorded.
         stopped: What ``observe`` ended it with.
+        failures: How often it could not be trained.
     """
 
     spec: TrialSpec
@@ -70,6 +74,7 @@ class Wanted:
     observe: Observe = lambda _: None
     finished: Callable[[Trial], None] = lambda _: None
     stopped: PrunedError | None = None
+    failures: int = 0
 
 
 class Queue:
@@ -97,10 +102,14 @@ class Queue:
             under_way: The lane's attempts; the new ones are added.
         """
         with self._lock:
+            if any(attempt.open and attempt.wanted.failures for attempt in under_way):
+                return []  # a trial that failed is tried again alone, to be told from those that failed beside it
             if beside is not None and time.monotonic() < self._retry:
                 return []
             for group in list(self.waiting):
                 if len(group) > room or not (beside is None or together(beside, group[0].spec)):
+                    continue
+                if beside is not None and group[0].failures:
                     continue
                 if not (claimed := self._claim(group)):
                     self._retry = time.monotonic() + WAIT_SECONDS
@@ -115,8 +124,30 @@ class Queue:
         under_way.append(attempt)
         return attempt
 
+    def fail(self, error: Exception, under_way: Sequence[Attempt], device: torch.device) -> None:
+        """Try again what was under way when something was raised; a trial that was alone with it twice has failed.
+
+        Args:
+            error: What was raised; by which of the trials is not known.
+            under_way: The lane's attempts.
+            device: Where they were trained.
+        """
+        open_ones = [attempt for attempt in under_way if attempt.open]
+        for attempt in open_ones:
+            attempt.wanted.failures += 1
+            if len(open_ones) == 1 and attempt.wanted.failures > 1:
+                with attempt.publishing():
+                    trial = self._means.trials.write(attempt.spec, failure_of(error, device), {})
+                attempt.finish(trial)
+                continue
+            attempt.abort()
+            self._means.display.say(
+                f"{attempt.wanted.label} failed ({type(error).__name__}: {error}) and is tried once more."
+            )
+            self._put_back(attempt.wanted)
+
     def _put_back(self, wanted: Wanted) -> None:
-        """Wait for a trial that another process has taken over, or go on with it should that one die."""
+        """Want a trial again: one that failed, or that another process has taken over, should that one die."""
         with self._lock:
             self.waiting.append([wanted])
 
@@ -143,14 +174,20 @@ class Queue:
 
 
 class Attempt:
-    """A claimed trial that is being trained; a :class:`rankexp.training.trial.Job`."""
+    """A claimed trial that is being trained; a :class:`rankexp.training.trial.Job`.
+
+    Attributes:
+        spec: The trial.
+        wanted: Who asked for it.
+        open: Whether it has not ended yet.
+    """
 
     def __init__(self, means: Means, wanted: Wanted, token: int, put_back: Callable[[Wanted], None]) -> None:
-        self.spec, self._means, self._wanted, self._token = wanted.spec, means, wanted, token
+        self.spec, self.wanted, self._means, self._token = wanted.spec, wanted, means, token
         self._put_back = put_back
         self._line = means.display.begin(wanted.label, self.spec.steps)
         self._live = means.tracker.start(self.spec, means.study.read())
-        self._open = True
+        self.open = True
 
     def observe(self, row: Row) -> None:
         """Show a step to everyone who watches.
@@ -162,7 +199,7 @@ class Attempt:
             raise ClaimLostError(f"the claim on trial {self.spec.key} was lost to another process.")
         self._line.step(row)
         self._live.log(row)
-        self._wanted.observe(row)
+        self.wanted.observe(row)
 
     def publishing(self) -> AbstractContextManager[None]:
         """Hold the claim while the result is published, and refuse it if the claim was lost."""
@@ -172,9 +209,9 @@ class Attempt:
         """Say what came of it."""
         self._close()
         self._live.finish(trial)
-        self._wanted.finished(trial)
+        self.wanted.finished(trial)
         self._means.trained.append(self.spec.key)
-        self._means.display.end(self._wanted.label, outcome_of(trial))
+        self._means.display.end(self.wanted.label, outcome_of(trial))
 
     def stop(self, error: StopTrialError, history: Sequence[Row]) -> None:
         """Keep what is known of it, and say that it was stopped."""
@@ -182,21 +219,21 @@ class Attempt:
         if isinstance(error, ClaimLostError):
             self._live.kill()
             self._means.display.say(str(error))
-            self._put_back(self._wanted)
+            self._put_back(self.wanted)
             return
         self._live.prune()
         assert isinstance(error, PrunedError)  # nothing else stops a trial
-        self._wanted.stopped = error
-        self._means.prune(self.spec, self._wanted.label, history[: error.step])
+        self.wanted.stopped = error
+        self._means.prune(self.spec, self.wanted.label, history[: error.step])
 
     def abort(self) -> None:
         """Give it up, unless it has ended."""
-        if self._open:
+        if self.open:
             self._close()
             self._live.kill()
 
     def _close(self) -> None:
-        self._open = False
+        self.open = False
         self._line.close()
         self._means.claims.release(self.spec.key, self._token)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Sequence
 
+from rankexp.options import ConfigError
 from rankexp.ranks import TrialSpec
 from rankexp.record import Trial
 from rankexp.strategies.halving import Halving
@@ -16,6 +17,8 @@ from rankexp.training.memory import capacity
 from rankexp.training.slot import Observe
 
 Asked = tuple[Planned, TrialSpec]
+_OF_A_TRIAL = (RuntimeError, ValueError, ArithmeticError, LookupError, TypeError)
+"""What training a trial may raise, in a task's code or the device's, without anything being wrong with the others."""
 
 
 class Runner(Means):
@@ -124,6 +127,10 @@ class Runner(Means):
                         check=self.lanes.check,
                         say=self.display.say,
                     )
+                except _OF_A_TRIAL as error:
+                    if isinstance(error, ConfigError) or not any(attempt.open for attempt in under_way):
+                        raise
+                    queue.fail(error, under_way, bench.device)
                 finally:
                     for attempt in under_way:
                         attempt.abort()

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 import torch
 
 from rankexp.record import Scores, TrialResult
+from rankexp.training.loop import is_out_of_memory
 from rankexp.training.slot import Slot
 
 
@@ -30,11 +31,12 @@ def result_of(
 
 
 def failure_of(error: BaseException, device: torch.device) -> TrialResult:
-    """Say that memory did not suffice for a trial, in the first line of what was raised."""
-    reason = str(error).strip().splitlines()
+    """Say why a trial could not be trained, in the first line of what was raised."""
+    kind = "out of memory" if is_out_of_memory(error) else type(error).__name__
+    said = str(error).strip().splitlines()
     return TrialResult(
         status="failed",
-        reason=f"out of memory: {reason[0] if reason else type(error).__name__}",
+        reason=f"{kind}: {said[0]}" if said else kind,
         environment=environment_of(device),
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
     )

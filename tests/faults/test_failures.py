@@ -1,0 +1,92 @@
+"""A trial that fails is tried once more; one that fails again is recorded with its reason, and the others go on."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+from tiny import OPTIONS, command, environment, report_of, write_texts
+
+pytestmark = pytest.mark.slow
+
+TASK = """
+from dataclasses import replace
+from pydantic.dataclasses import dataclass
+from rankexp.options import CHECKED
+from rankexp.tasks.tabular import CsvTask
+
+class Faulty(tuple):
+    reads = 0
+    first, last = 0, 0
+
+    def __getitem__(self, place):
+        Faulty.reads += 1
+        if Faulty.first <= Faulty.reads < Faulty.last:
+            raise RuntimeError(f"example {place} cannot be read")
+        return super().__getitem__(place)
+
+@dataclass(frozen=True, config=CHECKED)
+class FaultyTask:
+    '''The texts of a CSV file, of which reads fail from one on to before another.'''
+
+    path: str
+    first: int
+    last: int
+
+    def load(self, tokenize, say):
+        data = CsvTask(path=self.path).load(tokenize, say)
+        Faulty.first, Faulty.last = self.first, self.last
+        train = data.splits["train"]
+        return replace(data, splits={**data.splits, "train": replace(train, tokens=Faulty(train.tokens))})
+"""
+FEW = ["search.learning_rates=[3e-3]", "references.full=[]", "jobs=1"]
+
+
+def sweep_with_faults(folder: Path, first: int, last: int) -> subprocess.CompletedProcess[str]:
+    """Run a sweep with a task that another package brings."""
+    write_texts(folder / "texts.csv")
+    plugin = folder / "plugin"
+    info = plugin / "faulty-1.0.dist-info"
+    info.mkdir(parents=True)
+    (plugin / "faulty_task.py").write_text(TASK, encoding="utf-8")
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: faulty\nVersion: 1.0\n", encoding="utf-8")
+    (info / "entry_points.txt").write_text("[rankexp.tasks]\nfaulty = faulty_task:FaultyTask\n", encoding="utf-8")
+    options = [option for option in OPTIONS if not option.startswith("task=")]
+    task = ["~task", "+task.name=faulty", "+task.path=texts.csv", f"+task.first={first}", f"+task.last={last}"]
+    whole = environment()
+    path = ":".join(filter(None, [str(plugin), whole.get("PYTHONPATH", "")]))
+    return subprocess.run(
+        command("sweep", *options, *task, *FEW),
+        cwd=folder,
+        env={**whole, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+
+
+def test_a_trial_that_fails_once_is_tried_again(tmp_path: Path) -> None:
+    done = sweep_with_faults(tmp_path, 9000, 9001)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("and is tried once more.") == 1
+    assert {row["status"] for row in report_of(tmp_path)["trials"]} == {"completed"}
+
+
+def test_trials_that_fail_twice_are_recorded_as_failed_and_the_others_stay(tmp_path: Path) -> None:
+    done = sweep_with_faults(tmp_path, 9000, 10**9)
+    assert done.returncode == 4, done.stderr
+    assert "Traceback" not in done.stderr
+    trials = report_of(tmp_path)["trials"]
+    failed = [row for row in trials if row["status"] == "failed"]
+    assert 0 < len(failed) < len(trials) == 9
+    assert all(row["reason"].startswith("RuntimeError: example") for row in failed)
+    assert {row["status"] for row in trials} == {"completed", "failed"}
+    assert done.stderr.count("and is tried once more.") == len(failed)
+    (study,) = (tmp_path / "runs" / "studies").iterdir()
+    checked = subprocess.run(
+        command("verify", study.name), cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False
+    )
+    assert checked.returncode == 4
+    assert checked.stdout.count("failed ") >= len(failed)
