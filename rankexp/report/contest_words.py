@@ -27,9 +27,11 @@ def contest_sentence(doc: Document) -> str:
     if quickest is None:
         return first
     margin = formats.amount(found["margin"], doc["score"])
-    who = f"{len(near)} of {len(rows)} are" if len(near) > 1 else "1 is"
+    if len(near) == 1:
+        return f"{first} No other is shown to be within {margin} of the best mean, that of {near[0]}."
     return (
-        f"{first} {who} shown to be within {margin} of the best mean; of these {quickest} was found in the least time."
+        f"{first} {len(near)} of {len(rows)} are shown to be within {margin} of the best mean; of these {quickest} was "
+        "found in the least time."
     )
 
 

@@ -18,6 +18,7 @@ from rankexp.analysis.results import load_study
 from rankexp.ranks import RankMap
 from rankexp.record import TrialStore
 from rankexp.report.build import write_report
+from rankexp.report.contest_words import contest_sentence
 from rankexp.report.document import document
 from rankexp.report.figures import FIGURES
 from rankexp.report.peft_config import target_modules
@@ -380,6 +381,24 @@ def test_every_section_is_linked_from_the_top_of_the_page(tmp_path):
     sections = set(re.findall(r'<section id="([a-z-]+)"', page))
     assert "contest" in linked
     assert sections <= linked | {"verdict", "curves"}
+
+
+@pytest.mark.parametrize(
+    ("near", "said"),
+    [
+        (["r=8"], "No other is shown to be within 2 points of the best mean, that of r=8."),
+        (
+            ["r=8", "rising"],
+            "2 of 3 are shown to be within 2 points of the best mean; of these rising was found in the",
+        ),
+    ],
+)
+def test_a_contest_names_who_came_near_the_best_in_the_least_time(near, said):
+    rows = {name: {"better": False, "near_best": name in near} for name in ("r=8", "rising", "dora")}
+    found = {"rank": 8, "margin": 0.02, "rows": rows, "cost": {"quickest": near[-1]}}
+    sentence = contest_sentence({"contest": found, "score": "accuracy"})
+    assert sentence.startswith("None of 2 contenders is shown to be better than rank 8 in every layer")
+    assert said in sentence
 
 
 def test_the_page_can_be_read_by_a_screen_reader(settled):
