@@ -77,6 +77,7 @@ def test_the_schema_refuses_what_is_no_report(tmp_path, spoil):
         jsonschema.validate(doc, SCHEMA)
 
 
+@pytest.mark.thorough
 def test_two_thousand_trials_make_a_small_report(tmp_path):
     folder = make_study(tmp_path, seeds=495, examples=500)
     study = load_study(folder)

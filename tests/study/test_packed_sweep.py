@@ -15,7 +15,12 @@ pytestmark = pytest.mark.slow
 CALM = [o for o in OPTIONS if not o.startswith("search.learning_rates")]
 
 
-@pytest.mark.parametrize("screen", [[], ["search=halving", "search.first_rung=15"]], ids=["grid", "halving"])
+HALVING = ["search=halving", "search.first_rung=15"]
+
+
+@pytest.mark.parametrize(
+    "screen", [pytest.param([], id="grid"), pytest.param(HALVING, id="halving", marks=pytest.mark.thorough)]
+)
 def test_packs_change_no_more_than_rounding(tmp_path: Path, screen: list[str]) -> None:
     texts = write_texts(tmp_path / "texts.csv")
     studies = []
@@ -36,6 +41,7 @@ def test_packs_change_no_more_than_rounding(tmp_path: Path, screen: list[str]) -
             assert packed.by_key[key].result.metrics[split]["loss"] == pytest.approx(values["loss"], abs=2e-3)
 
 
+@pytest.mark.thorough
 def test_a_full_run_of_another_study_is_stopped_where_it_falls_behind(tmp_path: Path) -> None:
     """The same runs, trained to their end by a grid that evaluates them at the same steps, give the same choice."""
     write_texts(tmp_path / "texts.csv")
