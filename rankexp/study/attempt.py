@@ -12,7 +12,7 @@ import torch
 
 from rankexp.progress import Display
 from rankexp.ranks import TrialSpec
-from rankexp.record import Trial, TrialStore
+from rankexp.record import Trial, TrialResult, TrialStore
 from rankexp.study.claims import ClaimLostError, Claims
 from rankexp.study.lanes import Lanes
 from rankexp.study.race import PrunedError
@@ -136,9 +136,7 @@ class Queue:
         for attempt in open_ones:
             attempt.wanted.failures += 1
             if len(open_ones) == 1 and attempt.wanted.failures > 1:
-                with attempt.publishing():
-                    trial = self._means.trials.write(attempt.spec, failure_of(error, device), {})
-                attempt.finish(trial)
+                attempt.give_up(failure_of(error, device))
                 continue
             attempt.abort()
             self._means.display.say(
@@ -225,6 +223,15 @@ class Attempt:
         assert isinstance(error, PrunedError)  # nothing else stops a trial
         self.wanted.stopped = error
         self._means.prune(self.spec, self.wanted.label, history[: error.step])
+
+    def give_up(self, result: TrialResult) -> None:
+        """Record that it could not be trained, unless another process has taken it over."""
+        try:
+            trial = self._means.trials.write(self.spec, result, {}, publishing=self.publishing())
+        except ClaimLostError as lost:
+            self.stop(lost, ())
+        else:
+            self.finish(trial)
 
     def abort(self) -> None:
         """Give it up, unless it has ended."""
