@@ -116,6 +116,7 @@ def test_adapters_are_found_by_key(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_a_thousand_trials_are_read_in_seconds(tmp_path):
     folder = make_study(tmp_path, seeds=240)
     start = time.monotonic()

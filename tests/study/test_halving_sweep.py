@@ -63,6 +63,7 @@ def test_nothing_that_was_stopped_is_evidence_and_the_checks_say_so(finished: Pa
     assert set(decided["status"]) == {"completed"}
 
 
+@pytest.mark.thorough
 def test_a_second_run_trains_nothing_and_a_lost_run_alone_is_trained_again(finished: Path, tmp_path: Path) -> None:
     shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
     before = report_of(tmp_path)

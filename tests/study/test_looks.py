@@ -41,6 +41,7 @@ def test_a_second_look_is_taken_when_the_first_does_not_suffice_and_only_then(tm
     assert report_of(tmp_path) == report
 
 
+@pytest.mark.thorough
 def test_a_kill_in_the_second_look_changes_nothing(tmp_path):
     close = (*LOOKS, "decide.margin=0.000001", "search.ranks=[7,8]")
     (tmp_path / "whole").mkdir()
