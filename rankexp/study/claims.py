@@ -37,11 +37,8 @@ _CLAIMS = sa.Table(
     sa.Column("expires", sa.Float(53), nullable=False),
 )
 _FREE: dict[str, Any] = {"host": "", "pid": 0, "born": 0.0, "expires": 0.0}
-_CLOCKS = {
-    "sqlite": "((julianday('now') - 2440587.5) * 86400.0)",
-    "postgresql": "extract(epoch from clock_timestamp())",
-}
-"""Seconds since 1970 by the database's clock, since those of several machines differ."""
+_NOW = sa.literal_column("((julianday('now') - 2440587.5) * 86400.0)", sa.Float(53))
+"""Seconds since 1970 by SQLite's clock."""
 
 
 class ClaimLostError(StopTrialError):
@@ -59,15 +56,13 @@ class Claims:
     """The claims of one workspace, whose studies share their trials; safe to use from several threads.
 
     Args:
-        url: SQLAlchemy URL of the database, whose table is made if need be.
+        url: SQLAlchemy URL of a SQLite database, whose table is made if need be.
         lease: Seconds until a claim that is not renewed may be taken over.
     """
 
     def __init__(self, url: str, lease: float = 60.0) -> None:
-        waits = {"timeout": _WAIT_SECONDS} if url.startswith("sqlite") else {}
-        self.engine = sa.create_engine(url, connect_args=waits)
+        self.engine = sa.create_engine(url, connect_args={"timeout": _WAIT_SECONDS})
         self.lease = lease
-        self._now = sa.literal_column(_CLOCKS[self.engine.dialect.name], sa.Float(53))
         self._held: dict[str, int] = {}
         self._lost: set[tuple[str, int]] = set()
         self._lock, self._closing = threading.Lock(), threading.Event()
@@ -105,7 +100,7 @@ class Claims:
             ClaimLostError: Somebody else has the claim.
         """
         with self.engine.begin() as connection:
-            if connection.execute(self._mine(key, token).values(expires=self._now + self.lease)).rowcount != 1:
+            if connection.execute(self._mine(key, token).values(expires=_NOW + self.lease)).rowcount != 1:
                 raise ClaimLostError(f"the claim on trial {key} was lost to another process.")
             yield
 
@@ -140,7 +135,7 @@ class Claims:
     def _take_over(self, key: str) -> int | None:
         """Claim a trial that is free, or whose owner is silent past its lease or a dead process of this machine."""
         with self.engine.connect() as connection:
-            free = (_CLAIMS.c.expires < self._now).label("free")
+            free = (_CLAIMS.c.expires < _NOW).label("free")
             row = connection.execute(sa.select(_CLAIMS, free).where(_CLAIMS.c.key == key)).one()
         if not (row.free or _dead(row)):
             return None
@@ -154,7 +149,7 @@ class Claims:
 
     def _owner(self) -> dict[str, Any]:
         born = psutil.Process().create_time()
-        return {"host": socket.gethostname(), "pid": os.getpid(), "born": born, "expires": self._now + self.lease}
+        return {"host": socket.gethostname(), "pid": os.getpid(), "born": born, "expires": _NOW + self.lease}
 
     def _beat(self) -> None:
         while not self._closing.wait(self.lease / 4):
@@ -168,7 +163,7 @@ class Claims:
             with self.engine.begin() as connection:
                 renewed = {
                     key: connection.execute(
-                        self._mine(key, token).where(_CLAIMS.c.expires > 0).values(expires=self._now + self.lease)
+                        self._mine(key, token).where(_CLAIMS.c.expires > 0).values(expires=_NOW + self.lease)
                     ).rowcount
                     for key, token in held.items()
                 }
