@@ -113,7 +113,7 @@ def main() -> None:
     training = seconds["lane"] - seconds["evaluation"]
     busy = sum(seconds[part] for part in ("forward", "backward", "step"))
     result = {
-        "trials": len(outcome.trained),
+        "trials": outcome.trained,
         "wall_seconds": round(wall, 1),
         "lane_seconds": round(seconds["lane"], 1),
         **{f"{part}_seconds": round(seconds[part], 1) for part in ("forward", "backward", "step", "evaluation")},

@@ -18,7 +18,22 @@ from pydantic.dataclasses import dataclass
 from rankexp.options import CHECKED, Natural, Positive, Rate
 from rankexp.ranks import ENGINE_VERSION, Scaling, content_key
 
-_NO_QUESTION = {"workspace", "tracking", "trial", "study", "jobs", "pack", "checkpoint_every", "lease_seconds"}
+MACHINE = {"device", "jobs", "threads", "pack"}
+"""Options of the process that trains, which may differ from one worker of a study to the next."""
+_NO_QUESTION = {
+    "workspace",
+    "tracking",
+    "trial",
+    "study",
+    "jobs",
+    "threads",
+    "pack",
+    "checkpoint_every",
+    "lease_seconds",
+    "storage",
+    "launcher",
+    "workers",
+}
 LEAST_SEEDS = 3
 """Fewer seeds give no verdict; the rule has the same number."""
 SAMPLED = ("tpe", "gp", "pareto")
@@ -263,6 +278,22 @@ class TrackingConfig:
 
 
 @dataclass(frozen=True, config=CHECKED)
+class LauncherConfig:
+    """How the workers of a study are started.
+
+    Attributes:
+        name: ``none`` trains in the command itself; ``local`` starts processes on this machine, one for each GPU in
+            turn; ``slurm`` and ``ray`` submit them by Hydra's launchers, whose options are under ``hydra.launcher``.
+        dry_run: Print what ``slurm`` would submit, and submit nothing.
+        worker: Number of the worker; set by rankexp.
+    """
+
+    name: Literal["none", "local", "slurm", "submitit_local", "ray"] = "none"
+    dry_run: bool = False
+    worker: Natural = 0
+
+
+@dataclass(frozen=True, config=CHECKED)
 class TrialConfig:
     """The one trial of ``rankexp train``.
 
@@ -286,11 +317,16 @@ class StudyConfig:
         workspace: Folder of the record.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         jobs: Packs that train side by side on a processor; ``auto`` for one a core.
+        threads: Threads of each pack on a processor; ``auto`` to share the cores out.
         pack: Most trials in one pack; ``auto`` for as many as memory holds on a GPU, and one on a processor.
         checkpoint_every: Steps of a trial between two checkpoints, from which the same command goes on after it was
             killed; one is also written when it is interrupted. 0 writes none.
         lease_seconds: Seconds of silence after which another process may take a trial over; of a dead process on the
             same machine it does so at once.
+        storage: SQLAlchemy URL of the database that says who trains what; null for a SQLite file in the workspace.
+            PostgreSQL for workers on several machines, which must also share the workspace.
+        launcher: How workers are started.
+        workers: How many processes train; 0 only begins the study, for ``rankexp worker`` to join.
         model: The base model.
         task: ``name`` of a task, and the options of that task.
         lora: LoRA settings that all candidates share.
@@ -309,9 +345,13 @@ class StudyConfig:
     workspace: Path = Path("runs")
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
     jobs: Literal["auto"] | Positive = "auto"
+    threads: Literal["auto"] | Positive = "auto"
     pack: Literal["auto"] | Positive = "auto"
     checkpoint_every: Natural = 100
     lease_seconds: Rate = 60.0
+    storage: str | None = None
+    launcher: LauncherConfig = field(default_factory=LauncherConfig)
+    workers: Natural = 1
     lora: LoraConfig = field(default_factory=LoraConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     search: SearchConfig = field(default_factory=SearchConfig)

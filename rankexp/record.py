@@ -11,9 +11,12 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
+import socket
+import time
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -25,7 +28,10 @@ from numpy.typing import NDArray
 from rankexp.ranks import TrialSpec, canonical_json
 
 SCHEMA_VERSION = 1
-_TEMPORARY = ".tmp-"
+_TEMPORARY, _CLEANED = ".tmp-", "cleaned.json"
+_WRITER = re.compile(r"-(?P<pid>\d+)(@(?P<host>[^@]+))?$")
+_LONG_AGO = 24 * 3600.0
+"""Seconds after which what a process of another machine was writing is taken for left behind."""
 
 T = TypeVar("T")
 Status = Literal["completed", "diverged", "failed"]
@@ -138,6 +144,12 @@ class Trial:
         manifest: Mapping[str, str] = read_json(self.folder / "result.json")["files"]
         return manifest
 
+    @property
+    def cleaned(self) -> frozenset[str]:
+        """Names of recorded files that were deleted because nobody needed them."""
+        path = self.folder / _CLEANED
+        return frozenset(read_json(path)["files"]) if path.exists() else frozenset()
+
     def file(self, name: str) -> bytes:
         """Read a recorded file.
 
@@ -194,15 +206,28 @@ class TrialStore:
         return Trial(spec, TrialResult(history=history, **values), folder)
 
     def verify(self, key: str) -> Trial:
-        """Read a trial and check every file of it against its hash.
+        """Read a trial and check every file of it against its hash, but for those that were cleaned away.
 
         Raises:
             DamagedRecordError: As :meth:`read`, for any file of the trial.
         """
         trial = self.read(key)
-        for name, digest in read_json(trial.folder / "result.json")["files"].items():
-            _checked(trial.folder / name, digest)
+        for name, digest in trial.files.items():
+            if name not in trial.cleaned or (trial.folder / name).exists():
+                _checked(trial.folder / name, digest)
         return trial
+
+    def clean(self, key: str, names: Sequence[str]) -> None:
+        """Delete files of a trial that nobody needs, and note that they are meant to be missing."""
+        trial = self.read(key)
+        values = {"schema": SCHEMA_VERSION, "files": sorted({*trial.cleaned, *names})}
+        write_atomic(trial.folder / _CLEANED, pretty_json(values).encode())
+        for name in names:
+            (trial.folder / name).unlink(missing_ok=True)
+
+    def discard(self, key: str) -> None:
+        """Delete a trial, for it to be trained anew."""
+        shutil.rmtree(self.root / key)
 
     def write(
         self,
@@ -222,7 +247,7 @@ class TrialStore:
             publishing: Held while the trial becomes part of the record; what it raises leaves the record as it was.
         """
         key = spec.key
-        temporary = self.root / f"{_TEMPORARY}{key}-{os.getpid()}"
+        temporary = self.root / temporary_name(key)
         shutil.rmtree(temporary, ignore_errors=True)
         (temporary / "scores").mkdir(parents=True)
         if save_adapter is not None:
@@ -275,7 +300,7 @@ def remove_leftovers(workspace: Path, study: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
     shared = (path for name in ("trials", "test_ledger") for path in (workspace / name).glob(f"{_TEMPORARY}*"))
     for path in [*shared, *trials.checkpoints.rglob(f"{_TEMPORARY}*"), *study.rglob(f"{_TEMPORARY}*")]:
-        if _alive(int(path.name.rpartition("-")[2])):
+        if _is_being_written(path):
             continue
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)  # another process may be at it, too
@@ -286,7 +311,7 @@ def remove_leftovers(workspace: Path, study: Path) -> None:
 def write_atomic(path: Path, data: bytes) -> None:
     """Write ``data`` so that ``path`` holds either the old content or the new, whatever happens."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{_TEMPORARY}{path.name}-{os.getpid()}")
+    temporary = path.with_name(temporary_name(path.name))
     try:
         temporary.write_bytes(data)
         _fsync(temporary)
@@ -294,6 +319,19 @@ def write_atomic(path: Path, data: bytes) -> None:
     finally:
         temporary.unlink(missing_ok=True)
     _fsync(path.parent)
+
+
+def write_once(path: Path, data: bytes) -> bool:
+    """Write a file that nobody has written yet, whole or not at all; whether it was written."""
+    temporary = path.with_name(temporary_name(path.name))
+    write_atomic(temporary, data)
+    try:
+        os.link(temporary, path)  # unlike a rename, fails if somebody was first
+    except FileExistsError:
+        return False
+    finally:
+        temporary.unlink()
+    return True
 
 
 def _result_json(result: TrialResult, folder: Path) -> str:
@@ -371,6 +409,22 @@ def _fsync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def temporary_name(name: str) -> str:
+    """Return the name of a file or folder until it is whole, with who is writing it."""
+    return f"{_TEMPORARY}{name}-{os.getpid()}@{socket.gethostname()}"
+
+
+def _is_being_written(temporary: Path) -> bool:
+    """Whether its writer lives; of another machine's, whether it is recent."""
+    writer = _WRITER.search(temporary.name)
+    if writer and writer["host"] in (None, socket.gethostname()):
+        return _alive(int(writer["pid"]))
+    try:
+        return time.time() - temporary.stat().st_mtime < _LONG_AGO
+    except FileNotFoundError:
+        return False
 
 
 def _alive(pid: int) -> bool:

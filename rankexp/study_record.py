@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +19,7 @@ from rankexp.record import (
     read_scores,
     sha256,
     write_atomic,
+    write_once,
 )
 
 
@@ -88,10 +89,12 @@ class StudyStore:
 
     Args:
         folder: The study's folder.
+        writing: Makes what is held while ``study.json`` is replaced; it may raise to refuse that.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = Path(folder)
+    def __init__(self, folder: Path, writing: Callable[[], AbstractContextManager[None]] = nullcontext) -> None:
+        self.folder, self._writing = Path(folder), writing
+        self._known: tuple[tuple[int, int, int], StudyRecord] | None = None
 
     @property
     def workspace(self) -> Path:
@@ -103,19 +106,52 @@ class StudyStore:
         return (self.folder / "study.json").is_file()
 
     def read(self) -> StudyRecord:
-        """Read ``study.json``.
+        """Read ``study.json``, unless it is still the one that was read last.
 
         Raises:
             DamagedRecordError: The file is missing, unreadable, or of another schema version.
         """
         path = self.folder / "study.json"
-        if read_json(path).get("schema") != SCHEMA_VERSION:
-            raise DamagedRecordError(f"{path} was written by another version of rankexp.")
-        return parse_file(path, _study_record)
+        try:
+            found = path.stat()
+        except OSError as error:
+            raise DamagedRecordError(f"{path} cannot be read: {error}.") from error
+        version = (found.st_ino, found.st_mtime_ns, found.st_size)
+        if self._known is None or self._known[0] != version:
+            if read_json(path).get("schema") != SCHEMA_VERSION:
+                raise DamagedRecordError(f"{path} was written by another version of rankexp.")
+            self._known = version, parse_file(path, _study_record)
+        return self._known[1]
 
     def write(self, record: StudyRecord) -> None:
         """Replace ``study.json`` atomically."""
-        write_atomic(self.folder / "study.json", pretty_json({"schema": SCHEMA_VERSION, **asdict(record)}).encode())
+        data = pretty_json({"schema": SCHEMA_VERSION, **asdict(record)}).encode()
+        with self._writing():
+            write_atomic(self.folder / "study.json", data)
+        (self.folder / "begun.json").unlink(missing_ok=True)
+
+    def begin(self, config: Mapping[str, Any]) -> None:
+        """Keep the configuration of a study that nobody has loaded model and data for yet."""
+        if not self.exists():
+            write_atomic(self.folder / "begun.json", pretty_json({"schema": SCHEMA_VERSION, "config": config}).encode())
+
+    def begun(self) -> bool:
+        """Whether the study has been created or begun."""
+        return self.exists() or (self.folder / "begun.json").is_file()
+
+    def config(self) -> Mapping[str, Any]:
+        """Read the configuration of a study that was created or begun.
+
+        Raises:
+            DamagedRecordError: As :meth:`read`.
+        """
+        if not self.exists():
+            try:
+                return parse_file(self.folder / "begun.json", lambda data: dict(json.loads(data)["config"]))
+            except DamagedRecordError:
+                if not self.exists():  # else it was created in this moment
+                    raise
+        return self.read().config
 
     def plan(self, *added: Planned) -> StudyRecord:
         """Add trials to the plan, once each, and write it."""
@@ -189,16 +225,9 @@ class TestLedger:
         """
         path = self.root / f"{fingerprint}.json"
         entry = {"study": study, "keys": sorted(keys)}
-        self.root.mkdir(parents=True, exist_ok=True)
-        temporary = self.root / f".tmp-{study}-{os.getpid()}"
-        write_atomic(temporary, pretty_json(entry).encode())
-        try:
-            os.link(temporary, path)  # unlike a rename, fails if somebody was first
-        except FileExistsError:
-            return bool(self.entry(fingerprint)["keys"] == entry["keys"])
-        finally:
-            temporary.unlink()
-        return True
+        if write_once(path, pretty_json(entry).encode()):
+            return True
+        return bool(self.entry(fingerprint)["keys"] == entry["keys"])
 
     def entry(self, fingerprint: str) -> dict[str, Any]:
         """Read who opened the split; empty if nobody did.

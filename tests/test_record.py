@@ -5,6 +5,7 @@ import io
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 
@@ -193,7 +194,7 @@ def test_killed_before_the_rename_a_trial_is_not_there_and_can_be_written_again(
     )  # fmt: skip
     writer.communicate()
     assert writer.returncode == -signal.SIGKILL
-    assert leftovers(store.root) == [f".tmp-{SPEC.key}-{writer.pid}"]
+    assert leftovers(store.root) == [f".tmp-{SPEC.key}-{writer.pid}@{socket.gethostname()}"]
     assert list(store.keys()) == []
     assert SPEC.key not in store
     remove_leftovers(store.root.parent, store.root.parent / "studies" / "one")
@@ -210,7 +211,7 @@ def test_killed_before_the_rename_a_file_keeps_its_old_content(tmp_path):
     writer.communicate()
     assert writer.returncode == -signal.SIGKILL
     assert path.read_bytes() == b'"old"'
-    assert leftovers(path.parent) == [f".tmp-file.json-{writer.pid}"]
+    assert leftovers(path.parent) == [f".tmp-file.json-{writer.pid}@{socket.gethostname()}"]
     remove_leftovers(tmp_path, study)
     assert not leftovers(path.parent)
     write_atomic(path, b'{"new": 1}')

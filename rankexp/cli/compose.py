@@ -8,10 +8,13 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rankexp.config import StudyConfig
 from rankexp.options import ConfigError, near_miss, parse
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 _ROOT = Path(__file__).resolve().parents[1]
 
@@ -38,12 +41,7 @@ def run_with_hydra(name: str, arguments: Sequence[str], job: Callable[[StudyConf
     Raises:
         ConfigError: An override or a value is wrong; one sentence.
     """
-    import hydra
-    from hydra.errors import HydraException
-    from omegaconf import DictConfig, OmegaConf
-    from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
-
-    _register_search_path()
+    from omegaconf.errors import MissingMandatoryValue
 
     raised: list[Exception] = []
 
@@ -51,22 +49,69 @@ def run_with_hydra(name: str, arguments: Sequence[str], job: Callable[[StudyConf
         if raised:
             return
         try:
-            job(_checked(OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)))
+            job(checked(composed))
         except MissingMandatoryValue as error:
             raised.append(ConfigError(f"option {error.full_key!r} is missing; give it with {error.full_key}=…"))
         except Exception as error:  # Hydra would print a line of its own before raising it again
             raised.append(error)
 
-    with _as_program(arguments):
-        try:
-            hydra.main(version_base="1.3", config_path=str(resource("conf")), config_name=name)(watched_job)()
-        except (HydraException, OmegaConfBaseException) as error:
-            raise ConfigError(_sentence(str(error), name, arguments)) from None
+    launch_with_hydra(name, arguments, watched_job)
     if raised:
         raise raised[0]
 
 
-def _checked(values: Any) -> StudyConfig:
+def launch_with_hydra(name: str, arguments: Sequence[str], task: Callable[[DictConfig], object]) -> None:
+    """Let Hydra compose a configuration and run a task with it, or with a launcher several.
+
+    Args:
+        name: As in :func:`run_with_hydra`.
+        arguments: As in :func:`run_with_hydra`.
+        task: Is given each composed configuration; a launcher may import it elsewhere by its name.
+
+    Raises:
+        ConfigError: As in :func:`run_with_hydra`.
+    """
+    import hydra
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    _register_search_path()
+    with _as_program(arguments):
+        try:
+            hydra.main(version_base="1.3", config_path=str(resource("conf")), config_name=name)(task)()
+        except (HydraException, OmegaConfBaseException) as error:
+            raise ConfigError(_sentence(str(error), name, arguments)) from None
+
+
+def launcher_options(name: str, arguments: Sequence[str]) -> dict[str, Any]:
+    """Return what a multirun would tell Hydra's launcher.
+
+    Raises:
+        ConfigError: As in :func:`run_with_hydra`.
+    """
+    from hydra import compose, initialize_config_dir
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import OmegaConf
+
+    _register_search_path()
+    overrides = [word for word in arguments if "=" in word and not word.startswith("launcher.worker=")]
+    with initialize_config_dir(str(resource("conf")), version_base="1.3"):
+        composed = compose(name, overrides, return_hydra_config=True)
+        HydraConfig.instance().set_config(composed)
+        options = OmegaConf.to_container(composed.hydra.launcher, resolve=True)
+    assert isinstance(options, dict)
+    return {str(option): value for option, value in options.items()}
+
+
+def checked(composed: DictConfig) -> StudyConfig:
+    """Turn what Hydra composed into a configuration.
+
+    Raises:
+        ConfigError: A value is wrong, or names code to run.
+    """
+    from omegaconf import OmegaConf
+
+    values: Any = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
     _refuse_targets(values)
     return parse(StudyConfig, values)
 
@@ -136,6 +181,9 @@ def _sentence(message: str, name: str, arguments: Sequence[str]) -> str:
         return f"there is no contender for {match[1]!r}; write '+{match[1]}=…' to add one."
     if match := re.search(r"Could not override '([^']+)'", message):
         return f"unknown option {match[1]!r}{near_miss(match[1], known_options(name, arguments))}"
+    if match := re.search(r"Could not find 'hydra/launcher/(submitit\w*|ray)'", message):
+        extra = "ray" if match[1] == "ray" else "slurm"
+        return f"launcher={extra} needs `pip install 'rankexp[{extra}]'`."
     if match := re.search(r"Could not find '([^']+)/([^/']+)'", message):
         known = re.findall(r"^\t(\S+)$", message, re.MULTILINE)
         return f"there is no {match[2]!r} in group {match[1]!r}; there is {', '.join(known)}."

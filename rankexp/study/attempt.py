@@ -15,6 +15,7 @@ from rankexp.ranks import TrialSpec
 from rankexp.record import Trial, TrialResult, TrialStore
 from rankexp.study.claims import ClaimLostError, Claims
 from rankexp.study.lanes import Lanes
+from rankexp.study.offers import Offers
 from rankexp.study.race import PrunedError
 from rankexp.study_record import Pruned, StudyStore
 from rankexp.tracking import Tracker
@@ -37,7 +38,9 @@ class Means:
         claims: Who trains what.
         tracker: The mirror.
         display: What a person sees.
+        offers: What other processes may train for the study.
         checkpoint_every: Steps of a trial between two checkpoints; 0 for none.
+        workers: How many processes are meant to train for the study, this one included.
         trained: Keys that were trained here.
     """
 
@@ -47,8 +50,19 @@ class Means:
     claims: Claims
     tracker: Tracker
     display: Display
+    offers: Offers
     checkpoint_every: int = 0
+    workers: int = 1
     trained: list[str] = field(default_factory=list)
+
+    def wanted(self, spec: TrialSpec, label: str) -> Wanted:
+        """Describe a trial to be trained, with what the record holds of an earlier failure."""
+        known = self.trials.read(spec.key).result.finished if spec.key in self.trials else ""
+        return Wanted(spec, label, failed_before=known)
+
+    def offered(self) -> list[Wanted]:
+        """Describe some of what is offered."""
+        return [self.wanted(spec, label) for spec, label in self.offers.some(1)]
 
     def prune(self, spec: TrialSpec, label: str, history: Sequence[Mapping[str, float]]) -> None:
         """Keep what is known of a trial that was stopped."""
@@ -67,6 +81,7 @@ class Wanted:
         finished: Is told of the trial once it is recorded.
         stopped: What ``observe`` ended it with.
         failures: How often it could not be trained.
+        failed_before: When it failed before anybody wanted it now, as the record says; empty if it did not.
     """
 
     spec: TrialSpec
@@ -75,6 +90,7 @@ class Wanted:
     finished: Callable[[Trial], None] = lambda _: None
     stopped: PrunedError | None = None
     failures: int = 0
+    failed_before: str = ""
 
 
 class Queue:
@@ -93,6 +109,14 @@ class Queue:
         specs = (wanted.spec for group in groups for wanted in group)
         self.largest_spec = max(specs, key=lambda spec: sum(spec.rank_map.values()))
 
+    @property
+    def open(self) -> bool:
+        """Whether there is, or may come, something to train."""
+        return bool(self.waiting)
+
+    def refill(self) -> None:
+        """Look for more to train, where more may come."""
+
     def take(self, room: int, beside: TrialSpec | None, under_way: list[Attempt]) -> list[Attempt]:
         """Claim the first group that there is room for, that may train beside that spec, and that nobody else has.
 
@@ -106,6 +130,7 @@ class Queue:
                 return []  # a trial that failed is tried again alone, to be told from those that failed beside it
             if beside is not None and time.monotonic() < self._retry:
                 return []
+            self.refill()
             for group in list(self.waiting):
                 if len(group) > room or not (beside is None or together(beside, group[0].spec)):
                     continue
@@ -161,14 +186,45 @@ class Queue:
         return claimed
 
     def _recorded(self, wanted: Wanted, token: int) -> bool:
-        """Whether another study has recorded the trial meanwhile; the claim is given back then."""
+        """Whether another process has recorded the trial meanwhile; the claim is given back then."""
         means, key = self._means, wanted.spec.key
-        if not means.trials.finished(key):
+        if key not in means.trials:
             return False
-        wanted.finished(means.trials.read(key))
+        trial = means.trials.read(key)
+        if not trial.result.final and trial.result.finished == wanted.failed_before:
+            return False
+        wanted.finished(trial)
         means.claims.release(key, token)
         means.display.skip()
         return True
+
+
+class OfferedQueue(Queue):
+    """What the process that leads the study offers, as long as somebody leads it.
+
+    Args:
+        means: What it takes to train.
+        first: Some of what is offered.
+        led: Whether somebody else leads the study.
+    """
+
+    def __init__(self, means: Means, first: Sequence[Wanted], led: Callable[[], bool]) -> None:
+        super().__init__(means, [[wanted] for wanted in first])
+        self._led, self._looked, self._open = led, time.monotonic(), True
+
+    @property
+    def open(self) -> bool:
+        """Whether the study is led; asked from time to time."""
+        if time.monotonic() - self._looked > WAIT_SECONDS:
+            self._looked, self._open = time.monotonic(), self._led()
+        return self._open
+
+    def refill(self) -> None:
+        """Forget what others may have taken by now, and look again."""
+        failed = [group for group in self.waiting if group[0].failures]
+        again = {group[0].spec.key for group in failed}
+        fresh = self._means.offered() if self.open else []
+        self.waiting = [*failed, *([wanted] for wanted in fresh if wanted.spec.key not in again)]
 
 
 class Attempt:
@@ -194,7 +250,7 @@ class Attempt:
             ClaimLostError: Another process has taken the trial over.
         """
         if self._means.claims.lost(self.spec.key, self._token):
-            raise ClaimLostError(f"the claim on trial {self.spec.key} was lost to another process.")
+            raise ClaimLostError(self.spec.key)
         self._line.step(row)
         self._live.log(row)
         self.wanted.observe(row)
@@ -208,6 +264,7 @@ class Attempt:
         self._close()
         self._live.finish(trial)
         self.wanted.finished(trial)
+        self._means.offers.withdraw(self.spec.key)
         self._means.trained.append(self.spec.key)
         self._means.display.end(self.wanted.label, outcome_of(trial))
 

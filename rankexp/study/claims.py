@@ -1,4 +1,4 @@
-"""Who is training what: one small table, so that no trial is trained twice at the same time.
+"""Who is doing what: one small table, so that no trial is trained, and no study led, twice at the same time.
 
 The table holds state only; the record is the truth. A claim is a lease: a thread of its owner renews it, and when the
 owner is dead or silent another may take it over, with a higher fencing token. Rows stay when claims end, so that a
@@ -13,7 +13,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import psutil
@@ -21,58 +20,58 @@ import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.schema import CreateTable
 
+from rankexp.study.storage import Storage, clock, connected, making_tables
 from rankexp.training.slot import StopTrialError
 
-_WAIT_SECONDS = 60.0
-"""For a SQLite file that another process is writing to."""
-_METADATA = sa.MetaData()
-_CLAIMS = sa.Table(
+METADATA = sa.MetaData()
+CLAIMS = sa.Table(
     "claims",
-    _METADATA,
-    sa.Column("key", sa.String(64), primary_key=True),
+    METADATA,
+    sa.Column("scope", sa.String(16), primary_key=True),
+    sa.Column("key", sa.String(255), primary_key=True),
     sa.Column("token", sa.Integer, nullable=False),
     sa.Column("host", sa.String(255), nullable=False),
     sa.Column("pid", sa.Integer, nullable=False),
     sa.Column("born", sa.Float(53), nullable=False),
     sa.Column("expires", sa.Float(53), nullable=False),
+    sa.Column("done", sa.Boolean, nullable=False),
 )
 _FREE: dict[str, Any] = {"host": "", "pid": 0, "born": 0.0, "expires": 0.0}
-_NOW = sa.literal_column("((julianday('now') - 2440587.5) * 86400.0)", sa.Float(53))
-"""Seconds since 1970 by SQLite's clock."""
 
 
 class ClaimLostError(StopTrialError):
-    """Another process has taken over a trial that is being trained here."""
+    """Another process has taken over what is being done here."""
 
     goes_on_elsewhere = True
 
-
-def database_url(path: Path) -> str:
-    """Return the URL of a SQLite file."""
-    return sa.URL.create("sqlite", database=str(path.absolute())).render_as_string()
+    def __init__(self, key: str) -> None:
+        super().__init__(f"the claim on {key} was lost to another process.")
 
 
 class Claims:
     """The claims of one workspace, whose studies share their trials; safe to use from several threads.
 
     Args:
-        url: SQLAlchemy URL of a SQLite database, whose table is made if need be.
+        storage: The workspace's database, whose table is made if need be.
         lease: Seconds until a claim that is not renewed may be taken over.
+
+    Raises:
+        StorageError: The database cannot be used.
     """
 
-    def __init__(self, url: str, lease: float = 60.0) -> None:
-        self.engine = sa.create_engine(url, connect_args={"timeout": _WAIT_SECONDS})
-        self.lease = lease
+    def __init__(self, storage: Storage, lease: float = 60.0) -> None:
+        self.engine, self.scope, self.lease = connected(storage.url), storage.scope, lease
+        self.now = clock(self.engine)
         self._held: dict[str, int] = {}
         self._lost: set[tuple[str, int]] = set()
         self._lock, self._closing = threading.Lock(), threading.Event()
         self._renewed, self._heart = time.monotonic(), threading.Thread(target=self._beat, daemon=True)
-        with self.engine.begin() as connection:
-            connection.execute(CreateTable(_CLAIMS, if_not_exists=True))
+        with making_tables(self.engine) as connection:
+            connection.execute(CreateTable(CLAIMS, if_not_exists=True))
         self._heart.start()
 
     def take(self, key: str) -> int | None:
-        """Claim a trial.
+        """Claim a trial, or whatever else the key names.
 
         Returns:
             The fencing token of the claim, higher than any before it, or None while somebody else holds it.
@@ -100,22 +99,32 @@ class Claims:
             ClaimLostError: Somebody else has the claim.
         """
         with self.engine.begin() as connection:
-            if connection.execute(self._mine(key, token).values(expires=_NOW + self.lease)).rowcount != 1:
-                raise ClaimLostError(f"the claim on trial {key} was lost to another process.")
+            if connection.execute(self._mine(key, token).values(expires=self.now + self.lease)).rowcount != 1:
+                raise ClaimLostError(key)
             yield
 
-    def release(self, key: str, token: int) -> bool:
-        """End a claim; False if it was lost to somebody else."""
+    def release(self, key: str, token: int, *, done: bool = False) -> bool:
+        """End a claim, ``done`` with what it was for or not; False if it was lost to somebody else."""
         with self._lock:
             self._held.pop(key, None)
         with self.engine.begin() as connection:
-            return connection.execute(self._mine(key, token).values(**_FREE)).rowcount == 1
+            return connection.execute(self._mine(key, token).values(**_FREE, done=done)).rowcount == 1
 
     def owners(self) -> dict[str, str]:
-        """Return who holds which trial, as a process and its host; the dead count until somebody takes over."""
+        """Return who holds what, as a process and its host; the dead count until somebody takes over."""
         with self.engine.connect() as connection:
-            rows = connection.execute(sa.select(_CLAIMS).where(_CLAIMS.c.expires > 0)).all()
+            rows = connection.execute(sa.select(CLAIMS).where(CLAIMS.c.scope == self.scope, CLAIMS.c.expires > 0)).all()
         return {row.key: f"process {row.pid} on {row.host}" for row in rows}
+
+    def holder(self, key: str) -> sa.Row[Any] | None:
+        """Return the row of whoever holds a claim and, as far as is known, lives."""
+        row = self._row(key)
+        return None if row is None or row.free or _dead(row) else row
+
+    def done(self, key: str) -> bool:
+        """Whether the last claim ended with what it was for."""
+        row = self._row(key)
+        return row is not None and bool(row.done)
 
     def close(self) -> None:
         """Stop renewing and close all connections."""
@@ -124,32 +133,42 @@ class Claims:
         self.engine.dispose()
 
     def _enter(self, key: str) -> int | None:
-        """Claim a trial that nobody has claimed before."""
+        """Claim what nobody has claimed before."""
         try:
             with self.engine.begin() as connection:
-                connection.execute(_CLAIMS.insert().values(key=key, token=1, **self._owner()))
+                connection.execute(CLAIMS.insert().values(scope=self.scope, key=key, token=1, **self._owner()))
         except IntegrityError:
             return None
         return 1
 
     def _take_over(self, key: str) -> int | None:
-        """Claim a trial that is free, or whose owner is silent past its lease or a dead process of this machine."""
-        with self.engine.connect() as connection:
-            free = (_CLAIMS.c.expires < _NOW).label("free")
-            row = connection.execute(sa.select(_CLAIMS, free).where(_CLAIMS.c.key == key)).one()
-        if not (row.free or _dead(row)):
+        """Claim what is free, or whose owner is silent past its lease or a dead process of this machine."""
+        row = self._row(key)
+        if row is None or not (row.free or _dead(row)):
             return None
         token = int(row.token) + 1
         with self.engine.begin() as connection:
             taken = connection.execute(self._mine(key, row.token).values(token=token, **self._owner()))
         return token if taken.rowcount == 1 else None
 
+    def _row(self, key: str) -> sa.Row[Any] | None:
+        free = (CLAIMS.c.expires < self.now).label("free")
+        asked = sa.select(CLAIMS, free).where(CLAIMS.c.scope == self.scope, CLAIMS.c.key == key)
+        with self.engine.connect() as connection:
+            return connection.execute(asked).one_or_none()
+
     def _mine(self, key: str, token: int) -> sa.Update:
-        return _CLAIMS.update().where(_CLAIMS.c.key == key, _CLAIMS.c.token == token)
+        return CLAIMS.update().where(CLAIMS.c.scope == self.scope, CLAIMS.c.key == key, CLAIMS.c.token == token)
 
     def _owner(self) -> dict[str, Any]:
         born = psutil.Process().create_time()
-        return {"host": socket.gethostname(), "pid": os.getpid(), "born": born, "expires": _NOW + self.lease}
+        return {
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "born": born,
+            "expires": self.now + self.lease,
+            "done": False,
+        }
 
     def _beat(self) -> None:
         while not self._closing.wait(self.lease / 4):
@@ -163,7 +182,7 @@ class Claims:
             with self.engine.begin() as connection:
                 renewed = {
                     key: connection.execute(
-                        self._mine(key, token).where(_CLAIMS.c.expires > 0).values(expires=_NOW + self.lease)
+                        self._mine(key, token).where(CLAIMS.c.expires > 0).values(expires=self.now + self.lease)
                     ).rowcount
                     for key, token in held.items()
                 }
@@ -171,6 +190,11 @@ class Claims:
             return
         self._lost |= {(key, held[key]) for key, count in renewed.items() if count != 1}
         self._renewed = time.monotonic()
+
+
+def lead_of(study: str) -> str:
+    """Return the key of the claim on leading a study."""
+    return f"study:{study}"
 
 
 def _dead(row: sa.Row[Any]) -> bool:

@@ -21,12 +21,17 @@ def find_study(name: str, workspace: Path) -> Path:
     """
     studies = workspace / "studies"
     for folder in (Path(name), studies / name):
-        if StudyStore(folder).exists():
+        if StudyStore(folder).begun():
             return folder.absolute()
-    found = [folder for folder in studies.glob("*") if StudyStore(folder).exists()]
+    found = [folder for folder in studies.glob("*") if StudyStore(folder).begun()]
     same = [folder for folder in found if re.fullmatch(re.escape(name) + "-[0-9a-f]{8}", folder.name)]
     if same:
-        return max(same, key=lambda folder: StudyStore(folder).read().created).absolute()
+        return max(same, key=_created).absolute()
     known = sorted({folder.name for folder in found} | {folder.name[:-9] for folder in found})
     hint = near_miss(name, known) if known else "; it holds no study."
     raise ConfigError(f"there is no study {name!r} in {workspace}{hint}")
+
+
+def _created(folder: Path) -> str:
+    store = StudyStore(folder)
+    return store.read().created if store.exists() else "9"  # begun, and not created yet

@@ -27,6 +27,7 @@ from rankexp.study.contest import Contest
 from rankexp.study.race import PrunedError
 from rankexp.study.runner import Asked, Runner, label_of, planned
 from rankexp.study.specs import Specs
+from rankexp.study.storage import Storage
 from rankexp.study_record import StudyStore, TestLedger
 
 if TYPE_CHECKING:
@@ -42,14 +43,14 @@ class Protocol:
         study: Its folder.
         specs: Makes the specs of its trials.
         runner: Runs them.
-        database: SQLAlchemy URL of the study's state.
+        storage: The database of the workspace.
     """
 
     config: StudyConfig
     study: StudyStore
     specs: Specs
     runner: Runner
-    database: str
+    storage: Storage
 
     def run(self) -> Study:
         """Run every step that is left and return the study."""
@@ -215,8 +216,8 @@ class Protocol:
             return math.inf if result.status == "diverged" else None
 
         search(
-            self.database,
-            self.config.study,
+            self.storage.of_study(self.study.folder),
+            self.storage.name_of(self.study.folder.name),
             Space(self._affordable(), config.alphas, (config.learning_rates[0], config.learning_rates[-1])),
             trials=config.trials,
             seed=config.seed,
@@ -333,6 +334,7 @@ class Protocol:
         for trial in [t for rank in stable[-1:] for t in study.chosen_trials(rank)[:1]]:
             if study.record.notes.get("truncation", {}).get("key") == trial.key:
                 return
+            self._restore([trial])
             self.runner.display.say(f"cutting r={trial.spec.rank} to fewer directions")
             cuts = [rank for rank in study.ranks if rank <= stable[-1]]
             scores = self.runner.lanes.map(partial(self._score_squeezed, trial), cuts)
@@ -360,7 +362,16 @@ class Protocol:
         unread = [trial for trial in pair if trial.key not in study.test_scores]
         if unread:
             self.runner.display.say(f"opening test for {', '.join(sorted({f'r={t.spec.rank}' for t in unread}))}")
+            self._restore(unread)
         self.runner.lanes.map(self._score_on_test, unread)
+
+    def _restore(self, trials: Sequence[Trial]) -> None:
+        """Train again those whose adapters were cleaned away before this study needed them."""
+        gone = [trial for trial in trials if trial.cleaned]
+        for trial in gone:
+            self.runner.trials.discard(trial.key)
+        items = {item.key: item for item in self.study.read().planned}
+        self.runner.run_all([(items[trial.key], trial.spec) for trial in gone])
 
     def _score_on_test(self, trial: Trial) -> None:
         with self.runner.lanes.bench() as bench:

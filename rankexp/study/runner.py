@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 from rankexp.options import ConfigError
 from rankexp.ranks import TrialSpec
 from rankexp.record import Trial
 from rankexp.strategies.halving import Halving
 from rankexp.strategies.setting import Setting
-from rankexp.study.attempt import WAIT_SECONDS, Attempt, Means, Queue, Wanted
+from rankexp.study.attempt import WAIT_SECONDS, Attempt, Means, OfferedQueue, Queue, Wanted
 from rankexp.study.race import PrunedError, Race
 from rankexp.study_record import Planned, Pruned
 from rankexp.training.memory import capacity
@@ -30,8 +31,23 @@ class Runner(Means):
         missing = {spec.key: (item, spec) for item, spec in asked if not self.trials.finished(spec.key)}
         for _ in range(len(asked) - len(missing)):
             self.display.skip()
-        self._train([[Wanted(spec, label_of(item, spec))] for item, spec in missing.values()])
+        wanted = [self.wanted(spec, label_of(item, spec)) for item, spec in missing.values()]
+        self.offers.put([(one.spec, one.label) for one in wanted])
+        self._train([[one] for one in wanted])
         return [self.trials.read(spec.key) for _, spec in asked]
+
+    def help(self, led: Callable[[], bool]) -> None:
+        """Train what another process offers, for as long as it leads the study."""
+        while led():
+            if not (first := self.offered()):
+                time.sleep(WAIT_SECONDS)
+                continue
+            queue = OfferedQueue(self, first, led)
+            share = -(-self.offers.count() // (self.lanes.count * self.workers))
+            self.lanes.map(partial(self._help_in_lane, queue, max(1, share)), range(self.lanes.count))
+
+    def _help_in_lane(self, queue: Queue, share: int, _: int) -> None:
+        self._lane(queue, share)
 
     def race(self, asked: Sequence[Asked], halving: Halving) -> list[Trial]:
         """Train trials, those of one candidate side by side, and stop those that fall behind.
@@ -103,7 +119,7 @@ class Runner(Means):
         """Train groups of trials; those of one group start together, in one lane."""
         if groups:
             lanes = min(self.lanes.count, len(groups))
-            share = max(max(map(len, groups)), -(-sum(map(len, groups)) // lanes))
+            share = max(max(map(len, groups)), -(-sum(map(len, groups)) // (lanes * self.workers)))
             queue = Queue(self, groups)
             self.lanes.map(lambda _: self._lane(queue, share), range(lanes))
 
@@ -116,7 +132,7 @@ class Runner(Means):
 
         with self.lanes.bench() as bench:
             size = 1 if share == 1 else min(share, self.lanes.pack or capacity(bench, queue.largest_spec))
-            while queue.waiting:
+            while queue.open:
                 try:
                     bench.run_all(
                         take,
@@ -135,8 +151,8 @@ class Runner(Means):
                     for attempt in under_way:
                         attempt.abort()
                 self.lanes.check()
-                if queue.waiting:
-                    time.sleep(WAIT_SECONDS)  # another study of this workspace is training what is left
+                if queue.open:
+                    time.sleep(WAIT_SECONDS)  # others are training what is left
 
 
 def planned(phase: str, setting: Setting, spec: TrialSpec, role: str, generation: int = 0) -> Planned:

@@ -1,45 +1,26 @@
-"""From a configuration to a finished study: open the folder, load what is needed, run the protocol, report."""
+"""From a configuration to a finished study: lead it or help with it, and report."""
 
 from __future__ import annotations
 
-import json
-import os
-import socket
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass
 from pathlib import Path
-
-import torch
-from filelock import FileLock, Timeout
+from typing import Any
 
 from rankexp.analysis.results import Study, load_study
 from rankexp.config import StudyConfig
-from rankexp.models import BaseModel, find_model
 from rankexp.options import ConfigError, parse
 from rankexp.progress import Display
-from rankexp.ranks import RankMap
-from rankexp.record import Trial, TrialStore, remove_leftovers
+from rankexp.record import Trial
 from rankexp.report.build import write_report
 from rankexp.strategies.setting import HEAD, Candidate
-from rankexp.study.claims import Claims, database_url
-from rankexp.study.lanes import Lanes
-from rankexp.study.protocol import Protocol
-from rankexp.study.runner import Runner
-from rankexp.study.specs import Specs
-from rankexp.study.verify import mend
-from rankexp.study_record import Planned, StudyRecord, StudyStore
-from rankexp.tasks.base import TaskData, make_task
-from rankexp.tracking import Tracker, TrackingError, open_tracker
-from rankexp.training.device import find_device, find_precision
-from rankexp.training.trial import Bench
-
-_MOST_JOBS = 8
-
-
-class StudyHeldError(Exception):
-    """Another command is running the study; the message names it."""
+from rankexp.study.attempt import WAIT_SECONDS
+from rankexp.study.storage import Storage
+from rankexp.study.workplace import StudyHeldError, Workplace
+from rankexp.study_record import Planned, StudyStore
+from rankexp.tracking import TrackingError
 
 
 @dataclass(frozen=True)
@@ -49,12 +30,12 @@ class Outcome:
     Attributes:
         study: The study as it stands.
         report: Path of ``report.html``.
-        trained: Keys that were trained, in order.
+        trained: How many trials were trained.
     """
 
     study: Study
     report: Path
-    trained: tuple[str, ...]
+    trained: int
 
 
 def run_study(config: StudyConfig, display: Display, *, mends: bool = False) -> Outcome:
@@ -69,16 +50,10 @@ def run_study(config: StudyConfig, display: Display, *, mends: bool = False) -> 
         ConfigError: The configuration does not fit the model, the data or this machine.
         StudyHeldError: Another command is running it.
         DamagedRecordError: The record is damaged.
+        StorageError: The database cannot be used.
     """
-    with _opened(config, display, config.search.ranks, mends=mends) as (protocol, tracker):
-        study = protocol.run()
-        report = write_report(study)
-        try:
-            tracker.sync(study)
-            tracker.summary(study, report.parent)
-        except TrackingError as error:
-            display.say(f"{error} Training is not affected; the next run brings everything over.")
-        return Outcome(load_study(study.store.folder), report, tuple(protocol.runner.trained))
+    with _workplace(config, config.study_folder, display) as place:
+        return _lead(place, mends=mends)
 
 
 def resume_study(folder: Path, display: Display) -> Outcome:
@@ -89,13 +64,59 @@ def resume_study(folder: Path, display: Display) -> Outcome:
         StudyHeldError: As :func:`run_study`.
         DamagedRecordError: ``study.json`` itself is damaged.
     """
-    store = StudyStore(folder)
-    config = parse(StudyConfig, {**store.read().config, "workspace": store.workspace})
-    if config.study_folder.absolute() != folder.absolute():
+    return run_study(_recorded(folder), display, mends=True)
+
+
+def begin_study(config: StudyConfig) -> Path:
+    """Make the folder of a study, for workers to join, and return it."""
+    store = StudyStore(config.study_folder.absolute())
+    Storage.of(store.workspace, config.storage)
+    store.begin(config.to_dict())
+    return store.folder
+
+
+def help_study(folder: Path, display: Display, changes: Mapping[str, Any] | None = None) -> bool:
+    """Work for a study until it has ended: lead it while nobody does, else train what the leader wants.
+
+    Args:
+        folder: The study's folder.
+        display: What a person sees.
+        changes: Options of this process: its device, and how many trials it trains at a time.
+
+    Returns:
+        Whether this process led it to its end.
+
+    Raises:
+        ConfigError: An option is wrong, or as :func:`resume_study`.
+        DamagedRecordError: As :func:`run_study`.
+        StorageError: As :func:`run_study`.
+    """
+    recorded = _recorded(folder)
+    config = parse(StudyConfig, {**recorded.to_dict(), "workspace": recorded.workspace, **(changes or {})})
+    with _workplace(config, folder, display) as place:
+        while True:
+            try:
+                _lead(place)
+                return True
+            except StudyHeldError:
+                display.say(f"helping with study {place.folder.name}")
+            while place.led() and not StudyStore(place.folder).exists():
+                time.sleep(WAIT_SECONDS)
+            if StudyStore(place.folder).exists():
+                place.helper().help(place.led)
+            if place.ended():
+                return False
+
+
+def _recorded(folder: Path) -> StudyConfig:
+    """Read the configuration of a study that this version of rankexp can go on with."""
+    store = StudyStore(folder.absolute())
+    config = parse(StudyConfig, {**store.config(), "workspace": store.workspace})
+    if config.study_folder.absolute() != store.folder:
         raise ConfigError(
             f"study {folder.name} was begun by a version of rankexp that computes other numbers; start a new one."
         )
-    return run_study(config, display, mends=True)
+    return config
 
 
 def run_trial(config: StudyConfig, display: Display) -> Trial:
@@ -106,7 +127,10 @@ def run_trial(config: StudyConfig, display: Display) -> Trial:
         StudyHeldError: As :func:`run_study`.
     """
     one = config.trial
-    with _opened(config, display, [one.rank] if one.rank else []) as (protocol, _):
+    with (
+        _workplace(config, config.study_folder, display) as place,
+        place.leading([one.rank] if one.rank else []) as protocol,
+    ):
         candidate = Candidate.of_rank(one.rank) if one.rank else HEAD
         setting = candidate.at(one.learning_rate, config.lora.alpha)
         spec = protocol.specs.evidence(setting, one.seed)
@@ -116,126 +140,21 @@ def run_trial(config: StudyConfig, display: Display) -> Trial:
 
 
 @contextmanager
-def _opened(
-    config: StudyConfig, display: Display, ranks: Sequence[int], *, mends: bool = False
-) -> Iterator[tuple[Protocol, Tracker]]:
-    store = StudyStore(config.study_folder.absolute())
-    with _held(store.folder):
-        if mends:
-            mend(store.folder, display.say)
-        base, data = _load(config, display)
-        lanes = _lanes(config, base, data)
-        record = _create_or_check(store, config, base, data, lanes, ranks)
-        shapes = {name: (shape[0], shape[1]) for name, shape in record.model["shapes"].items()}
-        specs = Specs(config, base.fingerprint, data.fingerprint, record.settings["precision"], shapes)
-        trials = TrialStore(store.workspace)
-        remove_leftovers(store.workspace, store.folder)
-        database = database_url(store.folder / "study.db")
-        claims = Claims(database_url(store.workspace / "claims.db"), config.lease_seconds)
-        tracker = open_tracker(config.tracking.name, config.tracking.uri, store.workspace)
-        runner = Runner(store, trials, lanes, claims, tracker, display, config.checkpoint_every)
-        try:
-            yield (
-                Protocol(config, store, specs, runner, database),
-                tracker,
-            )
-        finally:
-            tracker.close()
-            claims.close()
-
-
-@contextmanager
-def _held(folder: Path) -> Iterator[None]:
-    """Hold a study against other commands; the lock ends with the process, however it ends."""
-    folder.mkdir(parents=True, exist_ok=True)
-    owner = folder / ".owner"
+def _workplace(config: StudyConfig, folder: Path, display: Display) -> Iterator[Workplace]:
+    place = Workplace(config, folder, display)
     try:
-        with FileLock(folder / ".lock", timeout=0):
-            owner.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}), encoding="utf-8")
-            yield
-            owner.unlink(missing_ok=True)
-    except Timeout:
-        who = json.loads(owner.read_text(encoding="utf-8")) if owner.exists() else {"pid": "?", "host": "?"}
-        raise StudyHeldError(
-            f"study {folder.name} is being run by process {who['pid']} on {who['host']}; wait for it or stop it."
-        ) from None
+        yield place
+    finally:
+        place.close()
 
 
-def _load(config: StudyConfig, display: Display) -> tuple[BaseModel, TaskData]:
-    task = make_task(config.task)
-    base = find_model(**asdict(config.model), say=display.say)
-    return base, task.load(base.tokenize, display.say)
-
-
-def _create_or_check(
-    store: StudyStore, config: StudyConfig, base: BaseModel, data: TaskData, lanes: Lanes, ranks: Sequence[int]
-) -> StudyRecord:
-    """Create ``study.json``, or make sure that model and data are still those that it was created with."""
-    if store.exists():
-        record = store.read()
-        for what, now in (("model", base.fingerprint), ("data", data.fingerprint)):
-            if getattr(record, what)["fingerprint"] != now:
-                raise ConfigError(
-                    f"the {what} has changed since study {record.name} began; start a new one with study=NAME."
-                )
-        _check_ranks(ranks, record.model["shapes"])
-        return record
-    with lanes.bench() as bench:
-        shapes = _target_shapes(config, bench)
-        _check_ranks(ranks, shapes)
-        record = _new_record(store.folder.name, config, bench, shapes, lanes.count)
-    store.write(record)
-    return record
-
-
-def _target_shapes(config: StudyConfig, bench: Bench) -> dict[str, tuple[int, int]]:
-    try:
-        return bench.shapes(config.lora.target_modules)
-    except ValueError as error:
-        raise ConfigError(f"option 'lora.target_modules': {error}") from None
-
-
-def _new_record(
-    name: str, config: StudyConfig, bench: Bench, shapes: Mapping[str, tuple[int, int]], lanes: int
-) -> StudyRecord:
-    precision, speedup = find_precision(config.train.precision, bench.device)
-    return StudyRecord(
-        name=name,
-        config=config.to_dict(),
-        model={
-            "name": bench.base.name,
-            "fingerprint": bench.base.fingerprint,
-            "source": bench.base.reference,
-            "parameters": sum(p.numel() for p in bench.model.parameters()),
-            "shapes": {name: list(shape) for name, shape in shapes.items()},
-            "head": list(bench.head),
-        },
-        data=bench.data.card(),
-        settings={"precision": precision, "device": str(bench.device), "bfloat16_speedup": speedup, "jobs": lanes},
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-    )
-
-
-def _check_ranks(ranks: Sequence[int], shapes: Mapping[str, tuple[int, int]]) -> None:
-    """Refuse ranks that a target layer cannot hold, before anything is trained."""
-    for rank in ranks:
+def _lead(place: Workplace, *, mends: bool = False) -> Outcome:
+    with place.leading(place.config.search.ranks, mends=mends) as protocol:
+        study = protocol.run()
+        report = write_report(study)
         try:
-            RankMap.uniform(shapes, rank).check(shapes)
-        except ValueError as error:
-            raise ConfigError(str(error)) from None
-
-
-def _lanes(config: StudyConfig, base: BaseModel, data: TaskData) -> Lanes:
-    """Decide how many trials train side by side.
-
-    Unless told otherwise: on a processor one lane a core, each with one trial, since packs gain nothing there; on a
-    GPU one lane, with a pack as large as memory allows.
-    """
-    device = find_device(config.device)
-    pack = None if config.pack == "auto" else config.pack
-    if device.type != "cpu":
-        return Lanes(lambda: Bench.load(base, data, device), 1, pack)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    count = min(cores, _MOST_JOBS) if config.jobs == "auto" else config.jobs
-    torch.set_num_threads(max(1, cores // count))
-    return Lanes(lambda: Bench.load(base, data, device), count, pack or 1)
+            place.tracker.sync(study)
+            place.tracker.summary(study, report.parent)
+        except TrackingError as error:
+            place.display.say(f"{error} Training is not affected; the next run brings everything over.")
+        return Outcome(load_study(study.store.folder), report, len(protocol.runner.trained))

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from rankexp.record import DamagedRecordError, TrialStore
-from rankexp.study.claims import Claims, database_url
+from rankexp.study.claims import Claims, lead_of
+from rankexp.study.storage import Storage
 from rankexp.study_record import StudyStore
 
 Kind = Literal["damaged", "failed", "missing", "running"]
@@ -42,7 +43,7 @@ def problems(folder: Path) -> list[Problem]:
     keys = list(dict.fromkeys(item.key for item in store.read().planned))
     found = [problem for key in keys if (problem := _of_trial(TrialStore(store.workspace), key))]
     found += _of_study(store)
-    return [*found, *_claimed(store.workspace, keys)]
+    return [*found, *_claimed(folder.absolute(), keys)]
 
 
 def mend(folder: Path, say: Callable[[str], None]) -> None:
@@ -57,7 +58,7 @@ def mend(folder: Path, say: Callable[[str], None]) -> None:
     for key in dict.fromkeys(item.key for item in store.read().planned):
         if (problem := _of_trial(trials, key)) and problem.kind == "damaged":
             say(f"{problem.text} It is trained anew.")
-            shutil.rmtree(trials.root / key)
+            trials.discard(key)
     for path in sorted((folder / "test").glob("*.npz")):
         try:
             store.read_test_scores(path.stem)
@@ -88,13 +89,13 @@ def _of_study(store: StudyStore) -> Iterator[Problem]:
         yield Problem("damaged", str(error))
 
 
-def _claimed(workspace: Path, keys: list[str]) -> list[Problem]:
-    path = workspace / "claims.db"
-    if not path.exists():
+def _claimed(folder: Path, keys: list[str]) -> list[Problem]:
+    workspace = folder.parent.parent
+    if not any((workspace / name).exists() for name in ("state.db", "storage.json")):
         return []
-    claims = Claims(database_url(path))
-    try:
+    with closing(Claims(Storage.of(workspace))) as claims:
         owners = claims.owners()
-    finally:
-        claims.close()
-    return [Problem("running", f"Trial {key} is claimed by {owners[key]}.") for key in keys if key in owners]
+    found = [Problem("running", f"Trial {key} is claimed by {owners[key]}.") for key in keys if key in owners]
+    if leader := owners.get(lead_of(folder.name)):
+        found.append(Problem("running", f"Study {folder.name} is being run by {leader}."))
+    return found

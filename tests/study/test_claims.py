@@ -2,27 +2,41 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from postgresql import postgresql_server
 
-from rankexp.study.claims import ClaimLostError, Claims, database_url
+from rankexp.options import ConfigError
+from rankexp.ranks import RankMap, TrialSpec
+from rankexp.study.claims import ClaimLostError, Claims
+from rankexp.study.offers import Offers
+from rankexp.study.storage import Storage, StorageError
 
+SPEC = TrialSpec(
+    model="m", data="d", task="csv", method="lora", rank_map=RankMap({"q": 4}), learning_rate=1e-3, steps=9
+)
 OTHER = """
 import sys
 from rankexp.study.claims import Claims
-print(Claims(sys.argv[1]).take("k"))
+from rankexp.study.storage import Storage
+print(Claims(Storage(*sys.argv[1:])).take("k"))
 """
 
 PAUSED = """
 import os, signal, sys
 from rankexp.study.claims import ClaimLostError, Claims
-claims = Claims(sys.argv[1], lease=0.5)
+from rankexp.study.storage import Storage
+claims = Claims(Storage(*sys.argv[1:]), lease=0.5)
 token = claims.take("k")
 print(token, flush=True)
 os.kill(os.getpid(), signal.SIGSTOP)
@@ -35,13 +49,25 @@ except ClaimLostError as error:
 """
 
 
-@pytest.fixture
-def url(tmp_path: Path) -> str:
-    return database_url(tmp_path / "study.db")
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    with postgresql_server() as url:
+        yield url
 
 
-def test_a_claim_has_one_owner_until_it_is_released(url: str) -> None:
-    claims = Claims(url)
+@pytest.fixture(params=["sqlite", "postgresql"])
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
+    if request.param == "sqlite":
+        return Storage.of(tmp_path)
+    return Storage.of(tmp_path, request.getfixturevalue("server"))
+
+
+def words(storage: Storage) -> list[str]:
+    return [storage.url, storage.scope]
+
+
+def test_a_claim_has_one_owner_until_it_is_released(storage: Storage) -> None:
+    claims = Claims(storage)
     token = claims.take("k")
     assert token == 1
     assert claims.take("k") is None
@@ -57,46 +83,103 @@ def test_a_claim_has_one_owner_until_it_is_released(url: str) -> None:
     claims.close()
 
 
-def test_of_many_at_once_exactly_one_wins(url: str) -> None:
-    claims = Claims(url)
+def test_of_many_at_once_exactly_one_wins(storage: Storage) -> None:
+    claims = Claims(storage)
     with ThreadPoolExecutor(8) as pool:
         tokens = list(pool.map(lambda _: claims.take("k"), range(16)))
     assert sorted(t for t in tokens if t is not None) == [1]
     claims.close()
 
 
-def test_the_dead_lose_their_claims_at_once_and_the_fence_rises(url: str) -> None:
-    done = subprocess.run([sys.executable, "-c", OTHER, url], capture_output=True, text=True, check=True)
+def test_the_dead_lose_their_claims_at_once_and_the_fence_rises(storage: Storage) -> None:
+    done = subprocess.run([sys.executable, "-c", OTHER, *words(storage)], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "1"
-    claims = Claims(url)
+    claims = Claims(storage)
     assert claims.take("k") == 2
     assert not claims.release("k", 1), "the dead owner's token must be worthless"
     assert claims.release("k", 2)
     claims.close()
 
 
-def test_a_paused_owner_loses_its_claim_and_its_late_result_is_refused(url: str) -> None:
-    with subprocess.Popen([sys.executable, "-c", PAUSED, url], stdout=subprocess.PIPE, text=True) as paused:
+def test_a_paused_owner_loses_its_claim_and_its_late_result_is_refused(storage: Storage) -> None:
+    with subprocess.Popen([sys.executable, "-c", PAUSED, *words(storage)], stdout=subprocess.PIPE, text=True) as paused:
         assert paused.stdout is not None
         assert paused.stdout.readline() == "1\n"
-        claims, deadline = Claims(url), time.monotonic() + 20
+        claims, deadline = Claims(storage), time.monotonic() + 20
         while (token := claims.take("k")) is None and time.monotonic() < deadline:
             time.sleep(0.05)
         assert token == 2
         paused.send_signal(signal.SIGCONT)
         said, _ = paused.communicate(timeout=20)
-    assert said.splitlines() == ["True", "the claim on trial k was lost to another process."]
+    assert said.splitlines() == ["True", "the claim on k was lost to another process."]
     with claims.committing("k", token):
         pass
     claims.close()
 
 
-def test_a_claim_outlives_its_lease_while_its_owner_lives(url: str) -> None:
-    busy, other = Claims(url, lease=0.2), Claims(url)
+def test_a_claim_outlives_its_lease_while_its_owner_lives(storage: Storage) -> None:
+    busy, other = Claims(storage, lease=0.4), Claims(storage)
     token = busy.take("k")
     assert token == 1
-    time.sleep(0.6)
+    time.sleep(1.2)
     assert other.take("k") is None
     assert not busy.lost("k", token)
     busy.close()
     other.close()
+
+
+def test_a_claim_says_whether_it_ended_with_what_it_was_for(storage: Storage) -> None:
+    with closing(Claims(storage)) as claims:
+        assert not claims.done("k")
+        token = claims.take("k")
+        assert token
+        assert claims.holder("k").pid == os.getpid()  # type: ignore[union-attr]
+        claims.release("k", token, done=True)
+        assert claims.done("k")
+        assert claims.holder("k") is None
+        assert claims.take("k") == 2
+        assert not claims.done("k"), "it was begun again"
+
+
+def test_workspaces_that_share_a_database_do_not_meet(server: str, tmp_path: Path) -> None:
+    storages = [Storage.of(tmp_path / name, server) for name in ("one", "two")]
+    with closing(Claims(storages[0])) as one, closing(Claims(storages[1])) as two:
+        assert one.take("k") == two.take("k") == 1
+        offers = [Offers(claims, "study") for claims in (one, two)]
+        offers[0].put([(SPEC, "a trial")])
+        assert [offer.count() for offer in offers] == [1, 0]
+
+
+def test_what_is_offered_is_taken_by_those_who_come(storage: Storage) -> None:
+    specs = [replace(SPEC, seed=seed) for seed in range(30)]
+    with closing(Claims(storage)) as claims:
+        offers = Offers(claims, "study")
+        offers.put([(spec, f"trial {spec.seed}") for spec in specs])
+        assert claims.take(specs[0].key)
+        some = offers.some(1)
+        assert {spec.seed for spec, _ in some} == set(range(1, 18)), "the first that nobody trains"
+        assert all(label == f"trial {spec.seed}" for spec, label in some)
+        offers.withdraw(specs[1].key)
+        assert offers.count() == 29
+        assert 1 not in {spec.seed for spec, _ in offers.some(1)}
+        offers.put([])
+        assert offers.some(1) == []
+
+
+def test_a_workspace_keeps_its_storage(tmp_path: Path, server: str) -> None:
+    kept = Storage.of(tmp_path, server)
+    assert Storage.of(tmp_path) == Storage.of(tmp_path, server) == kept
+    assert kept.url.startswith("postgresql+psycopg://")
+    with pytest.raises(ConfigError, match="leave option 'storage' out"):
+        Storage.of(tmp_path, "sqlite:///other.db")
+    used = tmp_path / "used"
+    used.mkdir()
+    Claims(Storage.of(used)).close()
+    with pytest.raises(ConfigError, match="delete it while nothing runs"):
+        Storage.of(used, server)
+
+
+def test_a_database_that_cannot_be_used_is_named_in_one_sentence(one_sentence: Callable[[object], str]) -> None:
+    with pytest.raises(StorageError) as caught:
+        Claims(Storage("postgresql+psycopg://nobody@127.0.0.1:1/none"))
+    assert "127.0.0.1" in one_sentence(caught.value)

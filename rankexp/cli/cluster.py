@@ -1,0 +1,101 @@
+"""Placing the workers of a study with Hydra's launchers: jobs of a Slurm cluster, or tasks of a Ray cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rankexp.cli.compose import checked, launch_with_hydra, launcher_options
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from rankexp.config import StudyConfig
+    from rankexp.study.session import Outcome
+
+_NOT_OF_SLURM = {"_target_", "submitit_folder", "max_num_timeout"}
+"""What Hydra's launcher is told beside the parameters of a job."""
+
+
+def run_on_cluster(name: str, overrides: Sequence[str], config: StudyConfig, folder: Path) -> Outcome:
+    """Let Hydra's launcher place the workers of a study, and wait for them.
+
+    Args:
+        name: Name of the sweep.
+        overrides: What the sweep was given.
+        config: The study's configuration.
+        folder: The study's folder.
+
+    Raises:
+        ConfigError: The launcher is not installed, or refuses an option.
+        WorkersFailedError: The workers did not bring the study to its end.
+    """
+    from rankexp.study.follow import Following
+
+    following = Following(folder)
+    logs = folder / "workers"
+    launch_with_hydra(name, [*overrides, *_placing(config, logs)], work)
+    return following.outcome(logs)
+
+
+def print_submission(name: str, overrides: Sequence[str], config: StudyConfig) -> None:
+    """Print the batch script that would be submitted to Slurm.
+
+    Raises:
+        ConfigError: The launcher is not Slurm's.
+    """
+    from rankexp.options import ConfigError
+
+    if config.launcher.name != "slurm":
+        raise ConfigError("launcher.dry_run prints the script of launcher=slurm; the others submit none.")
+    logs = config.study_folder.absolute() / "workers"
+    print(_batch_script(launcher_options(name, [*overrides, *_placing(config, logs)]), config.workers))
+
+
+def work(composed: DictConfig) -> int:
+    """Be a worker: what a launcher runs, in a process of its own."""
+    from rankexp.cli.guard import guarded
+    from rankexp.progress import Display
+    from rankexp.study.session import help_study
+
+    folder = checked(composed).study_folder
+
+    def run() -> int:
+        with Display() as display:
+            help_study(folder, display)
+        return 0
+
+    return guarded(run)
+
+
+def _placing(config: StudyConfig, logs: Path) -> list[str]:
+    """Return the overrides that make a multirun of a study: one job a worker, and paths that hold anywhere."""
+    return [
+        "--multirun",
+        f"launcher.worker=range(0,{config.workers})",
+        f"workspace='{config.study_folder.absolute().parent.parent}'",
+        f"hydra.sweep.dir='{logs}'",
+        f"hydra.job.name={config.study}",
+    ]
+
+
+def _batch_script(options: Mapping[str, Any], workers: int) -> str:
+    """Return what submitit would submit, as its executor for Slurm writes it."""
+    from submitit.slurm import slurm
+
+    class Shown(slurm.SlurmExecutor):
+        """Needs no cluster, since it submits nothing."""
+
+        @classmethod
+        def affinity(cls) -> int:
+            """Say that Slurm is there."""
+            return 2
+
+    own = {name: value for name, value in options.items() if value is not None and name not in _NOT_OF_SLURM}
+    executor = Shown(options["submitit_folder"])
+    executor.update_parameters(**own)
+    script: str = slurm._make_sbatch_string(
+        executor._submitit_command_str, executor.folder, map_count=workers, **executor.parameters
+    )
+    return script

@@ -1,0 +1,73 @@
+"""What becomes of a command: signals that end it, errors in one sentence, and the exit code."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from types import FrameType
+
+from rankexp.cli.output import BAD_INPUT, DAMAGED, DEFECT, INPUT_OUTPUT, INTERRUPTED, OK, TERMINATED, complain
+
+_OF_THE_SURROUNDINGS = {"StudyHeldError", "StorageError", "WorkersFailedError", "OperationalError", "TrackingError"}
+"""Errors by name, so that what raises them need not be loaded to say that something else went wrong."""
+_ENDING = (signal.SIGTERM, signal.SIGUSR1)
+"""What schedulers send before they end a job."""
+
+
+class TerminatedError(BaseException):
+    """The process was asked to end; not an Exception, so that nothing on the way takes it for a failure."""
+
+
+def guarded(run: Callable[[], int]) -> int:
+    """Run a command and return its exit code, whatever becomes of it."""
+    if threading.current_thread() is threading.main_thread():
+        for number in _ENDING:
+            signal.signal(number, _terminate)
+    try:
+        return run()
+    except KeyboardInterrupt:
+        complain("interrupted; finished trials are kept, and the same command goes on from there.")
+        return INTERRUPTED
+    except TerminatedError:
+        complain("terminated; finished trials are kept, and the same command goes on from there.")
+        return TERMINATED
+    except BrokenPipeError:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+        return OK
+    except Exception as error:
+        return _explain(error)
+
+
+def _explain(error: Exception) -> int:
+    """Say in one sentence what went wrong; a traceback only for defects of ours."""
+    from rankexp.assets import AssetError
+    from rankexp.options import ConfigError
+    from rankexp.record import DamagedRecordError
+
+    name = type(error).__name__
+    if isinstance(error, ConfigError):
+        code = BAD_INPUT
+    elif isinstance(error, DamagedRecordError):
+        again = " `rankexp resume` with the name of the study trains it anew."
+        complain(f"{error}{again if f'{os.sep}trials{os.sep}' in str(error) else ''}")
+        return DAMAGED
+    elif isinstance(error, AssetError) or name in _OF_THE_SURROUNDINGS:
+        code = INPUT_OUTPUT
+    elif isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        complain(f"{where}{error.strerror or error}.")
+        return INPUT_OUTPUT
+    else:
+        traceback.print_exception(error)
+        complain("this is a defect of rankexp; please report it with the lines above.")
+        return DEFECT
+    complain(str(error))
+    return code
+
+
+def _terminate(_: int, __: FrameType | None) -> None:
+    raise TerminatedError

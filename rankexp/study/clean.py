@@ -1,0 +1,87 @@
+"""What a workspace holds that nobody needs any more: checkpoints of trials that have ended, adapters not chosen."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from rankexp.analysis.results import Study, load_study
+from rankexp.record import TrialStore, remove_leftovers
+from rankexp.study.claims import Claims, lead_of
+from rankexp.study.storage import Storage
+from rankexp.study_record import StudyStore
+
+_WEIGHTS = ("adapter/adapter_model.safetensors", "adapter/model.safetensors")
+Kind = Literal["checkpoint", "adapter", "full model"]
+
+
+@dataclass(frozen=True)
+class Removable:
+    """Something that may go.
+
+    Attributes:
+        kind: What it is.
+        key: The trial that it is of.
+        path: The file or folder.
+        size: Its size in bytes.
+    """
+
+    kind: Kind
+    key: str
+    path: Path
+    size: int
+
+
+def removable(workspace: Path) -> list[Removable]:
+    """List what may go: it changes no verdict and no report but for the figures of the adapters themselves.
+
+    Checkpoints go of trials that have ended. Weights go of trials that some study has used and none needs: a study
+    needs those of the rank that it chose and of its contest, and as long as it has not ended, or chose nothing, all.
+    """
+    trials, needed, used = TrialStore(workspace), set[str](), set[str]()
+    with closing(Claims(Storage.of(workspace))) as claims:
+        for folder in sorted((workspace / "studies").glob("*")):
+            if StudyStore(folder).exists():
+                study = load_study(folder)
+                used |= study.by_key.keys()
+                needed |= _needed(study) if claims.done(lead_of(folder.name)) else study.by_key.keys()
+        owned = claims.owners()
+    checkpoints = [path for path in sorted(trials.checkpoints.glob("*")) if trials.kept(path.name)]
+    found = [Removable("checkpoint", path.name, path, _size(path)) for path in checkpoints if path.name not in owned]
+    return [*found, *(item for key in sorted(used - needed) for item in _weights(trials, key))]
+
+
+def remove(workspace: Path, items: Sequence[Removable]) -> None:
+    """Delete what :func:`removable` listed; each trial notes what it lacks, so that its record still holds."""
+    trials = TrialStore(workspace)
+    for item in items:
+        if item.kind == "checkpoint":
+            shutil.rmtree(item.path)
+        else:
+            trials.clean(item.key, [item.path.relative_to(trials.root / item.key).as_posix()])
+    for folder in (workspace / "studies").glob("*"):
+        remove_leftovers(workspace, folder)
+
+
+def _needed(study: Study) -> set[str]:
+    verdict = study.verdict
+    if verdict is None or verdict.chosen_rank is None:
+        return set(study.by_key)
+    contest = {item.key for item in study.record.planned if item.phase == "contest" and item.role == "evidence"}
+    return contest | {trial.key for trial in study.chosen_trials(verdict.chosen_rank)}
+
+
+def _weights(trials: TrialStore, key: str) -> Iterator[Removable]:
+    for name in _WEIGHTS:
+        path = trials.root / key / name
+        if path.is_file():
+            yield Removable("full model" if name.endswith("/model.safetensors") else "adapter", key, path, _size(path))
+
+
+def _size(path: Path) -> int:
+    files = [path] if path.is_file() else [inner for inner in path.rglob("*") if inner.is_file()]
+    return sum(file.stat().st_size for file in files)

@@ -1,0 +1,78 @@
+"""Watching a study that other processes run, from its record."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+
+from rankexp.analysis.results import load_study
+from rankexp.progress import Display
+from rankexp.record import TrialStore
+from rankexp.study.attempt import outcome_of
+from rankexp.study.claims import Claims, lead_of
+from rankexp.study.session import Outcome
+from rankexp.study.storage import Storage
+from rankexp.study_record import StudyStore
+
+
+class WorkersFailedError(Exception):
+    """No worker brought a study to its end; the message says where they wrote why."""
+
+
+class Following:
+    """What the processes that work for a study have done since one began to watch.
+
+    Args:
+        folder: The study's folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._store, self._trials = StudyStore(folder), TrialStore(StudyStore(folder).workspace)
+        self._before = set(self._trials.keys())
+        self._seen: set[str] = set()
+
+    def show(self, display: Display) -> None:
+        """Show the trials that have ended since the last look."""
+        if not self._store.exists():
+            return
+        planned = {item.key: item for item in self._store.read().planned}
+        display.expect(len(planned))
+        for key in planned.keys() - self._seen:
+            if key in self._trials:
+                self._seen.add(key)
+                if key in self._before:
+                    display.skip()
+                else:
+                    item = planned[key]
+                    display.end(f"{item.phase} {item.candidate}", outcome_of(self._trials.read(key)))
+
+    def outcome(self, logs: Path) -> Outcome:
+        """Return what came of the study.
+
+        Args:
+            logs: Where the workers wrote what they had to say.
+
+        Raises:
+            WorkersFailedError: It was not brought to its end.
+        """
+        folder = self._store.folder
+        if not _ended(folder):
+            why = next(iter(_complaints(logs)), "they did not say why.")
+            raise WorkersFailedError(f"study {folder.name} was not brought to its end ({logs}): {why}")
+        study = load_study(folder)
+        trained = len({key for key in self._trials.keys() if key in study.by_key} - self._before)
+        return Outcome(study, folder / "report" / "report.html", trained)
+
+
+def _ended(folder: Path) -> bool:
+    with closing(Claims(Storage.of(folder.parent.parent))) as claims:
+        return claims.done(lead_of(folder.name))
+
+
+def _complaints(logs: Path) -> list[str]:
+    texts = [
+        path.read_text(encoding="utf-8", errors="replace") for path in sorted(logs.rglob("*log*")) if path.is_file()
+    ]
+    return [
+        line.removeprefix("rankexp: ") for text in texts for line in text.splitlines() if line.startswith("rankexp: ")
+    ]

@@ -1,0 +1,75 @@
+"""What the process that leads a study wants trained, for others to take: a table beside the claims."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+from sqlalchemy.schema import CreateTable
+
+from rankexp.ranks import TrialSpec, canonical_json
+from rankexp.study.claims import CLAIMS, METADATA, Claims
+from rankexp.study.storage import making_tables
+
+OFFERS = sa.Table(
+    "offers",
+    METADATA,
+    sa.Column("scope", sa.String(16), primary_key=True),
+    sa.Column("study", sa.String(255), primary_key=True),
+    sa.Column("place", sa.Integer, primary_key=True),
+    sa.Column("key", sa.String(64), nullable=False),
+    sa.Column("label", sa.Text, nullable=False),
+    sa.Column("spec", sa.Text, nullable=False),
+    sa.UniqueConstraint("scope", "study", "key"),
+)
+_SPREAD = 16
+"""How many more are looked at than are wanted, in any order, so that processes that ask at once do not ask for one."""
+
+
+class Offers:
+    """The trials that a study wants now and has not got; safe to use from several threads.
+
+    Args:
+        claims: The claims of the workspace.
+        study: Name of the study.
+    """
+
+    def __init__(self, claims: Claims, study: str) -> None:
+        self._claims = claims
+        self._own = (OFFERS.c.scope == claims.scope) & (OFFERS.c.study == study)
+        self._name = {"scope": claims.scope, "study": study}
+        with making_tables(claims.engine) as connection:
+            connection.execute(CreateTable(OFFERS, if_not_exists=True))
+
+    def put(self, wanted: Sequence[tuple[TrialSpec, str]]) -> None:
+        """Offer trials with what to call them, in this order, instead of whatever was offered before."""
+        rows = [
+            {**self._name, "place": place, "key": spec.key, "label": label, "spec": canonical_json(spec.to_dict())}
+            for place, (spec, label) in enumerate(wanted)
+        ]
+        with self._claims.engine.begin() as connection:
+            connection.execute(OFFERS.delete().where(self._own))
+            if rows:
+                connection.execute(OFFERS.insert(), rows)
+
+    def some(self, count: int) -> list[tuple[TrialSpec, str]]:
+        """Return offers of the first that nobody is training, a few more than asked for if there are, shuffled."""
+        joined = OFFERS.outerjoin(CLAIMS, (CLAIMS.c.scope == OFFERS.c.scope) & (CLAIMS.c.key == OFFERS.c.key))
+        free = CLAIMS.c.key.is_(None) | (CLAIMS.c.expires < self._claims.now)
+        asked = sa.select(OFFERS.c.spec, OFFERS.c.label).select_from(joined).where(self._own, free)
+        with self._claims.engine.connect() as connection:
+            rows = connection.execute(asked.order_by(OFFERS.c.place).limit(count + _SPREAD)).all()
+        mixed = random.sample(rows, len(rows))
+        return [(TrialSpec.from_dict(json.loads(row.spec)), row.label) for row in mixed]
+
+    def count(self) -> int:
+        """How many are offered, those in training included."""
+        with self._claims.engine.connect() as connection:
+            return int(connection.execute(sa.select(sa.func.count()).where(self._own)).scalar_one())
+
+    def withdraw(self, key: str) -> None:
+        """Take back a trial that has its result."""
+        with self._claims.engine.begin() as connection:
+            connection.execute(OFFERS.delete().where(self._own, OFFERS.c.key == key))

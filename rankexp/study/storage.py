@@ -1,0 +1,140 @@
+"""Where a workspace keeps its state: a SQLite file in it, or a PostgreSQL database that several machines reach.
+
+A workspace has one storage, which every command on it uses, since a claim must hold for all of them. Named once, it is
+kept in ``storage.json``, without a password.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import sqlalchemy as sa
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+
+from rankexp.options import ConfigError
+from rankexp.record import pretty_json, read_json, write_once
+
+_WAIT_SECONDS = 60
+"""For a SQLite file that another process is writing to."""
+_CONNECT_SECONDS = 15
+_SQLITE, _POSTGRESQL = "sqlite", "postgresql"
+_CLOCKS = {
+    _SQLITE: "((julianday('now') - 2440587.5) * 86400.0)",
+    _POSTGRESQL: "CAST(extract(epoch FROM clock_timestamp()) AS double precision)",
+}
+"""Seconds since 1970, by the one clock that all processes share."""
+_MAKING_TABLES = 0x72616E6B
+"""PostgreSQL's advisory lock for whoever makes tables: two that make the same one at once fail."""
+
+
+class StorageError(Exception):
+    """The database cannot be used; the message says why."""
+
+
+@dataclass(frozen=True)
+class Storage:
+    """The database of a workspace.
+
+    Attributes:
+        url: SQLAlchemy URL of the claims.
+        scope: Tells workspaces apart that share a database; empty for a file of the workspace's own.
+    """
+
+    url: str
+    scope: str = ""
+
+    @classmethod
+    def of(cls, workspace: Path, url: str | None = None) -> Storage:
+        """Return the storage of a workspace, which ``url`` sets if nothing has been kept there yet.
+
+        Raises:
+            ConfigError: The URL cannot be used, or the workspace has another storage.
+        """
+        kept, own = workspace / "storage.json", workspace / "state.db"
+        if url is not None and not kept.exists():
+            url = _checked(url)
+            if own.exists():
+                raise ConfigError(
+                    f"workspace {workspace} keeps its state in {own}; delete it while nothing runs there."
+                )
+            write_once(kept, pretty_json({"url": url, "scope": secrets.token_hex(4)}).encode())
+        if not kept.exists():
+            return cls(database_url(own))
+        storage = cls(**read_json(kept))
+        if url is not None and _checked(url) != storage.url:
+            raise ConfigError(f"workspace {workspace} keeps its state in {storage.url}; leave option 'storage' out.")
+        return storage
+
+    def of_study(self, folder: Path) -> str:
+        """Return the URL of what a search keeps: a file in the study's folder, or the shared database."""
+        return database_url(folder / "study.db") if sa.make_url(self.url).get_backend_name() == _SQLITE else self.url
+
+    def name_of(self, study: str) -> str:
+        """Return a study's name in the database."""
+        return f"{self.scope}/{study}" if self.scope else study
+
+
+def database_url(path: Path) -> str:
+    """Return the URL of a SQLite file."""
+    return sa.URL.create(_SQLITE, database=str(path.absolute())).render_as_string()
+
+
+def connected(url: str) -> sa.Engine:
+    """Return an engine whose connections wait as long as is reasonable."""
+    if sa.make_url(url).get_backend_name() == _SQLITE:
+        return sa.create_engine(url, connect_args={"timeout": _WAIT_SECONDS})
+    return sa.create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": _CONNECT_SECONDS})
+
+
+def clock(engine: sa.Engine) -> sa.ColumnElement[float]:
+    """Return the database's seconds since 1970, as an expression."""
+    return sa.literal_column(_CLOCKS[engine.dialect.name], sa.Float(53))
+
+
+@contextmanager
+def making_tables(engine: sa.Engine) -> Iterator[sa.Connection]:
+    """Give a transaction in which nobody else makes tables.
+
+    Raises:
+        StorageError: The database cannot be reached or written to.
+    """
+    try:
+        with engine.begin() as connection:
+            if engine.dialect.name == _POSTGRESQL:
+                connection.execute(sa.text(f"SELECT pg_advisory_xact_lock({_MAKING_TABLES})"))
+            yield connection
+    except SQLAlchemyError as error:
+        said = " ".join(str(getattr(error, "orig", None) or error).split())
+        raise StorageError(f"the storage {engine.url} cannot be used: {said.rstrip('.')}.") from error
+
+
+def _checked(text: str) -> str:
+    """Return a URL as it is kept.
+
+    Raises:
+        ConfigError: It is none, names a database that is not known, or holds a password.
+    """
+    try:
+        url = sa.make_url(text)
+        backend = url.get_backend_name()
+    except (ArgumentError, sa.exc.NoSuchModuleError):
+        raise ConfigError(f"option 'storage': {text!r} is no URL of a database.") from None
+    if backend not in _CLOCKS:
+        raise ConfigError(f"option 'storage': {backend} is not known; SQLite and PostgreSQL are.")
+    if url.password is not None:
+        raise ConfigError("option 'storage' holds a password, which would be kept; put it in ~/.pgpass or PGPASSWORD.")
+    if backend == _POSTGRESQL:
+        url = url.set(drivername="postgresql+psycopg")
+        try:
+            url.get_dialect().import_dbapi()
+        except ImportError:
+            raise ConfigError("option 'storage': PostgreSQL needs `pip install 'rankexp[postgresql]'`.") from None
+    elif not url.database or url.database == ":memory:":
+        raise ConfigError("option 'storage': SQLite needs a file that all processes see.")
+    else:
+        url = url.set(database=str(Path(url.database).absolute()))
+    return url.render_as_string()

@@ -1,0 +1,254 @@
+"""What a process needs to work for a study: the database, the model, the data, the lanes; and who leads the study."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime
+from functools import cached_property, partial
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from rankexp.config import StudyConfig
+from rankexp.models import BaseModel, find_model
+from rankexp.options import ConfigError
+from rankexp.progress import Display
+from rankexp.ranks import RankMap
+from rankexp.record import TrialStore, remove_leftovers
+from rankexp.study.claims import ClaimLostError, Claims, lead_of
+from rankexp.study.lanes import Lanes
+from rankexp.study.offers import Offers
+from rankexp.study.protocol import Protocol
+from rankexp.study.runner import Runner
+from rankexp.study.specs import Specs
+from rankexp.study.storage import Storage
+from rankexp.study.verify import mend
+from rankexp.study_record import StudyRecord, StudyStore
+from rankexp.tasks.base import TaskData, make_task
+from rankexp.tracking import Tracker, open_tracker
+from rankexp.training.device import find_device, find_precision
+from rankexp.training.trial import Bench
+
+_MOST_JOBS = 8
+
+
+class StudyHeldError(Exception):
+    """Another process leads the study; the message names it."""
+
+
+class Loaded(NamedTuple):
+    """The model and the data as they were found, and the lanes that train with them."""
+
+    base: BaseModel
+    data: TaskData
+    lanes: Lanes
+
+
+class Workplace:
+    """What a process works with; model and data are loaded when they are first needed.
+
+    Args:
+        config: The study's configuration, with the options of this process.
+        folder: The study's folder.
+        display: What a person sees.
+
+    Raises:
+        ConfigError: The workspace has another storage.
+        StorageError: The database cannot be used.
+    """
+
+    def __init__(self, config: StudyConfig, folder: Path, display: Display) -> None:
+        self.config, self.folder, self.display = config, folder.absolute(), display
+        self.workspace = self.folder.parent.parent
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._storage = Storage.of(self.workspace, config.storage)
+        self._claims = Claims(self._storage, config.lease_seconds)
+        self.lead = lead_of(self.folder.name)
+
+    def close(self) -> None:
+        """Give back what is held."""
+        if "tracker" in vars(self):
+            self.tracker.close()
+        self._claims.close()
+
+    @cached_property
+    def tracker(self) -> Tracker:
+        """The mirror."""
+        return open_tracker(self.config.tracking.name, self.config.tracking.uri, self.workspace)
+
+    @cached_property
+    def loaded(self) -> Loaded:
+        """Model, data and lanes.
+
+        Raises:
+            ConfigError: There is no such model, data or device.
+        """
+        config = self.config
+        task = make_task(config.task)
+        base = find_model(**asdict(config.model), say=self.display.say)
+        data = task.load(base.tokenize, self.display.say)
+        return Loaded(base, data, _lanes(config, base, data))
+
+    def led(self) -> bool:
+        """Whether another process leads the study, as far as is known."""
+        return self._claims.holder(self.lead) is not None
+
+    def ended(self) -> bool:
+        """Whether the last to lead the study led it to its end."""
+        return self._claims.done(self.lead)
+
+    @contextmanager
+    def leading(self, ranks: Sequence[int], *, mends: bool = False) -> Iterator[Protocol]:
+        """Lead the study: nobody else plans its trials meanwhile.
+
+        Args:
+            ranks: Ranks that the layers must be able to hold.
+            mends: Whether damaged trials are deleted first.
+
+        Raises:
+            StudyHeldError: Another process leads it, or has taken over.
+            ConfigError: The configuration does not fit the model, the data or this machine.
+        """
+        token = self._claims.take(self.lead)
+        if token is None:
+            holder = self._claims.holder(self.lead)
+            who = f"process {holder.pid} on {holder.host}" if holder else "another process"
+            raise StudyHeldError(
+                f"study {self.folder.name} is being run by {who}; wait for it, stop it, "
+                f"or help it with `rankexp worker {self.folder.name}`."
+            )
+        done = False
+        try:
+            store = StudyStore(self.folder, partial(self._still_leading, token))
+            if mends:
+                mend(store.folder, self.display.say)
+            yield self._protocol(store, ranks)
+            done = True
+        finally:
+            self._claims.release(self.lead, token, done=done)
+
+    def helper(self) -> Runner:
+        """Return what trains for a study that another process leads.
+
+        Raises:
+            ConfigError: The model or the data here is another than the study's.
+        """
+        store = StudyStore(self.folder)
+        _check_same(store.read(), self.loaded)
+        return self._runner(store)
+
+    def _protocol(self, store: StudyStore, ranks: Sequence[int]) -> Protocol:
+        record = _create_or_check(store, self.config, self.loaded, ranks)
+        remove_leftovers(self.workspace, self.folder)
+        shapes = {name: (shape[0], shape[1]) for name, shape in record.model["shapes"].items()}
+        specs = Specs(
+            self.config,
+            self.loaded.base.fingerprint,
+            self.loaded.data.fingerprint,
+            record.settings["precision"],
+            shapes,
+        )
+        return Protocol(self.config, store, specs, self._runner(store), self._storage)
+
+    def _runner(self, store: StudyStore) -> Runner:
+        return Runner(
+            store,
+            TrialStore(self.workspace),
+            self.loaded.lanes,
+            self._claims,
+            self.tracker,
+            self.display,
+            Offers(self._claims, self.folder.name),
+            self.config.checkpoint_every,
+            max(1, self.config.workers),
+        )
+
+    @contextmanager
+    def _still_leading(self, token: int) -> Iterator[None]:
+        try:
+            with self._claims.committing(self.lead, token):
+                yield
+        except ClaimLostError:
+            raise StudyHeldError(f"study {self.folder.name} was taken over by another process.") from None
+
+
+def _create_or_check(store: StudyStore, config: StudyConfig, loaded: Loaded, ranks: Sequence[int]) -> StudyRecord:
+    """Create ``study.json``, or make sure that model and data are still those that it was created with."""
+    if store.exists():
+        record = store.read()
+        _check_same(record, loaded)
+        _check_ranks(ranks, record.model["shapes"])
+        return record
+    with loaded.lanes.bench() as bench:
+        shapes = _target_shapes(config, bench)
+        _check_ranks(ranks, shapes)
+        record = _new_record(store.folder.name, config, bench, shapes, loaded.lanes.count)
+    store.write(record)
+    return record
+
+
+def _check_same(record: StudyRecord, loaded: Loaded) -> None:
+    for what, now in (("model", loaded.base.fingerprint), ("data", loaded.data.fingerprint)):
+        if getattr(record, what)["fingerprint"] != now:
+            raise ConfigError(
+                f"the {what} has changed since study {record.name} began; start a new one with study=NAME."
+            )
+
+
+def _target_shapes(config: StudyConfig, bench: Bench) -> dict[str, tuple[int, int]]:
+    try:
+        return bench.shapes(config.lora.target_modules)
+    except ValueError as error:
+        raise ConfigError(f"option 'lora.target_modules': {error}") from None
+
+
+def _new_record(
+    name: str, config: StudyConfig, bench: Bench, shapes: Mapping[str, tuple[int, int]], lanes: int
+) -> StudyRecord:
+    precision, speedup = find_precision(config.train.precision, bench.device)
+    return StudyRecord(
+        name=name,
+        config=config.to_dict(),
+        model={
+            "name": bench.base.name,
+            "fingerprint": bench.base.fingerprint,
+            "source": bench.base.reference,
+            "parameters": sum(p.numel() for p in bench.model.parameters()),
+            "shapes": {name: list(shape) for name, shape in shapes.items()},
+            "head": list(bench.head),
+        },
+        data=bench.data.card(),
+        settings={"precision": precision, "device": str(bench.device), "bfloat16_speedup": speedup, "jobs": lanes},
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def _check_ranks(ranks: Sequence[int], shapes: Mapping[str, tuple[int, int]]) -> None:
+    """Refuse ranks that a target layer cannot hold, before anything is trained."""
+    for rank in ranks:
+        try:
+            RankMap.uniform(shapes, rank).check(shapes)
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
+
+
+def _lanes(config: StudyConfig, base: BaseModel, data: TaskData) -> Lanes:
+    """Decide how many trials train side by side.
+
+    Unless told otherwise: on a processor one lane a core, each with one trial, since packs gain nothing there, and the
+    cores shared between the workers that one command started; on a GPU one lane, with a pack as large as memory allows.
+    """
+    device = find_device(config.device)
+    pack = None if config.pack == "auto" else config.pack
+    if device.type != "cpu":
+        return Lanes(lambda: Bench.load(base, data, device), 1, pack)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if config.launcher.name == "local":
+        cores = max(1, cores // max(1, config.workers))
+    count = min(cores, _MOST_JOBS) if config.jobs == "auto" else config.jobs
+    torch.set_num_threads(max(1, cores // count) if config.threads == "auto" else config.threads)
+    return Lanes(lambda: Bench.load(base, data, device), count, pack or 1)

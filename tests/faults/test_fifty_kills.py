@@ -1,0 +1,142 @@
+"""Killed fifty times in a row, wherever it happens to be, a study loses nothing and ends as if nothing had been.
+
+The process is stopped, what its threads are doing is read from outside with py-spy, and then it is killed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from tiny import OPTIONS, command, environment, rankexp, report_of, study_of, write_texts
+
+from rankexp.record import TrialStore
+
+pytestmark = [pytest.mark.slow, pytest.mark.thorough, pytest.mark.timeout(3600)]
+
+KILLS = int(os.environ.get("RANKEXP_KILLS", "50"))
+SWEEP = [
+    *(option for option in OPTIONS if option != "tracking=none"),
+    "task.path=texts.csv",
+    "train.steps=120",
+    "checkpoint_every=2",
+]
+PHASES = {
+    "MLflow": ("rankexp/tracking/",),
+    "report": ("rankexp/report/",),
+    "result": ("write (rankexp/record.py", "_publish (rankexp/record.py"),
+    "checkpoint": ("save (rankexp/training/checkpoint.py",),
+    "training": ("run (rankexp/training/loop.py",),
+}
+"""What a thread is doing, by functions on its stack; the first that fits."""
+IDLE = ("wait (threading.py", "get (queue.py", "_worker (concurrent", "_bootstrap (threading.py")
+
+
+def phases_of(pid: int) -> set[str]:
+    """Say what the threads of a stopped process are doing."""
+    done = subprocess.run(
+        [str(Path(sys.executable).with_name("py-spy")), "dump", "--nonblocking", "--json", "--pid", str(pid)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found = set()
+    for thread in json.loads(done.stdout):
+        stack = "\n".join(f"{frame['name']} ({_short(frame['filename'])}" for frame in thread["frames"])
+        if stack and any(stack.startswith(idle) for idle in IDLE):
+            continue
+        found |= {next((phase for phase, marks in PHASES.items() if any(mark in stack for mark in marks)), "start")}
+    return found
+
+
+def _short(filename: str) -> str:
+    return filename[filename.rfind("/rankexp/") + 1 :] if "/rankexp/" in filename else filename.rpartition("/")[2]
+
+
+def start(folder: Path, *words: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        command(*words), cwd=folder, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def finished(folder: Path) -> dict[str, int]:
+    store = TrialStore(folder / "runs")
+    return {key: (store.root / key / "result.json").stat().st_mtime_ns for key in store.keys() if key in store}
+
+
+def test_fifty_kills_in_a_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    seed = int(os.environ.get("RANKEXP_KILLS_SEED", "6"))
+    draw, hits, kills, rounds = random.Random(seed), Counter[str](), 0, 0
+    undisturbed = tmp_path / "undisturbed"
+    undisturbed.mkdir()
+    write_texts(undisturbed / "texts.csv")
+    began = time.monotonic()
+    assert rankexp(undisturbed, "sweep", *SWEEP).returncode == 0
+    whole = time.monotonic() - began
+    while kills < KILLS:
+        folder = tmp_path / f"round-{rounds}"
+        folder.mkdir()
+        write_texts(folder / "texts.csv")
+        rounds += 1
+        before: dict[str, int] = {}
+        while True:
+            created = list(folder.glob("runs/studies/*/study.json"))
+            words = ["resume", created[0].parent.name] if created and draw.random() < 0.5 else ["sweep", *SWEEP]
+            process = start(folder, *words)
+            deadline = time.monotonic() + draw.uniform(0.2, whole)
+            while kills < KILLS and time.monotonic() < deadline and process.poll() is None:
+                time.sleep(0.01)
+            if kills < KILLS and process.poll() is None:
+                process.send_signal(signal.SIGSTOP)
+                phases = phases_of(process.pid)
+                process.kill()
+                process.communicate()
+                kills += 1
+                hits.update(phases)
+                with capsys.disabled():
+                    print(f"kill {kills} of round {rounds}: {words[0]}, in {', '.join(sorted(phases))}")
+                now = finished(folder)
+                assert {key: now.get(key) for key in before} == before, "a trial was lost or trained twice"
+                before = now
+                continue
+            _, errors = process.communicate(timeout=300)
+            assert process.returncode == 0, errors
+            break
+        now = finished(folder)
+        assert {key: now[key] for key in before} == before, "a trial was trained twice"
+        assert report_of(folder) == report_of(undisturbed)
+        assert rankexp(folder, "verify", study_of(folder).name).returncode == 0
+        assert not list((folder / "runs").rglob(".tmp-*")), "a temporary file was left"
+        assert runs_in_mlflow(folder) == runs_in_mlflow(undisturbed)
+    with capsys.disabled():
+        print(f"{kills} kills in {rounds} rounds: {dict(hits)}")
+    if kills >= 50:
+        assert set(hits) >= set(PHASES), f"not every phase was hit: {dict(hits)}"
+
+
+def runs_in_mlflow(folder: Path) -> list[tuple[str, str]]:
+    """Read key and status of every run of a trial, once each; runs that were killed are there beside them."""
+    code = """
+import json, sys
+from mlflow.tracking import MlflowClient
+client = MlflowClient("sqlite:///" + sys.argv[1])
+ids = [e.experiment_id for e in client.search_experiments()]
+runs = [(r.data.tags.get("trial_key", ""), r.info.status) for r in client.search_runs(ids, max_results=1000)]
+print(json.dumps(sorted(r for r in runs if r[1] == "FINISHED")))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(folder / "runs" / "mlflow.db")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found: list[tuple[str, str]] = [tuple(row) for row in json.loads(done.stdout.splitlines()[-1])]
+    return found

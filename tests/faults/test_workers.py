@@ -1,0 +1,195 @@
+"""Several processes work for one study: nothing is trained twice, nobody's death loses anything."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from postgresql import postgresql_server
+from tiny import OPTIONS, command, environment, rankexp, report_of, study_of, sweep
+
+from rankexp.record import TrialStore
+
+pytestmark = pytest.mark.slow
+
+SWEEP = [*OPTIONS, "task.path=texts.csv"]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    assert sweep(folder).returncode == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    with postgresql_server() as url:
+        yield url
+
+
+def begin(folder: Path, *more: str) -> str:
+    """Begin the tiny study and return its name."""
+    done = sweep(folder, "workers=0", *more)
+    assert done.returncode == 0, done.stderr
+    name = study_of(folder).name
+    assert done.stdout.splitlines()[-1] == f"join it   rankexp worker {name}"
+    return name
+
+
+def start_worker(folder: Path, study: str, *more: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        command("worker", study, "jobs=1", "threads=1", *more),
+        cwd=folder,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def hear_interrupts() -> None:
+    """Undo what a shell does to its background jobs, and they hand on: a program started deaf to Ctrl-C stays deaf."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def finished(folder: Path) -> dict[str, int]:
+    store = TrialStore(folder / "runs")
+    return {key: (store.root / key / "result.json").stat().st_mtime_ns for key in store.keys() if key in store}
+
+
+def wait_until(reached: Callable[[], object], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not reached():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+
+
+def trained_by(said: str) -> int:
+    return len(re.findall(r"^\[\d+/\d+\] ", said, re.MULTILINE))
+
+
+def assert_whole(folder: Path) -> None:
+    done = rankexp(folder, "verify", "rank_grid")
+    assert done.returncode == 0, done.stdout
+    assert not list((folder / "runs").rglob(".tmp-*")), "a temporary file was left"
+
+
+def all_join_at_once(folder: Path, undisturbed: Path, workers: int, *storage: str) -> None:
+    study = begin(folder, *storage)
+    started = [start_worker(folder, study) for _ in range(workers)]
+    said = [process.communicate(timeout=300)[1] for process in started]
+    assert [process.returncode for process in started] == [0] * workers, said
+    trials = list(TrialStore(folder / "runs").keys())
+    assert sum(trained_by(text) for text in said) == len(trials), "a trial was trained twice"
+    assert report_of(folder) == report_of(undisturbed)
+    assert_whole(folder)
+
+
+def test_eight_workers_join_a_fresh_study_at_once(tmp_path: Path, undisturbed: Path) -> None:
+    all_join_at_once(tmp_path, undisturbed, 8)
+
+
+def test_eight_workers_join_at_once_on_postgresql(tmp_path: Path, undisturbed: Path, server: str) -> None:
+    all_join_at_once(tmp_path, undisturbed, 8, f"storage={server}")
+    assert not (tmp_path / "runs" / "state.db").exists()
+    kept = [path.read_text(encoding="utf-8") for path in (tmp_path / "runs").rglob("storage.json")]
+    assert len(kept) == 1
+
+
+def test_when_the_leader_is_killed_another_worker_leads(tmp_path: Path, undisturbed: Path) -> None:
+    study = begin(tmp_path)
+    leader = start_worker(tmp_path, study)
+    wait_until(lambda: finished(tmp_path))
+    helper = start_worker(tmp_path, study)
+    wait_until(lambda: len(finished(tmp_path)) >= 4)
+    leader.send_signal(signal.SIGKILL)
+    leader.communicate()
+    before = finished(tmp_path)
+    _, errors = helper.communicate(timeout=200)
+    assert helper.returncode == 0, errors
+    after = finished(tmp_path)
+    assert {key: after[key] for key in before} == before
+    assert report_of(tmp_path) == report_of(undisturbed)
+    assert_whole(tmp_path)
+
+
+def test_a_sweep_starts_workers_itself(tmp_path: Path, undisturbed: Path) -> None:
+    done = sweep(tmp_path, "launcher=local", "workers=2")
+    assert done.returncode == 0, done.stderr
+    assert f"trained   {len(list(TrialStore(tmp_path / 'runs').keys()))} trials" in done.stdout
+    assert report_of(tmp_path) == report_of(undisturbed)
+    logs = sorted((study_of(tmp_path) / "workers").glob("*.log"))
+    assert [path.name for path in logs] == ["0.log", "1.log"]
+    assert_whole(tmp_path)
+    again = sweep(tmp_path, "launcher=local", "workers=2")
+    assert "trained   0 trials" in again.stdout
+
+
+def test_workers_that_all_fail_say_why(tmp_path: Path) -> None:
+    done = sweep(tmp_path, "launcher=local", "workers=2", "search.ranks=[2,4000]")
+    assert done.returncode == 5
+    assert "was not brought to its end" in done.stderr
+    assert "4000" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+def test_a_sweep_that_is_stopped_stops_its_workers(tmp_path: Path, sent: signal.Signals) -> None:
+    begin(tmp_path)
+    parent = subprocess.Popen(
+        command("sweep", *SWEEP, "launcher=local", "workers=2"),
+        cwd=tmp_path,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=hear_interrupts,
+    )
+    wait_until(lambda: finished(tmp_path))
+    parent.send_signal(sent)
+    _, errors = parent.communicate(timeout=30)
+    assert parent.returncode == {signal.SIGINT: 130}.get(sent, 143), errors
+    for log in (study_of(tmp_path) / "workers").glob("*.log"):
+        assert "the same command goes on from there" in log.read_text(encoding="utf-8")
+    done = sweep(tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert_whole(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["lora.alpha=8"], "worker takes no 'lora.alpha'"),
+        (["job=1"], "did you mean 'jobs'"),
+        (["jobs=0"], "jobs"),
+    ],
+)
+def test_a_worker_takes_options_of_its_process_only(tmp_path: Path, options: list[str], said: str) -> None:
+    study = begin(tmp_path)
+    done = rankexp(tmp_path, "worker", study, *options)
+    assert done.returncode == 2
+    assert said in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["workers=2"], "needs a launcher"),
+        (["storage=postgresql://me:secret@host/db"], "~/.pgpass"),
+        (["storage=mysql://host/db"], "SQLite and PostgreSQL"),
+        (["storage=nonsense"], "is no URL of a database"),
+        (["storage=postgresql://nobody@127.0.0.1:1/none"], "cannot be used"),
+    ],
+)
+def test_bad_options_are_refused(tmp_path: Path, options: list[str], said: str) -> None:
+    done = sweep(tmp_path, *options)
+    assert done.returncode in (2, 5)
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "secret" not in done.stderr
