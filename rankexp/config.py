@@ -288,9 +288,13 @@ class LauncherConfig:
         worker: Number of the worker; set by rankexp.
     """
 
-    name: Literal["none", "local", "slurm", "submitit_local", "ray"] = "none"
+    name: Literal["none", "local", "slurm", "ray"] = "none"
     dry_run: bool = False
     worker: Natural = 0
+
+    def __post_init__(self) -> None:
+        if self.dry_run and self.name != "slurm":
+            raise ValueError("dry_run prints what launcher=slurm would submit; the others submit nothing")
 
 
 @dataclass(frozen=True, config=CHECKED)

@@ -155,7 +155,7 @@ def folder_of(name, value):
     pareto = {"search__strategy": "pareto", "search__alphas": [8.0]}
     needed = {
         "search.strategy": {"search__alphas": [8.0]}, "search.max_parameters": pareto, "search.max_adapter_mib": pareto, "train.patience": {"train__eval_every": 7},
-        "references.subspace": {"references__dimensions": [20]}, "references.dimensions": {"references__subspace": [1e-1]},
+        "launcher.dry_run": {"launcher__name": "slurm"}, "references.subspace": {"references__dimensions": [20]}, "references.dimensions": {"references__subspace": [1e-1]},
     }  # fmt: skip
     return config(**{name.replace(".", "__"): value}, **needed.get(name, {})).study_folder.name
 

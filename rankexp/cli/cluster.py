@@ -12,13 +12,14 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from rankexp.config import StudyConfig
+    from rankexp.progress import Display
     from rankexp.study.session import Outcome
 
 _NOT_OF_SLURM = {"_target_", "submitit_folder", "max_num_timeout"}
 """What Hydra's launcher is told beside the parameters of a job."""
 
 
-def run_on_cluster(name: str, overrides: Sequence[str], config: StudyConfig, folder: Path) -> Outcome:
+def run_on_cluster(name: str, overrides: Sequence[str], config: StudyConfig, folder: Path, display: Display) -> Outcome:
     """Let Hydra's launcher place the workers of a study, and wait for them.
 
     Args:
@@ -26,6 +27,7 @@ def run_on_cluster(name: str, overrides: Sequence[str], config: StudyConfig, fol
         overrides: What the sweep was given.
         config: The study's configuration.
         folder: The study's folder.
+        display: Shows how far the study is.
 
     Raises:
         ConfigError: The launcher is not installed, or refuses an option.
@@ -35,20 +37,14 @@ def run_on_cluster(name: str, overrides: Sequence[str], config: StudyConfig, fol
 
     following = Following(folder)
     logs = folder / "workers"
-    launch_with_hydra(name, [*overrides, *_placing(config, logs)], work)
+    display.say(f"{config.workers} workers by launcher={config.launcher.name}; their folder is {logs}")
+    with following.shown(display):
+        launch_with_hydra(name, [*overrides, *_placing(config, logs)], work)
     return following.outcome(logs)
 
 
 def print_submission(name: str, overrides: Sequence[str], config: StudyConfig) -> None:
-    """Print the batch script that would be submitted to Slurm.
-
-    Raises:
-        ConfigError: The launcher is not Slurm's.
-    """
-    from rankexp.options import ConfigError
-
-    if config.launcher.name != "slurm":
-        raise ConfigError("launcher.dry_run prints the script of launcher=slurm; the others submit none.")
+    """Print the batch script that would be submitted to Slurm."""
     logs = config.study_folder.absolute() / "workers"
     print(_batch_script(launcher_options(name, [*overrides, *_placing(config, logs)]), config.workers))
 
@@ -94,7 +90,7 @@ def _batch_script(options: Mapping[str, Any], workers: int) -> str:
 
     own = {name: value for name, value in options.items() if value is not None and name not in _NOT_OF_SLURM}
     executor = Shown(options["submitit_folder"])
-    executor.update_parameters(**own)
+    executor.update_parameters(**executor._convert_parameters(own))
     script: str = slurm._make_sbatch_string(
         executor._submitit_command_str, executor.folder, map_count=workers, **executor.parameters
     )

@@ -75,6 +75,9 @@ def launch_with_hydra(name: str, arguments: Sequence[str], task: Callable[[DictC
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
+    for word in arguments:
+        if "_target_" in word.partition("=")[0]:
+            raise ConfigError(f"option {word.partition('=')[0]!r} is refused: nothing can name code to run.")
     _register_search_path()
     with _as_program(arguments):
         try:

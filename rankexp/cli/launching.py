@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -16,7 +15,6 @@ if TYPE_CHECKING:
     from rankexp.progress import Display
     from rankexp.study.session import Outcome
 
-_LOOK_SECONDS = 0.5
 _STOP_SECONDS = 60.0
 """For workers that were told to stop: they save what they train first."""
 
@@ -43,9 +41,9 @@ def run_local(config: StudyConfig, folder: Path, display: Display) -> Outcome:
             stack.enter_context(_worker(folder, logs / f"{number}.log", devices))
             for number, devices in enumerate(_devices(config))
         ]
-        while any(worker.poll() is None for worker in workers):
-            time.sleep(_LOOK_SECONDS)
-            following.show(display)
+        with following.shown(display):
+            for worker in workers:
+                worker.wait()
     return following.outcome(logs)
 
 

@@ -127,7 +127,8 @@ def clean(options: argparse.Namespace, rest: list[str]) -> int:
     found = removable(workspace)
     for kind in dict.fromkeys(item.kind for item in found):
         sizes = [item.size for item in found if item.kind == kind]
-        print(f"{len(sizes):>6} {kind}s {sum(sizes) / 2**20:>10.1f} MiB")
+        plural = "s" * (len(sizes) != 1)
+        print(f"{len(sizes):>6} {kind}{plural} {sum(sizes) / 2**20:>10.1f} MiB")
     total = f"{len(found)} files and folders, {sum(item.size for item in found) / 2**20:.1f} MiB"
     if not options.delete:
         print(f"{total} may go; --delete deletes them")

@@ -125,6 +125,7 @@ def _run_on_cluster(name: str, overrides: list[str], configs: Sequence[StudyConf
     """Let a launcher of Hydra's place the workers of a study, and wait for them."""
     from rankexp.cli.cluster import print_submission, run_on_cluster
     from rankexp.options import ConfigError
+    from rankexp.progress import Display
     from rankexp.study.session import begin_study
 
     if len(configs) > 1:
@@ -133,7 +134,8 @@ def _run_on_cluster(name: str, overrides: list[str], configs: Sequence[StudyConf
     if config.launcher.dry_run:
         print_submission(name, overrides, config)
         return []
-    outcome = run_on_cluster(name, overrides, config, begin_study(config))
+    with Display() as display:
+        outcome = run_on_cluster(name, overrides, config, begin_study(config), display)
     _print_outcome(outcome, config.workspace)
     return [outcome]
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from rankexp.analysis.results import load_study
@@ -13,6 +15,8 @@ from rankexp.study.claims import Claims, lead_of
 from rankexp.study.session import Outcome
 from rankexp.study.storage import Storage
 from rankexp.study_record import StudyStore
+
+_LOOK_SECONDS = 0.5
 
 
 class WorkersFailedError(Exception):
@@ -31,7 +35,25 @@ class Following:
         self._before = set(self._trials.keys())
         self._seen: set[str] = set()
 
-    def show(self, display: Display) -> None:
+    @contextmanager
+    def shown(self, display: Display) -> Iterator[None]:
+        """Show each trial when it has ended, for as long as this lasts."""
+        over = threading.Event()
+
+        def watch() -> None:
+            while not over.wait(_LOOK_SECONDS):
+                self._show(display)
+
+        watcher = threading.Thread(target=watch, daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            over.set()
+            watcher.join()
+            self._show(display)
+
+    def _show(self, display: Display) -> None:
         """Show the trials that have ended since the last look."""
         if not self._store.exists():
             return

@@ -1,0 +1,110 @@
+"""Workers placed by Hydra's launchers, on this machine: submitit's local executor in place of Slurm, and a local Ray."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+from tiny import OPTIONS, command, environment, rankexp, report_of, study_of, sweep, write_texts
+
+from rankexp.record import TrialStore
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+ONE_THREAD = ["jobs=1", "threads=1", "workers=2"]
+SUBMITIT = [*ONE_THREAD, "launcher=slurm", "hydra/launcher=submitit_local"]
+RAY = [*ONE_THREAD, "launcher=ray", "+hydra.launcher.ray.init.include_dashboard=false"]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    assert sweep(folder).returncode == 0
+    return folder
+
+
+def assert_same(folder: Path, undisturbed: Path) -> None:
+    assert report_of(folder) == report_of(undisturbed)
+    assert rankexp(folder, "verify", study_of(folder).name).returncode == 0
+
+
+@pytest.mark.parametrize("launcher", ["submitit", pytest.param("ray", marks=pytest.mark.thorough)])
+def test_a_launcher_of_hydras_gives_the_same_report(tmp_path: Path, undisturbed: Path, launcher: str) -> None:
+    pytest.importorskip(f"hydra_plugins.hydra_{launcher}_launcher")
+    done = sweep(tmp_path, *{"submitit": SUBMITIT, "ray": RAY}[launcher])
+    assert done.returncode == 0, done.stderr
+    assert f"trained   {len(list(TrialStore(tmp_path / 'runs').keys()))} trials" in done.stdout
+    assert_same(tmp_path, undisturbed)
+
+
+def test_preempted_jobs_save_what_they_train_and_are_run_again(tmp_path: Path, undisturbed: Path) -> None:
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    write_texts(tmp_path / "texts.csv")
+    parent = subprocess.Popen(
+        command("sweep", *OPTIONS, "task.path=texts.csv", *SUBMITIT),
+        cwd=tmp_path,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_until(lambda: list(TrialStore(tmp_path / "runs").keys()))
+    first = jobs_of(parent.pid)
+    for job in first:
+        job.send_signal(signal.SIGUSR2)  # what submitit asks Slurm to send before it takes a node away
+    wait_until(lambda: all(not job.is_running() or job.status() == psutil.STATUS_ZOMBIE for job in first))
+    _, errors = parent.communicate(timeout=300)
+    assert parent.returncode == 0, errors
+    logs = [path.read_text(encoding="utf-8") for path in (study_of(tmp_path) / "workers").rglob("*_log.*")]
+    assert sum(text.count("Requeued job") for text in logs) == len(first) == 2
+    said = "\n".join(logs)
+    trained = re.findall(r"^\[\d+/\d+\] ", said, re.MULTILINE)
+    assert len(trained) == len(list(TrialStore(tmp_path / "runs").keys())), "a trial was trained twice"
+    assert_same(tmp_path, undisturbed)
+
+
+def test_a_dry_run_prints_the_batch_script_and_submits_nothing(tmp_path: Path) -> None:
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    options = ["hydra.launcher.partition=gpu", "hydra.launcher.gpus_per_node=1", "hydra.launcher.timeout_min=90"]
+    done = sweep(tmp_path, "launcher=slurm", "launcher.dry_run=true", "workers=4", *options)
+    assert done.returncode == 0, done.stderr
+    script = done.stdout
+    assert script.startswith("#!/bin/bash")
+    for line in ("--array=0-3%4", "--partition=gpu", "--gpus-per-node=1", "--time=90", "--signal=USR2@120"):
+        assert f"#SBATCH {line}\n" in script
+    assert "submitit.core._submit" in script
+    assert not (tmp_path / "runs").exists() or not list((tmp_path / "runs").rglob("*.pkl"))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["launcher=slurm", "hydra.launcher.partitoin=gpu"], "partitoin"),
+        (["launcher=slrum"], "there is no 'slrum' in group 'launcher'"),
+        (["launcher=local", "launcher.dry_run=true"], "launcher=slurm"),
+        (["launcher=slurm", "hydra.launcher._target_=os.system", "workers=2"], "_target_"),
+    ],
+)
+def test_wrong_options_of_a_launcher_are_refused(tmp_path: Path, options: list[str], said: str) -> None:
+    done = sweep(tmp_path, *options)
+    assert done.returncode == 2, done.stderr
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def jobs_of(pid: int) -> list[psutil.Process]:
+    found = psutil.Process(pid).children(recursive=True)
+    return [process for process in found if "submitit.core._submit" in process.cmdline()]
+
+
+def wait_until(reached: Callable[[], object], seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not reached():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
