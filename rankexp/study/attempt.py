@@ -62,7 +62,7 @@ class Means:
 
     def offered(self) -> list[Wanted]:
         """Describe some of what is offered."""
-        return [self.wanted(spec, label) for spec, label in self.offers.some(1)]
+        return [self.wanted(spec, label) for spec, label in self.offers.some()]
 
     def prune(self, spec: TrialSpec, label: str, history: Sequence[Mapping[str, float]]) -> None:
         """Keep what is known of a trial that was stopped."""
@@ -136,11 +136,14 @@ class Queue:
                     continue
                 if beside is not None and group[0].failures:
                     continue
+                if len(group) == 1 and self._recorded(group[0]):
+                    self.waiting.remove(group)
+                    continue
                 if not (claimed := self._claim(group)):
                     self._retry = time.monotonic() + WAIT_SECONDS
                     continue
                 self.waiting.remove(group)
-                if attempts := [self._begin(*pair, under_way) for pair in claimed if not self._recorded(*pair)]:
+                if attempts := [self._begin(*pair, under_way) for pair in claimed if not self._given_back(*pair)]:
                     return attempts
         return []
 
@@ -185,17 +188,23 @@ class Queue:
             claimed.append((wanted, token))
         return claimed
 
-    def _recorded(self, wanted: Wanted, token: int) -> bool:
-        """Whether another process has recorded the trial meanwhile; the claim is given back then."""
-        means, key = self._means, wanted.spec.key
-        if key not in means.trials:
+    def _given_back(self, wanted: Wanted, token: int) -> bool:
+        """Give a claim back if another process recorded the trial before it was claimed here."""
+        if not self._recorded(wanted):
             return False
-        trial = means.trials.read(key)
+        self._means.claims.release(wanted.spec.key, token, done=True)
+        return True
+
+    def _recorded(self, wanted: Wanted) -> bool:
+        """Whether another process has recorded the trial meanwhile."""
+        trials, key = self._means.trials, wanted.spec.key
+        if key not in trials:
+            return False
+        trial = trials.read(key)
         if not trial.result.final and trial.result.finished == wanted.failed_before:
             return False
         wanted.finished(trial)
-        means.claims.release(key, token)
-        means.display.skip()
+        self._means.display.skip()
         return True
 
 
@@ -256,15 +265,15 @@ class Attempt:
         self.wanted.observe(row)
 
     def publishing(self) -> AbstractContextManager[None]:
-        """Hold the claim while the result is published, and refuse it if the claim was lost."""
-        return self._means.claims.committing(self.spec.key, self._token)
+        """Hold the claim while the result is published, which ends it, or refuse that if the claim was lost."""
+        withdrawal = self._means.offers.withdrawal(self.spec.key)
+        return self._means.claims.committing(self.spec.key, self._token, withdrawal, ends=True)
 
     def finish(self, trial: Trial) -> None:
         """Say what came of it."""
         self._close()
         self._live.finish(trial)
         self.wanted.finished(trial)
-        self._means.offers.withdraw(self.spec.key)
         self._means.trained.append(self.spec.key)
         self._means.display.end(self.wanted.label, outcome_of(trial))
 

@@ -61,6 +61,7 @@ class Claims:
 
     def __init__(self, storage: Storage, lease: float = 60.0) -> None:
         self.engine, self.scope, self.lease = connected(storage.url), storage.scope, lease
+        self._single = self.engine.execution_options(isolation_level="AUTOCOMMIT")
         self.now = clock(self.engine)
         self._held: dict[str, int] = {}
         self._lost: set[tuple[str, int]] = set()
@@ -92,27 +93,45 @@ class Claims:
         return (key, token) in self._lost
 
     @contextmanager
-    def committing(self, key: str, token: int) -> Iterator[None]:
+    def committing(self, key: str, token: int, *ending: sa.Executable, ends: bool = False) -> Iterator[None]:
         """Hold a claim's row while its result is published, so that nobody can take it over meanwhile.
+
+        Args:
+            key: What was claimed.
+            token: The token of the claim.
+            ending: What else is done to the database if the result is published.
+            ends: Whether the claim ends with it, done.
 
         Raises:
             ClaimLostError: Somebody else has the claim.
         """
+        values = {**_FREE, "done": True} if ends else {"expires": self.now + self.lease}
         with self.engine.begin() as connection:
-            if connection.execute(self._mine(key, token).values(expires=self.now + self.lease)).rowcount != 1:
+            if connection.execute(self._mine(key, token).values(values)).rowcount != 1:
                 raise ClaimLostError(key)
+            for statement in ending:
+                connection.execute(statement)
             yield
+        if ends:
+            with self._lock:
+                self._held.pop(key, None)
 
-    def release(self, key: str, token: int, *, done: bool = False) -> bool:
-        """End a claim, ``done`` with what it was for or not; False if it was lost to somebody else."""
+    def release(self, key: str, token: int, *, done: bool = False) -> None:
+        """End a claim, ``done`` with what it was for or not, unless it has ended or was lost to somebody else."""
         with self._lock:
-            self._held.pop(key, None)
-        with self.engine.begin() as connection:
-            return connection.execute(self._mine(key, token).values(**_FREE, done=done)).rowcount == 1
+            if self._held.get(key) != token:
+                return
+            del self._held[key]
+        with self.connect() as connection:
+            connection.execute(self._mine(key, token).values(**_FREE, done=done))
+
+    def connect(self) -> sa.Connection:
+        """Return a connection whose statements stand alone."""
+        return self._single.connect()
 
     def owners(self) -> dict[str, str]:
         """Return who holds what, as a process and its host; the dead count until somebody takes over."""
-        with self.engine.connect() as connection:
+        with self.connect() as connection:
             rows = connection.execute(sa.select(CLAIMS).where(CLAIMS.c.scope == self.scope, CLAIMS.c.expires > 0)).all()
         return {row.key: f"process {row.pid} on {row.host}" for row in rows}
 
@@ -135,7 +154,7 @@ class Claims:
     def _enter(self, key: str) -> int | None:
         """Claim what nobody has claimed before."""
         try:
-            with self.engine.begin() as connection:
+            with self.connect() as connection:
                 connection.execute(CLAIMS.insert().values(scope=self.scope, key=key, token=1, **self._owner()))
         except IntegrityError:
             return None
@@ -147,14 +166,14 @@ class Claims:
         if row is None or not (row.free or _dead(row)):
             return None
         token = int(row.token) + 1
-        with self.engine.begin() as connection:
+        with self.connect() as connection:
             taken = connection.execute(self._mine(key, row.token).values(token=token, **self._owner()))
         return token if taken.rowcount == 1 else None
 
     def _row(self, key: str) -> sa.Row[Any] | None:
         free = (CLAIMS.c.expires < self.now).label("free")
         asked = sa.select(CLAIMS, free).where(CLAIMS.c.scope == self.scope, CLAIMS.c.key == key)
-        with self.engine.connect() as connection:
+        with self.connect() as connection:
             return connection.execute(asked).one_or_none()
 
     def _mine(self, key: str, token: int) -> sa.Update:

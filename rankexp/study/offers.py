@@ -24,8 +24,9 @@ OFFERS = sa.Table(
     sa.Column("spec", sa.Text, nullable=False),
     sa.UniqueConstraint("scope", "study", "key"),
 )
-_SPREAD = 16
-"""How many more are looked at than are wanted, in any order, so that processes that ask at once do not ask for one."""
+_FIRST, _SOME = 24, 4
+"""How many of the first are looked at, and how many of those returned, so that processes that ask at once do not all
+ask for one."""
 
 
 class Offers:
@@ -54,22 +55,21 @@ class Offers:
             if rows:
                 connection.execute(OFFERS.insert(), rows)
 
-    def some(self, count: int) -> list[tuple[TrialSpec, str]]:
-        """Return offers of the first that nobody is training, a few more than asked for if there are, shuffled."""
+    def some(self) -> list[tuple[TrialSpec, str]]:
+        """Return a few of the first that nobody is training, in any order."""
         joined = OFFERS.outerjoin(CLAIMS, (CLAIMS.c.scope == OFFERS.c.scope) & (CLAIMS.c.key == OFFERS.c.key))
         free = CLAIMS.c.key.is_(None) | (CLAIMS.c.expires < self._claims.now)
         asked = sa.select(OFFERS.c.spec, OFFERS.c.label).select_from(joined).where(self._own, free)
-        with self._claims.engine.connect() as connection:
-            rows = connection.execute(asked.order_by(OFFERS.c.place).limit(count + _SPREAD)).all()
-        mixed = random.sample(rows, len(rows))
-        return [(TrialSpec.from_dict(json.loads(row.spec)), row.label) for row in mixed]
+        with self._claims.connect() as connection:
+            rows = connection.execute(asked.order_by(OFFERS.c.place).limit(_FIRST)).all()
+        drawn = random.sample(rows, min(len(rows), _SOME))
+        return [(TrialSpec.from_dict(json.loads(row.spec)), row.label) for row in drawn]
 
     def count(self) -> int:
         """How many are offered, those in training included."""
-        with self._claims.engine.connect() as connection:
+        with self._claims.connect() as connection:
             return int(connection.execute(sa.select(sa.func.count()).where(self._own)).scalar_one())
 
-    def withdraw(self, key: str) -> None:
-        """Take back a trial that has its result."""
-        with self._claims.engine.begin() as connection:
-            connection.execute(OFFERS.delete().where(self._own, OFFERS.c.key == key))
+    def withdrawal(self, key: str) -> sa.Delete:
+        """Return the statement that takes back a trial, for the transaction that ends its claim."""
+        return OFFERS.delete().where(self._own, OFFERS.c.key == key)

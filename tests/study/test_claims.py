@@ -75,7 +75,7 @@ def test_a_claim_has_one_owner_until_it_is_released(storage: Storage) -> None:
     assert set(claims.owners()) == {"k", "other"}
     with claims.committing("k", token):
         pass
-    assert claims.release("k", token)
+    claims.release("k", token)
     assert set(claims.owners()) == {"other"}
     assert claims.take("k") == 2, "a token never comes again"
     with pytest.raises(ClaimLostError), claims.committing("k", token):
@@ -96,8 +96,10 @@ def test_the_dead_lose_their_claims_at_once_and_the_fence_rises(storage: Storage
     assert done.stdout.strip() == "1"
     claims = Claims(storage)
     assert claims.take("k") == 2
-    assert not claims.release("k", 1), "the dead owner's token must be worthless"
-    assert claims.release("k", 2)
+    claims.release("k", 1)
+    assert claims.holder("k"), "the dead owner's token must be worthless"
+    claims.release("k", 2)
+    assert not claims.holder("k")
     claims.close()
 
 
@@ -156,14 +158,34 @@ def test_what_is_offered_is_taken_by_those_who_come(storage: Storage) -> None:
         offers = Offers(claims, "study")
         offers.put([(spec, f"trial {spec.seed}") for spec in specs])
         assert claims.take(specs[0].key)
-        some = offers.some(1)
-        assert {spec.seed for spec, _ in some} == set(range(1, 18)), "the first that nobody trains"
+        some = [one for _ in range(100) for one in offers.some()]
+        assert {spec.seed for spec, _ in some} == set(range(1, 25)), "the first that nobody trains"
         assert all(label == f"trial {spec.seed}" for spec, label in some)
-        offers.withdraw(specs[1].key)
+        token = claims.take(specs[1].key)
+        assert token
+        with claims.committing(specs[1].key, token, offers.withdrawal(specs[1].key), ends=True):
+            assert offers.count() == 30, "until it is published"
         assert offers.count() == 29
-        assert 1 not in {spec.seed for spec, _ in offers.some(1)}
+        assert claims.done(specs[1].key)
+        assert 1 not in {spec.seed for _ in range(100) for spec, _ in offers.some()}
         offers.put([])
-        assert offers.some(1) == []
+        assert offers.some() == []
+
+
+def test_what_cannot_be_published_is_still_claimed_and_offered(storage: Storage) -> None:
+    with closing(Claims(storage)) as claims:
+        offers = Offers(claims, "study")
+        offers.put([(SPEC, "a trial")])
+        token = claims.take(SPEC.key)
+        assert token
+        with (
+            pytest.raises(OSError, match="disk full"),
+            claims.committing(SPEC.key, token, offers.withdrawal(SPEC.key), ends=True),
+        ):
+            raise OSError("disk full")
+        assert offers.count() == 1
+        assert claims.holder(SPEC.key)
+        assert not claims.lost(SPEC.key, token)
 
 
 def test_a_workspace_keeps_its_storage(tmp_path: Path, server: str) -> None:
