@@ -12,6 +12,7 @@ import pytest
 from fake_study import make_study
 
 from rankexp.cli.main import _parser, main
+from rankexp.config import MACHINE
 from rankexp.testing import AllocatorConformance, StrategyConformance, TaskConformance
 
 ROOT = Path(__file__).parents[1]
@@ -115,7 +116,8 @@ def test_a_command_is_accepted(place, words, tmp_path, monkeypatch, capsys):
     else:
         options, rest = _parser().parse_known_args(words)
         assert hasattr(options, "run")
-        assert all(word.startswith("workspace=") for word in rest), rest
+        allowed = {"workspace", *(MACHINE if words[0] == "worker" else ())}
+        assert {word.partition("=")[0] for word in rest} <= allowed
     assert {path.name for path in tmp_path.iterdir()} <= written
 
 
