@@ -41,7 +41,7 @@ def run(workers: int, steps: int) -> tuple[float, int]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--steps", type=int, default=10)
     options = parser.parse_args()
     for number in range(options.rounds):
         order = (1, 2) if number % 2 == 0 else (2, 1)

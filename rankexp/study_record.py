@@ -156,11 +156,12 @@ class StudyStore:
     def plan(self, *added: Planned) -> StudyRecord:
         """Add trials to the plan, once each, and write it."""
         record = self.read()
-        merged = tuple(dict.fromkeys([*record.planned, *added]))
-        if merged != record.planned:
-            record = replace(record, planned=merged)
-            self.write(record)
-        return record
+        planned = replace(record, planned=tuple(dict.fromkeys([*record.planned, *added])))
+        if planned != record:
+            self.write(planned)
+            return planned
+        with self._writing():
+            return record
 
     def note(self, **facts: Any) -> None:
         """Write facts of the protocol into ``study.json``."""

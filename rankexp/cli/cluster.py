@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,7 +63,7 @@ def work(composed: DictConfig) -> int:
             help_study(folder, display)
         return 0
 
-    return guarded(run)
+    return guarded(run, [signal.SIGTERM])  # any other is the launcher's
 
 
 def _placing(config: StudyConfig, logs: Path) -> list[str]:

@@ -7,14 +7,14 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import FrameType
 
 from rankexp.cli.output import BAD_INPUT, DAMAGED, DEFECT, INPUT_OUTPUT, INTERRUPTED, OK, TERMINATED, complain
 
 _OF_THE_SURROUNDINGS = {"StudyHeldError", "StorageError", "WorkersFailedError", "OperationalError", "TrackingError"}
 """Errors by name, so that what raises them need not be loaded to say that something else went wrong."""
-_ENDING = (signal.SIGTERM, signal.SIGUSR1)
+ENDING = (signal.SIGTERM, signal.SIGUSR1)
 """What schedulers send before they end a job."""
 
 
@@ -22,10 +22,15 @@ class TerminatedError(BaseException):
     """The process was asked to end; not an Exception, so that nothing on the way takes it for a failure."""
 
 
-def guarded(run: Callable[[], int]) -> int:
-    """Run a command and return its exit code, whatever becomes of it."""
+def guarded(run: Callable[[], int], ending: Sequence[signal.Signals] = ENDING) -> int:
+    """Run a command and return its exit code, whatever becomes of it.
+
+    Args:
+        run: The command.
+        ending: Signals at which it saves what it trains and ends.
+    """
     if threading.current_thread() is threading.main_thread():
-        for number in _ENDING:
+        for number in ending:
             signal.signal(number, _terminate)
     try:
         return run()

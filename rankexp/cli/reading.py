@@ -173,11 +173,18 @@ def assets(_: argparse.Namespace, rest: list[str]) -> int:
     return OK
 
 
-def study_folder(name: str, rest: list[str], refusal: str = "") -> Path:
-    """Find a study by what was typed; ``rest`` may say in which workspace, and ``refusal`` why nothing else."""
+def study_folder(name: str, rest: list[str], refusal: str = "", *, begun: bool = False) -> Path:
+    """Find a study by what was typed; ``rest`` may say in which workspace, and ``refusal`` why nothing else.
+
+    Args:
+        name: As a person types it.
+        rest: The other words.
+        refusal: Why there may be no others than the workspace.
+        begun: Whether a study will do that nobody has worked for yet.
+    """
     from rankexp.study.find import find_study
 
-    return find_study(name, workspace_of(rest, refusal))
+    return find_study(name, workspace_of(rest, refusal), begun=begun)
 
 
 def workspace_of(rest: list[str], refusal: str = "") -> Path:

@@ -61,7 +61,7 @@ def resume(options: argparse.Namespace, rest: list[str]) -> int:
     from rankexp.progress import Display
     from rankexp.study.session import resume_study
 
-    folder = study_folder(options.study, rest, "resume takes no options: a study goes on as it was begun.")
+    folder = study_folder(options.study, rest, "resume takes no options: a study goes on as it was begun.", begun=True)
     with Display() as display:
         outcome = resume_study(folder, display)
     _print_outcome(outcome, folder.parent.parent)
@@ -81,7 +81,7 @@ def worker(options: argparse.Namespace, rest: list[str]) -> int:
         if (name := word.split("=", 1)[0]) not in MACHINE:
             raise ConfigError(f"worker takes no {name!r}{near_miss(name, sorted(MACHINE))}")
     values = {name: int(text) if text.isdecimal() else text for name, text in changes.items()}
-    folder = study_folder(options.study, [word for word in rest if word not in own])
+    folder = study_folder(options.study, [word for word in rest if word not in own], begun=True)
     with Display() as display:
         help_study(folder, display, values)
     return OK

@@ -203,6 +203,7 @@ class Queue:
         trial = trials.read(key)
         if not trial.result.final and trial.result.finished == wanted.failed_before:
             return False
+        self._means.offers.withdraw(key)
         wanted.finished(trial)
         self._means.display.skip()
         return True

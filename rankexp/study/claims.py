@@ -130,10 +130,11 @@ class Claims:
         return self._single.connect()
 
     def owners(self) -> dict[str, str]:
-        """Return who holds what, as a process and its host; the dead count until somebody takes over."""
+        """Return who holds what, as a process and its host; whoever is known to be dead holds nothing."""
+        held = sa.select(CLAIMS).where(CLAIMS.c.scope == self.scope, CLAIMS.c.expires > self.now)
         with self.connect() as connection:
-            rows = connection.execute(sa.select(CLAIMS).where(CLAIMS.c.scope == self.scope, CLAIMS.c.expires > 0)).all()
-        return {row.key: f"process {row.pid} on {row.host}" for row in rows}
+            rows = connection.execute(held).all()
+        return {row.key: f"process {row.pid} on {row.host}" for row in rows if not _dead(row)}
 
     def holder(self, key: str) -> sa.Row[Any] | None:
         """Return the row of whoever holds a claim and, as far as is known, lives."""

@@ -9,16 +9,24 @@ from rankexp.options import ConfigError, near_miss
 from rankexp.study_record import StudyStore
 
 
-def find_study(name: str, workspace: Path) -> Path:
+def find_study(name: str, workspace: Path, *, begun: bool = False) -> Path:
     """Return a study's folder.
 
     Args:
         name: A folder, a study's full name, or its name without the hash for the newest of them.
         workspace: The workspace to look in.
+        begun: Whether a study will do that nobody has worked for yet.
 
     Raises:
         ConfigError: There is no such study.
     """
+    folder = _find(name, workspace)
+    if not (begun or StudyStore(folder).exists()):
+        raise ConfigError(f"study {folder.name} was only begun so far; `rankexp worker {folder.name}` works for it.")
+    return folder
+
+
+def _find(name: str, workspace: Path) -> Path:
     studies = workspace / "studies"
     for folder in (Path(name), studies / name):
         if StudyStore(folder).begun():

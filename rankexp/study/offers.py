@@ -73,3 +73,8 @@ class Offers:
     def withdrawal(self, key: str) -> sa.Delete:
         """Return the statement that takes back a trial, for the transaction that ends its claim."""
         return OFFERS.delete().where(self._own, OFFERS.c.key == key)
+
+    def withdraw(self, key: str) -> None:
+        """Take back a trial that another study has recorded."""
+        with self._claims.connect() as connection:
+            connection.execute(self.withdrawal(key))

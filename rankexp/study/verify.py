@@ -54,6 +54,8 @@ def mend(folder: Path, say: Callable[[str], None]) -> None:
         say: Is told what goes.
     """
     store = StudyStore(folder)
+    if not store.exists():
+        return
     trials = TrialStore(store.workspace)
     for key in dict.fromkeys(item.key for item in store.read().planned):
         if (problem := _of_trial(trials, key)) and problem.kind == "damaged":

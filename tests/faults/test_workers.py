@@ -177,6 +177,17 @@ def test_a_worker_takes_options_of_its_process_only(tmp_path: Path, options: lis
     assert said in done.stderr
 
 
+def test_a_study_that_was_only_begun_says_so(tmp_path: Path) -> None:
+    study = begin(tmp_path)
+    for word in ("status", "verify", "report", "power", "sync"):
+        done = rankexp(tmp_path, word, "rank_grid")
+        assert done.returncode == 2
+        assert f"`rankexp worker {study}` works for it" in done.stderr
+    done = rankexp(tmp_path, "resume", "rank_grid")
+    assert done.returncode == 0, done.stderr
+    assert_whole(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
