@@ -18,8 +18,8 @@ from pydantic.dataclasses import dataclass
 from rankexp.options import CHECKED, Natural, Positive, Rate
 from rankexp.ranks import ENGINE_VERSION, Scaling, content_key
 
-MACHINE = {"device", "jobs", "threads", "pack"}
-"""Options of the process that trains, which may differ from one worker of a study to the next."""
+OF_WORKER = ("device", "jobs", "threads", "pack", "checkpoint_every", "lease_seconds", "workers")
+"""Options that may differ from one worker of a study to the next."""
 _NO_QUESTION = {
     "workspace",
     "tracking",
@@ -330,7 +330,8 @@ class StudyConfig:
         storage: SQLAlchemy URL of the database that says who trains what; null for a SQLite file in the workspace.
             PostgreSQL for workers on several machines, which must also share the workspace.
         launcher: How workers are started.
-        workers: How many processes train; 0 only begins the study, for ``rankexp worker`` to join.
+        workers: How many processes train, so that none packs what is enough for several; 0 only begins the study, for
+            ``rankexp worker`` to join.
         model: The base model.
         task: ``name`` of a task, and the options of that task.
         lora: LoRA settings that all candidates share.

@@ -12,7 +12,7 @@ import pytest
 from fake_study import make_study
 
 from rankexp.cli.main import _parser, main
-from rankexp.config import MACHINE
+from rankexp.config import OF_WORKER
 from rankexp.testing import AllocatorConformance, StrategyConformance, TaskConformance
 
 ROOT = Path(__file__).parents[1]
@@ -116,7 +116,7 @@ def test_a_command_is_accepted(place, words, tmp_path, monkeypatch, capsys):
     else:
         options, rest = _parser().parse_known_args(words)
         assert hasattr(options, "run")
-        allowed = {"workspace", *(MACHINE if words[0] == "worker" else ())}
+        allowed = {"workspace", *(OF_WORKER if words[0] == "worker" else ())}
         assert {word.partition("=")[0] for word in rest} <= allowed
     assert {path.name for path in tmp_path.iterdir()} <= written
 

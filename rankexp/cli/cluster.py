@@ -53,14 +53,16 @@ def print_submission(name: str, overrides: Sequence[str], config: StudyConfig) -
 def work(composed: DictConfig) -> int:
     """Be a worker: what a launcher runs, in a process of its own."""
     from rankexp.cli.guard import guarded
+    from rankexp.config import OF_WORKER
     from rankexp.progress import Display
     from rankexp.study.session import help_study
 
-    folder = checked(composed).study_folder
+    config = checked(composed)
+    own = {name: getattr(config, name) for name in OF_WORKER}
 
     def run() -> int:
         with Display() as display:
-            help_study(folder, display)
+            help_study(config.study_folder, display, own)
         return 0
 
     return guarded(run, [signal.SIGTERM])  # any other is the launcher's

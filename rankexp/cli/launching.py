@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,16 +30,21 @@ def run_local(config: StudyConfig, folder: Path, display: Display) -> Outcome:
     Raises:
         WorkersFailedError: They did not bring the study to its end.
     """
+    from rankexp.config import OF_WORKER
     from rankexp.study.follow import Following
+    from rankexp.study.workplace import shares
 
     logs = folder / "workers"
     logs.mkdir(exist_ok=True)
     display.say(f"{config.workers} workers; what each says is in {logs}")
     following = Following(folder)
+    jobs, threads = shares(config, config.workers)
+    own = {name: getattr(config, name) for name in OF_WORKER} | {"jobs": jobs, "threads": threads}
+    options = [f"{name}={value}" for name, value in own.items()]
     with ExitStack() as stack:
         workers = [
-            stack.enter_context(_worker(folder, logs / f"{number}.log", devices))
-            for number, devices in enumerate(_devices(config))
+            stack.enter_context(_worker([str(folder), *options], logs / f"{number}.log", devices))
+            for number, devices in enumerate(devices_of(config))
         ]
         with following.shown(display):
             for worker in workers:
@@ -48,12 +53,12 @@ def run_local(config: StudyConfig, folder: Path, display: Display) -> Outcome:
 
 
 @contextmanager
-def _worker(folder: Path, log: Path, devices: str | None) -> Iterator[subprocess.Popen[bytes]]:
+def _worker(words: Sequence[str], log: Path, devices: str | None) -> Iterator[subprocess.Popen[bytes]]:
     """Run a worker; one that still runs when this ends is told to stop, and waited for."""
     visible = {} if devices is None else {"CUDA_VISIBLE_DEVICES": devices}
     with log.open("wb") as stream:
         worker = subprocess.Popen(
-            [sys.executable, "-m", "rankexp", "worker", str(folder)],
+            [sys.executable, "-m", "rankexp", "worker", *words],
             stdin=subprocess.DEVNULL,
             stdout=stream,
             stderr=subprocess.STDOUT,
@@ -67,7 +72,7 @@ def _worker(folder: Path, log: Path, devices: str | None) -> Iterator[subprocess
         worker.wait(_STOP_SECONDS)
 
 
-def _devices(config: StudyConfig) -> list[str | None]:
+def devices_of(config: StudyConfig) -> list[str | None]:
     """Return the GPU that each worker sees, each its own while they last; None for what this process sees."""
     if config.device == "cpu":
         return [None] * config.workers

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -70,7 +71,7 @@ def resume(options: argparse.Namespace, rest: list[str]) -> int:
 
 def worker(options: argparse.Namespace, rest: list[str]) -> int:
     """Work for a study beside other processes."""
-    from rankexp.config import MACHINE
+    from rankexp.config import OF_WORKER
     from rankexp.options import ConfigError, near_miss
     from rankexp.progress import Display
     from rankexp.study.session import help_study
@@ -78,13 +79,21 @@ def worker(options: argparse.Namespace, rest: list[str]) -> int:
     own = [word for word in rest if not word.startswith("workspace=")]
     changes = dict(word.split("=", 1) for word in own if "=" in word)
     for word in own:
-        if (name := word.split("=", 1)[0]) not in MACHINE:
-            raise ConfigError(f"worker takes no {name!r}{near_miss(name, sorted(MACHINE))}")
-    values = {name: int(text) if text.isdecimal() else text for name, text in changes.items()}
+        if (name := word.split("=", 1)[0]) not in OF_WORKER:
+            raise ConfigError(f"worker takes no {name!r}{near_miss(name, OF_WORKER)}")
+    values = {name: _value(text) for name, text in changes.items()}
     folder = study_folder(options.study, [word for word in rest if word not in own], begun=True)
     with Display() as display:
         help_study(folder, display, values)
     return OK
+
+
+def _value(text: str) -> object:
+    """Read a number if it is one."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def _code(outcome: Outcome) -> int:

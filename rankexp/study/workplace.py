@@ -239,16 +239,21 @@ def _check_ranks(ranks: Sequence[int], shapes: Mapping[str, tuple[int, int]]) ->
 def _lanes(config: StudyConfig, base: BaseModel, data: TaskData) -> Lanes:
     """Decide how many trials train side by side.
 
-    Unless told otherwise: on a processor one lane a core, each with one trial, since packs gain nothing there, and the
-    cores shared between the workers that one command started; on a GPU one lane, with a pack as large as memory allows.
+    Unless told otherwise: on a processor one lane a core, each with one trial, since packs gain nothing there; on a
+    GPU one lane, with a pack as large as memory allows.
     """
     device = find_device(config.device)
     pack = None if config.pack == "auto" else config.pack
     if device.type != "cpu":
         return Lanes(lambda: Bench.load(base, data, device), 1, pack)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if config.launcher.name == "local":
-        cores = max(1, cores // max(1, config.workers))
-    count = min(cores, _MOST_JOBS) if config.jobs == "auto" else config.jobs
-    torch.set_num_threads(max(1, cores // count) if config.threads == "auto" else config.threads)
+    count, threads = shares(config)
+    torch.set_num_threads(threads)
     return Lanes(lambda: Bench.load(base, data, device), count, pack or 1)
+
+
+def shares(config: StudyConfig, workers: int = 1) -> tuple[int, int]:
+    """Return how many lanes each of some workers of this machine has on its processor, and of how many threads."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    own = max(1, cores // workers)
+    count = min(own, _MOST_JOBS) if config.jobs == "auto" else config.jobs
+    return count, max(1, own // count) if config.threads == "auto" else config.threads

@@ -1,0 +1,50 @@
+"""What workers on one machine are given: GPUs in turn, or a share of the cores."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import torch
+from tiny import OPTIONS
+
+from rankexp.cli.compose import run_with_hydra
+from rankexp.cli.launching import devices_of
+from rankexp.config import StudyConfig
+from rankexp.study.workplace import shares
+
+
+def configured(*options: str) -> StudyConfig:
+    found: list[StudyConfig] = []
+    known = [option for option in OPTIONS if not option.startswith("device=")]
+    run_with_hydra("rank_grid", [*known, "task.path=x.csv", "launcher=local", *options], found.append)
+    return found[0]
+
+
+@pytest.mark.parametrize(
+    ("visible", "expected"), [("", ["0", "1", "0"]), ("3,5", ["3", "5", "3"]), ("GPU-a", ["GPU-a"] * 3)]
+)
+def test_each_worker_has_a_gpu_in_turn(monkeypatch: pytest.MonkeyPatch, visible: str, expected: list[str]) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert devices_of(configured("workers=3")) == expected
+    assert devices_of(configured("workers=3", "device=cpu")) == [None] * 3
+
+
+@pytest.mark.parametrize(
+    ("options", "workers", "expected"),
+    [
+        ([], 1, (8, 1)),
+        ([], 2, (4, 1)),
+        (["jobs=1"], 2, (1, 4)),
+        (["threads=2"], 2, (4, 2)),
+        (["jobs=3", "threads=1"], 20, (3, 1)),
+        ([], 20, (1, 1)),
+    ],
+)
+def test_workers_share_the_cores(
+    monkeypatch: pytest.MonkeyPatch, options: list[str], workers: int, expected: tuple[int, int]
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    assert shares(configured("device=cpu", *options), workers) == expected
