@@ -88,6 +88,7 @@ def status(options: argparse.Namespace, rest: list[str]) -> int:
     """Say how far a study is."""
     from rankexp.analysis.results import load_study
     from rankexp.report.document import brief
+    from rankexp.study.verify import at_work
 
     study = load_study(study_folder(options.study, rest))
     doc = brief(study)
@@ -95,6 +96,8 @@ def status(options: argparse.Namespace, rest: list[str]) -> int:
     counts = Counter(zip(study.trials["phase"], study.trials["status"], strict=True))
     for (phase, status), count in counts.items():
         print(f"  {phase:<10} {count:>4} {status}")
+    for sentence in at_work(study.store.folder):
+        print(sentence)
     return OK
 
 

@@ -43,7 +43,7 @@ def problems(folder: Path) -> list[Problem]:
     keys = list(dict.fromkeys(item.key for item in store.read().planned))
     found = [problem for key in keys if (problem := _of_trial(TrialStore(store.workspace), key))]
     found += _of_study(store)
-    return [*found, *_claimed(folder.absolute(), keys)]
+    return [*found, *(Problem("running", text) for text in at_work(folder))]
 
 
 def mend(folder: Path, say: Callable[[str], None]) -> None:
@@ -91,13 +91,14 @@ def _of_study(store: StudyStore) -> Iterator[Problem]:
         yield Problem("damaged", str(error))
 
 
-def _claimed(folder: Path, keys: list[str]) -> list[Problem]:
-    workspace = folder.parent.parent
+def at_work(folder: Path) -> list[str]:
+    """Say in a sentence each who leads a study and who trains which of its trials, as far as is known."""
+    workspace = folder.absolute().parent.parent
     if not any((workspace / name).exists() for name in ("state.db", "storage.json")):
         return []
     with closing(Claims(Storage.of(workspace))) as claims:
         owners = claims.owners()
-    found = [Problem("running", f"Trial {key} is claimed by {owners[key]}.") for key in keys if key in owners]
-    if leader := owners.get(lead_of(folder.name)):
-        found.append(Problem("running", f"Study {folder.name} is being run by {leader}."))
-    return found
+    keys = dict.fromkeys(item.key for item in StudyStore(folder).read().planned)
+    found = [f"Trial {key} is claimed by {owners[key]}." for key in keys if key in owners]
+    leader = owners.get(lead_of(folder.name))
+    return [f"Study {folder.name} is being run by {leader}.", *found] if leader else found

@@ -1,6 +1,7 @@
 """Killed fifty times in a row, wherever it happens to be, a study loses nothing and ends as if nothing had been.
 
-The process is stopped, what its threads are doing is read from outside with py-spy, and then it is killed.
+Half of the kills come at a random time; the others at a random moment of something short, when its temporary file is
+seen. The process is stopped, what its threads are doing is read from outside with py-spy, and then it is killed.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ PHASES = {
     "training": ("run (rankexp/training/loop.py",),
 }
 """What a thread is doing, by functions on its stack; the first that fits."""
+SHORT = {"result": "trials/.tmp-*", "checkpoint": "checkpoints/*/.tmp-*", "report": "studies/*/report/**/.tmp-*"}
+"""Temporary files that are there while something short is written."""
 IDLE = ("wait (threading.py", "get (queue.py", "_worker (concurrent", "_bootstrap (threading.py")
 
 
@@ -67,6 +70,23 @@ def start(folder: Path, *words: str) -> subprocess.Popen[str]:
     )
 
 
+def await_moment(draw: random.Random, whole: float, workspace: Path, process: subprocess.Popen[str]) -> None:
+    """Wait for a time, or for something short to be seen a few times; at most until the process has ended."""
+    began = time.monotonic()
+    if draw.random() < 0.5:
+        moment = draw.uniform(0.2, whole)
+        while time.monotonic() - began < moment and process.poll() is None:
+            time.sleep(0.01)
+        return
+    pattern, seen = draw.choice(list(SHORT.values())), draw.randint(1, 4)
+    while seen and process.poll() is None:
+        if any(True for _ in workspace.glob(pattern)):
+            seen -= 1
+            if seen:
+                time.sleep(0.2)
+        time.sleep(0.0005)
+
+
 def finished(folder: Path) -> dict[str, int]:
     store = TrialStore(folder / "runs")
     return {key: (store.root / key / "result.json").stat().st_mtime_ns for key in store.keys() if key in store}
@@ -92,9 +112,8 @@ def test_fifty_kills_in_a_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]
             words = ["resume", created[0].parent.name] if created and draw.random() < 0.5 else ["sweep", *SWEEP]
             fresh = not created
             process, began = start(folder, *words), time.monotonic()
-            deadline = began + draw.uniform(0.2, whole)
-            while kills < KILLS and time.monotonic() < deadline and process.poll() is None:
-                time.sleep(0.01)
+            if kills < KILLS:
+                await_moment(draw, whole, folder / "runs", process)
             if kills < KILLS and process.poll() is None:
                 process.send_signal(signal.SIGSTOP)
                 phases = phases_of(process.pid)
