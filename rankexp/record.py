@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import numpy as np
+import psutil
 from numpy.typing import NDArray
 
 from rankexp.ranks import TrialSpec, canonical_json
@@ -226,8 +227,10 @@ class TrialStore:
             (trial.folder / name).unlink(missing_ok=True)
 
     def discard(self, key: str) -> None:
-        """Delete a trial, for it to be trained anew."""
-        shutil.rmtree(self.root / key)
+        """Delete a trial, for it to be trained anew; nobody sees a part of it."""
+        gone = self.root / temporary_name(f"gone-{key}")
+        os.rename(self.root / key, gone)
+        shutil.rmtree(gone)
 
     def write(
         self,
@@ -268,7 +271,7 @@ class TrialStore:
     def _publish(self, temporary: Path, key: str) -> None:
         target = self.root / key
         if target.exists() and not self.kept(key):
-            shutil.rmtree(target)
+            self.discard(key)
         try:
             os.rename(temporary, target)
         except OSError:
@@ -429,9 +432,6 @@ def _is_being_written(temporary: Path) -> bool:
 
 def _alive(pid: int) -> bool:
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
         return False
-    except PermissionError:
-        return True
-    return True

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rankexp.cli.compose import checked, launch_with_hydra, launcher_options
+from rankexp.options import ConfigError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from rankexp.progress import Display
     from rankexp.study.session import Outcome
 
+_TIMES_QUEUED_AGAIN = 1000
+"""How often a job whose time is up is queued again; Hydra's launcher by itself never does."""
 _NOT_OF_SLURM = {"_target_", "submitit_folder", "max_num_timeout"}
 """What Hydra's launcher is told beside the parameters of a job."""
 
@@ -39,8 +42,16 @@ def run_on_cluster(name: str, overrides: Sequence[str], config: StudyConfig, fol
     following = Following(folder)
     logs = folder / "workers"
     display.say(f"{config.workers} workers by launcher={config.launcher.name}; their folder is {logs}")
+    placing = [*overrides, *_placing(config, logs)]
+    if launcher_options(name, placing).get("max_num_timeout") == 0:
+        placing.append(f"hydra.launcher.max_num_timeout={_TIMES_QUEUED_AGAIN}")
     with following.shown(display):
-        launch_with_hydra(name, [*overrides, *_placing(config, logs)], work)
+        try:
+            launch_with_hydra(name, placing, work)
+        except ConfigError:
+            raise
+        except Exception as error:  # of one of the jobs, or of the cluster; the others may have done the work
+            display.say(f"a worker failed: {' '.join(str(error).split())[:500]}")
     return following.outcome(logs)
 
 

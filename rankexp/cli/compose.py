@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import sys
@@ -75,9 +76,7 @@ def launch_with_hydra(name: str, arguments: Sequence[str], task: Callable[[DictC
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    for word in arguments:
-        if "_target_" in word.partition("=")[0]:
-            raise ConfigError(f"option {word.partition('=')[0]!r} is refused: nothing can name code to run.")
+    _refuse_code(arguments)
     _register_search_path()
     with _as_program(arguments):
         try:
@@ -164,6 +163,22 @@ def _in_order(arguments: Sequence[str]) -> list[str]:
     if {"--cfg", "-c"} & set(flags):
         flags = [word for word in flags if word not in {"--multirun", "-m"}]
     return flags + overrides
+
+
+def _refuse_code(arguments: Sequence[str]) -> None:
+    """Refuse ``_target_`` in what a user gives to Hydra, which would call some of it before we see it."""
+    for word in arguments:
+        if "_target_" in word:
+            raise ConfigError(f"option {word.partition('=')[0]!r} is refused: it names code to run (_target_).")
+    folders = [word.partition("=")[2] for word in arguments if word.startswith("--config-dir=")]
+    folders += [
+        after
+        for word, after in itertools.pairwise(arguments)
+        if word in {"--config-dir", "-cd", "--config-path", "-cp"}
+    ]
+    for path in [path for folder in folders for path in Path(folder).rglob("*.yaml")]:
+        if "_target_" in path.read_text(encoding="utf-8", errors="replace"):
+            raise ConfigError(f"file {path} is refused: it names code to run (_target_).")
 
 
 def _refuse_targets(value: Any, place: str = "") -> None:

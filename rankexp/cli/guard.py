@@ -12,7 +12,7 @@ from types import FrameType
 
 from rankexp.cli.output import BAD_INPUT, DAMAGED, DEFECT, INPUT_OUTPUT, INTERRUPTED, OK, TERMINATED, complain
 
-_OF_THE_SURROUNDINGS = {"StudyHeldError", "StorageError", "WorkersFailedError", "OperationalError", "TrackingError"}
+_OF_THE_SURROUNDINGS = {"StudyHeldError", "StorageError", "WorkersFailedError", "TrackingError"}
 """Errors by name, so that what raises them need not be loaded to say that something else went wrong."""
 ENDING = (signal.SIGTERM, signal.SIGUSR1)
 """What schedulers send before they end a job."""
@@ -65,6 +65,10 @@ def _explain(error: Exception) -> int:
     elif isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
         complain(f"{where}{error.strerror or error}.")
+        return INPUT_OUTPUT
+    elif "SQLAlchemyError" in {kind.__name__ for kind in type(error).__mro__}:
+        said = str(getattr(error, "orig", None) or error).splitlines()[0]
+        complain(f"the database of the workspace failed: {said.strip().rstrip('.')}.")
         return INPUT_OUTPUT
     else:
         traceback.print_exception(error)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
     from rankexp.progress import Display
     from rankexp.study.session import Outcome
 
-_STOP_SECONDS = 60.0
+_LOOK_SECONDS = 0.1
+_STOP_SECONDS = 25.0
 """For workers that were told to stop: they save what they train first."""
 
 
@@ -41,40 +43,53 @@ def run_local(config: StudyConfig, folder: Path, display: Display) -> Outcome:
     jobs, threads = shares(config, config.workers)
     own = {name: getattr(config, name) for name in OF_WORKER} | {"jobs": jobs, "threads": threads}
     options = [f"{name}={value}" for name, value in own.items()]
-    with ExitStack() as stack:
-        workers = [
-            stack.enter_context(_worker([str(folder), *options], logs / f"{number}.log", devices))
-            for number, devices in enumerate(devices_of(config))
-        ]
-        with following.shown(display):
-            for worker in workers:
-                worker.wait()
+    with following.shown(display), _running([str(folder), *options], logs, devices_of(config)) as workers:
+        while any(worker.poll() is None for worker in workers):
+            time.sleep(_LOOK_SECONDS)
+    for number, worker in enumerate(workers):
+        if worker.returncode:
+            display.say(f"worker {number} ended with exit code {worker.returncode}")
     return following.outcome(logs)
 
 
 @contextmanager
-def _worker(words: Sequence[str], log: Path, devices: str | None) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a worker; one that still runs when this ends is told to stop, and waited for."""
-    visible = {} if devices is None else {"CUDA_VISIBLE_DEVICES": devices}
-    with log.open("wb") as stream:
-        worker = subprocess.Popen(
-            [sys.executable, "-m", "rankexp", "worker", *words],
-            stdin=subprocess.DEVNULL,
-            stdout=stream,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, **visible},
-        )
+def _running(
+    words: Sequence[str], logs: Path, devices: Sequence[str | None]
+) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Run workers; those that still run when this ends are told to stop, and have a while to save what they train."""
+    workers: list[subprocess.Popen[bytes]] = []
     try:
-        yield worker
+        for number, visible in enumerate(devices):
+            own = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
+            with (logs / f"{number}.log").open("wb") as stream:
+                workers.append(
+                    subprocess.Popen(
+                        [sys.executable, "-m", "rankexp", "worker", *words],
+                        stdin=subprocess.DEVNULL,
+                        stdout=stream,
+                        stderr=subprocess.STDOUT,
+                        env={**os.environ, **own},
+                    )
+                )
+        yield workers
     finally:
-        if worker.poll() is None:
+        running = [worker for worker in workers if worker.poll() is None]
+        for worker in running:
             worker.terminate()
-        worker.wait(_STOP_SECONDS)
+        deadline = time.monotonic() + _STOP_SECONDS
+        while any(worker.poll() is None for worker in running) and time.monotonic() < deadline:
+            time.sleep(_LOOK_SECONDS)
+        for worker in running:
+            worker.kill()
+            worker.wait()
 
 
 def devices_of(config: StudyConfig) -> list[str | None]:
-    """Return the GPU that each worker sees, each its own while they last; None for what this process sees."""
-    if config.device == "cpu":
+    """Return the GPU that each worker sees, each its own while they last; None for what this process sees.
+
+    A device that is named is every worker's.
+    """
+    if config.device not in {"auto", "cuda"}:
         return [None] * config.workers
     import torch
 

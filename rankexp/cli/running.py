@@ -79,7 +79,7 @@ def worker(options: argparse.Namespace, rest: list[str]) -> int:
     own = [word for word in rest if not word.startswith("workspace=")]
     changes = dict(word.split("=", 1) for word in own if "=" in word)
     for word in own:
-        if (name := word.split("=", 1)[0]) not in OF_WORKER:
+        if (name := word.split("=", 1)[0]) not in OF_WORKER or "=" not in word:
             raise ConfigError(f"worker takes no {name!r}{near_miss(name, OF_WORKER)}")
     values = {name: _value(text) for name, text in changes.items()}
     folder = study_folder(options.study, [word for word in rest if word not in own], begun=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
@@ -40,7 +40,7 @@ class Means:
         display: What a person sees.
         offers: What other processes may train for the study.
         checkpoint_every: Steps of a trial between two checkpoints; 0 for none.
-        workers: How many processes are meant to train for the study, this one included.
+        workers: Counts the processes that train for the study, this one included.
         trained: Keys that were trained here.
     """
 
@@ -52,7 +52,7 @@ class Means:
     display: Display
     offers: Offers
     checkpoint_every: int = 0
-    workers: int = 1
+    workers: Callable[[], int] = lambda: 1
     trained: list[str] = field(default_factory=list)
 
     def wanted(self, spec: TrialSpec, label: str) -> Wanted:
@@ -117,6 +117,10 @@ class Queue:
     def refill(self) -> None:
         """Look for more to train, where more may come."""
 
+    def busy(self) -> Collection[str]:
+        """Keys of what others are training, as far as is known, so that nobody asks for each of them."""
+        return self._means.claims.owners() if len(self.waiting) > 1 else ()
+
     def take(self, room: int, beside: TrialSpec | None, under_way: list[Attempt]) -> list[Attempt]:
         """Claim the first group that there is room for, that may train beside that spec, and that nobody else has.
 
@@ -131,7 +135,11 @@ class Queue:
             if beside is not None and time.monotonic() < self._retry:
                 return []
             self.refill()
+            busy = self.busy()
             for group in list(self.waiting):
+                if any(wanted.spec.key in busy for wanted in group):
+                    self._retry = time.monotonic() + WAIT_SECONDS
+                    continue
                 if len(group) > room or not (beside is None or together(beside, group[0].spec)):
                     continue
                 if beside is not None and group[0].failures:
@@ -141,6 +149,10 @@ class Queue:
                     continue
                 if not (claimed := self._claim(group)):
                     self._retry = time.monotonic() + WAIT_SECONDS
+                    continue
+                if beside is not None and any(wanted.failures for wanted, _ in claimed):
+                    for wanted, token in claimed:
+                        self._means.claims.release(wanted.spec.key, token)
                     continue
                 self.waiting.remove(group)
                 if attempts := [self._begin(*pair, under_way) for pair in claimed if not self._given_back(*pair)]:
@@ -166,7 +178,7 @@ class Queue:
             if len(open_ones) == 1 and attempt.wanted.failures > 1:
                 attempt.give_up(failure_of(error, device))
                 continue
-            attempt.abort()
+            attempt.abort(failed=True)
             self._means.display.say(
                 f"{attempt.wanted.label} failed ({type(error).__name__}: {error}) and is tried once more."
             )
@@ -185,6 +197,7 @@ class Queue:
                 for other, taken in claimed:
                     claims.release(other.spec.key, taken)
                 return []
+            wanted.failures = max(wanted.failures, claims.failures(wanted.spec.key))
             claimed.append((wanted, token))
         return claimed
 
@@ -230,11 +243,15 @@ class OfferedQueue(Queue):
         return self._open
 
     def refill(self) -> None:
-        """Forget what others may have taken by now, and look again."""
-        failed = [group for group in self.waiting if group[0].failures]
-        again = {group[0].spec.key for group in failed}
-        fresh = self._means.offered() if self.open else []
-        self.waiting = [*failed, *([wanted] for wanted in fresh if wanted.spec.key not in again)]
+        """Forget what others may have taken by now, and look again.
+
+        What a leader that has died had offered is still wanted.
+        """
+        self.waiting = [[wanted] for wanted in self._means.offered()]
+
+    def busy(self) -> Collection[str]:
+        """Nobody, since only what is free was asked for."""
+        return ()
 
 
 class Attempt:
@@ -300,16 +317,16 @@ class Attempt:
         else:
             self.finish(trial)
 
-    def abort(self) -> None:
+    def abort(self, *, failed: bool = False) -> None:
         """Give it up, unless it has ended."""
         if self.open:
-            self._close()
+            self._close(failed=failed)
             self._live.kill()
 
-    def _close(self) -> None:
+    def _close(self, *, failed: bool = False) -> None:
         self.open = False
         self._line.close()
-        self._means.claims.release(self.spec.key, self._token)
+        self._means.claims.release(self.spec.key, self._token, failed=failed)
 
 
 def outcome_of(trial: Trial) -> str:

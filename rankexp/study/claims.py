@@ -17,7 +17,7 @@ from typing import Any
 
 import psutil
 import sqlalchemy as sa
-from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import IntegrityError, OperationalError, SQLAlchemyError
 from sqlalchemy.schema import CreateTable
 
 from rankexp.study.storage import Storage, clock, connected, making_tables
@@ -35,7 +35,9 @@ CLAIMS = sa.Table(
     sa.Column("born", sa.Float(53), nullable=False),
     sa.Column("expires", sa.Float(53), nullable=False),
     sa.Column("done", sa.Boolean, nullable=False),
+    sa.Column("failures", sa.Integer, nullable=False),
 )
+_LOCK_TIMEOUT = "55P03"
 _FREE: dict[str, Any] = {"host": "", "pid": 0, "born": 0.0, "expires": 0.0}
 
 
@@ -64,8 +66,10 @@ class Claims:
         self._single = self.engine.execution_options(isolation_level="AUTOCOMMIT")
         self.now = clock(self.engine)
         self._held: dict[str, int] = {}
+        self._failures: dict[str, int] = {}
         self._lost: set[tuple[str, int]] = set()
         self._lock, self._closing = threading.Lock(), threading.Event()
+        self._asked = 0.0
         self._renewed, self._heart = time.monotonic(), threading.Thread(target=self._beat, daemon=True)
         with making_tables(self.engine) as connection:
             connection.execute(CreateTable(CLAIMS, if_not_exists=True))
@@ -88,7 +92,9 @@ class Claims:
 
         Whoever was silent for longer than the lease, because the process was stopped or the machine asleep, asks first.
         """
-        if time.monotonic() - self._renewed > self.lease:
+        now = time.monotonic()
+        if now - self._renewed > self.lease and now - self._asked > self.lease / 4:
+            self._asked = now
             self._renew_all()
         return (key, token) in self._lost
 
@@ -105,7 +111,7 @@ class Claims:
         Raises:
             ClaimLostError: Somebody else has the claim.
         """
-        values = {**_FREE, "done": True} if ends else {"expires": self.now + self.lease}
+        values = {**_FREE, "done": True, "failures": 0} if ends else {"expires": self.now + self.lease}
         with self.engine.begin() as connection:
             if connection.execute(self._mine(key, token).values(values)).rowcount != 1:
                 raise ClaimLostError(key)
@@ -116,14 +122,35 @@ class Claims:
             with self._lock:
                 self._held.pop(key, None)
 
-    def release(self, key: str, token: int, *, done: bool = False) -> None:
-        """End a claim, ``done`` with what it was for or not, unless it has ended or was lost to somebody else."""
+    def release(self, key: str, token: int, *, done: bool = False, failed: bool = False) -> None:
+        """End a claim, unless it has ended or was lost to somebody else.
+
+        Args:
+            key: What was claimed.
+            token: The token of the claim.
+            done: Whether it is done with what it was for.
+            failed: Whether that failed and somebody should try again.
+        """
         with self._lock:
             if self._held.get(key) != token:
                 return
             del self._held[key]
         with self.connect() as connection:
-            connection.execute(self._mine(key, token).values(**_FREE, done=done))
+            failures = CLAIMS.c.failures + 1 if failed else CLAIMS.c.failures
+            connection.execute(self._mine(key, token).values(**_FREE, done=done, failures=failures))
+
+    def release_all(self) -> None:
+        """End all claims of this process."""
+        for key, token in list(self._held.items()):
+            self.release(key, token)
+
+    def failures(self, key: str) -> int:
+        """How often what is claimed here had failed before that, in any process, since it was last done."""
+        return self._failures.get(key, 0)
+
+    def count(self, prefix: str) -> int:
+        """How many claims there are on keys that begin so, of owners that are not known to be dead."""
+        return sum(key.startswith(prefix) for key in self.owners())
 
     def connect(self) -> sa.Connection:
         """Return a connection whose statements stand alone."""
@@ -156,7 +183,9 @@ class Claims:
         """Claim what nobody has claimed before."""
         try:
             with self.connect() as connection:
-                connection.execute(CLAIMS.insert().values(scope=self.scope, key=key, token=1, **self._owner()))
+                connection.execute(
+                    CLAIMS.insert().values(scope=self.scope, key=key, token=1, failures=0, **self._owner())
+                )
         except IntegrityError:
             return None
         return 1
@@ -167,8 +196,14 @@ class Claims:
         if row is None or not (row.free or _dead(row)):
             return None
         token = int(row.token) + 1
-        with self.connect() as connection:
-            taken = connection.execute(self._mine(key, row.token).values(token=token, **self._owner()))
+        self._failures[key] = int(row.failures)
+        try:
+            with self.connect() as connection:
+                taken = connection.execute(self._mine(key, row.token).values(token=token, **self._owner()))
+        except OperationalError as error:
+            if getattr(error.orig, "sqlstate", None) == _LOCK_TIMEOUT:
+                return None  # its owner is publishing, or died while it was
+            raise
         return token if taken.rowcount == 1 else None
 
     def _row(self, key: str) -> sa.Row[Any] | None:
@@ -222,6 +257,7 @@ def _dead(row: sa.Row[Any]) -> bool:
     if row.host != socket.gethostname():
         return False
     try:
-        return bool(abs(psutil.Process(row.pid).create_time() - row.born) > 1.0)
+        owner = psutil.Process(row.pid)
+        return owner.status() == psutil.STATUS_ZOMBIE or bool(abs(owner.create_time() - row.born) > 1.0)
     except psutil.NoSuchProcess:
         return True

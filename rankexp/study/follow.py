@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from rankexp.analysis.results import load_study
 from rankexp.progress import Display
-from rankexp.record import TrialStore
+from rankexp.record import DamagedRecordError, TrialStore
 from rankexp.study.attempt import outcome_of
 from rankexp.study.claims import Claims, lead_of
 from rankexp.study.session import Outcome
@@ -34,6 +35,7 @@ class Following:
         self._store, self._trials = StudyStore(folder), TrialStore(StudyStore(folder).workspace)
         self._before = set(self._trials.keys())
         self._seen: set[str] = set()
+        self._began = time.time()
 
     @contextmanager
     def shown(self, display: Display) -> Iterator[None]:
@@ -42,7 +44,8 @@ class Following:
 
         def watch() -> None:
             while not over.wait(_LOOK_SECONDS):
-                self._show(display)
+                with suppress(DamagedRecordError):  # one is being replaced in this moment
+                    self._show(display)
 
         watcher = threading.Thread(target=watch, daemon=True)
         watcher.start()
@@ -51,7 +54,8 @@ class Following:
         finally:
             over.set()
             watcher.join()
-            self._show(display)
+            with suppress(DamagedRecordError):
+                self._show(display)
 
     def _show(self, display: Display) -> None:
         """Show the trials that have ended since the last look."""
@@ -79,7 +83,7 @@ class Following:
         """
         folder = self._store.folder
         if not _ended(folder):
-            why = next(iter(_complaints(logs)), "they did not say why.")
+            why = next(iter(_complaints(logs, self._began)), "they did not say why.")
             raise WorkersFailedError(f"study {folder.name} was not brought to its end ({logs}): {why}")
         study = load_study(folder)
         trained = len({key for key in self._trials.keys() if key in study.by_key} - self._before)
@@ -91,10 +95,8 @@ def _ended(folder: Path) -> bool:
         return claims.done(lead_of(folder.name))
 
 
-def _complaints(logs: Path) -> list[str]:
-    texts = [
-        path.read_text(encoding="utf-8", errors="replace") for path in sorted(logs.rglob("*log*")) if path.is_file()
-    ]
-    return [
-        line.removeprefix("rankexp: ") for text in texts for line in text.splitlines() if line.startswith("rankexp: ")
-    ]
+def _complaints(logs: Path, since: float) -> list[str]:
+    """Return what the workers complained of, in logs written to since then."""
+    recent = [path for path in sorted(logs.rglob("*log*")) if path.is_file() and path.stat().st_mtime >= since]
+    lines = [line for path in recent for line in path.read_text(encoding="utf-8", errors="replace").splitlines()]
+    return [line.removeprefix("rankexp: ") for line in lines if line.startswith("rankexp: ")]

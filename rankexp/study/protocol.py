@@ -369,7 +369,8 @@ class Protocol:
         """Train again those whose adapters were cleaned away before this study needed them."""
         gone = [trial for trial in trials if trial.cleaned]
         for trial in gone:
-            self.runner.trials.discard(trial.key)
+            if self.runner.trials.read(trial.key).cleaned:  # nobody else was quicker
+                self.runner.trials.discard(trial.key)
         items = {item.key: item for item in self.study.read().planned}
         self.runner.run_all([(items[trial.key], trial.spec) for trial in gone])
 

@@ -39,15 +39,14 @@ class Runner(Means):
     def help(self, led: Callable[[], bool]) -> None:
         """Train what another process offers, for as long as it leads the study."""
         while led():
-            if not (first := self.offered()):
+            if first := self.offered():
+                queue = OfferedQueue(self, first, led)
+                self.lanes.map(partial(self._lane, queue, self._offered_share), range(self.lanes.count))
+            else:
                 time.sleep(WAIT_SECONDS)
-                continue
-            queue = OfferedQueue(self, first, led)
-            share = -(-self.offers.count() // (self.lanes.count * self.workers))
-            self.lanes.map(partial(self._help_in_lane, queue, max(1, share)), range(self.lanes.count))
 
-    def _help_in_lane(self, queue: Queue, share: int, _: int) -> None:
-        self._lane(queue, share)
+    def _offered_share(self) -> int:
+        return max(1, -(-self.offers.count() // (self.lanes.count * self.workers())))
 
     def race(self, asked: Sequence[Asked], halving: Halving) -> list[Trial]:
         """Train trials, those of one candidate side by side, and stop those that fall behind.
@@ -119,20 +118,24 @@ class Runner(Means):
         """Train groups of trials; those of one group start together, in one lane."""
         if groups:
             lanes = min(self.lanes.count, len(groups))
-            share = max(max(map(len, groups)), -(-sum(map(len, groups)) // (lanes * self.workers)))
+            share = max(max(map(len, groups)), -(-sum(map(len, groups)) // (lanes * self.workers())))
             queue = Queue(self, groups)
-            self.lanes.map(lambda _: self._lane(queue, share), range(lanes))
+            self.lanes.map(partial(self._lane, queue, lambda: share), range(lanes))
 
-    def _lane(self, queue: Queue, share: int) -> None:
-        """Train in one lane until the queue is empty, at most ``share`` trials at a time, so that no lane idles."""
+    def _lane(self, queue: Queue, share: Callable[[], int], _: int) -> None:
+        """Train in one lane until the queue is closed, at most a share of it at a time, so that no lane idles."""
         under_way: list[Attempt] = []
 
         def take(room: int, beside: TrialSpec | None) -> list[Attempt]:
             return queue.take(room, beside, under_way)
 
         with self.lanes.bench() as bench:
-            size = 1 if share == 1 else min(share, self.lanes.pack or capacity(bench, queue.largest_spec))
+            most = self.lanes.pack
             while queue.open:
+                size = share()
+                if size > 1:
+                    most = most or capacity(bench, queue.largest_spec)
+                    size = min(size, most)
                 try:
                     bench.run_all(
                         take,

@@ -109,9 +109,9 @@ def help_study(folder: Path, display: Display, changes: Mapping[str, Any] | None
 
 
 def _recorded(folder: Path) -> StudyConfig:
-    """Read the configuration of a study that this version of rankexp can go on with."""
+    """Read the configuration of a study that this version can go on with; its workspace knows the storage."""
     store = StudyStore(folder.absolute())
-    config = parse(StudyConfig, {**store.config(), "workspace": store.workspace})
+    config = parse(StudyConfig, {**store.config(), "workspace": store.workspace, "storage": None})
     if config.study_folder.absolute() != store.folder:
         raise ConfigError(
             f"study {folder.name} was begun by a version of rankexp that computes other numbers; start a new one."

@@ -6,6 +6,7 @@ kept in ``storage.json``, without a password.
 
 from __future__ import annotations
 
+import json
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,11 +17,16 @@ import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from rankexp.options import ConfigError
-from rankexp.record import pretty_json, read_json, write_once
+from rankexp.record import parse_file, pretty_json, write_once
 
 _WAIT_SECONDS = 60
 """For a SQLite file that another process is writing to."""
-_CONNECT_SECONDS = 15
+_POSTGRESQL_OPTIONS = {
+    "connect_timeout": 15,
+    "keepalives_idle": 30,
+    "options": "-c lock_timeout=30s -c idle_in_transaction_session_timeout=120s",
+}
+"""So that a machine that dies in the middle of a transaction holds nobody up for long."""
 _SQLITE, _POSTGRESQL = "sqlite", "postgresql"
 _CLOCKS = {
     _SQLITE: "((julianday('now') - 2440587.5) * 86400.0)",
@@ -53,6 +59,8 @@ class Storage:
 
         Raises:
             ConfigError: The URL cannot be used, or the workspace has another storage.
+            StorageError: The database that ``url`` names cannot be used.
+            DamagedRecordError: ``storage.json`` cannot be read.
         """
         kept, own = workspace / "storage.json", workspace / "state.db"
         if url is not None and not kept.exists():
@@ -61,12 +69,16 @@ class Storage:
                 raise ConfigError(
                     f"workspace {workspace} keeps its state in {own}; delete it while nothing runs there."
                 )
+            _try(url)
             write_once(kept, pretty_json({"url": url, "scope": secrets.token_hex(4)}).encode())
         if not kept.exists():
             return cls(database_url(own))
-        storage = cls(**read_json(kept))
-        if url is not None and _checked(url) != storage.url:
-            raise ConfigError(f"workspace {workspace} keeps its state in {storage.url}; leave option 'storage' out.")
+        storage = parse_file(kept, _storage)
+        if _checked(url or storage.url) != storage.url:
+            raise ConfigError(
+                f"workspace {workspace} keeps its state in {storage.url}; leave option 'storage' out, or delete {kept} "
+                "while nothing runs there."
+            )
         return storage
 
     def of_study(self, folder: Path) -> str:
@@ -87,7 +99,7 @@ def connected(url: str) -> sa.Engine:
     """Return an engine whose connections wait as long as is reasonable."""
     if sa.make_url(url).get_backend_name() == _SQLITE:
         return sa.create_engine(url, connect_args={"timeout": _WAIT_SECONDS})
-    return sa.create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": _CONNECT_SECONDS})
+    return sa.create_engine(url, pool_pre_ping=True, connect_args=_POSTGRESQL_OPTIONS)
 
 
 def clock(engine: sa.Engine) -> sa.ColumnElement[float]:
@@ -112,6 +124,20 @@ def making_tables(engine: sa.Engine) -> Iterator[sa.Connection]:
         raise StorageError(f"the storage {engine.url} cannot be used: {said.rstrip('.')}.") from error
 
 
+def _try(url: str) -> None:
+    engine = connected(url)
+    try:
+        with making_tables(engine) as connection:
+            connection.execute(sa.text("SELECT 1"))
+    finally:
+        engine.dispose()
+
+
+def _storage(data: bytes) -> Storage:
+    values = json.loads(data)
+    return Storage(values["url"], values["scope"])
+
+
 def _checked(text: str) -> str:
     """Return a URL as it is kept.
 
@@ -121,11 +147,11 @@ def _checked(text: str) -> str:
     try:
         url = sa.make_url(text)
         backend = url.get_backend_name()
-    except (ArgumentError, sa.exc.NoSuchModuleError):
+    except (ArgumentError, sa.exc.NoSuchModuleError, ValueError):
         raise ConfigError(f"option 'storage': {text!r} is no URL of a database.") from None
     if backend not in _CLOCKS:
         raise ConfigError(f"option 'storage': {backend} is not known; SQLite and PostgreSQL are.")
-    if url.password is not None:
+    if url.password is not None or "password" in url.query:
         raise ConfigError("option 'storage' holds a password, which would be kept; put it in ~/.pgpass or PGPASSWORD.")
     if backend == _POSTGRESQL:
         url = url.set(drivername="postgresql+psycopg")
@@ -136,5 +162,5 @@ def _checked(text: str) -> str:
     elif not url.database or url.database == ":memory:":
         raise ConfigError("option 'storage': SQLite needs a file that all processes see.")
     else:
-        url = url.set(database=str(Path(url.database).absolute()))
+        url = url.set(drivername=_SQLITE, database=str(Path(url.database).absolute()))
     return url.render_as_string()

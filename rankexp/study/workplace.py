@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -68,11 +69,14 @@ class Workplace:
         self._storage = Storage.of(self.workspace, config.storage)
         self._claims = Claims(self._storage, config.lease_seconds)
         self.lead = lead_of(self.folder.name)
+        self._team = f"worker:{self.folder.name}:"
+        self._claims.take(f"{self._team}{socket.gethostname()}:{os.getpid()}")
 
     def close(self) -> None:
         """Give back what is held."""
         if "tracker" in vars(self):
             self.tracker.close()
+        self._claims.release_all()
         self._claims.close()
 
     @cached_property
@@ -164,8 +168,12 @@ class Workplace:
             self.display,
             Offers(self._claims, self.folder.name),
             self.config.checkpoint_every,
-            max(1, self.config.workers),
+            self._workers,
         )
+
+    def _workers(self) -> int:
+        """How many processes train for the study: those that do, or are meant to."""
+        return max(1, self.config.workers, self._claims.count(self._team))
 
     @contextmanager
     def _still_leading(self, token: int) -> Iterator[None]:

@@ -29,7 +29,8 @@ def test_each_worker_has_a_gpu_in_turn(monkeypatch: pytest.MonkeyPatch, visible:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert devices_of(configured("workers=3")) == expected
-    assert devices_of(configured("workers=3", "device=cpu")) == [None] * 3
+    for device in ("cpu", "cuda:1"):
+        assert devices_of(configured("workers=3", f"device={device}")) == [None] * 3
 
 
 @pytest.mark.parametrize(

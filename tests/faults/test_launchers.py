@@ -89,6 +89,7 @@ def test_a_dry_run_prints_the_batch_script_and_submits_nothing(tmp_path: Path) -
         (["launcher=slrum"], "there is no 'slrum' in group 'launcher'"),
         (["launcher=local", "launcher.dry_run=true"], "launcher=slurm"),
         (["launcher=slurm", "hydra.launcher._target_=os.system", "workers=2"], "_target_"),
+        (["+hydra.callbacks={x:{_target_:logging.warning,msg:ran}}"], "_target_"),
     ],
 )
 def test_wrong_options_of_a_launcher_are_refused(tmp_path: Path, options: list[str], said: str) -> None:
@@ -96,6 +97,37 @@ def test_wrong_options_of_a_launcher_are_refused(tmp_path: Path, options: list[s
     assert done.returncode == 2, done.stderr
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_file_that_names_code_to_run_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    text = "defaults: [config]\nhydra:\n  callbacks:\n    x:\n      _target_: logging.warning\n      msg: ran\n"
+    (folder / "evil.yaml").write_text(text, encoding="utf-8")
+    for flags in (["--config-dir", "mine"], ["--config-dir=mine"]):
+        done = rankexp(tmp_path, "sweep", "evil", *flags)
+        assert done.returncode == 2
+        assert "evil.yaml is refused" in done.stderr
+        assert "WARNING" not in done.stderr
+
+
+def test_a_job_that_dies_does_not_end_the_others(tmp_path: Path, undisturbed: Path) -> None:
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    write_texts(tmp_path / "texts.csv")
+    parent = subprocess.Popen(
+        command("sweep", *OPTIONS, "task.path=texts.csv", *SUBMITIT),
+        cwd=tmp_path,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_until(lambda: list(TrialStore(tmp_path / "runs").keys()))
+    jobs_of(parent.pid)[0].kill()
+    _, errors = parent.communicate(timeout=300)
+    assert parent.returncode == 0, errors
+    assert "a worker failed" in errors
+    assert_same(tmp_path, undisturbed)
 
 
 def jobs_of(pid: int) -> list[psutil.Process]:

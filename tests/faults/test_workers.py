@@ -102,6 +102,33 @@ def test_eight_workers_join_at_once_on_postgresql(tmp_path: Path, undisturbed: P
     assert len(kept) == 1
 
 
+def test_a_study_goes_on_with_another_database_when_its_own_is_lost(tmp_path: Path, server: str) -> None:
+    study = begin(tmp_path, f"storage={server}")
+    kept = tmp_path / "runs" / "storage.json"
+    kept.unlink()
+    assert sweep(tmp_path, f"storage=sqlite:///{tmp_path}/other.db", "workers=0").returncode == 0
+    worker = start_worker(tmp_path, study)
+    _, errors = worker.communicate(timeout=200)
+    assert worker.returncode == 0, errors
+    assert (tmp_path / "other.db").exists()
+    assert_whole(tmp_path)
+
+
+def test_a_leader_that_was_paused_past_its_lease_goes_on_as_a_helper(tmp_path: Path, undisturbed: Path) -> None:
+    study = begin(tmp_path, "lease_seconds=1")
+    leader = start_worker(tmp_path, study)
+    wait_until(lambda: finished(tmp_path))
+    leader.send_signal(signal.SIGSTOP)
+    other = start_worker(tmp_path, study)
+    wait_until(lambda: len(finished(tmp_path)) >= 7)
+    leader.send_signal(signal.SIGCONT)
+    said = [process.communicate(timeout=200)[1] for process in (leader, other)]
+    assert [process.returncode for process in (leader, other)] == [0, 0], said
+    assert f"helping with study {study}" in said[0]
+    assert report_of(tmp_path) == report_of(undisturbed)
+    assert_whole(tmp_path)
+
+
 def test_when_the_leader_is_killed_another_worker_leads(tmp_path: Path, undisturbed: Path) -> None:
     study = begin(tmp_path)
     leader = start_worker(tmp_path, study)
@@ -168,6 +195,7 @@ def test_a_sweep_that_is_stopped_stops_its_workers(tmp_path: Path, sent: signal.
         (["lora.alpha=8"], "worker takes no 'lora.alpha'"),
         (["job=1"], "did you mean 'jobs'"),
         (["jobs=0"], "jobs"),
+        (["jobs"], "worker takes no 'jobs'"),
     ],
 )
 def test_a_worker_takes_options_of_its_process_only(tmp_path: Path, options: list[str], said: str) -> None:
@@ -189,18 +217,22 @@ def test_a_study_that_was_only_begun_says_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "code", "said"),
     [
-        (["workers=2"], "needs a launcher"),
-        (["storage=postgresql://me:secret@host/db"], "~/.pgpass"),
-        (["storage=mysql://host/db"], "SQLite and PostgreSQL"),
-        (["storage=nonsense"], "is no URL of a database"),
-        (["storage=postgresql://nobody@127.0.0.1:1/none"], "cannot be used"),
+        (["workers=2"], 2, "needs a launcher"),
+        (["storage=postgresql://me:secret@host/db"], 2, "~/.pgpass"),
+        (["storage='postgresql://me@host/db?password=secret'"], 2, "~/.pgpass"),
+        (["storage=postgresql://me@host:abc/db"], 2, "is no URL of a database"),
+        (["storage=mysql://host/db"], 2, "SQLite and PostgreSQL"),
+        (["storage=nonsense"], 2, "is no URL of a database"),
+        (["storage=postgresql://nobody@127.0.0.1:1/none"], 5, "cannot be used"),
+        (["storage=postgresql://nobody@127.0.0.1:1/none", "workers=0"], 5, "cannot be used"),
     ],
 )
-def test_bad_options_are_refused(tmp_path: Path, options: list[str], said: str) -> None:
+def test_bad_options_are_refused(tmp_path: Path, options: list[str], code: int, said: str) -> None:
     done = sweep(tmp_path, *options)
-    assert done.returncode in (2, 5)
+    assert done.returncode == code
+    assert not list((tmp_path / "runs").rglob("*.json")), "a storage that cannot be used was kept"
     assert said in done.stderr
     assert "Traceback" not in done.stderr
     assert "secret" not in done.stderr

@@ -143,6 +143,21 @@ def test_a_claim_says_whether_it_ended_with_what_it_was_for(storage: Storage) ->
         assert not claims.done("k"), "it was begun again"
 
 
+def test_failures_are_counted_until_it_is_done(storage: Storage) -> None:
+    with closing(Claims(storage)) as one, closing(Claims(storage)) as two:
+        token = one.take("k")
+        assert token
+        assert one.failures("k") == 0
+        one.release("k", token, failed=True)
+        token = two.take("k")
+        assert token
+        assert two.failures("k") == 1, "in any process"
+        with two.committing("k", token, ends=True):
+            pass
+        assert one.take("k")
+        assert one.failures("k") == 0
+
+
 def test_workspaces_that_share_a_database_do_not_meet(server: str, tmp_path: Path) -> None:
     storages = [Storage.of(tmp_path / name, server) for name in ("one", "two")]
     with closing(Claims(storages[0])) as one, closing(Claims(storages[1])) as two:

@@ -16,6 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 from rankexp.strategies.setting import Setting
 from rankexp.study.race import PrunedError
 from rankexp.study.search.samplers import SamplerName, seeded, told
+from rankexp.study.storage import connected, making_tables
 
 Report = Callable[[int, float], None]
 """Tells the search a step and the loss on ``tune`` there; raises PrunedError when the trial should end."""
@@ -138,8 +139,14 @@ def _study(url: str, name: str, first_rung: int, objectives: int = 1) -> optuna.
     pruner: optuna.pruners.BasePruner = optuna.pruners.NopPruner()
     if first_rung and objectives == 1:
         pruner = optuna.pruners.SuccessiveHalvingPruner(min_resource=first_rung, reduction_factor=2)
+    engine = connected(url)
+    try:
+        with making_tables(engine):
+            storage = optuna.storages.RDBStorage(url)
+    finally:
+        engine.dispose()
     return optuna.create_study(
-        storage=optuna.storages.RDBStorage(url),
+        storage=storage,
         study_name=name,
         directions=["minimize"] * objectives,
         pruner=pruner,
