@@ -163,7 +163,7 @@ def test_a_pickle_as_a_model(refused: Callable[..., str], tmp_path: Path, name: 
     [
         pytest.param("texts.csv", "is not UTF-8", marks=thorough),
         pytest.param("texts.jsonl", "is not UTF-8", marks=thorough),
-        ("texts.pkl", "a file ending in .csv"),
+        pytest.param("texts.pkl", "a file ending in .csv", marks=thorough),
     ],
 )
 def test_a_pickle_as_data(refused: Callable[..., str], tmp_path: Path, name: str, said: str) -> None:

@@ -22,7 +22,7 @@ from tiny import OPTIONS, command, environment, rankexp, study_of, write_texts
 
 from rankexp.record import TrialStore
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.thorough]
 
 FEW = ["search.learning_rates=[3e-3]", "references.head=[]", "references.full=[]", "jobs=1", "threads=1"]
 SWEEP = ["sweep", *(option for option in OPTIONS if option != "tracking=none"), *FEW, "task.path=texts.csv"]
@@ -130,7 +130,6 @@ def assert_synced_once(folder: Path, database: Path, least: int) -> None:
     assert len(query(database, "SELECT 1 FROM tags WHERE key = 'kind' AND value = 'summary'")) == 1
 
 
-@pytest.mark.thorough
 def test_a_place_that_mlflow_cannot_write_to_stops_nothing(tmp_path: Path) -> None:
     (tmp_path / "store").write_text("a file where a folder should be", encoding="utf-8")
     process = start(tmp_path, f"tracking.uri=sqlite:///{tmp_path}/store/mlflow.db")
@@ -143,7 +142,6 @@ def test_a_place_that_mlflow_cannot_write_to_stops_nothing(tmp_path: Path) -> No
     assert_synced_once(tmp_path, tmp_path / "store" / "mlflow.db", 8)
 
 
-@pytest.mark.thorough
 def test_a_server_that_is_down_from_the_start_stops_nothing(tmp_path: Path) -> None:
     port = free_port()
     process = start(tmp_path, f"tracking.uri=http://127.0.0.1:{port}")
@@ -158,7 +156,6 @@ def test_a_server_that_is_down_from_the_start_stops_nothing(tmp_path: Path) -> N
         assert_synced_once(tmp_path, tmp_path / "mlflow.db", 8)
 
 
-@pytest.mark.thorough
 def test_a_server_that_dies_half_way_stops_nothing(tmp_path: Path) -> None:
     port, database = free_port(), tmp_path / "mlflow.db"
     with mlflow_server(tmp_path, port) as kill:
@@ -176,7 +173,6 @@ def test_a_server_that_dies_half_way_stops_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-@pytest.mark.thorough
 def test_a_sweep_that_is_stopped_is_shown_as_killed(tmp_path: Path, sent: signal.Signals, code: int) -> None:
     database = tmp_path / "runs" / "mlflow.db"
     process = start(tmp_path, "train.steps=400")
@@ -194,7 +190,6 @@ def test_a_sweep_that_is_stopped_is_shown_as_killed(tmp_path: Path, sent: signal
     assert rankexp(tmp_path, "verify", "rank_grid").returncode == 0
 
 
-@pytest.mark.thorough
 def test_numbers_that_are_not_finite_never_reach_mlflow(tmp_path: Path) -> None:
     """One rate makes the loss NaN; with so large an alpha a gradient's norm is infinite beside a finite loss."""
     write_texts(tmp_path / "texts.csv")

@@ -15,7 +15,7 @@ from tiny import OPTIONS, rankexp, report_of, study_of, write_texts
 
 from rankexp.analysis.results import Study, load_study
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.thorough]
 
 TASK = """
 import math
@@ -122,7 +122,6 @@ def test_a_pack_that_memory_does_not_hold_is_halved(tmp_path: Path, undisturbed:
     assert_equal_within_rounding(study, undisturbed, set(study.by_key))
 
 
-@pytest.mark.thorough
 def test_a_trial_that_memory_does_not_hold_alone_fails_with_the_reason(tmp_path: Path, undisturbed: Study) -> None:
     done = sweep_hooked(tmp_path, *PACKED, refused=4)
     assert done.returncode == 4, done.stderr
@@ -140,7 +139,6 @@ def test_a_trial_that_memory_does_not_hold_alone_fails_with_the_reason(tmp_path:
     assert checked.stdout.count("out of memory") == len(failed)
 
 
-@pytest.mark.thorough
 def test_a_trial_that_diverges_leaves_the_others_of_its_pack_their_bits(tmp_path: Path, undisturbed: Study) -> None:
     done = sweep_hooked(tmp_path, *PACKED, "search.learning_rates=[3e-3,1e30]")
     assert done.returncode == 0, done.stderr
@@ -158,7 +156,6 @@ def test_a_trial_that_diverges_leaves_the_others_of_its_pack_their_bits(tmp_path
     assert rankexp(tmp_path, "verify", study.name).returncode == 0
 
 
-@pytest.mark.thorough
 def test_a_rank_with_a_seed_that_diverges_twice_is_counted_and_not_chosen(tmp_path: Path) -> None:
     """The second and the fifth trial of rank 4 are the first seeds of its decision, and of the one at half its rate."""
     done = sweep_hooked(tmp_path, *LONE, "pack=1", "search.learning_rates=[1e-2]", poisoned=[1, 4])
@@ -174,7 +171,6 @@ def test_a_rank_with_a_seed_that_diverges_twice_is_counted_and_not_chosen(tmp_pa
     assert rates == [1e-2, 5e-3]
 
 
-@pytest.mark.thorough
 @pytest.mark.parametrize(("seeds", "decided"), [(3, False), (4, True)])
 def test_a_seed_that_fails_at_one_rank_is_used_for_none(tmp_path: Path, seeds: int, decided: bool) -> None:
     """Rank 4 is screened in its first turn, and the first seed of its decision has the second and, again, the last."""
@@ -189,7 +185,6 @@ def test_a_seed_that_fails_at_one_rank_is_used_for_none(tmp_path: Path, seeds: i
     assert decided or doc["status"] == "INSUFFICIENT"
 
 
-@pytest.mark.thorough
 def test_where_every_trial_diverges_the_verdict_is_insufficient(tmp_path: Path) -> None:
     done = sweep_hooked(tmp_path, *LONE, "pack=1", "search.learning_rates=[1e30]")
     assert done.returncode == 0, done.stderr
