@@ -116,6 +116,7 @@ def test_two_studies_of_one_workspace_share_the_work(tmp_path: Path) -> None:
     assert [process.returncode for process in both] == [0, 0], said
     trained = [int(re.search(r"trained +(\d+)", out)[1]) for out, _ in said]  # type: ignore[index]
     assert sum(trained) == len(results(tmp_path)) == 12
+    assert len(list((tmp_path / "runs" / "studies").iterdir())) == 2
 
 
 def test_a_folder_that_cannot_be_written_is_refused_before_training(tmp_path: Path) -> None:

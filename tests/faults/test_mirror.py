@@ -1,0 +1,208 @@
+"""Whatever becomes of MLflow or of a sweep, each trial is mirrored once, with numbers that are true."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import urlopen
+
+import pytest
+from tiny import OPTIONS, command, environment, rankexp, study_of, write_texts
+
+from rankexp.record import TrialStore
+
+pytestmark = [pytest.mark.slow, pytest.mark.thorough]
+
+FEW = ["search.learning_rates=[3e-3]", "references.head=[]", "references.full=[]", "jobs=1", "threads=1"]
+SWEEP = ["sweep", *(option for option in OPTIONS if option != "tracking=none"), *FEW, "task.path=texts.csv"]
+
+
+def start(folder: Path, *more: str) -> subprocess.Popen[str]:
+    write_texts(folder / "texts.csv")
+    return subprocess.Popen(
+        command(*SWEEP, *more),
+        cwd=folder,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=hear_interrupts,
+    )
+
+
+def hear_interrupts() -> None:
+    """Undo what a shell does to its background jobs, and they hand on: a program started deaf to Ctrl-C stays deaf."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def mlflow_server(folder: Path, port: int) -> Iterator[Callable[[], None]]:
+    """Run MLflow's server on ``mlflow.db`` of a folder, and give what kills it."""
+    words = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1", "--no-serve-artifacts"]
+    stores = ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--default-artifact-root", str(folder / "files")]
+    quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    with (folder / "server.log").open("ab") as log:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "mlflow", "server", *words, *stores],
+            env={**environment(), **quiet},
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+
+    def kill() -> None:
+        if server.poll() is None:
+            os.killpg(server.pid, signal.SIGKILL)
+            server.wait()
+
+    try:
+        wait_until(lambda: answers(f"http://127.0.0.1:{port}/health"), 120)
+        yield kill
+    finally:
+        kill()
+
+
+def answers(url: str) -> bool:
+    try:
+        with urlopen(url, timeout=5):
+            return True
+    except (URLError, OSError):
+        return False
+
+
+def wait_until(reached: Callable[[], object], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not reached():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+
+
+def query(database: Path, text: str) -> list[tuple[object, ...]]:
+    if not database.exists():
+        return []
+    with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=30)) as connection:
+        return list(connection.execute(text))
+
+
+def runs_with(database: Path, status: str) -> list[str]:
+    """Keys of the trials whose runs have a status."""
+    found = query(
+        database,
+        "SELECT tags.value FROM runs JOIN tags USING (run_uuid) WHERE tags.key = 'trial_key' "
+        f"AND runs.lifecycle_stage = 'active' AND runs.status = '{status}'",
+    )
+    return [str(key) for (key,) in found]
+
+
+def assert_each_once(folder: Path, database: Path) -> None:
+    keys = sorted(TrialStore(folder / "runs").keys())
+    assert len(keys) == 8
+    assert sorted(runs_with(database, "FINISHED")) == keys
+    assert not runs_with(database, "RUNNING")
+
+
+def assert_synced_once(folder: Path, database: Path, least: int) -> None:
+    """Bring a study over, twice."""
+    first, second = (rankexp(folder, "sync", study_of(folder).name) for _ in range(2))
+    assert first.returncode == second.returncode == 0, first.stderr + second.stderr
+    written = re.search(r": (\d+) runs written", first.stdout)
+    assert written
+    assert least <= int(written[1]) <= 8
+    assert ": 0 runs written" in second.stdout
+    assert_each_once(folder, database)
+    assert len(query(database, "SELECT 1 FROM tags WHERE key = 'kind' AND value = 'summary'")) == 1
+
+
+def test_a_place_that_mlflow_cannot_write_to_stops_nothing(tmp_path: Path) -> None:
+    (tmp_path / "store").write_text("a file where a folder should be", encoding="utf-8")
+    process = start(tmp_path, f"tracking.uri=sqlite:///{tmp_path}/store/mlflow.db")
+    _, said = process.communicate(timeout=200)
+    assert process.returncode == 0, said
+    assert "Traceback" not in said
+    assert said.count("Training goes on; `rankexp sync STUDY` brings its runs over later") == 1
+    assert rankexp(tmp_path, "verify", "rank_grid").returncode == 0
+    (tmp_path / "store").unlink()
+    assert_synced_once(tmp_path, tmp_path / "store" / "mlflow.db", 8)
+
+
+def test_a_server_that_is_down_from_the_start_stops_nothing(tmp_path: Path) -> None:
+    port = free_port()
+    process = start(tmp_path, f"tracking.uri=http://127.0.0.1:{port}")
+    _, said = process.communicate(timeout=200)
+    assert process.returncode == 0, said
+    assert "Traceback" not in said
+    assert said.count("Training goes on; `rankexp sync STUDY` brings its runs over later") == 1
+    refused = rankexp(tmp_path, "sync", "rank_grid")
+    assert refused.returncode == 5
+    assert f"http://127.0.0.1:{port} cannot be used" in refused.stderr
+    with mlflow_server(tmp_path, port):
+        assert_synced_once(tmp_path, tmp_path / "mlflow.db", 8)
+
+
+def test_a_server_that_dies_half_way_stops_nothing(tmp_path: Path) -> None:
+    port, database = free_port(), tmp_path / "mlflow.db"
+    with mlflow_server(tmp_path, port) as kill:
+        process = start(tmp_path, f"tracking.uri=http://127.0.0.1:{port}", "train.steps=150")
+        wait_until(lambda: len(runs_with(database, "FINISHED")) >= 2 and runs_with(database, "RUNNING"))
+        kill()
+        _, said = process.communicate(timeout=200)
+    assert process.returncode == 0, said
+    assert "Traceback" not in said
+    assert said.count("Training goes on; `rankexp sync STUDY` brings its runs over later") == 1
+    assert len(runs_with(database, "FINISHED")) < 8, "the server died too late"
+    assert rankexp(tmp_path, "verify", "rank_grid").returncode == 0
+    with mlflow_server(tmp_path, port):
+        assert_synced_once(tmp_path, database, 1)
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_sweep_that_is_stopped_is_shown_as_killed(tmp_path: Path, sent: signal.Signals, code: int) -> None:
+    database = tmp_path / "runs" / "mlflow.db"
+    process = start(tmp_path, "train.steps=400")
+    wait_until(lambda: runs_with(database, "RUNNING"))
+    process.send_signal(sent)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == code, said
+    assert not runs_with(database, "RUNNING")
+    killed = runs_with(database, "KILLED")
+    assert len(killed) == 1
+    done = rankexp(tmp_path, "resume", "rank_grid")
+    assert done.returncode == 0, done.stderr
+    assert_each_once(tmp_path, database)
+    assert runs_with(database, "KILLED") == killed
+    assert rankexp(tmp_path, "verify", "rank_grid").returncode == 0
+
+
+def test_numbers_that_are_not_finite_never_reach_mlflow(tmp_path: Path) -> None:
+    """One rate makes the loss NaN; with so large an alpha a gradient's norm is infinite beside a finite loss."""
+    write_texts(tmp_path / "texts.csv")
+    options = [word for word in SWEEP[1:] if not word.startswith("search.")]
+    for change in ("trial.learning_rate=1e30", "lora.alpha=1e38"):
+        done = rankexp(tmp_path, "train", *options, "train.eval_every=1", change)
+        assert done.returncode == 0, done.stderr
+        assert "diverged" in done.stdout
+    database = tmp_path / "runs" / "mlflow.db"
+    assert len(runs_with(database, "FINISHED")) == 2
+    statuses = Counter(value for (value,) in query(database, "SELECT value FROM tags WHERE key = 'status'"))
+    assert statuses == {"diverged": 2}
+    for table in ("metrics", "latest_metrics"):
+        numbers = query(database, f"SELECT value, is_nan FROM {table}")
+        assert numbers
+        assert all(abs(float(str(value))) < 1e300 and not nan for value, nan in numbers)
