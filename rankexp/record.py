@@ -17,7 +17,7 @@ import socket
 import time
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -252,21 +252,32 @@ class TrialStore:
         key = spec.key
         temporary = self.root / temporary_name(key)
         shutil.rmtree(temporary, ignore_errors=True)
-        (temporary / "scores").mkdir(parents=True)
-        if save_adapter is not None:
-            save_adapter(temporary / "adapter")
-        for split, values in scores.items():
-            (temporary / "scores" / f"{split}.npz").write_bytes(values.to_bytes())
-        (temporary / "spec.json").write_text(pretty_json(spec.to_dict()), encoding="utf-8")
-        (temporary / "result.json").write_text(_result_json(result, temporary), encoding="utf-8")
-        for path in [*temporary.rglob("*"), temporary]:
-            _fsync(path)
         try:
+            with _naming(self.root / key):
+                self._fill(temporary, spec, result, scores, save_adapter)
             with publishing or nullcontext():
                 self._publish(temporary, key)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
         return self.read(key)
+
+    def _fill(
+        self,
+        folder: Path,
+        spec: TrialSpec,
+        result: TrialResult,
+        scores: Mapping[str, Scores],
+        save_adapter: Callable[[Path], None] | None,
+    ) -> None:
+        (folder / "scores").mkdir(parents=True)
+        if save_adapter is not None:
+            save_adapter(folder / "adapter")
+        for split, values in scores.items():
+            (folder / "scores" / f"{split}.npz").write_bytes(values.to_bytes())
+        (folder / "spec.json").write_text(pretty_json(spec.to_dict()), encoding="utf-8")
+        (folder / "result.json").write_text(_result_json(result, folder), encoding="utf-8")
+        for path in [*folder.rglob("*"), folder]:
+            _fsync(path)
 
     def _publish(self, temporary: Path, key: str) -> None:
         target = self.root / key
@@ -316,9 +327,10 @@ def write_atomic(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(temporary_name(path.name))
     try:
-        temporary.write_bytes(data)
-        _fsync(temporary)
-        os.replace(temporary, path)
+        with _naming(path):
+            temporary.write_bytes(data)
+            _fsync(temporary)
+            os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
     _fsync(path.parent)
@@ -412,6 +424,17 @@ def _fsync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Give what the system says of a file that is already open, such as a full disk, the path that it is about."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
 
 
 def temporary_name(name: str) -> str:

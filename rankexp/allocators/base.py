@@ -74,4 +74,14 @@ def make_allocator(options: Mapping[str, Any]) -> Allocator:
     return allocator
 
 
-__all__ = ["Allocator", "Evidence", "LayerGradient", "Shapes", "make_allocator"]
+def check_allocator(allocator: Allocator, shapes: Shapes) -> None:
+    """Let an allocator that has a ``check`` method say before anything is trained whether its options fit the layers.
+
+    Raises:
+        ConfigError: They do not.
+    """
+    if (check := getattr(allocator, "check", None)) is not None:
+        check(shapes)
+
+
+__all__ = ["Allocator", "Evidence", "LayerGradient", "Shapes", "check_allocator", "make_allocator"]

@@ -19,7 +19,7 @@ class Pattern:
     Attributes:
         r: Rank of the layers that no key matches; 0 leaves them out.
         rank_pattern: Rank by an expression that matches the whole name, or its end after a dot, as in PEFT's
-            ``LoraConfig.rank_pattern``; the first key that matches decides.
+            ``LoraConfig.rank_pattern``. Two keys that match one layer are refused, where PEFT takes the first.
     """
 
     r: Natural = 8
@@ -35,16 +35,24 @@ class Pattern:
     def allocate(self, shapes: Shapes, budget: int, evidence: Evidence) -> RankMap:
         """Give each layer a rank; see :class:`rankexp.allocators.base.Allocator`."""
         del budget, evidence
-        for key in self.rank_pattern:
-            if not any(_matches(key, name) for name in shapes):
-                miss = near_miss(key, sorted(shapes))
-                raise ConfigError(f"option 'allocator.rank_pattern' names {key!r}, which matches no layer{miss}")
+        self.check(shapes)
         ranks = RankMap({name: self._rank(name) for name in shapes})
         try:
             ranks.check(shapes)
         except ValueError as error:
             raise ConfigError(f"option 'allocator': {str(error).removesuffix('.')}.") from None
         return ranks
+
+    def check(self, shapes: Shapes) -> None:
+        """Make sure that every key matches a layer and no layer two keys; see :func:`check_allocator`."""
+        for key in self.rank_pattern:
+            if not any(_matches(key, name) for name in shapes):
+                miss = near_miss(key, sorted(shapes))
+                raise ConfigError(f"option 'allocator.rank_pattern' names {key!r}, which matches no layer{miss}")
+        for name in shapes:
+            if len(keys := [key for key in self.rank_pattern if _matches(key, name)]) > 1:
+                both = " and ".join(map(repr, keys[:2]))
+                raise ConfigError(f"option 'allocator.rank_pattern' names {both}, which both match layer {name!r}.")
 
     def _rank(self, name: str) -> int:
         return next((rank for key, rank in self.rank_pattern.items() if _matches(key, name)), self.r)

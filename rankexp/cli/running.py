@@ -157,7 +157,8 @@ def _print_outcome(outcome: Outcome, workspace: Path) -> None:
     print_verdict(brief(outcome.study))
     print(f"\ntrained   {outcome.trained} trials, {len(outcome.study.by_key)} in the study")
     print(f"report    {shown(outcome.report)}")
-    print(f"MLflow    rankexp ui{here}")
+    if outcome.study.record.config["tracking"]["name"] == "mlflow":
+        print(f"MLflow    rankexp ui{here}")
 
 
 def _run_trial(config: StudyConfig) -> int:

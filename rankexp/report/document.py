@@ -20,6 +20,7 @@ from rankexp.analysis.comparison import Comparison
 from rankexp.analysis.results import Study
 from rankexp.analysis.screen import best_rate, screen_table
 from rankexp.analysis.validity import checks, score_checks
+from rankexp.analysis.verdict import Status
 from rankexp.report import evidence, tables
 from rankexp.report.peft_config import as_python, lora_config
 from rankexp.report.spectra import spectrum
@@ -133,11 +134,13 @@ def _decision(comparison: Comparison, *, final: bool = True) -> Document:
     asked |= {"looks": {"sizes": comparison.sizes, "used": comparison.look + 1, "level": comparison.level}}
     asked |= {"examples": scores.examples, "groups": len(scores.groups)}
     names = ("edge", "compared", "needed_seeds", "needed_examples", "variance_shares")
-    if verdict is None or not final:
-        reason = "Runs of the decision are missing."
+    nothing = dict.fromkeys(("chosen_rank", "reference_rank", *names))
+    if not final:
         seeds = 0 if verdict is None else verdict.seeds
-        nothing = dict.fromkeys(("chosen_rank", "reference_rank", *names))
-        return {"status": UNFINISHED, **nothing, **asked, "seeds": seeds, "reason": reason}
+        return {"status": UNFINISHED, **nothing, **asked, "seeds": seeds, "reason": "Runs of the decision are missing."}
+    if verdict is None:
+        reason = "No run of the decision completed."
+        return {"status": str(Status.INSUFFICIENT), **nothing, **asked, "seeds": 0, "reason": reason}
     found = {name: getattr(verdict, name) for name in ("chosen_rank", "reference_rank", *names)}
     return {"status": str(verdict.status), **found, **asked, "seeds": verdict.seeds, "reason": verdict.reason}
 

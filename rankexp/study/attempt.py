@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 
 import torch
@@ -17,6 +17,7 @@ from rankexp.study.claims import ClaimLostError, Claims
 from rankexp.study.lanes import Lanes
 from rankexp.study.offers import Offers
 from rankexp.study.race import PrunedError
+from rankexp.study.storage import StorageError
 from rankexp.study_record import Pruned, StudyStore
 from rankexp.tracking import Tracker
 from rankexp.training.loop import together
@@ -320,7 +321,8 @@ class Attempt:
     def abort(self, *, failed: bool = False) -> None:
         """Give it up, unless it has ended."""
         if self.open:
-            self._close(failed=failed)
+            with suppress(StorageError):  # the lease runs out by itself
+                self._close(failed=failed)
             self._live.kill()
 
     def _close(self, *, failed: bool = False) -> None:

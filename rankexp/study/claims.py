@@ -20,7 +20,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError, OperationalError, SQLAlchemyError
 from sqlalchemy.schema import CreateTable
 
-from rankexp.study.storage import Storage, clock, connected, making_tables
+from rankexp.study.storage import Storage, StorageError, clock, connected, making_tables, waited_too_long
 from rankexp.training.slot import StopTrialError
 
 METADATA = sa.MetaData()
@@ -37,7 +37,6 @@ CLAIMS = sa.Table(
     sa.Column("done", sa.Boolean, nullable=False),
     sa.Column("failures", sa.Integer, nullable=False),
 )
-_LOCK_TIMEOUT = "55P03"
 _FREE: dict[str, Any] = {"host": "", "pid": 0, "born": 0.0, "expires": 0.0}
 
 
@@ -201,7 +200,7 @@ class Claims:
             with self.connect() as connection:
                 taken = connection.execute(self._mine(key, row.token).values(token=token, **self._owner()))
         except OperationalError as error:
-            if getattr(error.orig, "sqlstate", None) == _LOCK_TIMEOUT:
+            if waited_too_long(error):
                 return None  # its owner is publishing, or died while it was
             raise
         return token if taken.rowcount == 1 else None
@@ -241,7 +240,7 @@ class Claims:
                     ).rowcount
                     for key, token in held.items()
                 }
-        except SQLAlchemyError:
+        except (SQLAlchemyError, StorageError):
             return
         self._lost |= {(key, held[key]) for key, count in renewed.items() if count != 1}
         self._renewed = time.monotonic()

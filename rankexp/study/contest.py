@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rankexp.allocators.base import make_allocator
+from rankexp.allocators.base import check_allocator, make_allocator
 from rankexp.analysis.results import load_study
 from rankexp.analysis.screen import ScreenRow
 from rankexp.config import StudyConfig
@@ -35,6 +35,16 @@ class Contest:
     study: StudyStore
     specs: Specs
     runner: Runner
+
+    def check(self) -> None:
+        """Make sure, before anything is trained, that allocators of contenders fit the layers.
+
+        Raises:
+            ConfigError: One does not.
+        """
+        for options in self.config.contest.contenders.values():
+            if isinstance(allocator := options.get("allocator"), dict):
+                check_allocator(make_allocator(allocator), self.specs.shapes)
 
     def run(self) -> None:
         """Run what is missing of it; nothing where there are no contenders or nothing was decided on."""

@@ -54,10 +54,12 @@ class Protocol:
 
     def run(self) -> Study:
         """Run every step that is left and return the study."""
+        contest = Contest(self.config, self.study, self.specs, self.runner)
+        contest.check()
         self.runner.display.expect(self._expected())
         chosen, references = self._screen()
         self._decide(chosen, references)
-        Contest(self.config, self.study, self.specs, self.runner).run()
+        contest.run()
         self._confirm()
         self._squeeze()
         return load_study(self.study.folder)

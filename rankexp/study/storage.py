@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import sqlalchemy as sa
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
 
 from rankexp.options import ConfigError
 from rankexp.record import parse_file, pretty_json, write_once
@@ -98,8 +98,28 @@ def database_url(path: Path) -> str:
 def connected(url: str) -> sa.Engine:
     """Return an engine whose connections wait as long as is reasonable."""
     if sa.make_url(url).get_backend_name() == _SQLITE:
-        return sa.create_engine(url, connect_args={"timeout": _WAIT_SECONDS})
-    return sa.create_engine(url, pool_pre_ping=True, connect_args=_POSTGRESQL_OPTIONS)
+        engine = sa.create_engine(url, connect_args={"timeout": _WAIT_SECONDS})
+    else:
+        engine = sa.create_engine(url, pool_pre_ping=True, connect_args=_POSTGRESQL_OPTIONS)
+    sa.event.listen(engine, "handle_error", _named)
+    return engine
+
+
+def _named(context: sa.ExceptionContext) -> None:
+    """Turn what a database cannot do into one sentence that names it; a lock that took too long is for the caller."""
+    error = context.sqlalchemy_exception
+    if isinstance(error, OperationalError) and not context.is_pre_ping and not waited_too_long(error):
+        raise _unusable(context.engine.url if context.engine else "", error) from error
+
+
+def _unusable(url: object, error: Exception) -> StorageError:
+    said = " ".join(str(getattr(error, "orig", None) or error).split())
+    return StorageError(f"the storage {url} cannot be used: {said.rstrip('.')}.")
+
+
+def waited_too_long(error: OperationalError) -> bool:
+    """Whether a row was locked for longer than anybody waits; PostgreSQL only."""
+    return getattr(error.orig, "sqlstate", None) == "55P03"
 
 
 def clock(engine: sa.Engine) -> sa.ColumnElement[float]:
@@ -120,8 +140,7 @@ def making_tables(engine: sa.Engine) -> Iterator[sa.Connection]:
                 connection.execute(sa.text(f"SELECT pg_advisory_xact_lock({_MAKING_TABLES})"))
             yield connection
     except SQLAlchemyError as error:
-        said = " ".join(str(getattr(error, "orig", None) or error).split())
-        raise StorageError(f"the storage {engine.url} cannot be used: {said.rstrip('.')}.") from error
+        raise _unusable(engine.url, error) from error
 
 
 def _try(url: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import cached_property, partial
@@ -26,7 +26,7 @@ from rankexp.study.offers import Offers
 from rankexp.study.protocol import Protocol
 from rankexp.study.runner import Runner
 from rankexp.study.specs import Specs
-from rankexp.study.storage import Storage
+from rankexp.study.storage import Storage, StorageError
 from rankexp.study.verify import mend
 from rankexp.study_record import StudyRecord, StudyStore
 from rankexp.tasks.base import TaskData, make_task
@@ -76,7 +76,8 @@ class Workplace:
         """Give back what is held."""
         if "tracker" in vars(self):
             self.tracker.close()
-        self._claims.release_all()
+        with suppress(StorageError):
+            self._claims.release_all()
         self._claims.close()
 
     @cached_property
@@ -125,15 +126,16 @@ class Workplace:
                 f"study {self.folder.name} is being run by {who}; wait for it, stop it, "
                 f"or help it with `rankexp worker {self.folder.name}`."
             )
-        done = False
         try:
             store = StudyStore(self.folder, partial(self._still_leading, token))
             if mends:
                 mend(store.folder, self.display.say)
             yield self._protocol(store, ranks)
-            done = True
-        finally:
-            self._claims.release(self.lead, token, done=done)
+        except BaseException:
+            with suppress(StorageError):  # what ended it is to be told, not what followed
+                self._claims.release(self.lead, token)
+            raise
+        self._claims.release(self.lead, token, done=True)
 
     def helper(self) -> Runner:
         """Return what trains for a study that another process leads.
