@@ -28,7 +28,7 @@ class TestByModule(AllocatorConformance):
 
 class TestPattern(AllocatorConformance):
     def options(self):
-        return {"name": "pattern", "r": 3, "rank_pattern": {"layer.0.*": 6, "dense": 0}}
+        return {"name": "pattern", "r": 3, "rank_pattern": {"layer.0.*": 6, "layer.[12].*dense": 0}}
 
     keeps_budget = False
 

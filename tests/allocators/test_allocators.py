@@ -74,8 +74,16 @@ def test_an_ending_stops_at_a_dot():
 
 
 def test_a_pattern_is_read_as_peft_reads_it(peft_ranks):
-    options = {"r": 5, "rank_pattern": {"layer.1.*": 4, "query": 2, "^layer.3.value": 3, r"layer\.[45]\.value": 6}}
+    options = {
+        "r": 5,
+        "rank_pattern": {"layer.1.*": 4, "[2-9].query": 2, "^layer.3.value": 3, r"layer\.[45]\.value": 6},
+    }
     assert allocate({"name": "pattern", **options}) == peft_ranks(options)
+
+
+def test_two_keys_for_one_layer_are_refused():
+    with pytest.raises(ConfigError, match=r"'query' and 'layer.1.query', which both match layer"):
+        allocate({"name": "pattern", "rank_pattern": {"query": 2, "layer.1.query": 4}})
 
 
 @pytest.fixture
