@@ -169,7 +169,8 @@ def _refuse_code(arguments: Sequence[str]) -> None:
     """Refuse ``_target_`` in what a user gives to Hydra, which would call some of it before we see it."""
     for word in arguments:
         if "_target_" in word and not word.startswith("-") and "=" in word:
-            raise ConfigError(f"option {word.partition('=')[0]!r} is refused: it names code to run (_target_).")
+            option = word.partition("=")[0].lstrip("+~")
+            raise ConfigError(f"option {option!r} is refused: it names code to run (_target_).")
     folders = [word.partition("=")[2] for word in arguments if word.startswith("--config-dir=")]
     folders += [
         after

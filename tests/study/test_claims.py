@@ -55,7 +55,7 @@ def server() -> Iterator[str]:
         yield url
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
 def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
     if request.param == "sqlite":
         return Storage.of(tmp_path)
@@ -158,6 +158,7 @@ def test_failures_are_counted_until_it_is_done(storage: Storage) -> None:
         assert one.failures("k") == 0
 
 
+@pytest.mark.slow
 def test_workspaces_that_share_a_database_do_not_meet(server: str, tmp_path: Path) -> None:
     storages = [Storage.of(tmp_path / name, server) for name in ("one", "two")]
     with closing(Claims(storages[0])) as one, closing(Claims(storages[1])) as two:
@@ -203,6 +204,7 @@ def test_what_cannot_be_published_is_still_claimed_and_offered(storage: Storage)
         assert not claims.lost(SPEC.key, token)
 
 
+@pytest.mark.slow
 def test_a_workspace_keeps_its_storage(tmp_path: Path, server: str) -> None:
     kept = Storage.of(tmp_path, server)
     assert Storage.of(tmp_path) == Storage.of(tmp_path, server) == kept
