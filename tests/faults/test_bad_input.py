@@ -100,7 +100,7 @@ def test_a_rank_above_what_a_layer_holds(refused: Callable[..., str], tmp_path: 
 @pytest.mark.parametrize(
     ("option", "said"),
     [
-        ("+model._target_=os.mkdir", "'+model._target_' is refused"),
+        ("+model._target_=os.mkdir", "'model._target_' is refused"),
         pytest.param("+contest.contenders.x={_target_: os.mkdir}", "_target_", marks=thorough),
         pytest.param("task._target_=os.mkdir", "'task._target_' is refused", marks=thorough),
     ],

@@ -36,6 +36,7 @@ def result_of(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
+@pytest.mark.thorough
 def test_adalora_killed_while_it_prunes_ends_with_the_same_bits(tmp_path: Path) -> None:
     whole = result_of(train_adalora(tmp_path, "whole"))
     for step in (5, 8, 13):  # twice inside the schedule, once after it

@@ -31,6 +31,7 @@ def folder(swept: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(swept, tmp_path / "copy"))
 
 
+@pytest.mark.thorough
 def test_without_delete_it_only_lists(folder: Path) -> None:
     before = weights(folder)
     done = rankexp(folder, "clean")
@@ -66,6 +67,7 @@ def test_what_is_left_is_valid_and_the_chosen_adapters_are_there(folder: Path) -
     assert "0.0 MiB" in rankexp(folder, "clean").stdout
 
 
+@pytest.mark.thorough
 def test_a_damaged_file_is_still_found_after_cleaning(folder: Path) -> None:
     assert rankexp(folder, "clean", "--delete").returncode == 0
     path = next((folder / "runs" / "trials").glob("*/scores/decide.npz"))
@@ -73,6 +75,7 @@ def test_a_damaged_file_is_still_found_after_cleaning(folder: Path) -> None:
     assert rankexp(folder, "verify", study_of(folder).name).returncode == 3
 
 
+@pytest.mark.thorough
 def test_a_later_study_trains_again_what_it_needs_whole(folder: Path) -> None:
     assert rankexp(folder, "clean", "--delete").returncode == 0
     shutil.rmtree(folder / "runs" / "test_ledger")  # or the later study may not score both ranks on the test split
@@ -84,6 +87,7 @@ def test_a_later_study_trains_again_what_it_needs_whole(folder: Path) -> None:
     assert rankexp(folder, "verify", "later").returncode == 0
 
 
+@pytest.mark.thorough
 def test_a_study_that_has_not_ended_is_left_alone(folder: Path) -> None:
     (folder / "runs" / "state.db").unlink()
     before = weights(folder)

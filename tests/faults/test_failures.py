@@ -40,7 +40,7 @@ class FaultyTask:
         train = data.splits["train"]
         return replace(data, splits={**data.splits, "train": replace(train, tokens=Faulty(train.tokens))})
 """
-FEW = ["search.learning_rates=[3e-3]", "references.full=[]", "jobs=1"]
+FEW = ["search.learning_rates=[3e-3]", "references.full=[]", "jobs=1", "threads=1"]
 
 
 def sweep_with_faults(folder: Path, first: int, last: int) -> subprocess.CompletedProcess[str]:

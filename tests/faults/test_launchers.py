@@ -34,7 +34,8 @@ def assert_same(folder: Path, undisturbed: Path) -> None:
     assert rankexp(folder, "verify", study_of(folder).name).returncode == 0
 
 
-@pytest.mark.parametrize("launcher", ["submitit", pytest.param("ray", marks=pytest.mark.thorough)])
+@pytest.mark.thorough
+@pytest.mark.parametrize("launcher", ["submitit", "ray"])
 def test_a_launcher_of_hydras_gives_the_same_report(tmp_path: Path, undisturbed: Path, launcher: str) -> None:
     pytest.importorskip(f"hydra_plugins.hydra_{launcher}_launcher")
     done = sweep(tmp_path, *{"submitit": SUBMITIT, "ray": RAY}[launcher])
@@ -111,6 +112,7 @@ def test_a_file_that_names_code_to_run_is_refused(tmp_path: Path) -> None:
         assert "WARNING" not in done.stderr
 
 
+@pytest.mark.thorough
 def test_a_job_that_dies_does_not_end_the_others(tmp_path: Path, undisturbed: Path) -> None:
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
     write_texts(tmp_path / "texts.csv")

@@ -15,7 +15,7 @@ from rankexp.record import TrialStore
 
 pytestmark = pytest.mark.slow
 
-LEASE = ["lease_seconds=1", "checkpoint_every=25", "jobs=1", "train.steps=100"]
+LEASE = ["lease_seconds=1", "checkpoint_every=25", "jobs=1", "threads=1", "train.steps=100"]
 ARGUMENTS = ["sweep", *OPTIONS, "task.path=texts.csv", "search.learning_rates=[3e-3]", "references.full=[]", *LEASE]
 
 

@@ -91,10 +91,12 @@ def all_join_at_once(folder: Path, undisturbed: Path, workers: int, *storage: st
     assert_whole(folder)
 
 
-def test_eight_workers_join_a_fresh_study_at_once(tmp_path: Path, undisturbed: Path) -> None:
-    all_join_at_once(tmp_path, undisturbed, 8)
+@pytest.mark.parametrize("workers", [3, pytest.param(8, marks=pytest.mark.thorough)])
+def test_workers_join_a_fresh_study_at_once(tmp_path: Path, undisturbed: Path, workers: int) -> None:
+    all_join_at_once(tmp_path, undisturbed, workers)
 
 
+@pytest.mark.thorough
 def test_eight_workers_join_at_once_on_postgresql(tmp_path: Path, undisturbed: Path, server: str) -> None:
     all_join_at_once(tmp_path, undisturbed, 8, f"storage={server}")
     assert not (tmp_path / "runs" / "state.db").exists()
@@ -102,6 +104,7 @@ def test_eight_workers_join_at_once_on_postgresql(tmp_path: Path, undisturbed: P
     assert len(kept) == 1
 
 
+@pytest.mark.thorough
 def test_a_study_goes_on_with_another_database_when_its_own_is_lost(tmp_path: Path, server: str) -> None:
     study = begin(tmp_path, f"storage={server}")
     kept = tmp_path / "runs" / "storage.json"
@@ -114,6 +117,7 @@ def test_a_study_goes_on_with_another_database_when_its_own_is_lost(tmp_path: Pa
     assert_whole(tmp_path)
 
 
+@pytest.mark.thorough
 def test_a_leader_that_was_paused_past_its_lease_goes_on_as_a_helper(tmp_path: Path, undisturbed: Path) -> None:
     study = begin(tmp_path, "lease_seconds=1")
     leader = start_worker(tmp_path, study)
@@ -158,6 +162,7 @@ def test_a_sweep_starts_workers_itself(tmp_path: Path, undisturbed: Path) -> Non
     assert "trained   0 trials" in again.stdout
 
 
+@pytest.mark.thorough
 def test_workers_that_all_fail_say_why(tmp_path: Path) -> None:
     done = sweep(tmp_path, "launcher=local", "workers=2", "search.ranks=[2,4000]")
     assert done.returncode == 5
@@ -166,6 +171,7 @@ def test_workers_that_all_fail_say_why(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
 def test_a_sweep_that_is_stopped_stops_its_workers(tmp_path: Path, sent: signal.Signals) -> None:
     begin(tmp_path)
@@ -205,6 +211,7 @@ def test_a_worker_takes_options_of_its_process_only(tmp_path: Path, options: lis
     assert said in done.stderr
 
 
+@pytest.mark.thorough
 def test_a_study_that_was_only_begun_says_so(tmp_path: Path) -> None:
     study = begin(tmp_path)
     for word in ("status", "verify", "report", "power", "sync"):
