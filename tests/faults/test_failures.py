@@ -67,6 +67,7 @@ def sweep_with_faults(folder: Path, first: int, last: int) -> subprocess.Complet
     )
 
 
+@pytest.mark.thorough
 def test_a_trial_that_fails_once_is_tried_again(tmp_path: Path) -> None:
     done = sweep_with_faults(tmp_path, 9000, 9001)
     assert done.returncode == 0, done.stderr

@@ -28,6 +28,7 @@ def test_a_first_look_that_suffices_is_the_last(tmp_path):
     assert seeds_of(tmp_path) == [0, 1, 2]
 
 
+@pytest.mark.thorough
 def test_a_second_look_is_taken_when_the_first_does_not_suffice_and_only_then(tmp_path):
     close = ("decide.margin=0.000001", "search.ranks=[7,8]")  # ranks that nothing can tell apart
     done = sweep(tmp_path, *LOOKS, *close)

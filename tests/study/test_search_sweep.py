@@ -48,6 +48,7 @@ def test_a_search_prunes_decides_and_resumes_without_training_again(tmp_path: Pa
     assert {item.key for item in after.store.pruned()} == pruned
 
 
+@pytest.mark.thorough
 def test_a_gaussian_process_searches_at_full_length_and_what_mattered_is_noted(tmp_path: Path) -> None:
     write_texts(tmp_path / "texts.csv")
     options = [*SEARCH, "search=gp", "search.trials=10", "train.eval_every=0"]
@@ -73,6 +74,7 @@ PARETO = [
 ]
 
 
+@pytest.mark.thorough
 def test_only_ranks_on_the_front_and_within_the_limit_are_decided_on(tmp_path: Path) -> None:
     write_texts(tmp_path / "texts.csv")
     refused = run(tmp_path, "sweep", "pareto", *PARETO, "search.max_parameters=10")
