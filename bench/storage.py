@@ -104,7 +104,7 @@ def work(workspace: Path, number: int, trials: int, workers: int, pause: float) 
         open_tracker("none", None, workspace),
         Display(io.StringIO()),
         Offers(claims, STUDY),
-        workers=workers,
+        workers=lambda: workers,
     )
     began = time.perf_counter()
     if number == 0:

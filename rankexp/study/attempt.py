@@ -217,7 +217,6 @@ class Queue:
         trial = trials.read(key)
         if not trial.result.final and trial.result.finished == wanted.failed_before:
             return False
-        self._means.offers.withdraw(key)
         wanted.finished(trial)
         self._means.display.skip()
         return True
@@ -249,6 +248,13 @@ class OfferedQueue(Queue):
         What a leader that has died had offered is still wanted.
         """
         self.waiting = [[wanted] for wanted in self._means.offered()]
+
+    def _recorded(self, wanted: Wanted) -> bool:
+        """Also take back the offer of a trial that another study has recorded."""
+        found = super()._recorded(wanted)
+        if found:
+            self._means.offers.withdraw(wanted.spec.key)
+        return found
 
     def busy(self) -> Collection[str]:
         """Nobody, since only what is free was asked for."""
