@@ -6,12 +6,14 @@ then reuses the runs of ``auto``. The ranks that they choose are compared on the
 study chose with, with every seed. Device seconds are those of all trials of a study: training and scoring, tuning and
 references included. An INSUFFICIENT verdict counts as its reference rank, which is what a user then keeps.
 
-A grid of 8 ranks and 3 alphas is not run: its device time is that of as many trials as it needs, each as long as the
-mean one of its kind in the grid that ran. ``auto`` is run on it, with --wide N on the first N subsamples. The plain
+On a grid of 8 ranks and 3 alphas ``auto`` is run with --wide N, on the first N subsamples; the device time of that
+grid itself is estimated there, as that of as many trials as it needs, each as long as the mean one of its kind in the
+grid that ran. With --wide-grid N nothing else is run but both arms on that grid, on the first N subsamples. The plain
 PEFT grid is 36 runs (4 ranks x 3 rates x 3 seeds), of which --peft N are timed in wall-clock seconds, and compared with
 the wall-clock seconds of ``auto``. Run:
 
     python bench/auto.py --device cpu --subsamples 5 --wide 2 --peft 2
+    python bench/auto.py --device cpu --wide-grid 1
 """
 
 from __future__ import annotations
@@ -47,14 +49,13 @@ from rankexp.training.trial import Bench
 
 UNTUNED = {"head": [1e-1], "full": [1e-4]}
 """References of ``sweeps/auto.yaml``."""
+_WIDE = {"ranks": [1, 2, 4, 8, 12, 16, 24, 32], "alphas": [8, 16, 32]}
 SWEEPS: dict[str, dict[str, Any]] = {
     "grid": {},
     "auto": {"search": {"strategy": "squeeze"}, "references": UNTUNED},
     "nested": {"search": {"strategy": "nested"}, "references": UNTUNED},
-    "wide": {
-        "search": {"strategy": "squeeze", "ranks": [1, 2, 4, 8, 12, 16, 24, 32], "alphas": [8, 16, 32]},
-        "references": UNTUNED,
-    },
+    "wide": {"search": {"strategy": "squeeze", **_WIDE}, "references": UNTUNED},
+    "wide_grid": {"search": _WIDE},
 }
 """What each arm changes in the default sweep."""
 _WIDE_SCREEN, _WIDE_DECIDE = 8 * 3 * 3, 8 * 3
@@ -119,19 +120,36 @@ def subsample(seed: int, options: argparse.Namespace) -> dict[str, Any]:
         arms["nested"] = run(root / "auto", seed, SWEEPS["nested"], options.device)
         if seed < options.wide:
             arms["wide"] = run(root / "wide", seed, SWEEPS["wide"], options.device)
-        threads, device = torch.get_num_threads(), torch.device(options.device)
-        base = find_model(name="MiniLM", source="asset", path="minilm")
-        data = SentimentTask(split_seed=seed, max_length=48).load(base.tokenize, lambda _: None)
-        torch.set_num_threads(2)
-        bench, known = Bench.load(base, data, device), dict[str, float]()
-        test = {name: held_out(bench, arm, known) for name, arm in arms.items()}
-        torch.set_num_threads(threads)
+        test = tested(arms, seed, options.device)
         return {
             "subsample": seed,
             "margin": 0.02,
             **{n: summary(n, arm, test[n]) for n, arm in arms.items()},
             **knees(arms),
         }
+
+
+def tested(arms: Mapping[str, Arm], seed: int, device: str) -> dict[str, float]:
+    """Accuracy of every arm's choice on ``test``, a trial that several arms share scored once."""
+    threads = torch.get_num_threads()
+    base = find_model(name="MiniLM", source="asset", path="minilm")
+    data = SentimentTask(split_seed=seed, max_length=48).load(base.tokenize, lambda _: None)
+    torch.set_num_threads(2)
+    bench, known = Bench.load(base, data, torch.device(device)), dict[str, float]()
+    test = {name: held_out(bench, arm, known) for name, arm in arms.items()}
+    torch.set_num_threads(threads)
+    return test
+
+
+def wide_subsample(seed: int, device: str) -> dict[str, Any]:
+    """Both arms on the grid of 8 ranks and 3 alphas."""
+    with tempfile.TemporaryDirectory() as folder:
+        order = ("wide", "wide_grid") if seed % 2 == 0 else ("wide_grid", "wide")
+        arms = {name: run(Path(folder) / name, seed, SWEEPS[name], device) for name in order}
+        test = tested(arms, seed, device)
+        found = {name: summary(name, arm, test[name]) for name, arm in arms.items()}
+        ratio = found["wide"]["device_seconds"] / found["wide_grid"]["device_seconds"]
+        return {"subsample": seed, **found, "ratio": round(ratio, 3)}
 
 
 def summary(name: str, arm: Arm, test: float) -> dict[str, Any]:
@@ -201,11 +219,16 @@ def main() -> None:
     parser.add_argument("--subsamples", type=int, default=5)
     parser.add_argument("--wide", type=int, default=0, help="subsamples on which auto also runs over 8 ranks, 3 alphas")
     parser.add_argument("--peft", type=int, default=0, help="runs of the plain PEFT grid to time")
+    parser.add_argument("--wide-grid", type=int, default=0, help="subsamples on which only that grid and auto run")
     options = parser.parse_args()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     warnings.filterwarnings("ignore")
 
+    for seed in range(options.wide_grid):
+        print(json.dumps(wide_subsample(seed, options.device)), flush=True)
+    if options.wide_grid:
+        return
     plain = peft_grid(options.peft, torch.device(options.device))
     rows = []
     for seed in range(options.subsamples):
