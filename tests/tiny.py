@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -63,11 +66,67 @@ def rankexp(folder: Path, *arguments: str, **more: str) -> subprocess.CompletedP
     )
 
 
+def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    """Begin to run the command in ``folder``."""
+    return subprocess.Popen(
+        command(*arguments),
+        cwd=folder,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=_hear_interrupts,
+    )
+
+
+def _hear_interrupts() -> None:
+    """Undo what a shell does to its background jobs, and they hand on: a program started deaf to Ctrl-C stays deaf."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def finished(folder: Path) -> dict[str, int]:
+    """Return when the result of each recorded trial was written, by key."""
+    found = (folder / "runs" / "trials").glob("[!.]*/result.json")
+    return {path.parent.name: path.stat().st_mtime_ns for path in found}
+
+
+def wait_until(reached: Callable[[], object], seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not reached():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+
+
 def sweep(folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
     """Run the tiny sweep in ``folder``, whose texts are in ``texts.csv``."""
     if not (folder / "texts.csv").exists():
         write_texts(folder / "texts.csv")
     return rankexp(folder, "sweep", *OPTIONS, "task.path=texts.csv", *more)
+
+
+def sweep_with_plugin(
+    folder: Path, code: str, task: str, *more: str, **options: object
+) -> subprocess.CompletedProcess[str]:
+    """Run the tiny sweep with a task that another package brings.
+
+    Args:
+        folder: Where to run it.
+        code: Source of the package.
+        task: Name of the class of the task in it.
+        more: Overrides.
+        options: Options of the task beside its path.
+    """
+    write_texts(folder / "texts.csv")
+    plugin = folder / "plugin"
+    info = plugin / "plugin-1.0.dist-info"
+    info.mkdir(parents=True)
+    (plugin / "plugin_task.py").write_text(code, encoding="utf-8")
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: plugin\nVersion: 1.0\n", encoding="utf-8")
+    (info / "entry_points.txt").write_text(f"[rankexp.tasks]\nplugin = plugin_task:{task}\n", encoding="utf-8")
+    words = [option for option in OPTIONS if not option.startswith("task=")]
+    words += ["~task", "+task.name=plugin", "+task.path=texts.csv", *(f"+task.{k}={v}" for k, v in options.items())]
+    path = os.pathsep.join(filter(None, [str(plugin), os.environ.get("PYTHONPATH", "")]))
+    return rankexp(folder, "sweep", *words, *more, PYTHONPATH=path)
 
 
 def study_of(folder: Path, name: str = "rank_grid") -> Path:

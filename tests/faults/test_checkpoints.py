@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny import OPTIONS, command, environment, write_texts
+from tiny import OPTIONS, command, environment, start, write_texts
 
 from rankexp.record import TrialStore, sha256
 
@@ -50,12 +50,10 @@ def test_adalora_killed_while_it_prunes_ends_with_the_same_bits(tmp_path: Path) 
     assert not list((tmp_path / "killed" / "checkpoints").iterdir())
 
 
-def start(folder: Path) -> subprocess.Popen[str]:
+def start_training(folder: Path) -> subprocess.Popen[str]:
     folder.mkdir()
     write_texts(folder / "texts.csv")
-    return subprocess.Popen(
-        command(*TRAIN), cwd=folder, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    return start(folder, *TRAIN)
 
 
 def finish(folder: Path) -> tuple[str, dict[str, str]]:
@@ -79,11 +77,11 @@ def hashes(folder: Path) -> dict[str, str]:
     ("sent", "code"), [pytest.param(signal.SIGTERM, 143, marks=pytest.mark.thorough), (signal.SIGKILL, -9)]
 )
 def test_a_command_that_ends_in_a_trial_goes_on_in_it(tmp_path: Path, sent: signal.Signals, code: int) -> None:
-    whole = start(tmp_path / "whole")
+    whole = start_training(tmp_path / "whole")
     whole.communicate(timeout=120)
     assert whole.returncode == 0
     cut = tmp_path / "cut"
-    process, deadline = start(cut), time.monotonic() + 60
+    process, deadline = start_training(cut), time.monotonic() + 60
     while not list(cut.glob("runs/checkpoints/*/checkpoint.json")) and time.monotonic() < deadline:
         time.sleep(0.01)
     process.send_signal(sent)

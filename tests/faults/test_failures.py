@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from tiny import OPTIONS, command, environment, report_of, write_texts
+from tiny import command, environment, report_of, sweep_with_plugin
 
 pytestmark = pytest.mark.slow
 
@@ -44,27 +44,7 @@ FEW = ["search.learning_rates=[3e-3]", "references.full=[]", "jobs=1", "threads=
 
 
 def sweep_with_faults(folder: Path, first: int, last: int) -> subprocess.CompletedProcess[str]:
-    """Run a sweep with a task that another package brings."""
-    write_texts(folder / "texts.csv")
-    plugin = folder / "plugin"
-    info = plugin / "faulty-1.0.dist-info"
-    info.mkdir(parents=True)
-    (plugin / "faulty_task.py").write_text(TASK, encoding="utf-8")
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: faulty\nVersion: 1.0\n", encoding="utf-8")
-    (info / "entry_points.txt").write_text("[rankexp.tasks]\nfaulty = faulty_task:FaultyTask\n", encoding="utf-8")
-    options = [option for option in OPTIONS if not option.startswith("task=")]
-    task = ["~task", "+task.name=faulty", "+task.path=texts.csv", f"+task.first={first}", f"+task.last={last}"]
-    whole = environment()
-    path = ":".join(filter(None, [str(plugin), whole.get("PYTHONPATH", "")]))
-    return subprocess.run(
-        command("sweep", *options, *task, *FEW),
-        cwd=folder,
-        env={**whole, "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-    )
+    return sweep_with_plugin(folder, TASK, "FaultyTask", *FEW, first=first, last=last)
 
 
 @pytest.mark.thorough

@@ -17,9 +17,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from tiny import OPTIONS, command, environment, rankexp, report_of, study_of, write_texts
-
-from rankexp.record import TrialStore
+from tiny import OPTIONS, finished, rankexp, report_of, start, study_of, write_texts
 
 pytestmark = [pytest.mark.slow, pytest.mark.thorough, pytest.mark.timeout(3600)]
 
@@ -64,12 +62,6 @@ def _short(filename: str) -> str:
     return filename[filename.rfind("/rankexp/") + 1 :] if "/rankexp/" in filename else filename.rpartition("/")[2]
 
 
-def start(folder: Path, *words: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        command(*words), cwd=folder, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-
-
 def await_moment(draw: random.Random, whole: float, workspace: Path, process: subprocess.Popen[str]) -> None:
     """Wait for a time, or for something short to be seen a few times; at most until the process has ended."""
     began = time.monotonic()
@@ -85,11 +77,6 @@ def await_moment(draw: random.Random, whole: float, workspace: Path, process: su
             if seen:
                 time.sleep(0.2)
         time.sleep(0.0005)
-
-
-def finished(folder: Path) -> dict[str, int]:
-    store = TrialStore(folder / "runs")
-    return {key: (store.root / key / "result.json").stat().st_mtime_ns for key in store.keys() if key in store}
 
 
 def test_fifty_kills_in_a_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

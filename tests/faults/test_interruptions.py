@@ -6,40 +6,17 @@ import json
 import random
 import re
 import signal
-import subprocess
 import time
 from pathlib import Path
 
 import pytest
-from tiny import OPTIONS, command, environment, report_of, sweep, write_texts
+from tiny import OPTIONS, finished, report_of, start, sweep, write_texts
 
 from rankexp.record import TrialStore
 
 pytestmark = pytest.mark.slow
 
 ARGUMENTS = ["sweep", *OPTIONS, "task.path=texts.csv"]
-
-
-def start(folder: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        command(*ARGUMENTS),
-        cwd=folder,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=hear_interrupts,
-    )
-
-
-def hear_interrupts() -> None:
-    """Undo what a shell does to its background jobs, and they hand on: a program started deaf to Ctrl-C stays deaf."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
-def results(folder: Path) -> dict[str, int]:
-    store = TrialStore(folder / "runs")
-    return {key: (store.root / key / "result.json").stat().st_mtime_ns for key in store.keys() if key in store}
 
 
 @pytest.fixture(scope="module")
@@ -55,16 +32,16 @@ def test_kill_9_at_random_moments(tmp_path: Path, undisturbed: Path, kills: int)
     write_texts(tmp_path / "texts.csv")
     before: dict[str, int] = {}
     for _ in range(kills):
-        process = start(tmp_path)
+        process = start(tmp_path, *ARGUMENTS)
         time.sleep(draw.uniform(3.0, 9.0))
         process.kill()
         process.communicate()
-        now = results(tmp_path)
+        now = finished(tmp_path)
         assert {key: now.get(key) for key in before} == before, "a finished trial was lost or trained again"
         before = now
     done = sweep(tmp_path)
     assert done.returncode == 0, done.stderr
-    now = results(tmp_path)
+    now = finished(tmp_path)
     assert {key: now[key] for key in before} == before
     assert report_of(tmp_path) == report_of(undisturbed)
     assert not list((tmp_path / "runs").rglob(".tmp-*")), "a temporary file was left"
@@ -77,9 +54,9 @@ def test_kill_9_at_random_moments(tmp_path: Path, undisturbed: Path, kills: int)
 )
 def test_a_polite_signal_stops_cleanly(tmp_path: Path, undisturbed: Path, sent: signal.Signals, code: int) -> None:
     write_texts(tmp_path / "texts.csv")
-    process = start(tmp_path)
+    process = start(tmp_path, *ARGUMENTS)
     deadline = time.monotonic() + 60
-    while len(results(tmp_path)) < 2 and time.monotonic() < deadline:
+    while len(finished(tmp_path)) < 2 and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(sent)
     _, errors = process.communicate(timeout=30)
@@ -93,9 +70,9 @@ def test_a_polite_signal_stops_cleanly(tmp_path: Path, undisturbed: Path, sent: 
 
 def test_the_second_of_two_at_once_is_told_who_has_the_study(tmp_path: Path) -> None:
     write_texts(tmp_path / "texts.csv")
-    first = start(tmp_path)
+    first = start(tmp_path, *ARGUMENTS)
     deadline = time.monotonic() + 60
-    while not results(tmp_path) and time.monotonic() < deadline:
+    while not finished(tmp_path) and time.monotonic() < deadline:
         time.sleep(0.05)
     second = sweep(tmp_path)
     assert second.returncode == 5
@@ -108,16 +85,11 @@ def test_two_studies_of_one_workspace_share_the_work(tmp_path: Path) -> None:
     write_texts(tmp_path / "texts.csv")
     margins = ("0.1", "0.2")
     whole = [[*ARGUMENTS, f"decide.margin={margin}"] for margin in margins]
-    both = [
-        subprocess.Popen(
-            command(*one), cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        for one in whole
-    ]
+    both = [start(tmp_path, *one) for one in whole]
     said = [process.communicate(timeout=200) for process in both]
     assert [process.returncode for process in both] == [0, 0], said
     trained = [int(re.search(r"trained +(\d+)", out)[1]) for out, _ in said]  # type: ignore[index]
-    assert sum(trained) == len(results(tmp_path)) == 12
+    assert sum(trained) == len(finished(tmp_path)) == 12
     assert len(list((tmp_path / "runs" / "studies").iterdir())) == 2
 
 

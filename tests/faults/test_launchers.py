@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import re
 import signal
-import subprocess
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
-from tiny import OPTIONS, command, environment, rankexp, report_of, study_of, sweep, write_texts
+from tiny import OPTIONS, rankexp, report_of, start, study_of, sweep, wait_until, write_texts
 
 from rankexp.record import TrialStore
 
@@ -47,14 +44,7 @@ def test_a_launcher_of_hydras_gives_the_same_report(tmp_path: Path, undisturbed:
 def test_preempted_jobs_save_what_they_train_and_are_run_again(tmp_path: Path, undisturbed: Path) -> None:
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
     write_texts(tmp_path / "texts.csv")
-    parent = subprocess.Popen(
-        command("sweep", *OPTIONS, "task.path=texts.csv", *SUBMITIT),
-        cwd=tmp_path,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    parent = start(tmp_path, "sweep", *OPTIONS, "task.path=texts.csv", *SUBMITIT)
     wait_until(lambda: list(TrialStore(tmp_path / "runs").keys()))
     first = jobs_of(parent.pid)
     for job in first:
@@ -116,14 +106,7 @@ def test_a_file_that_names_code_to_run_is_refused(tmp_path: Path) -> None:
 def test_a_job_that_dies_does_not_end_the_others(tmp_path: Path, undisturbed: Path) -> None:
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
     write_texts(tmp_path / "texts.csv")
-    parent = subprocess.Popen(
-        command("sweep", *OPTIONS, "task.path=texts.csv", *SUBMITIT),
-        cwd=tmp_path,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    parent = start(tmp_path, "sweep", *OPTIONS, "task.path=texts.csv", *SUBMITIT)
     wait_until(lambda: list(TrialStore(tmp_path / "runs").keys()))
     jobs_of(parent.pid)[0].kill()
     _, errors = parent.communicate(timeout=300)
@@ -135,10 +118,3 @@ def test_a_job_that_dies_does_not_end_the_others(tmp_path: Path, undisturbed: Pa
 def jobs_of(pid: int) -> list[psutil.Process]:
     found = psutil.Process(pid).children(recursive=True)
     return [process for process in found if "submitit.core._submit" in process.cmdline()]
-
-
-def wait_until(reached: Callable[[], object], seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while not reached():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)

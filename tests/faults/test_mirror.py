@@ -18,7 +18,7 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 import pytest
-from tiny import OPTIONS, command, environment, rankexp, study_of, write_texts
+from tiny import OPTIONS, environment, rankexp, start, study_of, write_texts
 
 from rankexp.record import TrialStore
 
@@ -28,22 +28,9 @@ FEW = ["search.learning_rates=[3e-3]", "references.head=[]", "references.full=[]
 SWEEP = ["sweep", *(option for option in OPTIONS if option != "tracking=none"), *FEW, "task.path=texts.csv"]
 
 
-def start(folder: Path, *more: str) -> subprocess.Popen[str]:
+def start_sweep(folder: Path, *more: str) -> subprocess.Popen[str]:
     write_texts(folder / "texts.csv")
-    return subprocess.Popen(
-        command(*SWEEP, *more),
-        cwd=folder,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=hear_interrupts,
-    )
-
-
-def hear_interrupts() -> None:
-    """Undo what a shell does to its background jobs, and they hand on: a program started deaf to Ctrl-C stays deaf."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    return start(folder, *SWEEP, *more)
 
 
 def free_port() -> int:
@@ -132,7 +119,7 @@ def assert_synced_once(folder: Path, database: Path, least: int) -> None:
 
 def test_a_place_that_mlflow_cannot_write_to_stops_nothing(tmp_path: Path) -> None:
     (tmp_path / "store").write_text("a file where a folder should be", encoding="utf-8")
-    process = start(tmp_path, f"tracking.uri=sqlite:///{tmp_path}/store/mlflow.db")
+    process = start_sweep(tmp_path, f"tracking.uri=sqlite:///{tmp_path}/store/mlflow.db")
     _, said = process.communicate(timeout=200)
     assert process.returncode == 0, said
     assert "Traceback" not in said
@@ -144,7 +131,7 @@ def test_a_place_that_mlflow_cannot_write_to_stops_nothing(tmp_path: Path) -> No
 
 def test_a_server_that_is_down_from_the_start_stops_nothing(tmp_path: Path) -> None:
     port = free_port()
-    process = start(tmp_path, f"tracking.uri=http://127.0.0.1:{port}")
+    process = start_sweep(tmp_path, f"tracking.uri=http://127.0.0.1:{port}")
     _, said = process.communicate(timeout=200)
     assert process.returncode == 0, said
     assert "Traceback" not in said
@@ -159,7 +146,7 @@ def test_a_server_that_is_down_from_the_start_stops_nothing(tmp_path: Path) -> N
 def test_a_server_that_dies_half_way_stops_nothing(tmp_path: Path) -> None:
     port, database = free_port(), tmp_path / "mlflow.db"
     with mlflow_server(tmp_path, port) as kill:
-        process = start(tmp_path, f"tracking.uri=http://127.0.0.1:{port}", "train.steps=150")
+        process = start_sweep(tmp_path, f"tracking.uri=http://127.0.0.1:{port}", "train.steps=150")
         wait_until(lambda: len(runs_with(database, "FINISHED")) >= 2 and runs_with(database, "RUNNING"))
         kill()
         _, said = process.communicate(timeout=200)
@@ -175,7 +162,7 @@ def test_a_server_that_dies_half_way_stops_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_sweep_that_is_stopped_is_shown_as_killed(tmp_path: Path, sent: signal.Signals, code: int) -> None:
     database = tmp_path / "runs" / "mlflow.db"
-    process = start(tmp_path, "train.steps=400")
+    process = start_sweep(tmp_path, "train.steps=400")
     wait_until(lambda: runs_with(database, "RUNNING"))
     process.send_signal(sent)
     _, said = process.communicate(timeout=30)

@@ -5,13 +5,12 @@ The faults come from a task of another package: its hook on torch runs out of me
 
 from __future__ import annotations
 
-import os
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny import OPTIONS, rankexp, report_of, study_of, write_texts
+from tiny import rankexp, report_of, study_of, sweep_with_plugin
 
 from rankexp.analysis.results import Study, load_study
 
@@ -70,21 +69,7 @@ PACKED = [*LONE, "pack=4", "decide.seeds=[0]"]
 
 
 def sweep_hooked(folder: Path, *more: str, **faults: object) -> subprocess.CompletedProcess[str]:
-    """Run a sweep with the task of another package."""
-    write_texts(folder / "texts.csv")
-    plugin = folder / "plugin"
-    info = plugin / "hooked-1.0.dist-info"
-    info.mkdir(parents=True)
-    (plugin / "hooked_task.py").write_text(TASK, encoding="utf-8")
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: hooked\nVersion: 1.0\n", encoding="utf-8")
-    (info / "entry_points.txt").write_text("[rankexp.tasks]\nhooked = hooked_task:HookedTask\n", encoding="utf-8")
-    options = [option for option in OPTIONS if not option.startswith("task=")]
-    task = ["~task", "+task.name=hooked", "+task.path=texts.csv", *(f"+task.{k}={v}" for k, v in faults.items())]
-    return rankexp(folder, "sweep", *options, *task, *more, PYTHONPATH=_path(plugin))
-
-
-def _path(plugin: Path) -> str:
-    return os.pathsep.join(filter(None, [str(plugin), os.environ.get("PYTHONPATH", "")]))
+    return sweep_with_plugin(folder, TASK, "HookedTask", *more, **faults)
 
 
 def study_in(folder: Path) -> Study:

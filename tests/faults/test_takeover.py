@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from tiny import OPTIONS, command, environment, write_texts
+from tiny import OPTIONS, command, environment, start, write_texts
 
 from rankexp.record import TrialStore
 
@@ -19,24 +19,13 @@ LEASE = ["lease_seconds=1", "checkpoint_every=25", "jobs=1", "threads=1", "train
 ARGUMENTS = ["sweep", *OPTIONS, "task.path=texts.csv", "search.learning_rates=[3e-3]", "references.full=[]", *LEASE]
 
 
-def start(folder: Path, *more: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        command(*ARGUMENTS, *more),
-        cwd=folder,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
 def test_a_paused_process_loses_its_trial_and_goes_on_with_the_rest(tmp_path: Path) -> None:
     write_texts(tmp_path / "texts.csv")
-    paused, deadline = start(tmp_path), time.monotonic() + 60
+    paused, deadline = start(tmp_path, *ARGUMENTS), time.monotonic() + 60
     while not list(tmp_path.glob("runs/checkpoints/*/checkpoint.json")) and time.monotonic() < deadline:
         time.sleep(0.01)
     paused.send_signal(signal.SIGSTOP)
-    other = start(tmp_path, "decide.margin=0.2")
+    other = start(tmp_path, *ARGUMENTS, "decide.margin=0.2")
     key = next(path.parent.name for path in tmp_path.glob("runs/checkpoints/*/checkpoint.json"))
     while key not in TrialStore(tmp_path / "runs") and time.monotonic() < deadline:
         time.sleep(0.05)

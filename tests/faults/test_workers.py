@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 import signal
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from postgresql import postgresql_server
-from tiny import OPTIONS, command, environment, rankexp, report_of, study_of, sweep
+from tiny import OPTIONS, finished, rankexp, report_of, start, study_of, sweep, wait_until
 
 from rankexp.record import TrialStore
 
@@ -43,31 +42,7 @@ def begin(folder: Path, *more: str) -> str:
 
 
 def start_worker(folder: Path, study: str, *more: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        command("worker", study, "jobs=1", "threads=1", *more),
-        cwd=folder,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def hear_interrupts() -> None:
-    """Undo what a shell does to its background jobs, and they hand on: a program started deaf to Ctrl-C stays deaf."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
-def finished(folder: Path) -> dict[str, int]:
-    store = TrialStore(folder / "runs")
-    return {key: (store.root / key / "result.json").stat().st_mtime_ns for key in store.keys() if key in store}
-
-
-def wait_until(reached: Callable[[], object], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not reached():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
+    return start(folder, "worker", study, "jobs=1", "threads=1", *more)
 
 
 def trained_by(said: str) -> int:
@@ -175,15 +150,7 @@ def test_workers_that_all_fail_say_why(tmp_path: Path) -> None:
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
 def test_a_sweep_that_is_stopped_stops_its_workers(tmp_path: Path, sent: signal.Signals) -> None:
     begin(tmp_path)
-    parent = subprocess.Popen(
-        command("sweep", *SWEEP, "launcher=local", "workers=2"),
-        cwd=tmp_path,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=hear_interrupts,
-    )
+    parent = start(tmp_path, "sweep", *SWEEP, "launcher=local", "workers=2")
     wait_until(lambda: finished(tmp_path))
     parent.send_signal(sent)
     _, errors = parent.communicate(timeout=30)
