@@ -6,12 +6,16 @@ import json
 import os
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 GOOD = ["good", "great", "fine", "lovely", "superb", "happy", "nice"]
 BAD = ["bad", "awful", "poor", "sad", "ugly", "dire", "nasty"]
@@ -66,9 +70,12 @@ def rankexp(folder: Path, *arguments: str, **more: str) -> subprocess.CompletedP
     )
 
 
+_started: list[subprocess.Popen[str]] = []
+
+
 def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     """Begin to run the command in ``folder``."""
-    return subprocess.Popen(
+    process = subprocess.Popen(
         command(*arguments),
         cwd=folder,
         env=environment(),
@@ -77,6 +84,30 @@ def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
         text=True,
         preexec_fn=_hear_interrupts,
     )
+    _started.append(process)
+    return process
+
+
+def end_all() -> None:
+    """Kill what was started and still runs, as it does when a test fails."""
+    while _started:
+        with _started.pop() as process:
+            process.kill()
+
+
+def pause(process: subprocess.Popen[str], folder: Path) -> None:
+    """Stop a process that works in ``folder``, but not in the middle of a write to SQLite, for which all others wait."""
+    while True:
+        process.send_signal(signal.SIGSTOP)
+        wait_until(lambda: psutil.Process(process.pid).status() == psutil.STATUS_STOPPED)
+        state = folder / "runs" / "state.db"
+        with closing(sqlite3.connect(state, timeout=0, isolation_level=None)) as connection:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError:
+                process.send_signal(signal.SIGCONT)
+            else:
+                return
 
 
 def _hear_interrupts() -> None:

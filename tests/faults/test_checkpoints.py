@@ -8,12 +8,11 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny import OPTIONS, command, environment, start, write_texts
+from tiny import OPTIONS, command, environment, start, wait_until, write_texts
 
 from rankexp.record import TrialStore, sha256
 
@@ -81,9 +80,8 @@ def test_a_command_that_ends_in_a_trial_goes_on_in_it(tmp_path: Path, sent: sign
     whole.communicate(timeout=120)
     assert whole.returncode == 0
     cut = tmp_path / "cut"
-    process, deadline = start_training(cut), time.monotonic() + 60
-    while not list(cut.glob("runs/checkpoints/*/checkpoint.json")) and time.monotonic() < deadline:
-        time.sleep(0.01)
+    process = start_training(cut)
+    wait_until(lambda: list(cut.glob("runs/checkpoints/*/checkpoint.json")))
     process.send_signal(sent)
     _, errors = process.communicate(timeout=30)
     assert process.returncode == code

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from tiny import OPTIONS, finished, report_of, start, sweep, write_texts
+from tiny import OPTIONS, finished, report_of, start, sweep, wait_until, write_texts
 
 from rankexp.record import TrialStore
 
@@ -55,9 +55,7 @@ def test_kill_9_at_random_moments(tmp_path: Path, undisturbed: Path, kills: int)
 def test_a_polite_signal_stops_cleanly(tmp_path: Path, undisturbed: Path, sent: signal.Signals, code: int) -> None:
     write_texts(tmp_path / "texts.csv")
     process = start(tmp_path, *ARGUMENTS)
-    deadline = time.monotonic() + 60
-    while len(finished(tmp_path)) < 2 and time.monotonic() < deadline:
-        time.sleep(0.05)
+    wait_until(lambda: len(finished(tmp_path)) >= 2)
     process.send_signal(sent)
     _, errors = process.communicate(timeout=30)
     assert process.returncode == code
@@ -71,9 +69,7 @@ def test_a_polite_signal_stops_cleanly(tmp_path: Path, undisturbed: Path, sent: 
 def test_the_second_of_two_at_once_is_told_who_has_the_study(tmp_path: Path) -> None:
     write_texts(tmp_path / "texts.csv")
     first = start(tmp_path, *ARGUMENTS)
-    deadline = time.monotonic() + 60
-    while not finished(tmp_path) and time.monotonic() < deadline:
-        time.sleep(0.05)
+    wait_until(lambda: finished(tmp_path))
     second = sweep(tmp_path)
     assert second.returncode == 5
     assert f"is being run by process {first.pid}" in second.stderr

@@ -9,7 +9,6 @@ import socket
 import sqlite3
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -18,7 +17,7 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 import pytest
-from tiny import OPTIONS, environment, rankexp, start, study_of, write_texts
+from tiny import OPTIONS, environment, rankexp, start, study_of, wait_until, write_texts
 
 from rankexp.record import TrialStore
 
@@ -60,7 +59,7 @@ def mlflow_server(folder: Path, port: int) -> Iterator[Callable[[], None]]:
             server.wait()
 
     try:
-        wait_until(lambda: answers(f"http://127.0.0.1:{port}/health"), 120)
+        wait_until(lambda: answers(f"http://127.0.0.1:{port}/health"))
         yield kill
     finally:
         kill()
@@ -72,13 +71,6 @@ def answers(url: str) -> bool:
             return True
     except (URLError, OSError):
         return False
-
-
-def wait_until(reached: Callable[[], object], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not reached():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
 
 
 def query(database: Path, text: str) -> list[tuple[object, ...]]:

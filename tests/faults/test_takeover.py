@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
-from tiny import OPTIONS, command, environment, start, write_texts
+from tiny import OPTIONS, command, environment, pause, start, wait_until, write_texts
 
 from rankexp.record import TrialStore
 
@@ -21,15 +20,12 @@ ARGUMENTS = ["sweep", *OPTIONS, "task.path=texts.csv", "search.learning_rates=[3
 
 def test_a_paused_process_loses_its_trial_and_goes_on_with_the_rest(tmp_path: Path) -> None:
     write_texts(tmp_path / "texts.csv")
-    paused, deadline = start(tmp_path, *ARGUMENTS), time.monotonic() + 60
-    while not list(tmp_path.glob("runs/checkpoints/*/checkpoint.json")) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    paused.send_signal(signal.SIGSTOP)
+    paused = start(tmp_path, *ARGUMENTS)
+    wait_until(lambda: list(tmp_path.glob("runs/checkpoints/*/checkpoint.json")))
+    pause(paused, tmp_path)
     other = start(tmp_path, *ARGUMENTS, "decide.margin=0.2")
     key = next(path.parent.name for path in tmp_path.glob("runs/checkpoints/*/checkpoint.json"))
-    while key not in TrialStore(tmp_path / "runs") and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert key in TrialStore(tmp_path / "runs"), "nobody took it over"
+    wait_until(lambda: key in TrialStore(tmp_path / "runs"))
     before = (tmp_path / "runs" / "trials" / key / "result.json").stat().st_mtime_ns
     paused.send_signal(signal.SIGCONT)
     said = [process.communicate(timeout=200) for process in (paused, other)]

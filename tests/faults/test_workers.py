@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from postgresql import postgresql_server
-from tiny import OPTIONS, finished, rankexp, report_of, start, study_of, sweep, wait_until
+from tiny import OPTIONS, finished, pause, rankexp, report_of, start, study_of, sweep, wait_until
 
 from rankexp.record import TrialStore
 
@@ -97,7 +97,7 @@ def test_a_leader_that_was_paused_past_its_lease_goes_on_as_a_helper(tmp_path: P
     study = begin(tmp_path, "lease_seconds=1")
     leader = start_worker(tmp_path, study)
     wait_until(lambda: finished(tmp_path))
-    leader.send_signal(signal.SIGSTOP)
+    pause(leader, tmp_path)
     other = start_worker(tmp_path, study)
     wait_until(lambda: len(finished(tmp_path)) >= 7)
     leader.send_signal(signal.SIGCONT)
