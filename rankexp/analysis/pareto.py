@@ -27,7 +27,8 @@ def pareto_front(values: Floats, costs: Sequence[float], *, draws: int = 2000, s
     """Say which ranks nothing cheaper beats, and in how many resampled studies that holds.
 
     Seeds and examples are resampled independently, each with replacement and the same for every rank (Owen 2007, "The
-    pigeonhole bootstrap").
+    pigeonhole bootstrap"). What is compared are sums, not means: those of right and wrong answers are exact, so a tie is
+    one on every processor.
 
     Args:
         values: Complete scores.
@@ -45,24 +46,24 @@ def pareto_front(values: Floats, costs: Sequence[float], *, draws: int = 2000, s
     ranks, seeds, examples = values.shape
     rng = np.random.default_rng(seed)
     price = np.asarray(costs, dtype=np.float64)
-    by_seed = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=draws) / seeds
+    by_seed = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=draws).astype(np.float64)
     counts = np.zeros(ranks)
     for part in np.array_split(by_seed, max(1, draws // 250)):
-        weights = rng.multinomial(examples, np.full(examples, 1 / examples), size=len(part)) / examples
+        weights = rng.multinomial(examples, np.full(examples, 1 / examples), size=len(part))
         cells = values.reshape(-1, examples) @ weights.T
-        means = np.einsum("ksd,ds->dk", cells.reshape(ranks, seeds, -1), part)
-        counts += _undominated(means, price).sum(axis=0)
-    observed = _undominated(values.mean(axis=(1, 2))[None], price)[0]
+        sums = np.einsum("ksd,ds->dk", cells.reshape(ranks, seeds, -1), part)
+        counts += _undominated(sums, price).sum(axis=0)
+    observed = _undominated(values.sum(axis=(1, 2))[None], price)[0]
     return tuple(FrontRow(bool(on), float(count) / draws) for on, count in zip(observed, counts, strict=True))
 
 
-def _undominated(means: Floats, price: Floats) -> Floats:
-    """Whether nothing cheaper has as high a mean and nothing of that price a higher one; shape (draws, ranks)."""
-    found = np.ones(means.shape)
+def _undominated(quality: Floats, price: Floats) -> Floats:
+    """Whether nothing cheaper is as good and nothing of that price better; shape (draws, ranks)."""
+    found = np.ones(quality.shape)
     for k in range(len(price)):
         for other in range(len(price)):
             if price[other] < price[k]:
-                found[:, k] *= means[:, k] > means[:, other]
+                found[:, k] *= quality[:, k] > quality[:, other]
             elif price[other] == price[k]:
-                found[:, k] *= means[:, k] >= means[:, other]
+                found[:, k] *= quality[:, k] >= quality[:, other]
     return found
