@@ -13,7 +13,6 @@ import json
 import os
 import re
 import shutil
-import socket
 import time
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,14 +22,14 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import numpy as np
-import psutil
 from numpy.typing import NDArray
 
+from rankexp.processes import Process, this_machine
 from rankexp.ranks import TrialSpec, canonical_json
 
 SCHEMA_VERSION = 1
 _TEMPORARY, _CLEANED = ".tmp-", "cleaned.json"
-_WRITER = re.compile(r"-(?P<pid>\d+)(@(?P<host>[^@]+))?$")
+_WRITER = re.compile(r"-(?P<pid>\d+)@(?P<machine>[^@]+)$")
 _LONG_AGO = 24 * 3600.0
 """Seconds after which what a process of another machine was writing is taken for left behind."""
 
@@ -182,6 +181,15 @@ class TrialStore:
         """Iterate over the keys of all recorded trials, sorted."""
         if self.root.is_dir():
             yield from sorted(p.name for p in self.root.iterdir() if not p.name.startswith(_TEMPORARY))
+
+    def await_key(self, key: str, seconds: float) -> None:
+        """Wait until a trial that another machine has recorded is seen here.
+
+        A network file system may say for a while that a file is not there; listing its folder asks the server.
+        """
+        deadline = time.monotonic() + seconds
+        while key not in self.keys() and time.monotonic() < deadline:
+            time.sleep(0.5)
 
     def finished(self, key: str) -> bool:
         """Whether ``key`` has a result that training again would only repeat."""
@@ -439,22 +447,15 @@ def _naming(path: Path) -> Iterator[None]:
 
 def temporary_name(name: str) -> str:
     """Return the name of a file or folder until it is whole, with who is writing it."""
-    return f"{_TEMPORARY}{name}-{os.getpid()}@{socket.gethostname()}"
+    return f"{_TEMPORARY}{name}-{os.getpid()}@{this_machine()}"
 
 
 def _is_being_written(temporary: Path) -> bool:
     """Whether its writer lives; of another machine's, whether it is recent."""
     writer = _WRITER.search(temporary.name)
-    if writer and writer["host"] in (None, socket.gethostname()):
-        return _alive(int(writer["pid"]))
+    if writer and (gone := Process(writer["machine"], int(writer["pid"])).gone()) is not None:
+        return not gone
     try:
         return time.time() - temporary.stat().st_mtime < _LONG_AGO
     except FileNotFoundError:
-        return False
-
-
-def _alive(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
         return False

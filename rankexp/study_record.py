@@ -92,7 +92,7 @@ class StudyStore:
         writing: Makes what is held while ``study.json`` is replaced; it may raise to refuse that.
     """
 
-    def __init__(self, folder: Path, writing: Callable[[], AbstractContextManager[None]] = nullcontext) -> None:
+    def __init__(self, folder: Path, writing: Callable[[], AbstractContextManager[object]] = nullcontext) -> None:
         self.folder, self._writing = Path(folder), writing
         self._known: tuple[tuple[int, int, int], StudyRecord] | None = None
 

@@ -16,28 +16,44 @@ import pytest
 _PLACES = ("/usr/lib/postgresql/*/bin", "/usr/local/pgsql/bin", "/opt/homebrew/opt/postgresql*/bin")
 
 
-@contextmanager
-def postgresql_server() -> Iterator[str]:
-    """Run a server on a free port of this machine and give its URL; skips where there are no binaries.
+class Server:
+    """A server that can be stopped and started again; it refuses to run as root, and runs as ``postgres`` then."""
 
-    A server refuses to run as root, and runs as the user ``postgres`` then.
-    """
-    pg_ctl, user = _program("pg_ctl"), "postgres" if os.geteuid() == 0 else None
+    def __init__(self, folder: Path) -> None:
+        self._pg_ctl, self._user = _program("pg_ctl"), "postgres" if os.geteuid() == 0 else None
+        self._data, self._log, self._port = folder / "data", folder / "log", _free_port()
+        self._options = f"-p {self._port} -k {folder} -c listen_addresses=127.0.0.1 -c max_connections=200"
+        self.url = f"postgresql://postgres@127.0.0.1:{self._port}/postgres"
+        if self._user:
+            try:
+                shutil.chown(folder, self._user)
+            except LookupError:
+                pytest.skip("PostgreSQL does not run as root, and there is no user postgres")
+        self._run("initdb", "-o", "-A trust -U postgres --no-sync")
+
+    def start(self) -> None:
+        self._run("start", "-w", "-l", self._log, "-o", self._options)
+
+    def stop(self) -> None:
+        """Stop it at once, as a crash would."""
+        self._run("stop", "-m", "immediate")
+
+    def _run(self, *words: str | Path) -> None:
+        command = [self._pg_ctl, words[0], "-D", self._data, "-s", *words[1:]]
+        subprocess.run(command, check=True, cwd="/", user=self._user, stdout=subprocess.DEVNULL)
+
+
+@contextmanager
+def postgresql_server() -> Iterator[Server]:
+    """Run a server on a free port of this machine; skips where there are no binaries."""
     folder = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))
-    data, port = folder / "data", _free_port()
-    if user:
-        try:
-            shutil.chown(folder, user)
-        except LookupError:
-            pytest.skip("PostgreSQL does not run as root, and there is no user postgres")
-    options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c max_connections=200"
     try:
-        _run([pg_ctl, "initdb", "-D", data, "-s", "-o", "-A trust -U postgres --no-sync"], user)
-        _run([pg_ctl, "start", "-D", data, "-s", "-w", "-l", folder / "log", "-o", options], user)
+        server = Server(folder)
+        server.start()
         try:
-            yield f"postgresql://postgres@127.0.0.1:{port}/postgres"
+            yield server
         finally:
-            _run([pg_ctl, "stop", "-D", data, "-s", "-m", "immediate"], user)
+            server.stop()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -47,10 +63,6 @@ def _program(name: str) -> Path:
     if found is None:
         pytest.skip(f"there is no {name}: PostgreSQL is not installed (Debian package postgresql)")
     return Path(found)
-
-
-def _run(words: list[str | Path], user: str | None) -> None:
-    subprocess.run(words, check=True, cwd="/", user=user, stdout=subprocess.DEVNULL)
 
 
 def _free_port() -> int:

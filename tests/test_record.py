@@ -5,13 +5,15 @@ import io
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
+import threading
+import time
 
 import numpy as np
 import pytest
 
+from rankexp.processes import this_machine
 from rankexp.ranks import TrialSpec
 from rankexp.record import (
     DamagedRecordError,
@@ -194,7 +196,7 @@ def test_killed_before_the_rename_a_trial_is_not_there_and_can_be_written_again(
     )  # fmt: skip
     writer.communicate()
     assert writer.returncode == -signal.SIGKILL
-    assert leftovers(store.root) == [f".tmp-{SPEC.key}-{writer.pid}@{socket.gethostname()}"]
+    assert leftovers(store.root) == [f".tmp-{SPEC.key}-{writer.pid}@{this_machine()}"]
     assert list(store.keys()) == []
     assert SPEC.key not in store
     remove_leftovers(store.root.parent, store.root.parent / "studies" / "one")
@@ -211,7 +213,7 @@ def test_killed_before_the_rename_a_file_keeps_its_old_content(tmp_path):
     writer.communicate()
     assert writer.returncode == -signal.SIGKILL
     assert path.read_bytes() == b'"old"'
-    assert leftovers(path.parent) == [f".tmp-file.json-{writer.pid}@{socket.gethostname()}"]
+    assert leftovers(path.parent) == [f".tmp-file.json-{writer.pid}@{this_machine()}"]
     remove_leftovers(tmp_path, study)
     assert not leftovers(path.parent)
     write_atomic(path, b'{"new": 1}')
@@ -229,10 +231,22 @@ def test_only_the_leftovers_of_dead_writers_are_removed(store, trial):
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
     for pid in (dead.pid, os.getpid(), 1):
-        (store.root / f".tmp-{SPEC.key}-{pid}" / "scores").mkdir(parents=True)
+        (store.root / f".tmp-{SPEC.key}-{pid}@{this_machine()}" / "scores").mkdir(parents=True)
+    of_another_machine = store.root / f".tmp-{SPEC.key}-{dead.pid}@elsewhere-01234567"
+    of_another_machine.mkdir()
     remove_leftovers(store.root.parent, store.root.parent / "studies" / "one")
-    assert sorted(leftovers(store.root)) == sorted(f".tmp-{SPEC.key}-{pid}" for pid in (os.getpid(), 1))
+    kept = [f".tmp-{SPEC.key}-{pid}@{this_machine()}" for pid in (os.getpid(), 1)]
+    assert sorted(leftovers(store.root)) == sorted([*kept, of_another_machine.name])
     assert list(store.keys()) == [SPEC.key]
+
+
+def test_what_another_machine_has_written_is_waited_for(store):
+    began = time.monotonic()
+    threading.Timer(0.3, lambda: store.write(SPEC, DONE, {})).start()
+    store.await_key(SPEC.key, 30)
+    assert SPEC.key in store
+    store.await_key("0" * 20, 0.1)
+    assert time.monotonic() - began < 20
 
 
 def test_two_processes_write_the_same_trials(tmp_path, store):

@@ -19,13 +19,13 @@ import pytest
 from fake_study import SHAPES, make_study
 
 from rankexp.analysis.results import Study, load_study
+from rankexp.processes import born, this_machine
 from rankexp.ranks import RankMap, TrialSpec
 from rankexp.record import Trial, TrialResult, TrialStore
 from rankexp.study_record import Planned, Pruned
 from rankexp.tracking import MlflowTracker, NullTracker, TrackingError, open_tracker, open_ui
 from rankexp.tracking.local import create_database, database_path, database_uri
 from rankexp.tracking.page import page_url
-from rankexp.tracking.reconcile import owner
 
 pytestmark = [
     pytest.mark.slow,
@@ -306,14 +306,14 @@ def test_a_run_left_open_by_a_dead_process_is_killed_and_replaced(tracker: Mlflo
     (run,) = runs_of(tracker)
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
-    client_of(tracker).set_tag(run.info.run_id, "owner", f"{socket.gethostname()}:{gone.pid}:1.0")
+    client_of(tracker).set_tag(run.info.run_id, "owner", f"{this_machine()}:{gone.pid}:1.0")
     other = MlflowTracker.of_workspace(study.store.workspace)
     assert other.sync(study) == TRIALS
     runs = runs_of(tracker, f"tags.trial_key = '{trial.key}'")
     assert {r.info.status: r.data.tags["kind"] for r in runs} == {"KILLED": "attempt", "FINISHED": "trial"}
 
 
-@pytest.mark.parametrize("host", [socket.gethostname(), "elsewhere"])
+@pytest.mark.parametrize("host", [this_machine(), "elsewhere-01234567"])
 def test_a_run_that_somebody_still_writes_is_left_alone(workspace: Path, study: Study, host: str) -> None:
     trial = record_trial(
         workspace, TrialResult("completed", finished=time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime()))
@@ -323,20 +323,13 @@ def test_a_run_that_somebody_still_writes_is_left_alone(workspace: Path, study: 
     live = live_through(mine, study, trial)
     mine._worker.drain()
     (run,) = runs_of(mine)
-    parent = owner().replace(str(os.getpid()), str(os.getppid()), 1) if host == "elsewhere" else _owner_of_parent()
-    client_of(mine).set_tag(run.info.run_id, "owner", parent.replace(socket.gethostname(), host))
+    parent = f"{host}:{os.getppid()}:{born(os.getppid())}"
+    client_of(mine).set_tag(run.info.run_id, "owner", parent)
     assert other.sync(study) == TRIALS
     assert client_of(mine).get_run(run.info.run_id).info.status == "RUNNING"
     live.finish(trial)
     mine.close()
     assert other.sync(study) == 0
-
-
-def _owner_of_parent() -> str:
-    import psutil
-
-    parent = psutil.Process(os.getppid())
-    return f"{socket.gethostname()}:{parent.pid}:{parent.create_time():.1f}"
 
 
 def test_the_own_live_run_is_not_taken_for_a_dead_one(tracker: MlflowTracker, study: Study) -> None:

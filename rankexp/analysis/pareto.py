@@ -27,8 +27,8 @@ def pareto_front(values: Floats, costs: Sequence[float], *, draws: int = 2000, s
     """Say which ranks nothing cheaper beats, and in how many resampled studies that holds.
 
     Seeds and examples are resampled independently, each with replacement and the same for every rank (Owen 2007, "The
-    pigeonhole bootstrap"). What is compared are sums, not means: those of right and wrong answers are exact, so a tie is
-    one on every processor.
+    pigeonhole bootstrap"). What is compared are sums, not means: those of right and wrong answers are exact, so that
+    a tie is one on every processor.
 
     Args:
         values: Complete scores.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 import torch
@@ -26,6 +26,8 @@ from rankexp.training.slot import Observe, Row, StopTrialError
 
 WAIT_SECONDS = 0.5
 """Between two looks at what another study is training."""
+_SEEN_AFTER_SECONDS = 60.0
+"""What one machine has written to a network file system, another sees after at most this long."""
 
 
 @dataclass
@@ -42,6 +44,7 @@ class Means:
         offers: What other processes may train for the study.
         checkpoint_every: Steps of a trial between two checkpoints; 0 for none.
         workers: Counts the processes that train for the study, this one included.
+        leads: Raises if this process led the study and another has taken over.
         trained: Keys that were trained here.
     """
 
@@ -54,12 +57,19 @@ class Means:
     offers: Offers
     checkpoint_every: int = 0
     workers: Callable[[], int] = lambda: 1
+    leads: Callable[[], None] = lambda: None
     trained: list[str] = field(default_factory=list)
 
-    def wanted(self, spec: TrialSpec, label: str) -> Wanted:
+    def wanted(
+        self,
+        spec: TrialSpec,
+        label: str,
+        observe: Observe = lambda _: None,
+        finished: Callable[[Trial], None] = lambda _: None,
+    ) -> Wanted:
         """Describe a trial to be trained, with what the record holds of an earlier failure."""
         known = self.trials.read(spec.key).result.finished if spec.key in self.trials else ""
-        return Wanted(spec, label, failed_before=known)
+        return Wanted(spec, label, observe, finished, failed_before=known)
 
     def offered(self) -> list[Wanted]:
         """Describe some of what is offered."""
@@ -87,8 +97,8 @@ class Wanted:
 
     spec: TrialSpec
     label: str
-    observe: Observe = lambda _: None
-    finished: Callable[[Trial], None] = lambda _: None
+    observe: Observe
+    finished: Callable[[Trial], None]
     stopped: PrunedError | None = None
     failures: int = 0
     failed_before: str = ""
@@ -129,7 +139,11 @@ class Queue:
             room: Most trials.
             beside: Spec of a trial that is training already, or None.
             under_way: The lane's attempts; the new ones are added.
+
+        Raises:
+            StudyHeldError: Another process leads the study now.
         """
+        self._means.leads()
         with self._lock:
             if any(attempt.open and attempt.wanted.failures for attempt in under_way):
                 return []  # a trial that failed is tried again alone, to be told from those that failed beside it
@@ -204,9 +218,12 @@ class Queue:
 
     def _given_back(self, wanted: Wanted, token: int) -> bool:
         """Give a claim back if another process recorded the trial before it was claimed here."""
+        key, claims = wanted.spec.key, self._means.claims
+        if claims.done_elsewhere(key):
+            self._means.trials.await_key(key, _SEEN_AFTER_SECONDS)
         if not self._recorded(wanted):
             return False
-        self._means.claims.release(wanted.spec.key, token, done=True)
+        claims.release(key, token, done=True)
         return True
 
     def _recorded(self, wanted: Wanted) -> bool:
@@ -289,10 +306,12 @@ class Attempt:
         self._live.log(row)
         self.wanted.observe(row)
 
-    def publishing(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def publishing(self) -> Iterator[None]:
         """Hold the claim while the result is published, which ends it, or refuse that if the claim was lost."""
-        withdrawal = self._means.offers.withdrawal(self.spec.key)
-        return self._means.claims.committing(self.spec.key, self._token, withdrawal, ends=True)
+        with self._means.claims.committing(self.spec.key, self._token, ends=True) as connection:
+            connection.execute(self._means.offers.withdrawal(self.spec.key))
+            yield
 
     def finish(self, trial: Trial) -> None:
         """Say what came of it."""

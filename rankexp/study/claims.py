@@ -7,19 +7,17 @@ token never comes again.
 
 from __future__ import annotations
 
-import os
-import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
-import psutil
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError, OperationalError, SQLAlchemyError
 from sqlalchemy.schema import CreateTable
 
+from rankexp.processes import Process, host_of, this_machine, this_process
 from rankexp.study.storage import Storage, StorageError, clock, connected, making_tables, waited_too_long
 from rankexp.training.slot import StopTrialError
 
@@ -30,14 +28,14 @@ CLAIMS = sa.Table(
     sa.Column("scope", sa.String(16), primary_key=True),
     sa.Column("key", sa.String(255), primary_key=True),
     sa.Column("token", sa.Integer, nullable=False),
-    sa.Column("host", sa.String(255), nullable=False),
+    sa.Column("machine", sa.String(255), nullable=False),
     sa.Column("pid", sa.Integer, nullable=False),
     sa.Column("born", sa.Float(53), nullable=False),
     sa.Column("expires", sa.Float(53), nullable=False),
     sa.Column("done", sa.Boolean, nullable=False),
     sa.Column("failures", sa.Integer, nullable=False),
 )
-_FREE: dict[str, Any] = {"host": "", "pid": 0, "born": 0.0, "expires": 0.0}
+_FREE: dict[str, Any] = {"expires": 0.0}
 
 
 class ClaimLostError(StopTrialError):
@@ -61,13 +59,15 @@ class Claims:
     """
 
     def __init__(self, storage: Storage, lease: float = 60.0) -> None:
-        self.engine, self.scope, self.lease = connected(storage.url), storage.scope, lease
+        self._closing = threading.Event()
+        self.engine, self.scope, self.lease = connected(storage.url, self._closing), storage.scope, lease
         self._single = self.engine.execution_options(isolation_level="AUTOCOMMIT")
         self.now = clock(self.engine)
         self._held: dict[str, int] = {}
-        self._failures: dict[str, int] = {}
+        self._before: dict[str, sa.Row[Any]] = {}
+        self._publishing: set[str] = set()
         self._lost: set[tuple[str, int]] = set()
-        self._lock, self._closing = threading.Lock(), threading.Event()
+        self._lock = threading.Lock()
         self._asked = 0.0
         self._renewed, self._heart = time.monotonic(), threading.Thread(target=self._beat, daemon=True)
         with making_tables(self.engine) as connection:
@@ -89,7 +89,11 @@ class Claims:
     def lost(self, key: str, token: int) -> bool:
         """Whether somebody else has taken a claim over, as far as is known.
 
-        Whoever was silent for longer than the lease, because the process was stopped or the machine asleep, asks first.
+        Whoever was silent for longer than the lease, because the process was stopped, the machine asleep or the
+        database away, asks first.
+
+        Raises:
+            StorageError: The database cannot be asked.
         """
         now = time.monotonic()
         if now - self._renewed > self.lease and now - self._asked > self.lease / 4:
@@ -98,25 +102,25 @@ class Claims:
         return (key, token) in self._lost
 
     @contextmanager
-    def committing(self, key: str, token: int, *ending: sa.Executable, ends: bool = False) -> Iterator[None]:
+    def committing(self, key: str, token: int, *, ends: bool = False) -> Iterator[sa.Connection]:
         """Hold a claim's row while its result is published, so that nobody can take it over meanwhile.
 
         Args:
             key: What was claimed.
             token: The token of the claim.
-            ending: What else is done to the database if the result is published.
             ends: Whether the claim ends with it, done.
+
+        Yields:
+            A connection for what else is done to the database if the result is published.
 
         Raises:
             ClaimLostError: Somebody else has the claim.
         """
         values = {**_FREE, "done": True, "failures": 0} if ends else {"expires": self.now + self.lease}
-        with self.engine.begin() as connection:
+        with self._not_renewing(key), self.engine.begin() as connection:
             if connection.execute(self._mine(key, token).values(values)).rowcount != 1:
                 raise ClaimLostError(key)
-            for statement in ending:
-                connection.execute(statement)
-            yield
+            yield connection
         if ends:
             with self._lock:
                 self._held.pop(key, None)
@@ -138,14 +142,14 @@ class Claims:
             failures = CLAIMS.c.failures + 1 if failed else CLAIMS.c.failures
             connection.execute(self._mine(key, token).values(**_FREE, done=done, failures=failures))
 
-    def release_all(self) -> None:
-        """End all claims of this process."""
-        for key, token in list(self._held.items()):
-            self.release(key, token)
-
     def failures(self, key: str) -> int:
         """How often what is claimed here had failed before that, in any process, since it was last done."""
-        return self._failures.get(key, 0)
+        return self._before[key].failures if key in self._before else 0
+
+    def done_elsewhere(self, key: str) -> bool:
+        """Whether what is claimed here had been done before that, on another machine."""
+        before = self._before.get(key)
+        return before is not None and before.done and before.machine != this_machine()
 
     def count(self, prefix: str) -> int:
         """How many claims there are on keys that begin so, of owners that are not known to be dead."""
@@ -160,7 +164,7 @@ class Claims:
         held = sa.select(CLAIMS).where(CLAIMS.c.scope == self.scope, CLAIMS.c.expires > self.now)
         with self.connect() as connection:
             rows = connection.execute(held).all()
-        return {row.key: f"process {row.pid} on {row.host}" for row in rows if not _dead(row)}
+        return {row.key: owner_of(row) for row in rows if not _dead(row)}
 
     def holder(self, key: str) -> sa.Row[Any] | None:
         """Return the row of whoever holds a claim and, as far as is known, lives."""
@@ -173,9 +177,12 @@ class Claims:
         return row is not None and bool(row.done)
 
     def close(self) -> None:
-        """Stop renewing and close all connections."""
+        """End all claims of this process, stop renewing and close all connections."""
         self._closing.set()
         self._heart.join()
+        with suppress(StorageError):  # the leases run out by themselves
+            for key, token in list(self._held.items()):
+                self.release(key, token)
         self.engine.dispose()
 
     def _enter(self, key: str) -> int | None:
@@ -194,8 +201,7 @@ class Claims:
         row = self._row(key)
         if row is None or not (row.free or _dead(row)):
             return None
-        token = int(row.token) + 1
-        self._failures[key] = int(row.failures)
+        token, self._before[key] = int(row.token) + 1, row
         try:
             with self.connect() as connection:
                 taken = connection.execute(self._mine(key, row.token).values(token=token, **self._owner()))
@@ -215,35 +221,35 @@ class Claims:
         return CLAIMS.update().where(CLAIMS.c.scope == self.scope, CLAIMS.c.key == key, CLAIMS.c.token == token)
 
     def _owner(self) -> dict[str, Any]:
-        born = psutil.Process().create_time()
-        return {
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
-            "born": born,
-            "expires": self.now + self.lease,
-            "done": False,
-        }
+        return {**this_process()._asdict(), "expires": self.now + self.lease, "done": False}
+
+    @contextmanager
+    def _not_renewing(self, key: str) -> Iterator[None]:
+        """Leave a claim alone whose row is held, so that the others need not wait for it."""
+        self._publishing.add(key)
+        try:
+            yield
+        finally:
+            self._publishing.discard(key)
 
     def _beat(self) -> None:
         while not self._closing.wait(self.lease / 4):
-            self._renew_all()
+            with suppress(SQLAlchemyError, StorageError):  # leases run on, and nothing is lost or renewed
+                self._renew_all()
 
     def _renew_all(self) -> None:
-        """Renew what is held; while the database does not answer, leases run on and nothing is lost or renewed."""
+        """Renew what is held, each by itself."""
+        began = time.monotonic()
         with self._lock:
             held = dict(self._held)
-        try:
-            with self.engine.begin() as connection:
-                renewed = {
-                    key: connection.execute(
-                        self._mine(key, token).where(CLAIMS.c.expires > 0).values(expires=self.now + self.lease)
-                    ).rowcount
-                    for key, token in held.items()
-                }
-        except (SQLAlchemyError, StorageError):
-            return
-        self._lost |= {(key, held[key]) for key, count in renewed.items() if count != 1}
-        self._renewed = time.monotonic()
+        for key, token in held.items():
+            if key in self._publishing:
+                continue
+            mine = self._mine(key, token).where(CLAIMS.c.expires > 0)
+            with self.connect() as connection:
+                if connection.execute(mine.values(expires=self.now + self.lease)).rowcount != 1:
+                    self._lost.add((key, token))
+        self._renewed = began
 
 
 def lead_of(study: str) -> str:
@@ -251,12 +257,11 @@ def lead_of(study: str) -> str:
     return f"study:{study}"
 
 
+def owner_of(row: sa.Row[Any]) -> str:
+    """Name the process that holds a claim, for a person."""
+    return f"process {row.pid} on {host_of(row.machine)}"
+
+
 def _dead(row: sa.Row[Any]) -> bool:
     """Whether the owner is known to be dead, because it ran on this machine."""
-    if row.host != socket.gethostname():
-        return False
-    try:
-        owner = psutil.Process(row.pid)
-        return owner.status() == psutil.STATUS_ZOMBIE or bool(abs(owner.create_time() - row.born) > 1.0)
-    except psutil.NoSuchProcess:
-        return True
+    return Process(row.machine, row.pid, row.born).gone() is True

@@ -69,6 +69,7 @@ class Lanes:
         The first failure, or an interruption of the main thread, ends all lanes at their next step and is raised. For
         that the main thread never works itself: an interruption in the middle of a step would leave nothing to save.
         """
+        self.stopping.clear()
         with ThreadPoolExecutor(self.count, thread_name_prefix="lane") as pool:
             try:
                 futures = [pool.submit(work, item) for item in items]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 
 import sqlalchemy as sa
 from sqlalchemy.schema import CreateTable
@@ -24,6 +25,7 @@ OFFERS = sa.Table(
     sa.Column("spec", sa.Text, nullable=False),
     sa.UniqueConstraint("scope", "study", "key"),
 )
+Leading = Callable[[], AbstractContextManager[sa.Connection]]
 _FIRST, _SOME = 24, 4
 """How many of the first are looked at, and how many of those returned, so that processes that ask at once do not all
 ask for one."""
@@ -35,22 +37,27 @@ class Offers:
     Args:
         claims: The claims of the workspace.
         study: Name of the study.
+        leading: Gives the connection of whoever may offer, because it leads the study.
     """
 
-    def __init__(self, claims: Claims, study: str) -> None:
-        self._claims = claims
+    def __init__(self, claims: Claims, study: str, leading: Leading | None = None) -> None:
+        self._claims, self._leading = claims, leading or claims.engine.begin
         self._own = (OFFERS.c.scope == claims.scope) & (OFFERS.c.study == study)
         self._name = {"scope": claims.scope, "study": study}
         with making_tables(claims.engine) as connection:
             connection.execute(CreateTable(OFFERS, if_not_exists=True))
 
     def put(self, wanted: Sequence[tuple[TrialSpec, str]]) -> None:
-        """Offer trials with what to call them, in this order, instead of whatever was offered before."""
+        """Offer trials with what to call them, in this order, instead of whatever was offered before.
+
+        Raises:
+            StudyHeldError: Another process leads the study.
+        """
         rows = [
             {**self._name, "place": place, "key": spec.key, "label": label, "spec": canonical_json(spec.to_dict())}
             for place, (spec, label) in enumerate(wanted)
         ]
-        with self._claims.engine.begin() as connection:
+        with self._leading() as connection:
             connection.execute(OFFERS.delete().where(self._own))
             if rows:
                 connection.execute(OFFERS.insert(), rows)

@@ -64,7 +64,7 @@ class Runner(Means):
             done = self._take_in(race, own)
             races.append(race)
             left = [(item, spec) for key, (item, spec) in own.items() if key not in done]
-            groups.append([Wanted(s, label_of(item, s), race.observer(s.key), race.end) for item, s in left])
+            groups.append([self.wanted(s, label_of(item, s), race.observer(s.key), race.end) for item, s in left])
         self._train([group for group in groups if group])
         pruned = {item.key for item in self.study.pruned()}
         for race in races:
@@ -99,7 +99,7 @@ class Runner(Means):
             observe: Is shown each step, also of a recorded trial; what it raises ends a trial unrecorded.
         """
         if not self.trials.finished(spec.key):
-            wanted = Wanted(spec, label, observe)
+            wanted = self.wanted(spec, label, observe)
             self._train([[wanted]])
             if wanted.stopped is not None:
                 raise wanted.stopped

@@ -17,8 +17,9 @@ from rankexp.record import Trial
 from rankexp.report.build import write_report
 from rankexp.strategies.setting import HEAD, Candidate
 from rankexp.study.attempt import WAIT_SECONDS
+from rankexp.study.lead import StudyHeldError
 from rankexp.study.storage import Storage
-from rankexp.study.workplace import StudyHeldError, Workplace
+from rankexp.study.workplace import Workplace
 from rankexp.study_record import Planned, StudyStore
 from rankexp.tracking import TrackingError
 

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import json
 import secrets
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
@@ -21,12 +24,11 @@ from rankexp.record import parse_file, pretty_json, write_once
 
 _WAIT_SECONDS = 60
 """For a SQLite file that another process is writing to."""
-_POSTGRESQL_OPTIONS = {
-    "connect_timeout": 15,
-    "keepalives_idle": 30,
-    "options": "-c lock_timeout=30s -c idle_in_transaction_session_timeout=120s",
-}
+_CONNECTING = {"connect_timeout": 15, "keepalives_idle": 30}
+_SETTINGS = "SET lock_timeout = '30s'; SET idle_in_transaction_session_timeout = '120s'"
 """So that a machine that dies in the middle of a transaction holds nobody up for long."""
+_AWAY_SECONDS = 300.0
+"""How long a server that was there may be away, to be started again."""
 _SQLITE, _POSTGRESQL = "sqlite", "postgresql"
 _CLOCKS = {
     _SQLITE: "((julianday('now') - 2440587.5) * 86400.0)",
@@ -95,14 +97,42 @@ def database_url(path: Path) -> str:
     return sa.URL.create(_SQLITE, database=str(path.absolute())).render_as_string()
 
 
-def connected(url: str) -> sa.Engine:
-    """Return an engine whose connections wait as long as is reasonable."""
+def connected(url: str, giving_up: threading.Event | None = None) -> sa.Engine:
+    """Return an engine whose connections wait as long as is reasonable.
+
+    Args:
+        url: SQLAlchemy URL.
+        giving_up: When set, nobody waits for a server that has gone away.
+    """
     if sa.make_url(url).get_backend_name() == _SQLITE:
         engine = sa.create_engine(url, connect_args={"timeout": _WAIT_SECONDS})
     else:
-        engine = sa.create_engine(url, pool_pre_ping=True, connect_args=_POSTGRESQL_OPTIONS)
+        engine = sa.create_engine(url, pool_pre_ping=True, connect_args=_CONNECTING)
+        sa.event.listen(engine, "do_connect", _Patience(giving_up or threading.Event()))
     sa.event.listen(engine, "handle_error", _named)
     return engine
+
+
+class _Patience:
+    """Connects to a server again and again, if it has been there before."""
+
+    def __init__(self, giving_up: threading.Event) -> None:
+        self._giving_up, self._been_there = giving_up, False
+
+    def __call__(self, dialect: sa.Dialect, _: object, words: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        deadline, pause = time.monotonic() + _AWAY_SECONDS, 0.1
+        while True:
+            try:
+                connection = dialect.connect(*words, **options)
+            except dialect.loaded_dbapi.OperationalError:
+                if not self._been_there or time.monotonic() > deadline or self._giving_up.wait(pause):
+                    raise
+                pause = min(2 * pause, 5.0)
+            else:
+                self._been_there = True
+                connection.cursor().execute(_SETTINGS)
+                connection.commit()
+                return connection
 
 
 def _named(context: sa.ExceptionContext) -> None:

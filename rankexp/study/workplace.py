@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from contextlib import contextmanager
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,16 +16,18 @@ import torch
 from rankexp.config import StudyConfig
 from rankexp.models import BaseModel, find_model
 from rankexp.options import ConfigError
+from rankexp.processes import this_machine
 from rankexp.progress import Display
 from rankexp.ranks import RankMap
 from rankexp.record import TrialStore, remove_leftovers
-from rankexp.study.claims import ClaimLostError, Claims, lead_of
+from rankexp.study.claims import Claims, lead_of
 from rankexp.study.lanes import Lanes
+from rankexp.study.lead import Lead
 from rankexp.study.offers import Offers
 from rankexp.study.protocol import Protocol
 from rankexp.study.runner import Runner
 from rankexp.study.specs import Specs
-from rankexp.study.storage import Storage, StorageError
+from rankexp.study.storage import Storage
 from rankexp.study.verify import mend
 from rankexp.study_record import StudyRecord, StudyStore
 from rankexp.tasks.base import TaskData, make_task
@@ -35,10 +36,6 @@ from rankexp.training.device import find_device, find_precision
 from rankexp.training.trial import Bench
 
 _MOST_JOBS = 8
-
-
-class StudyHeldError(Exception):
-    """Another process leads the study; the message names it."""
 
 
 class Loaded(NamedTuple):
@@ -70,14 +67,12 @@ class Workplace:
         self._claims = Claims(self._storage, config.lease_seconds)
         self.lead = lead_of(self.folder.name)
         self._team = f"worker:{self.folder.name}:"
-        self._claims.take(f"{self._team}{socket.gethostname()}:{os.getpid()}")
+        self._claims.take(f"{self._team}{this_machine()}:{os.getpid()}")
 
     def close(self) -> None:
         """Give back what is held."""
         if "tracker" in vars(self):
             self.tracker.close()
-        with suppress(StorageError):
-            self._claims.release_all()
         self._claims.close()
 
     @cached_property
@@ -118,24 +113,12 @@ class Workplace:
             StudyHeldError: Another process leads it, or has taken over.
             ConfigError: The configuration does not fit the model, the data or this machine.
         """
-        token = self._claims.take(self.lead)
-        if token is None:
-            holder = self._claims.holder(self.lead)
-            who = f"process {holder.pid} on {holder.host}" if holder else "another process"
-            raise StudyHeldError(
-                f"study {self.folder.name} is being run by {who}; wait for it, stop it, "
-                f"or help it with `rankexp worker {self.folder.name}`."
-            )
-        try:
-            store = StudyStore(self.folder, partial(self._still_leading, token))
+        lead = Lead(self._claims, self.folder.name)
+        with lead.until_done():
+            store = StudyStore(self.folder, lead.writing)
             if mends:
                 mend(store.folder, self.display.say)
-            yield self._protocol(store, ranks)
-        except BaseException:
-            with suppress(StorageError):  # what ended it is to be told, not what followed
-                self._claims.release(self.lead, token)
-            raise
-        self._claims.release(self.lead, token, done=True)
+            yield self._protocol(store, ranks, lead)
 
     def helper(self) -> Runner:
         """Return what trains for a study that another process leads.
@@ -147,7 +130,7 @@ class Workplace:
         _check_same(store.read(), self.loaded)
         return self._runner(store)
 
-    def _protocol(self, store: StudyStore, ranks: Sequence[int]) -> Protocol:
+    def _protocol(self, store: StudyStore, ranks: Sequence[int], lead: Lead) -> Protocol:
         record = _create_or_check(store, self.config, self.loaded, ranks)
         remove_leftovers(self.workspace, self.folder)
         shapes = {name: (shape[0], shape[1]) for name, shape in record.model["shapes"].items()}
@@ -158,9 +141,9 @@ class Workplace:
             record.settings["precision"],
             shapes,
         )
-        return Protocol(self.config, store, specs, self._runner(store), self._storage)
+        return Protocol(self.config, store, specs, self._runner(store, lead), self._storage)
 
-    def _runner(self, store: StudyStore) -> Runner:
+    def _runner(self, store: StudyStore, lead: Lead | None = None) -> Runner:
         return Runner(
             store,
             TrialStore(self.workspace),
@@ -168,22 +151,15 @@ class Workplace:
             self._claims,
             self.tracker,
             self.display,
-            Offers(self._claims, self.folder.name),
+            Offers(self._claims, self.folder.name, lead.writing if lead else None),
             self.config.checkpoint_every,
             self._workers,
+            lead.check if lead else lambda: None,
         )
 
     def _workers(self) -> int:
         """How many processes train for the study: those that do, or are meant to."""
         return max(1, self.config.workers, self._claims.count(self._team))
-
-    @contextmanager
-    def _still_leading(self, token: int) -> Iterator[None]:
-        try:
-            with self._claims.committing(self.lead, token):
-                yield
-        except ClaimLostError:
-            raise StudyHeldError(f"study {self.folder.name} was taken over by another process.") from None
 
 
 def _create_or_check(store: StudyStore, config: StudyConfig, loaded: Loaded, ranks: Sequence[int]) -> StudyRecord:
@@ -197,6 +173,8 @@ def _create_or_check(store: StudyStore, config: StudyConfig, loaded: Loaded, ran
         shapes = _target_shapes(config, bench)
         _check_ranks(ranks, shapes)
         record = _new_record(store.folder.name, config, bench, shapes, loaded.lanes.count)
+    if store.begun():  # as it was begun, not with this process's own options
+        record = replace(record, config=store.config())
     store.write(record)
     return record
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import socket
+import re
 import time
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import psutil
 from filelock import FileLock
 
+from rankexp.processes import Process, this_process
 from rankexp.ranks import TrialSpec
 from rankexp.record import Trial, TrialResult
 from rankexp.study_record import Pruned
@@ -28,6 +27,8 @@ STATUS = {"completed": "FINISHED", "diverged": "FINISHED", "failed": "FAILED"}
 SOURCE = {"mlflow.source.name": "rankexp", "mlflow.source.type": "LOCAL"}
 """Tags that say where a run comes from."""
 
+_OWNER = re.compile(r"(.+):(\d+):([\d.]+)")
+
 _ABANDONED_AFTER = 600.0
 """Seconds after a trial's end from which a run that another machine left open counts as abandoned."""
 
@@ -36,19 +37,14 @@ Identity = tuple[str, str]
 
 def owner() -> str:
     """Name this process so that it is not mistaken for a later one with the same number."""
-    process = psutil.Process(os.getpid())
-    return f"{socket.gethostname()}:{process.pid}:{process.create_time():.1f}"
+    process = this_process()
+    return f"{process.machine}:{process.pid}:{process.born:.2f}"
 
 
 def owner_is_gone(name: str) -> bool | None:
     """Whether the process that :func:`owner` named has ended; None if it was on another machine."""
-    host, pid, created = name.rsplit(":", 2) if name.count(":") >= 2 else ("", "0", "0")
-    if host != socket.gethostname():
-        return None
-    try:
-        return abs(psutil.Process(int(pid)).create_time() - float(created)) > 1
-    except psutil.NoSuchProcess:
-        return True
+    match = _OWNER.fullmatch(name)
+    return Process(match[1], int(match[2]), float(match[3])).gone() if match else None
 
 
 def workspace_lock(workspace: Path) -> FileLock:

@@ -28,8 +28,8 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
-    with postgresql_server() as url:
-        yield url
+    with postgresql_server() as running:
+        yield running.url
 
 
 def begin(folder: Path, *more: str) -> str:

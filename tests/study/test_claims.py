@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,8 +18,9 @@ import pytest
 from postgresql import postgresql_server
 
 from rankexp.options import ConfigError
+from rankexp.processes import host_of, this_machine, this_process
 from rankexp.ranks import RankMap, TrialSpec
-from rankexp.study.claims import ClaimLostError, Claims
+from rankexp.study.claims import CLAIMS, ClaimLostError, Claims
 from rankexp.study.offers import Offers
 from rankexp.study.storage import Storage, StorageError
 
@@ -34,7 +36,8 @@ print(Claims(Storage(*sys.argv[1:])).take("k"))
 
 PAUSED = """
 import os, signal, sys
-from rankexp.study.claims import ClaimLostError, Claims
+from rankexp.processes import host_of, this_machine, this_process
+from rankexp.study.claims import CLAIMS, ClaimLostError, Claims
 from rankexp.study.storage import Storage
 claims = Claims(Storage(*sys.argv[1:]), lease=0.5)
 token = claims.take("k")
@@ -51,8 +54,8 @@ except ClaimLostError as error:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
-    with postgresql_server() as url:
-        yield url
+    with postgresql_server() as running:
+        yield running.url
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
@@ -179,7 +182,8 @@ def test_what_is_offered_is_taken_by_those_who_come(storage: Storage) -> None:
         assert all(label == f"trial {spec.seed}" for spec, label in some)
         token = claims.take(specs[1].key)
         assert token
-        with claims.committing(specs[1].key, token, offers.withdrawal(specs[1].key), ends=True):
+        with claims.committing(specs[1].key, token, ends=True) as connection:
+            connection.execute(offers.withdrawal(specs[1].key))
             assert offers.count() == 30, "until it is published"
         assert offers.count() == 29
         assert claims.done(specs[1].key)
@@ -194,14 +198,84 @@ def test_what_cannot_be_published_is_still_claimed_and_offered(storage: Storage)
         offers.put([(SPEC, "a trial")])
         token = claims.take(SPEC.key)
         assert token
-        with (
-            pytest.raises(OSError, match="disk full"),
-            claims.committing(SPEC.key, token, offers.withdrawal(SPEC.key), ends=True),
-        ):
-            raise OSError("disk full")
+
+        def publish() -> None:
+            with claims.committing(SPEC.key, token, ends=True) as connection:
+                connection.execute(offers.withdrawal(SPEC.key))
+                raise OSError("disk full")
+
+        with pytest.raises(OSError, match="disk full"):
+            publish()
         assert offers.count() == 1
         assert claims.holder(SPEC.key)
         assert not claims.lost(SPEC.key, token)
+
+
+def test_whoever_has_lost_the_lead_offers_nothing_more(storage: Storage) -> None:
+    with closing(Claims(storage)) as claims:
+        token = claims.take("study")
+        assert token
+        offers = Offers(claims, "study", lambda: claims.committing("study", token))
+        offers.put([(SPEC, "a trial")])
+        claims.release("study", token)
+        assert claims.take("study")
+        with pytest.raises(ClaimLostError):
+            offers.put([])
+        assert offers.count() == 1
+
+
+def test_a_claim_that_is_being_published_does_not_keep_the_others_from_being_renewed(storage: Storage) -> None:
+    with closing(Claims(storage, lease=0.6)) as busy, closing(Claims(storage)) as other:
+        tokens = {key: busy.take(key) for key in ("slow", "k")}
+        assert tokens == {"slow": 1, "k": 1}
+        with busy.committing("slow", 1):
+            time.sleep(1.5)
+            if "postgresql" in storage.url:  # SQLite lets nobody write meanwhile, thieves included
+                assert other.take("k") is None
+        assert not busy.lost("k", 1)
+        assert other.take("k") is None
+
+
+def test_the_owner_of_a_claim_is_told_from_a_process_of_the_same_number(storage: Storage) -> None:
+    with closing(Claims(storage)) as claims, claims.engine.begin() as connection:
+        mine = this_process()
+        for key, owner in {
+            "reborn": mine._replace(born=mine.born + 7),
+            "container": mine._replace(machine=f"{host_of(mine.machine)}-01234567", pid=2**22 + 1),
+            "renamed": mine._replace(machine=f"renamed-{mine.machine.rpartition('-')[2]}"),
+        }.items():
+            values = {**owner._asdict(), "expires": claims.now + 60, "done": False}
+            connection.execute(CLAIMS.insert().values(scope=claims.scope, key=key, token=1, failures=0, **values))
+        connection.commit()
+        assert claims.take("reborn") == 2, "its owner is dead"
+        assert claims.take("container") is None, "the number is another container's"
+        assert claims.take("renamed") is None, "it is this process, before the machine was named anew"
+
+
+def test_a_claim_says_whether_another_machine_has_done_what_it_is_for(storage: Storage) -> None:
+    with closing(Claims(storage)) as claims:
+        for machine, elsewhere in ((this_machine(), False), ("other-01234567", True)):
+            token = claims.take(machine)
+            assert token
+            assert not claims.done_elsewhere(machine)
+            claims.release(machine, token, done=True)
+            with claims.engine.begin() as connection:
+                connection.execute(CLAIMS.update().where(CLAIMS.c.key == machine).values(machine=machine))
+            assert claims.take(machine)
+            assert claims.done_elsewhere(machine) is elsewhere
+
+
+@pytest.mark.slow
+def test_a_server_that_is_started_again_is_waited_for(tmp_path: Path) -> None:
+    with postgresql_server() as server, closing(Claims(Storage.of(tmp_path, server.url), lease=2)) as claims:
+        token = claims.take("k")
+        assert token
+        server.stop()
+        threading.Timer(4, server.start).start()
+        assert not claims.lost("k", token)
+        with claims.committing("k", token, ends=True):
+            pass
+        assert claims.done("k")
 
 
 @pytest.mark.slow
