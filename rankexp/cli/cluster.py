@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,8 +20,11 @@ if TYPE_CHECKING:
     from rankexp.progress import Display
     from rankexp.study.session import Outcome
 
+_TIMEOUTS = "hydra.launcher.max_num_timeout"
 _TIMES_QUEUED_AGAIN = 1000
 """How often a job whose time is up is queued again; Hydra's launcher by itself never does."""
+_OF_LAUNCHERS = (signal.SIGUSR1, signal.SIGUSR2)
+"""Signals of which launchers use one to say that a job's time is up."""
 _NOT_OF_SLURM = {"_target_", "submitit_folder", "max_num_timeout"}
 """What Hydra's launcher is told beside the parameters of a job."""
 
@@ -43,15 +49,16 @@ def run_on_cluster(name: str, overrides: Sequence[str], config: StudyConfig, fol
     logs = folder / "workers"
     display.say(f"{config.workers} workers by launcher={config.launcher.name}; their folder is {logs}")
     placing = [*overrides, *_placing(config, logs)]
-    if launcher_options(name, placing).get("max_num_timeout") == 0:
-        placing.append(f"hydra.launcher.max_num_timeout={_TIMES_QUEUED_AGAIN}")
+    if "max_num_timeout" in launcher_options(name, placing) and not any(_TIMEOUTS in word for word in overrides):
+        placing.append(f"{_TIMEOUTS}={_TIMES_QUEUED_AGAIN}")
     with following.shown(display):
         try:
             launch_with_hydra(name, placing, work)
         except ConfigError:
             raise
-        except Exception as error:  # of one of the jobs, or of the cluster; the others may have done the work
+        except Exception as error:  # of one of the jobs, or of the cluster; the others go on
             display.say(f"a worker failed: {' '.join(str(error).split())[:500]}")
+            following.wait()
     return following.outcome(logs)
 
 
@@ -62,7 +69,11 @@ def print_submission(name: str, overrides: Sequence[str], config: StudyConfig) -
 
 
 def work(composed: DictConfig) -> int:
-    """Be a worker: what a launcher runs, in a process of its own."""
+    """Be a worker: what a launcher runs, in a process of its own.
+
+    At a signal it saves what it trains; then, unless the job was cancelled, the launcher does what it does at its own
+    signal, which is to queue the job again.
+    """
     from rankexp.cli.guard import guarded
     from rankexp.config import OF_WORKER
     from rankexp.progress import Display
@@ -70,13 +81,33 @@ def work(composed: DictConfig) -> int:
 
     config = checked(composed)
     own = {name: getattr(config, name) for name in OF_WORKER}
+    of_launcher = next(filter(callable, map(signal.getsignal, _OF_LAUNCHERS)), None)
+    received: list[signal.Signals] = []
 
     def run() -> int:
         with Display() as display:
             help_study(config.study_folder, display, own)
         return 0
 
-    return guarded(run, [signal.SIGTERM])  # any other is the launcher's
+    code = guarded(run, [signal.SIGTERM, *_OF_LAUNCHERS], received.append)
+    for number in received[:1]:
+        if of_launcher is not None and (number in _OF_LAUNCHERS or _is_preempted()):
+            of_launcher(number, None)
+        sys.exit(code)  # anything returned would count as the job's result
+    return code
+
+
+def _is_preempted() -> bool:
+    """Whether it is not because its job was cancelled that this process is asked to end, but to make room for another.
+
+    Slurm announces both with the same signal. A job that was cancelled, or is queued again already, is not running.
+    """
+    job = os.environ.get("SLURM_JOB_ID")
+    if job is None:
+        return False
+    asked = ["squeue", "--noheader", "--jobs", job, "--format", "%A %T"]  # of a whole array, if it is its first job
+    answer = subprocess.run(asked, capture_output=True, text=True, timeout=60, check=False)
+    return f"{job} RUNNING" in answer.stdout.splitlines()
 
 
 def _placing(config: StudyConfig, logs: Path) -> list[str]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,8 @@ from rankexp.options import ConfigError, near_miss, parse
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+_CODE = re.compile(r"_target_|oc\.decode|oc\.create|searchpath")
+"""What names code to run, can make it up, or fetches it from elsewhere."""
 _ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -166,20 +167,46 @@ def _in_order(arguments: Sequence[str]) -> list[str]:
 
 
 def _refuse_code(arguments: Sequence[str]) -> None:
-    """Refuse ``_target_`` in what a user gives to Hydra, which would call some of it before we see it."""
-    for word in arguments:
-        if "_target_" in word and not word.startswith("-") and "=" in word:
+    """Refuse what names code to run in what a user gives to Hydra, which would call some of it before we see it.
+
+    Raises:
+        ConfigError: It is in an override, a file, or a flag that reads more than we can look through.
+    """
+    from hydra._internal.utils import get_args_parser
+
+    flags = get_args_parser().parse_args(_in_order(arguments))
+    for flag in ("config_path", "config_name", "experimental_rerun"):
+        if getattr(flags, flag) is not None:
+            raise ConfigError(f"flag --{flag.replace('_', '-')} is refused; give a folder with --config-dir.")
+    for word in flags.overrides:
+        if _names_code(word):
             option = word.partition("=")[0].lstrip("+~")
-            raise ConfigError(f"option {option!r} is refused: it names code to run (_target_).")
-    folders = [word.partition("=")[2] for word in arguments if word.startswith("--config-dir=")]
-    folders += [
-        after
-        for word, after in itertools.pairwise(arguments)
-        if word in {"--config-dir", "-cd", "--config-path", "-cp"}
-    ]
-    for path in [path for folder in folders for path in Path(folder).rglob("*.yaml")]:
-        if "_target_" in path.read_text(encoding="utf-8", errors="replace"):
-            raise ConfigError(f"file {path} is refused: it names code to run (_target_).")
+            raise ConfigError(f"option {option!r} is refused: it can name code to run ({_names_code(word)}).")
+    for path in _configurations(Path(flags.config_dir)) if flags.config_dir else ():
+        for text in _texts(path):
+            if found := _names_code(text):
+                raise ConfigError(f"file {path} is refused: it can name code to run ({found}).")
+
+
+def _configurations(folder: Path) -> Iterator[Path]:
+    for place, _, names in os.walk(folder, followlinks=True):
+        yield from (Path(place) / name for name in sorted(names) if name.endswith(".yaml"))
+
+
+def _texts(path: Path) -> Iterator[str]:
+    """Iterate over a file's own text and every key and value in it, as YAML's escapes write them."""
+    from yaml import SafeLoader, YAMLError, scan
+    from yaml.tokens import ScalarToken
+
+    text = path.read_text(encoding="utf-8", errors="replace")
+    yield text
+    with suppress(YAMLError):  # which Hydra will say
+        yield from (token.value for token in scan(text, SafeLoader) if isinstance(token, ScalarToken))
+
+
+def _names_code(text: str) -> str | None:
+    """Return what in a text may make Hydra call something, also with the escapes of Hydra's own grammar."""
+    return next((match[0] for match in _CODE.finditer(text.replace("\\", ""))), None)
 
 
 def _refuse_targets(value: Any, place: str = "") -> None:

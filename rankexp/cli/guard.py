@@ -22,16 +22,28 @@ class TerminatedError(BaseException):
     """The process was asked to end; not an Exception, so that nothing on the way takes it for a failure."""
 
 
-def guarded(run: Callable[[], int], ending: Sequence[signal.Signals] = ENDING) -> int:
+def guarded(
+    run: Callable[[], int],
+    ending: Sequence[signal.Signals] = ENDING,
+    received: Callable[[signal.Signals], None] = lambda _: None,
+) -> int:
     """Run a command and return its exit code, whatever becomes of it.
 
     Args:
         run: The command.
-        ending: Signals at which it saves what it trains and ends.
+        ending: Signals at which it saves what it trains and ends; those that come while it does change nothing.
+        received: Is told of the first.
     """
+
+    def terminate(number: int, _: FrameType | None) -> None:
+        for other in ending:
+            signal.signal(other, signal.SIG_IGN)
+        received(signal.Signals(number))
+        raise TerminatedError
+
     if threading.current_thread() is threading.main_thread():
         for number in ending:
-            signal.signal(number, _terminate)
+            signal.signal(number, terminate)
     try:
         return run()
     except KeyboardInterrupt:
@@ -61,7 +73,7 @@ def _explain(error: Exception) -> int:
         complain(f"{error}{again if f'{os.sep}trials{os.sep}' in str(error) else ''}")
         return DAMAGED
     elif isinstance(error, AssetError) or name in _OF_THE_SURROUNDINGS:
-        code = INPUT_OUTPUT
+        code = getattr(error, "code", None) or INPUT_OUTPUT
     elif isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
         complain(f"{where}{error.strerror or error}.")
@@ -76,7 +88,3 @@ def _explain(error: Exception) -> int:
         return DEFECT
     complain(str(error))
     return code
-
-
-def _terminate(_: int, __: FrameType | None) -> None:
-    raise TerminatedError

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rankexp.options import ConfigError
+
 if TYPE_CHECKING:
     from rankexp.config import StudyConfig
     from rankexp.progress import Display
@@ -49,7 +51,7 @@ def run_local(config: StudyConfig, folder: Path, display: Display) -> Outcome:
     for number, worker in enumerate(workers):
         if worker.returncode:
             display.say(f"worker {number} ended with exit code {worker.returncode}")
-    return following.outcome(logs)
+    return following.outcome(logs, [worker.returncode for worker in workers])
 
 
 @contextmanager
@@ -85,16 +87,25 @@ def _running(
 
 
 def devices_of(config: StudyConfig) -> list[str | None]:
-    """Return the GPU that each worker sees, each its own while they last; None for what this process sees.
+    """Return the GPU that each worker sees, each its own; None for what this process sees.
 
-    A device that is named is every worker's.
+    Raises:
+        ConfigError: Several would share a GPU, and each fill its memory.
     """
-    if config.device not in {"auto", "cuda"}:
+    if config.device == "cpu":
         return [None] * config.workers
     import torch
 
-    listed = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
-    found = [name for name in listed if name] or [str(number) for number in range(torch.cuda.device_count())]
     if not torch.cuda.is_available():
         return [None] * config.workers
-    return [found[number % len(found)] for number in range(config.workers)]
+    listed = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    found = [name for name in listed if name] or [str(number) for number in range(torch.cuda.device_count())]
+    named = config.device not in {"auto", "cuda"}
+    own = [None] if named else found[: torch.cuda.device_count()]
+    if config.workers > len(own) and config.pack == "auto":
+        gpus = "one GPU" if len(own) == 1 else f"{len(own)} GPUs"
+        raise ConfigError(
+            f"workers={config.workers} would share {gpus}, and each fill its memory; "
+            f"ask for workers={len(own)}, or set pack to a number."
+        )
+    return [own[number % len(own)] for number in range(config.workers)]

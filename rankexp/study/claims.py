@@ -257,6 +257,11 @@ def lead_of(study: str) -> str:
     return f"study:{study}"
 
 
+def team_of(study: str) -> str:
+    """Return how the keys of the claims begin by which those who work for a study are known."""
+    return f"worker:{study}:"
+
+
 def owner_of(row: sa.Row[Any]) -> str:
     """Name the process that holds a claim, for a person."""
     return f"process {row.pid} on {host_of(row.machine)}"

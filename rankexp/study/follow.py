@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from rankexp.analysis.results import load_study
 from rankexp.progress import Display
 from rankexp.record import DamagedRecordError, TrialStore
 from rankexp.study.attempt import outcome_of
-from rankexp.study.claims import Claims, lead_of
+from rankexp.study.claims import Claims, lead_of, team_of
 from rankexp.study.session import Outcome
 from rankexp.study.storage import Storage
 from rankexp.study_record import StudyStore
@@ -21,7 +21,15 @@ _LOOK_SECONDS = 0.5
 
 
 class WorkersFailedError(Exception):
-    """No worker brought a study to its end; the message says where they wrote why."""
+    """No worker brought a study to its end; the message says where they wrote why.
+
+    Attributes:
+        code: The exit code that all of them ended with; None if they differ or are not known.
+    """
+
+    def __init__(self, message: str, code: int | None) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class Following:
@@ -72,11 +80,19 @@ class Following:
                     item = planned[key]
                     display.end(f"{item.phase} {item.candidate}", outcome_of(self._trials.read(key)))
 
-    def outcome(self, logs: Path) -> Outcome:
+    def wait(self) -> None:
+        """Wait until the study has ended, or nobody works for it any more."""
+        study = self._store.folder.name
+        with closing(Claims(Storage.of(self._store.workspace))) as claims:
+            while not claims.done(lead_of(study)) and claims.count(team_of(study)):
+                time.sleep(_LOOK_SECONDS)
+
+    def outcome(self, logs: Path, codes: Collection[int] = ()) -> Outcome:
         """Return what came of the study.
 
         Args:
             logs: Where the workers wrote what they had to say.
+            codes: Their exit codes, as far as they are known.
 
         Raises:
             WorkersFailedError: It was not brought to its end.
@@ -84,7 +100,8 @@ class Following:
         folder = self._store.folder
         if not _ended(folder):
             why = next(iter(_complaints(logs, self._began)), "they did not say why.")
-            raise WorkersFailedError(f"study {folder.name} was not brought to its end ({logs}): {why}")
+            message = f"study {folder.name} was not brought to its end ({logs}): {why}"
+            raise WorkersFailedError(message, next(iter(codes)) if len(set(codes)) == 1 else None)
         study = load_study(folder)
         trained = len({key for key in self._trials.keys() if key in study.by_key} - self._before)
         return Outcome(study, folder / "report" / "report.html", trained)

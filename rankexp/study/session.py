@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,14 +58,14 @@ def run_study(config: StudyConfig, display: Display, *, mends: bool = False) -> 
 
 
 def resume_study(folder: Path, display: Display) -> Outcome:
-    """Go on with a study as its record describes it; damaged trials are trained anew.
+    """Go on with a study as its record describes it, in this process alone; damaged trials are trained anew.
 
     Raises:
         ConfigError: It was begun by a version of rankexp that computes other numbers, or as :func:`run_study`.
         StudyHeldError: As :func:`run_study`.
         DamagedRecordError: ``study.json`` itself is damaged.
     """
-    return run_study(_recorded(folder), display, mends=True)
+    return run_study(replace(_recorded(folder), workers=1), display, mends=True)
 
 
 def begin_study(config: StudyConfig) -> Path:

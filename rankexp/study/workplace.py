@@ -20,7 +20,7 @@ from rankexp.processes import this_machine
 from rankexp.progress import Display
 from rankexp.ranks import RankMap
 from rankexp.record import TrialStore, remove_leftovers
-from rankexp.study.claims import Claims, lead_of
+from rankexp.study.claims import Claims, lead_of, team_of
 from rankexp.study.lanes import Lanes
 from rankexp.study.lead import Lead
 from rankexp.study.offers import Offers
@@ -66,7 +66,7 @@ class Workplace:
         self._storage = Storage.of(self.workspace, config.storage)
         self._claims = Claims(self._storage, config.lease_seconds)
         self.lead = lead_of(self.folder.name)
-        self._team = f"worker:{self.folder.name}:"
+        self._team = team_of(self.folder.name)
         self._claims.take(f"{self._team}{this_machine()}:{os.getpid()}")
 
     def close(self) -> None:

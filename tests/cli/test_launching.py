@@ -11,6 +11,7 @@ from tiny import OPTIONS
 from rankexp.cli.compose import run_with_hydra
 from rankexp.cli.launching import devices_of
 from rankexp.config import StudyConfig
+from rankexp.options import ConfigError
 from rankexp.study.workplace import shares
 
 
@@ -22,15 +23,20 @@ def configured(*options: str) -> StudyConfig:
 
 
 @pytest.mark.parametrize(
-    ("visible", "expected"), [("", ["0", "1", "0"]), ("3,5", ["3", "5", "3"]), ("GPU-a", ["GPU-a"] * 3)]
+    ("visible", "expected"),
+    [("", ["0", "1"]), ("3,5", ["3", "5"]), ("0,1,9", ["0", "1"]), ("GPU-a,GPU-b", ["GPU-a", "GPU-b"])],
 )
-def test_each_worker_has_a_gpu_in_turn(monkeypatch: pytest.MonkeyPatch, visible: str, expected: list[str]) -> None:
+def test_each_worker_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch, visible: str, expected: list[str]) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert devices_of(configured("workers=3")) == expected
-    for device in ("cpu", "cuda:1"):
-        assert devices_of(configured("workers=3", f"device={device}")) == [None] * 3
+    assert devices_of(configured("workers=2")) == expected
+    assert devices_of(configured("workers=3", "device=cpu")) == [None] * 3
+    for words in (["workers=3"], ["workers=2", "device=cuda:1"]):
+        with pytest.raises(ConfigError, match="or set pack to a number"):
+            devices_of(configured(*words))
+    assert devices_of(configured("workers=3", "pack=4")) == [*expected, expected[0]]
+    assert devices_of(configured("workers=2", "pack=4", "device=cuda:1")) == [None, None]
 
 
 @pytest.mark.parametrize(

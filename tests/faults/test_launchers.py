@@ -81,6 +81,8 @@ def test_a_dry_run_prints_the_batch_script_and_submits_nothing(tmp_path: Path) -
         (["launcher=local", "launcher.dry_run=true"], "launcher=slurm"),
         (["launcher=slurm", "hydra.launcher._target_=os.system", "workers=2"], "_target_"),
         (["+hydra.callbacks={x:{_target_:logging.warning,msg:ran}}"], "_target_"),
+        (["+hydra.callbacks={x:{_tar\\get_:logging.warning,msg:ran}}"], "_target_"),
+        (["hydra.searchpath=[file:///elsewhere]"], "searchpath"),
     ],
 )
 def test_wrong_options_of_a_launcher_are_refused(tmp_path: Path, options: list[str], said: str) -> None:
@@ -90,16 +92,32 @@ def test_wrong_options_of_a_launcher_are_refused(tmp_path: Path, options: list[s
     assert "Traceback" not in done.stderr
 
 
-def test_a_file_that_names_code_to_run_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "content",
+    [
+        "hydra:\n  callbacks:\n    x:\n      _target_: logging.warning\n      msg: ran\n",
+        'hydra:\n  callbacks:\n    x:\n      "_tar\\x67et_": logging.warning\n      msg: ran\n',
+        "hydra:\n  callbacks: ${oc.decode:'{x:{_tar\\get_:logging.warning,msg:ran}}'}\n",
+        "hydra:\n  searchpath: [file:///elsewhere]\n",
+    ],
+)
+def test_a_file_that_names_code_to_run_is_refused(tmp_path: Path, content: str) -> None:
     folder = tmp_path / "mine"
     folder.mkdir()
-    text = "defaults: [config]\nhydra:\n  callbacks:\n    x:\n      _target_: logging.warning\n      msg: ran\n"
-    (folder / "evil.yaml").write_text(text, encoding="utf-8")
-    for flags in (["--config-dir", "mine"], ["--config-dir=mine"]):
-        done = rankexp(tmp_path, "sweep", "evil", *flags)
+    (folder / "evil.yaml").write_text(f"defaults: [config]\n{content}", encoding="utf-8")
+    for flags in (["--config-dir", "mine"], ["--config-dir=mine"], ["-cd=mine"], ["--config-d", "mine"]):
+        done = rankexp(tmp_path, "sweep", "evil", *flags, "--cfg", "job")
         assert done.returncode == 2
         assert "evil.yaml is refused" in done.stderr
         assert "WARNING" not in done.stderr
+
+
+@pytest.mark.parametrize("flag", ["--experimental-rerun", "--config-path", "-cn"])
+def test_flags_that_read_what_nobody_has_looked_through_are_refused(tmp_path: Path, flag: str) -> None:
+    done = rankexp(tmp_path, "sweep", flag, "file")
+    assert done.returncode == 2
+    assert "is refused" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.thorough

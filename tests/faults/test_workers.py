@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 import subprocess
@@ -137,10 +138,24 @@ def test_a_sweep_starts_workers_itself(tmp_path: Path, undisturbed: Path) -> Non
     assert "trained   0 trials" in again.stdout
 
 
+def test_a_leading_worker_with_a_device_of_its_own_changes_nothing_for_the_others(
+    tmp_path: Path, undisturbed: Path
+) -> None:
+    study = begin(tmp_path, "device=auto")
+    said = rankexp(tmp_path, "worker", study, "device=cpu", "jobs=1", "threads=1")
+    assert said.returncode == 0, said.stderr
+    again = rankexp(tmp_path, "resume", study)
+    assert again.returncode == 0, again.stderr
+    assert "trained   0 trials" in again.stdout
+    for name in ("device", "jobs", "threads"):
+        config = json.loads((study_of(tmp_path) / "study.json").read_text(encoding="utf-8"))["config"]
+        assert config[name] == "auto"
+
+
 @pytest.mark.thorough
 def test_workers_that_all_fail_say_why(tmp_path: Path) -> None:
     done = sweep(tmp_path, "launcher=local", "workers=2", "search.ranks=[2,4000]")
-    assert done.returncode == 5
+    assert done.returncode == 2, "as without workers"
     assert "was not brought to its end" in done.stderr
     assert "4000" in done.stderr
     assert "Traceback" not in done.stderr
