@@ -109,6 +109,7 @@ def test_a_study_without_contenders_has_no_contest(tmp_path):
     assert contest(load_study(make_study(tmp_path))) is None
 
 
+@pytest.mark.slow
 def test_the_report_shows_it_in_every_form(study, tmp_path):
     page = write_report(study, tmp_path)
     doc = json.loads((tmp_path / "report.json").read_text())["contest"]

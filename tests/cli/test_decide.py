@@ -77,6 +77,7 @@ def test_the_page_says_what_scores_cannot_show(tmp_path):
     }
 
 
+@pytest.mark.slow
 def test_nothing_of_torch_is_needed(tmp_path):
     write_csv(tmp_path / "scores.csv", (table([0.5, 0.6], examples=40) > 0.5).astype(float), (4, 8))
     code = (

@@ -94,6 +94,7 @@ def test_of_many_at_once_exactly_one_wins(storage: Storage) -> None:
     claims.close()
 
 
+@pytest.mark.slow
 def test_the_dead_lose_their_claims_at_once_and_the_fence_rises(storage: Storage) -> None:
     done = subprocess.run([sys.executable, "-c", OTHER, *words(storage)], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "1"
@@ -106,6 +107,7 @@ def test_the_dead_lose_their_claims_at_once_and_the_fence_rises(storage: Storage
     claims.close()
 
 
+@pytest.mark.slow
 def test_a_paused_owner_loses_its_claim_and_its_late_result_is_refused(storage: Storage) -> None:
     with subprocess.Popen([sys.executable, "-c", PAUSED, *words(storage)], stdout=subprocess.PIPE, text=True) as paused:
         assert paused.stdout is not None

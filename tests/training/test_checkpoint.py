@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 from tiny_bench import digests, make_spec
 
+from rankexp.processes import this_machine
 from rankexp.ranks import Pruning
 from rankexp.record import TrialStore, remove_leftovers
 from rankexp.training.loop import together
@@ -291,7 +292,7 @@ def test_cleaning_keeps_what_is_under_way_and_takes_what_has_ended(bench, tmp_pa
     bench.run(ended, store)
     (store.checkpoints / ended.key).mkdir()
     (store.checkpoints / ended.key / "checkpoint.json").write_text("{}")
-    stale = store.checkpoints / open_.key / ".tmp-step-4.safetensors-999999999"
+    stale = store.checkpoints / open_.key / f".tmp-step-4.safetensors-999999999@{this_machine()}"
     stale.write_bytes(b"half")
     remove_leftovers(tmp_path, tmp_path / "studies" / "one")
     assert [path.name for path in store.checkpoints.iterdir()] == [open_.key]
