@@ -11,7 +11,8 @@ from rankexp.ranks import TrialSpec
 from rankexp.record import Trial
 from rankexp.strategies.halving import Halving
 from rankexp.strategies.setting import Setting
-from rankexp.study.attempt import WAIT_SECONDS, Attempt, Means, OfferedQueue, Queue, Wanted
+from rankexp.study.attempt import WAIT_SECONDS, Attempt, Means, Wanted
+from rankexp.study.queues import OfferedQueue, Queue
 from rankexp.study.race import PrunedError, Race
 from rankexp.study_record import Planned, Pruned
 from rankexp.training.memory import capacity
