@@ -23,7 +23,7 @@ OFFERS = sa.Table(
     sa.Column("key", sa.String(64), nullable=False),
     sa.Column("label", sa.Text, nullable=False),
     sa.Column("spec", sa.Text, nullable=False),
-    sa.UniqueConstraint("scope", "study", "key"),
+    sa.UniqueConstraint("key", "study", "scope"),
 )
 Leading = Callable[[], AbstractContextManager[sa.Connection]]
 _FIRST, _SOME = 24, 4
