@@ -106,8 +106,11 @@ def _is_preempted() -> bool:
     if job is None:
         return False
     asked = ["squeue", "--noheader", "--jobs", job, "--format", "%A %T"]  # of a whole array, if it is its first job
-    answer = subprocess.run(asked, capture_output=True, text=True, timeout=60, check=False)
-    return f"{job} RUNNING" in answer.stdout.splitlines()
+    try:
+        answer = subprocess.run(asked, capture_output=True, text=True, timeout=60, check=True).stdout
+    except (OSError, subprocess.SubprocessError):  # then nor could the job be queued again
+        return False
+    return f"{job} RUNNING" in answer.splitlines()
 
 
 def _placing(config: StudyConfig, logs: Path) -> list[str]:

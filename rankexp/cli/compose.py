@@ -206,7 +206,8 @@ def _texts(path: Path) -> Iterator[str]:
 
 def _names_code(text: str) -> str | None:
     """Return what in a text may make Hydra call something, also with the escapes of Hydra's own grammar."""
-    return next((match[0] for match in _CODE.finditer(text.replace("\\", ""))), None)
+    found = _CODE.search(text.replace("\\", ""))
+    return found[0] if found else None
 
 
 def _refuse_targets(value: Any, place: str = "") -> None:

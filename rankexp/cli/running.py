@@ -26,7 +26,7 @@ def sweep(_: argparse.Namespace, rest: list[str]) -> int:
         return OK
     named = rest and not rest[0].startswith("-") and "=" not in rest[0]
     name, overrides = (rest[0], rest[1:]) if named else ("rank_grid", rest)
-    if name not in sweep_names() and not any(word.startswith(("--config", "-c")) for word in overrides):
+    if name not in sweep_names() and not any(word.startswith(("--config", "-cd")) for word in overrides):
         raise ConfigError(f"there is no sweep {name!r}{near_miss(name, sweep_names())}")
     if {"--multirun", "-m"} & set(overrides) and not {"--cfg", "-c"} & set(overrides):
         raise ConfigError("a sweep is one study and takes no --multirun; `rankexp train --multirun` does.")
