@@ -43,6 +43,11 @@ def _quality(doc: Document) -> Caption:
             f"A rank is good enough when its bar ends above the dotted line, "
             f"{amount(doc['margin'], doc['score'])} below rank {doc['reference_rank']}."
         )
+    if doc["groups"] != doc["examples"]:
+        reading += (
+            f" Means are over {count(doc['groups'])} documents, each with the mean of its examples; the command line "
+            "and MLflow show means over examples."
+        )
     return Caption("Quality against rank", reading, f"Quality against rank. Means: {points}.")
 
 
@@ -85,9 +90,9 @@ def _training_data(doc: Document) -> Caption:
     found = doc["training_data"]
     gaps = "; ".join(f"rank {rank} {difference(row['gap'], doc['score'])}" for rank, row in found["ranks"].items())
     reading = (
-        f"The same runs, scored on {count(found['examples'])} examples of the training split and on decide; the number "
-        "above is the gap. A gap that widens with rank while decide stays level is overfitting, and a reason for "
-        "the smaller rank."
+        f"The same runs, scored on {count(found['examples'])} examples of the training split and on decide, each "
+        "example counted once; the number above is the gap. A gap that widens with rank while decide stays level is "
+        "overfitting, and a reason for the smaller rank."
     )
     alt = f"Quality on training examples and on decide by rank. Gaps: {gaps}."
     return Caption("Training examples beside new ones", reading, alt)

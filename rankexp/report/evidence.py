@@ -16,6 +16,7 @@ from rankexp.analysis.pareto import pareto_front
 from rankexp.analysis.power import LEAST_SEEDS, power
 from rankexp.analysis.results import Study
 from rankexp.analysis.verdict import Verdict
+from rankexp.record import Trial
 
 Row = dict[str, Any]
 _INTRINSIC_SHARE = 0.9
@@ -82,15 +83,15 @@ def front(comparison: Comparison, parameters: Mapping[int, float | None]) -> Row
 def on_training_data(study: Study) -> Row | None:
     """Quality on training examples beside ``decide``, by rank: how far a rank fits what it saw better than the rest.
 
-    None where no run was scored on training examples.
+    Examples count alike on both sides, whatever document they are from: of most documents the sample of the training
+    split holds a part only. None where no run was scored on training examples.
     """
     rows: Row = {}
     for rank in study.ranks:
         decide = study.scores.means(rank)
         scored = [t for t in study.chosen_trials(rank) if "train" in t.result.metrics and t.spec.seed in decide]
         if scored:
-            train = [study.mean_score(trial.scores("train")) for trial in scored]
-            new = [decide[trial.spec.seed] for trial in scored]
+            train, new = ([_quality(trial, name, study.score) for trial in scored] for name in ("train", "decide"))
             gaps = np.subtract(train, new).tolist()
             rows[str(rank)] = {
                 "train": float(np.mean(train)),
@@ -101,6 +102,11 @@ def on_training_data(study: Study) -> Row | None:
             }
     sizes = [t.result.metrics["train"]["examples"] for t in study.by_key.values() if "train" in t.result.metrics]
     return {"examples": max(sizes), "ranks": rows} if rows else None
+
+
+def _quality(trial: Trial, split: str, score: str) -> float:
+    value = float(trial.result.metrics[split][score])
+    return -value if score == "loss" else value
 
 
 def contenders(study: Study) -> Row | None:

@@ -159,7 +159,7 @@ def test_quality_on_training_examples(study, doc):
     assert doc["training_data"]["examples"] == 2000
     for rank, row in doc["training_data"]["ranks"].items():
         trials = study.chosen_trials(int(rank))
-        train, decide = ([by_document(t.scores(split)).mean() for t in trials] for split in ("train", "decide"))
+        train, decide = ([t.scores(split).correct.mean() for t in trials] for split in ("train", "decide"))
         gaps = np.subtract(train, decide)
         assert row["train"] == pytest.approx(np.mean(train))
         assert row["decide"] == pytest.approx(np.mean(decide))
