@@ -16,11 +16,11 @@ sweep: $(READY) ## which rank? fetch the model and data, train, decide, report
 
 test: $(READY) ## the tests
 	@$(BIN)/rankexp assets > /dev/null
-	@$(BIN)/python -m pytest -m "not thorough" -n 2 $(ARGS)
+	@$(BIN)/python -m pytest -m "not thorough" -n 2 --dist worksteal $(ARGS)
 
 test-all: $(READY) ## and those that repeat them on more seeds and after more faults
 	@$(BIN)/rankexp assets > /dev/null
-	@$(BIN)/python -m pytest -n 2 $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 check: $(READY) ## format, lint, types and the fast tests
 	@$(BIN)/ruff format --check .

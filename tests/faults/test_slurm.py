@@ -16,7 +16,7 @@ from rankexp.record import TrialStore
 pytestmark = [pytest.mark.slow, pytest.mark.thorough, pytest.mark.timeout(600)]
 
 ON_SLURM = ["jobs=1", "threads=1", "workers=2", "launcher=slurm", "hydra.launcher.partition=low"]
-SWEEP = [*OPTIONS, "task.path=texts.csv", "train.steps=600"]
+SWEEP = [*OPTIONS, "task.path=texts.csv", "train.steps=1500"]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -29,7 +29,7 @@ def cluster() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("undisturbed")
-    assert sweep(folder, "train.steps=600").returncode == 0
+    assert sweep(folder, "train.steps=1500").returncode == 0
     return folder
 
 
@@ -53,7 +53,7 @@ def states() -> dict[str, str]:
 def test_jobs_save_what_they_train_and_are_queued_again(tmp_path: Path, undisturbed: Path, disturb) -> None:  # type: ignore[no-untyped-def]
     write_texts(tmp_path / "texts.csv")
     parent = start(tmp_path, "sweep", *SWEEP, *ON_SLURM)
-    wait_until(lambda: len(finished(tmp_path)) >= 6)
+    wait_until(lambda: len(finished(tmp_path)) >= 5)
     jobs = states()
     assert list(jobs.values()) == ["RUNNING", "RUNNING"]
     disturb()
@@ -76,7 +76,7 @@ def test_jobs_save_what_they_train_and_are_queued_again(tmp_path: Path, undistur
 def test_jobs_that_are_cancelled_save_what_they_train_and_stay_away(tmp_path: Path, undisturbed: Path) -> None:
     write_texts(tmp_path / "texts.csv")
     parent = start(tmp_path, "sweep", *SWEEP, *ON_SLURM)
-    wait_until(lambda: len(finished(tmp_path)) >= 6)
+    wait_until(lambda: len(finished(tmp_path)) >= 5)
     slurm("scancel", *states())
     wait_until(lambda: not states())
     parent.send_signal(signal.SIGINT)
@@ -85,7 +85,7 @@ def test_jobs_that_are_cancelled_save_what_they_train_and_stay_away(tmp_path: Pa
     before = finished(tmp_path)
     assert len(before) < 12
     assert list(TrialStore(tmp_path / "runs").checkpoints.iterdir())
-    done = sweep(tmp_path, "train.steps=600")
+    done = sweep(tmp_path, "train.steps=1500")
     assert done.returncode == 0, done.stderr
     assert re.search(r"goes on from\s+step", done.stderr)
     after = finished(tmp_path)
