@@ -15,6 +15,12 @@ from rankexp.record import Scores, Trial, TrialResult, TrialStore
 from rankexp.study_record import Planned, StudyRecord, StudyStore, TestLedger
 
 SHAPES = {f"encoder.layer.{i}.attention.self.{m}": (64, 64) for i in range(2) for m in ("query", "value")}
+MAPS = {
+    "rising": (RankMap(dict(zip(SHAPES, (4, 4, 12, 12), strict=True))), 0.73),
+    "falling": (RankMap(dict(zip(SHAPES, (12, 12, 4, 4), strict=True))), 0.69),
+    "half": (RankMap.uniform(SHAPES, 4), 0.66),
+}
+"""Contenders: two of the parameters of rank 8, and one of half of them; and their accuracies."""
 RATES = (1e-3, 3e-3, 1e-2)
 CLEAR = {4: 0.66, 8: 0.72, 16: 0.722, 32: 0.723}
 

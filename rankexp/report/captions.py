@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,18 +72,36 @@ def _curves(doc: Document) -> Caption:
 
 def _differences(doc: Document) -> Caption:
     margin, reference = amount(doc["margin"], doc["score"]), doc["reference_rank"]
-    rows = [row for row in doc["ranks"].values() if row["lower"] is not None and row["rank"] != reference]
-    found = "; ".join(
-        f"rank {row['rank']} {difference(row['difference'], doc['score'])} "
-        f"({difference(row['lower'], doc['score'])} to {difference(row['upper'], doc['score'])})"
-        for row in rows
-    )
+    rows = {f"rank {row['rank']}": row for row in doc["ranks"].values() if row["rank"] != reference}
     reading = (
         f"Each bar is where the true difference to rank {reference} may lie, seed by seed and example by example. A "
         f"filled ring ends right of the dotted line: that rank is shown to lose less than {margin}. A bar that lies "
         "left of zero as a whole is a rank that is measurably worse."
     )
-    return Caption("Differences in pairs", reading, f"Paired differences to rank {reference}: {found}.")
+    alt = f"Paired differences to rank {reference}: {_intervals(rows, doc)}."
+    return Caption("Differences in pairs", reading, alt)
+
+
+def _contenders(doc: Document) -> Caption:
+    margin, rank = amount(doc["margin"], doc["score"]), doc["contest"]["rank"]
+    reading = (
+        f"Each bar is where a contender's true difference to rank {rank} in every layer may lie. A filled ring ends "
+        f"right of the dotted line: that one is shown to lose less than {margin}. Being better takes more than a bar "
+        "right of zero: p is corrected for the number of contenders."
+    )
+    alt = f"Paired differences to rank {rank} in every layer: {_intervals(doc['contest']['rows'], doc)}."
+    return Caption("Strategies against one rank everywhere", reading, alt)
+
+
+def _intervals(rows: Mapping[str, Document], doc: Document) -> str:
+    """Write out differences and their bounds; those without bounds are left out."""
+    kind = doc["score"]
+    return "; ".join(
+        f"{name} {difference(row['difference'], kind)} "
+        f"({difference(row['lower'], kind)} to {difference(row['upper'], kind)})"
+        for name, row in rows.items()
+        if row["lower"] is not None
+    )
 
 
 def _training_data(doc: Document) -> Caption:
@@ -193,6 +211,7 @@ _CAPTIONS: dict[str, Callable[[Document], Caption]] = {
     "learning_rates": _learning_rates,
     "curves": _curves,
     "power": _power,
+    "contenders": _contenders,
     "front": _front,
     "truncation": _truncation,
     "similarity": _similarity,

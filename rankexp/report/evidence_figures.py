@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from rankexp.report import formats
@@ -26,24 +27,39 @@ if TYPE_CHECKING:
 
 def forest(doc: Document, size: Size = WIDE) -> Figure | None:
     """Draw each rank's paired difference to the reference with its interval, and the margin."""
-    rows = [row for row in doc["ranks"].values() if row["lower"] is not None and row["rank"] != doc["reference_rank"]]
+    reference = doc["reference_rank"]
+    rows = {f"rank {row['rank']}": row for row in doc["ranks"].values() if row["rank"] != reference}
+    return _intervals(rows, doc, size, 0.42, f"difference to rank {reference}")
+
+
+def contenders(doc: Document, size: Size = WIDE) -> Figure | None:
+    """Draw each contender's paired difference to one rank in every layer, the best on top."""
+    if doc["contest"] is None:
+        return None
+    rows = dict(reversed(doc["contest"]["rows"].items()))
+    return _intervals(rows, doc, size, 0.3, f"difference to rank {doc['contest']['rank']}")
+
+
+def _intervals(rows: Mapping[str, Document], doc: Document, size: Size, pitch: float, label: str) -> Figure | None:
+    """Draw intervals of differences below one another, ``pitch`` inches apart; those without one are left out."""
+    rows = {name: row for name, row in rows.items() if row["lower"] is not None}
     if not rows:
         return None
-    figure, axes = new_axes((size[0], 1.3 + 0.42 * len(rows)))
+    figure, axes = new_axes((size[0], 1.3 + pitch * len(rows)))
     axes.axvspan(-doc["margin"], 0, color=COLOURS["band"], lw=0, zorder=0.5)
     axes.axvline(-doc["margin"], color=COLOURS["accent"], lw=1.2, ls=(0, (2, 2)), zorder=1)
     axes.axvline(0, color=COLOURS["muted"], lw=1, zorder=1)
-    for height, row in enumerate(rows):
+    for height, row in enumerate(rows.values()):
         good = row["lower"] > -doc["margin"]
         colour = COLOURS["warm"] if row["unstable"] else COLOURS["accent"] if good else COLOURS["muted"]
         axes.plot([row["lower"], row["upper"]], [height] * 2, color=colour, lw=2.2, solid_capstyle="butt", zorder=3)
         face = colour if good else COLOURS["paper"]
         axes.plot([row["difference"]], [height], marker="o", ms=7.5, mfc=face, mec=colour, mew=1.8, zorder=4)
-    axes.set_yticks(range(len(rows)), [f"rank {row['rank']}" for row in rows])
+    axes.set_yticks(range(len(rows)), list(rows))
     axes.set_ylim(-0.6, len(rows) - 0.4)
     axes.grid(visible=False)
     difference_axis(axes.xaxis, doc)
-    axes.set_xlabel(f"difference to rank {doc['reference_rank']}{formats.unit(doc['score'])}")
+    axes.set_xlabel(f"{label}{formats.unit(doc['score'])}")
     return figure
 
 

@@ -4,14 +4,14 @@ import re
 import xml.etree.ElementTree as ET
 
 import pytest
-from fake_study import make_study
+from fake_study import MAPS, make_study
 
 from rankexp.analysis.results import load_study
 from rankexp.report import svg
 from rankexp.report.canvas import COLOURS, NARROW, WIDE
 from rankexp.report.captions import captions
 from rankexp.report.document import document
-from rankexp.report.evidence_figures import forest, front, power, training_data
+from rankexp.report.evidence_figures import contenders, forest, front, power, training_data
 from rankexp.report.figures import FIGURES, curves, heatmap, quality
 from rankexp.report.spectrum_figures import effective_ranks, intrinsic, similarity, truncation
 
@@ -20,7 +20,8 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def doc(tmp_path_factory):
-    return document(load_study(make_study(tmp_path_factory.mktemp("study"), seeds=5, dimensions=(10, 100, 1000))))
+    folder = make_study(tmp_path_factory.mktemp("study"), seeds=5, dimensions=(10, 100, 1000), contenders=MAPS)
+    return document(load_study(folder))
 
 
 @pytest.mark.parametrize("name", FIGURES)
@@ -116,6 +117,25 @@ def test_a_bar_for_each_rank_but_the_reference_and_the_margin(doc):
     assert "−2" in [axes.xaxis.get_major_formatter()(value) for value in (-0.02, 0)]
 
 
+@pytest.mark.parametrize("size", [WIDE, NARROW])
+def test_a_bar_for_each_contender_the_best_on_top(doc, size):
+    rows = doc["contest"]["rows"]
+    axes = contenders(doc, size).axes[0]
+    names = ["half", "falling", "rising"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == names
+    bars = {line.get_ydata()[0]: tuple(line.get_xdata()) for line in axes.lines if line.get_linewidth() > 2}
+    assert bars == {i: (rows[name]["lower"], rows[name]["upper"]) for i, name in enumerate(names)}
+    rings = {line.get_ydata()[0]: line.get_markerfacecolor() for line in axes.lines if line.get_marker() == "o"}
+    assert rings == {0: COLOURS["paper"], 1: COLOURS["paper"], 2: COLOURS["accent"]}
+    assert axes.get_xlabel() == "difference to rank 8, in accuracy points"
+
+
+def test_no_contenders_no_bars(doc):
+    first = dict(list(doc["contest"]["rows"].items())[:1])
+    assert contenders({**doc, "contest": None}) is None
+    assert contenders({**doc, "contest": {**doc["contest"], "rows": first}}) is None
+
+
 def test_power_rises_with_seeds_and_examples(doc):
     axes = power(doc).axes[0]
     curves = [heights for heights in heights_of(axes) if len(heights) > 5]
@@ -171,7 +191,7 @@ def test_a_subspace_is_drawn_beside_the_ranks(doc):
 
 @pytest.mark.parametrize("draw", FIGURES.values())
 def test_nothing_to_draw_is_no_figure(doc, draw):
-    empty = dict.fromkeys(("power", "front", "training_data", "spectrum", "intrinsic"))
+    empty = dict.fromkeys(("power", "front", "training_data", "contest", "spectrum", "intrinsic"))
     assert draw({**doc, "ranks": {}, "screen": [], "curves": {}, **empty}, WIDE) is None
 
 
