@@ -7,38 +7,40 @@ JSON, ``.npz`` without pickle, or safetensors. The record is the truth; database
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import os
-import re
 import shutil
 import time
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rankexp.processes import Process, this_machine
+from rankexp.files import (
+    TEMPORARY,
+    DamagedRecordError,
+    fsync,
+    is_being_written,
+    naming,
+    parse_file,
+    pretty_json,
+    read_checked,
+    read_json,
+    sha256,
+    temporary_name,
+    write_atomic,
+)
 from rankexp.ranks import TrialSpec, canonical_json
 
 SCHEMA_VERSION = 1
-_TEMPORARY, _CLEANED = ".tmp-", "cleaned.json"
-_WRITER = re.compile(r"-(?P<pid>\d+)@(?P<machine>[^@]+)$")
-_LONG_AGO = 24 * 3600.0
-"""Seconds after which what a process of another machine was writing is taken for left behind."""
-
-T = TypeVar("T")
+_CLEANED = "cleaned.json"
 Status = Literal["completed", "diverged", "failed"]
-
-
-class DamagedRecordError(Exception):
-    """A file of the record is missing, cut short or altered; the message names it."""
 
 
 @dataclass(frozen=True)
@@ -156,7 +158,7 @@ class Trial:
         Raises:
             DamagedRecordError: The file is missing or does not match its hash.
         """
-        return _checked(self.folder / name, self.files.get(name))
+        return read_checked(self.folder / name, self.files.get(name))
 
 
 class TrialStore:
@@ -180,7 +182,7 @@ class TrialStore:
     def keys(self) -> Iterator[str]:
         """Iterate over the keys of all recorded trials, sorted."""
         if self.root.is_dir():
-            yield from sorted(p.name for p in self.root.iterdir() if not p.name.startswith(_TEMPORARY))
+            yield from sorted(p.name for p in self.root.iterdir() if not p.name.startswith(TEMPORARY))
 
     def await_key(self, key: str, seconds: float) -> None:
         """Wait until a trial that another machine has recorded is seen here.
@@ -223,7 +225,7 @@ class TrialStore:
         trial = self.read(key)
         for name, digest in trial.files.items():
             if name not in trial.cleaned or (trial.folder / name).exists():
-                _checked(trial.folder / name, digest)
+                read_checked(trial.folder / name, digest)
         return trial
 
     def clean(self, key: str, names: Sequence[str]) -> None:
@@ -261,7 +263,7 @@ class TrialStore:
         temporary = self.root / temporary_name(key)
         shutil.rmtree(temporary, ignore_errors=True)
         try:
-            with _naming(self.root / key):
+            with naming(self.root / key):
                 self._fill(temporary, spec, result, scores, save_adapter)
             with publishing or nullcontext():
                 self._publish(temporary, key)
@@ -285,7 +287,7 @@ class TrialStore:
         (folder / "spec.json").write_text(pretty_json(spec.to_dict()), encoding="utf-8")
         (folder / "result.json").write_text(_result_json(result, folder), encoding="utf-8")
         for path in [*folder.rglob("*"), folder]:
-            _fsync(path)
+            fsync(path)
 
     def _publish(self, temporary: Path, key: str) -> None:
         target = self.root / key
@@ -297,7 +299,7 @@ class TrialStore:
             if not target.exists():
                 raise
             # somebody else finished the same trial first: the same numbers
-        _fsync(self.root)
+        fsync(self.root)
 
     def kept(self, key: str) -> bool:
         """Whether ``key`` has a sound and final result, which :meth:`write` would not replace."""
@@ -320,41 +322,14 @@ def remove_leftovers(workspace: Path, study: Path) -> None:
     for path in trials.checkpoints.glob("*"):
         if trials.kept(path.name):
             shutil.rmtree(path, ignore_errors=True)
-    shared = (path for name in ("trials", "test_ledger") for path in (workspace / name).glob(f"{_TEMPORARY}*"))
-    for path in [*shared, *trials.checkpoints.rglob(f"{_TEMPORARY}*"), *study.rglob(f"{_TEMPORARY}*")]:
-        if _is_being_written(path):
+    shared = (path for name in ("trials", "test_ledger") for path in (workspace / name).glob(f"{TEMPORARY}*"))
+    for path in [*shared, *trials.checkpoints.rglob(f"{TEMPORARY}*"), *study.rglob(f"{TEMPORARY}*")]:
+        if is_being_written(path):
             continue
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)  # another process may be at it, too
         else:
             path.unlink(missing_ok=True)
-
-
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write ``data`` so that ``path`` holds either the old content or the new, whatever happens."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(temporary_name(path.name))
-    try:
-        with _naming(path):
-            temporary.write_bytes(data)
-            _fsync(temporary)
-            os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    _fsync(path.parent)
-
-
-def write_once(path: Path, data: bytes) -> bool:
-    """Write a file that nobody has written yet, whole or not at all; whether it was written."""
-    temporary = path.with_name(temporary_name(path.name))
-    write_atomic(temporary, data)
-    try:
-        os.link(temporary, path)  # unlike a rename, fails if somebody was first
-    except FileExistsError:
-        return False
-    finally:
-        temporary.unlink()
-    return True
 
 
 def _result_json(result: TrialResult, folder: Path) -> str:
@@ -368,94 +343,14 @@ def _result_json(result: TrialResult, folder: Path) -> str:
     return pretty_json({**values, "sha256": sha256(canonical_json(values).encode())})
 
 
-def pretty_json(value: Any) -> str:
-    """Return ``value`` as the JSON text that the record keeps: sorted, indented, finite."""
-    return json.dumps(value, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n"
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object.
-
-    Raises:
-        DamagedRecordError: The file is missing or is not a JSON object.
-    """
-    return parse_file(path, _json_object)
-
-
-def _json_object(data: bytes) -> dict[str, Any]:
-    values = json.loads(data)
-    if not isinstance(values, dict):
-        raise ValueError("it holds no JSON object")
-    return values
-
-
-def parse_file(path: Path, parse: Callable[[bytes], T]) -> T:
-    """Return what ``parse`` makes of the bytes of a file.
-
-    Raises:
-        DamagedRecordError: The file cannot be read, or ``parse`` refuses it.
-    """
-    try:
-        return parse(path.read_bytes())
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise DamagedRecordError(f"{path} cannot be read: {error}.") from error
-
-
 def read_scores(path: Path, digest: str | None) -> Scores:
     """Read a file of scores whose SHA-256 is ``digest``.
 
     Raises:
         DamagedRecordError: The file is missing, altered, or not scores.
     """
-    data = _checked(path, digest)
+    data = read_checked(path, digest)
     try:
         return Scores.from_bytes(data)
     except (ValueError, KeyError, zipfile.BadZipFile) as error:
         raise DamagedRecordError(f"{path} cannot be read: {error}.") from error
-
-
-def _checked(path: Path, digest: str | None) -> bytes:
-    data = parse_file(path, bytes)
-    if sha256(data) != digest:
-        raise DamagedRecordError(f"{path} does not match the hash that was recorded with it.")
-    return data
-
-
-def sha256(data: bytes) -> str:
-    """Return the SHA-256 of ``data`` in hex."""
-    return hashlib.sha256(data).hexdigest()
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-@contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Give what the system says of a file that is already open, such as a full disk, the path that it is about."""
-    try:
-        yield
-    except OSError as error:
-        if error.filename is None:
-            error.filename = str(path)
-        raise
-
-
-def temporary_name(name: str) -> str:
-    """Return the name of a file or folder until it is whole, with who is writing it."""
-    return f"{_TEMPORARY}{name}-{os.getpid()}@{this_machine()}"
-
-
-def _is_being_written(temporary: Path) -> bool:
-    """Whether its writer lives; of another machine's, whether it is recent."""
-    writer = _WRITER.search(temporary.name)
-    if writer and (gone := Process(writer["machine"], int(writer["pid"])).gone()) is not None:
-        return not gone
-    try:
-        return time.time() - temporary.stat().st_mtime < _LONG_AGO
-    except FileNotFoundError:
-        return False

@@ -9,18 +9,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from rankexp.record import (
-    SCHEMA_VERSION,
-    DamagedRecordError,
-    Scores,
-    parse_file,
-    pretty_json,
-    read_json,
-    read_scores,
-    sha256,
-    write_atomic,
-    write_once,
-)
+from rankexp.files import DamagedRecordError, parse_file, pretty_json, read_json, sha256, write_atomic, write_once
+from rankexp.record import SCHEMA_VERSION, Scores, read_scores
 
 
 @dataclass(frozen=True)

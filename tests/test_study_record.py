@@ -9,7 +9,8 @@ import sys
 import numpy as np
 import pytest
 
-from rankexp.record import DamagedRecordError, Scores
+from rankexp.files import DamagedRecordError
+from rankexp.record import Scores
 from rankexp.study_record import Planned, Pruned, StudyRecord, StudyStore, TestLedger
 
 RECORD = StudyRecord(

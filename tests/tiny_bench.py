@@ -9,9 +9,10 @@ from pathlib import Path
 
 import torch
 
+from rankexp.files import sha256
 from rankexp.models import BaseModel, find_model
 from rankexp.ranks import MAPPED, Pruning, RankMap, TrialSpec
-from rankexp.record import Trial, TrialStore, sha256
+from rankexp.record import Trial, TrialStore
 from rankexp.tasks.tabular import CsvTask
 from rankexp.training.trial import Bench
 

@@ -11,8 +11,9 @@ from safetensors import SafetensorError
 from safetensors.numpy import load
 
 from rankexp.analysis.spectrum import Floats, Update, decompose
+from rankexp.files import DamagedRecordError
 from rankexp.ranks import scaling_factor
-from rankexp.record import DamagedRecordError, Trial
+from rankexp.record import Trial
 
 _PREFIX, _A, _B = "base_model.model.", ".lora_A.weight", ".lora_B.weight"
 WEIGHTS = "adapter/adapter_model.safetensors"

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from rankexp.analysis.comparison import Comparison, DecisionScores
 from rankexp.analysis.verdict import Verdict
+from rankexp.files import DamagedRecordError
 from rankexp.ranks import TrialSpec
-from rankexp.record import DamagedRecordError, Scores, Trial, TrialResult, TrialStore
+from rankexp.record import Scores, Trial, TrialResult, TrialStore
 from rankexp.study_record import Planned, StudyRecord, StudyStore
 
 

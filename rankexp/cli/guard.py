@@ -62,8 +62,8 @@ def guarded(
 def _explain(error: Exception) -> int:
     """Say in one sentence what went wrong; a traceback only for defects of ours."""
     from rankexp.assets import AssetError
+    from rankexp.files import DamagedRecordError
     from rankexp.options import ConfigError
-    from rankexp.record import DamagedRecordError
 
     name = type(error).__name__
     if isinstance(error, ConfigError):

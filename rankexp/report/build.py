@@ -11,7 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from rankexp.analysis.results import Study
-from rankexp.record import write_atomic
+from rankexp.files import write_atomic
 from rankexp.report import formats, svg
 from rankexp.report.canvas import NARROW, WIDE
 from rankexp.report.captions import captions

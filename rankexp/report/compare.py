@@ -13,8 +13,8 @@ from markupsafe import Markup
 import rankexp
 from rankexp.analysis.across import LEAST_STUDIES, Ladder, aggregate, common_ranks
 from rankexp.analysis.results import Study
+from rankexp.files import write_atomic
 from rankexp.options import ConfigError
-from rankexp.record import write_atomic
 from rankexp.report import formats, svg
 from rankexp.report.build import render
 from rankexp.report.canvas import COLOURS, LINES, NARROW, WIDE, Size, difference_axis, new_axes, rank_axis

@@ -9,8 +9,9 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from rankexp.analysis.results import load_study
+from rankexp.files import DamagedRecordError
 from rankexp.progress import Display
-from rankexp.record import DamagedRecordError, TrialStore
+from rankexp.record import TrialStore
 from rankexp.study.attempt import outcome_of
 from rankexp.study.claims import Claims, lead_of, team_of
 from rankexp.study.session import Outcome

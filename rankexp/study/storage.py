@@ -19,8 +19,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
 
+from rankexp.files import parse_file, pretty_json, write_once
 from rankexp.options import ConfigError
-from rankexp.record import parse_file, pretty_json, write_once
 
 _WAIT_SECONDS = 60
 """For a SQLite file that another process is writing to."""

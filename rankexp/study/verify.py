@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from rankexp.record import DamagedRecordError, TrialStore
+from rankexp.files import DamagedRecordError
+from rankexp.record import TrialStore
 from rankexp.study.claims import Claims, lead_of
 from rankexp.study.storage import Storage
 from rankexp.study_record import StudyStore

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rankexp.files import DamagedRecordError, parse_file, pretty_json, read_json, sha256, write_atomic
 from rankexp.ranks import TrialSpec, canonical_json
-from rankexp.record import DamagedRecordError, parse_file, pretty_json, read_json, sha256, write_atomic
 from rankexp.training.slot import Saved, Slot
 
 _SCHEMA = 1

@@ -9,7 +9,8 @@ from fake_study import make_study
 
 import rankexp
 from rankexp.analysis.results import group_means, is_unstable, load_study, tune_score
-from rankexp.record import DamagedRecordError, TrialResult
+from rankexp.files import DamagedRecordError
+from rankexp.record import TrialResult
 
 
 def test_a_folder_without_a_study_is_named(tmp_path):
