@@ -20,7 +20,7 @@ from rankexp.ranks import ENGINE_VERSION, Scaling, content_key
 
 OF_WORKER = ("device", "jobs", "threads", "pack", "checkpoint_every", "lease_seconds", "workers")
 """Options that may differ from one worker of a study to the next."""
-_NO_QUESTION = {
+NO_QUESTION = {
     "workspace",
     "tracking",
     "trial",
@@ -34,6 +34,7 @@ _NO_QUESTION = {
     "launcher",
     "workers",
 }
+"""Options that change nothing of what a study finds out."""
 LEAST_SEEDS = 3
 """Fewer seeds give no verdict; the rule has the same number."""
 SAMPLED = ("tpe", "gp", "pareto")
@@ -400,6 +401,6 @@ class StudyConfig:
     @property
     def study_folder(self) -> Path:
         """Folder of the study: its name and eight hex digits of everything that could change its results."""
-        question = {name: value for name, value in self.to_dict().items() if name not in _NO_QUESTION}
+        question = {name: value for name, value in self.to_dict().items() if name not in NO_QUESTION}
         question["engine"] = ENGINE_VERSION
         return self.workspace / "studies" / f"{self.study}-{content_key(question, 8)}"

@@ -57,6 +57,10 @@ class Display:
         self.expected = max(trials, self.done)
         self.view.update(self.total, total=self.expected)
 
+    def expect_more(self, trials: int) -> None:
+        """Add trials that the study turned out to need."""
+        self.expect(self.expected + trials)
+
     def begin(self, label: str, steps: int) -> TrialLine:
         """Show that a trial starts, and return its line."""
         self.began = self.began or time.perf_counter()

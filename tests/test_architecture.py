@@ -103,7 +103,7 @@ def of(*parts):
 def test_the_source_is_read():
     assert Import("rankexp.ranks", True) in imports("rankexp.record")
     assert Import("optuna", True) in imports("rankexp.study.search.screen")
-    assert Import("rankexp.study.search.screen", False) in imports("rankexp.study.protocol")
+    assert Import("rankexp.study.search.screen", False) in imports("rankexp.study.sampled")
     assert "rankexp.config" in reachable(["rankexp.cli.compose"])
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,18 +14,25 @@ from markupsafe import Markup
 import rankexp
 from rankexp.analysis.across import LEAST_STUDIES, Ladder, aggregate, common_ranks
 from rankexp.analysis.results import Study
+from rankexp.config import NO_QUESTION
 from rankexp.files import write_atomic
 from rankexp.options import ConfigError
 from rankexp.report import formats, svg
 from rankexp.report.build import render
 from rankexp.report.canvas import COLOURS, LINES, NARROW, WIDE, Size, difference_axis, new_axes, rank_axis
 from rankexp.report.document import plain
+from rankexp.report.words import joined
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Document = dict[str, Any]
 _NAME = "compared"
+_FACTS = ("model", "data", "margin", "seeds", "examples")
+_LEGEND_LINE = 0.2
+"""Inches."""
+_MOST_OPTIONS = 3
+"""Studies that differ in more options than this go by their names."""
 
 
 def write_comparison(studies: Sequence[Study], folder: Path) -> Path:
@@ -43,7 +51,7 @@ def write_comparison(studies: Sequence[Study], folder: Path) -> Path:
         f"figures/{_NAME}.svg": svg.svg_bytes(wide),
         f"figures/{_NAME}.png": svg.png_bytes(wide),
         "compare.json": (json.dumps(doc, indent=1, allow_nan=False, ensure_ascii=False) + "\n").encode(),
-        "compare.html": render("compare.html.j2", doc=doc, figures=figures).encode(),
+        "compare.html": render("compare.html.j2", doc=doc, figures=figures, choices=_choices(doc)).encode(),
     }
     for name, data in files.items():
         write_atomic(folder / name, data)
@@ -61,13 +69,19 @@ def compare(studies: Sequence[Study]) -> Document:
     ranks = common_ranks(ladders)
     baseline = ranks[-1]
     enough = len(studies) >= LEAST_STUDIES
+    differing = _differing([study.record.config for study in studies])
+    rows = [
+        {**_row(study, ladder, ranks), "label": _label(study, options), "options": options}
+        for study, ladder, options in zip(studies, ladders, differing, strict=True)
+    ]
     overall = {rank: asdict(aggregate(ladders, rank, baseline)) for rank in ranks[:-1]} if enough else None
     doc: Document = plain(
         {
             "score": studies[0].score,
             "ranks": ranks,
             "baseline": baseline,
-            "studies": [_row(study, ladder, ranks) for study, ladder in zip(studies, ladders, strict=True)],
+            "studies": rows,
+            "shared": {fact: rows[0][fact] for fact in _FACTS if all(row[fact] == rows[0][fact] for row in rows)},
             "overall": overall,
             "rankexp": rankexp.__version__,
         }
@@ -84,6 +98,26 @@ def _refuse_unlike(studies: Sequence[Study]) -> None:
         raise ConfigError(f"study {twice!r} is named more than once.")
     if unfinished := next((study.name for study in studies if not study.complete), None):
         raise ConfigError(f"study {unfinished!r} is unfinished; run its `rankexp sweep` to the end first.")
+
+
+def _differing(configs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return each study's values of the options that tell the studies apart; none where that takes too many."""
+    flat = [dict(_leaves(config)) for config in configs]
+    names = sorted({name for options in flat for name in options})
+    names = [name for name in names if any(options.get(name) != flat[0].get(name) for options in flat)]
+    found = [{name: options.get(name) for name in names} for options in flat]
+    apart = all(one not in found[:place] for place, one in enumerate(found))
+    return found if apart and len(names) <= _MOST_OPTIONS else [{} for _ in configs]
+
+
+def _leaves(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if above or name not in NO_QUESTION:
+            yield from _leaves(value, f"{above}{name}.") if isinstance(value, Mapping) else [(above + name, value)]
+
+
+def _label(study: Study, options: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in options.items()) or study.name
 
 
 def _row(study: Study, ladder: Ladder, ranks: Sequence[int]) -> Document:
@@ -107,12 +141,14 @@ def _row(study: Study, ladder: Ladder, ranks: Sequence[int]) -> Document:
 
 def draw(doc: Document, size: Size = WIDE) -> Figure:
     """Draw every study's differences to the baseline by rank, and the interquartile mean over studies."""
-    figure, axes = new_axes(size)
+    columns = 2 if size == WIDE else 1
+    lines = -(-(len(doc["studies"]) + 1) // columns)
+    figure, axes = new_axes((size[0], size[1] + _LEGEND_LINE * lines))
     axes.axhline(0, color=COLOURS["muted"], lw=1, zorder=1)
     for index, row in enumerate(doc["studies"]):
         colour, style = LINES[(index + 1) % len(LINES)]
         values = [row["differences"][str(rank)] for rank in doc["ranks"]]
-        axes.plot(doc["ranks"], values, color=COLOURS[colour], ls=style, lw=1.4, marker="o", ms=4, label=row["name"])
+        axes.plot(doc["ranks"], values, color=COLOURS[colour], ls=style, lw=1.4, marker="o", ms=4, label=row["label"])
     if doc["overall"]:
         ranks = [int(rank) for rank in doc["overall"]]
         for rank, row in zip(ranks, doc["overall"].values(), strict=True):
@@ -122,13 +158,28 @@ def draw(doc: Document, size: Size = WIDE) -> Figure:
     rank_axis(axes, doc["ranks"])
     difference_axis(axes.yaxis, doc)
     axes.set_ylabel(f"difference to rank {doc['baseline']}{formats.unit(doc['score'])}")
-    axes.legend(frameon=False, fontsize=9, labelcolor=COLOURS["ink"])
+    figure.legend(frameon=False, fontsize=9, labelcolor=COLOURS["ink"], loc="outside lower center", ncols=columns)
     return figure
+
+
+def _choices(doc: Document) -> str:
+    """Say how many studies named a rank, and which.
+
+    >>> _choices({"studies": [{"chosen_rank": rank} for rank in (8, None, 16, 8)]})
+    '3 of 4 studies name a rank: rank 8 twice and rank 16 once.'
+    """
+    ranks = Counter(row["chosen_rank"] for row in doc["studies"] if row["chosen_rank"])
+    count, all_of_them = ranks.total(), len(doc["studies"])
+    if not count:
+        return f"None of {all_of_them} studies names a rank."
+    times = {1: "once", 2: "twice"}
+    named = joined([f"rank {rank} {times.get(n, f'{n} times')}" for rank, n in sorted(ranks.items())])
+    return f"{'All' if count == all_of_them else f'{count} of'} {all_of_them} studies name a rank: {named}."
 
 
 def _alt(doc: Document) -> str:
     rows = "; ".join(
-        f"{row['name']}: "
+        f"{row['label']}: "
         + ", ".join(f"rank {r} {formats.difference(d, doc['score'])}" for r, d in row["differences"].items())
         for row in doc["studies"]
     )

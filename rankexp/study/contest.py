@@ -55,7 +55,7 @@ class Contest:
         searches = {name: self._search(name, rank) for name in self.config.contest.contenders}
         chosen = self._drive(searches)
         seeds = self.config.decide.seeds[: self._seeds()]
-        self.runner.display.expect(self.runner.display.expected + len(seeds) * len(chosen))
+        self.runner.display.expect_more(len(seeds) * len(chosen))
         specs = [(setting, self.specs.evidence(setting, seed)) for seed in seeds for setting in chosen]
         self.runner.run_all([(planned("contest", setting, spec, "evidence"), spec) for setting, spec in specs])
 
@@ -118,7 +118,7 @@ class Contest:
 
     def _answers(self, asked: Mapping[str, Sequence[tuple[str, Asked]]]) -> dict[str, list[ScreenRow]]:
         every = [one for some in asked.values() for _, one in some]
-        self.runner.display.expect(self.runner.display.expected + len(every))
+        self.runner.display.expect_more(len(every))
         trials = {trial.key: trial for trial in self.runner.run_all(every)}
         return {
             name: [row for candidate, (_, spec) in some for row in ScreenRow.all_of(candidate, trials[spec.key])]
