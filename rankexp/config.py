@@ -390,6 +390,11 @@ class StudyConfig:
             )
         if isinstance(self.contest.rank, int) and self.contest.rank not in self.search.ranks:
             raise ValueError(f"contest.rank {self.contest.rank} is none of search.ranks {self.search.ranks}")
+        if isinstance(self.contest.rank, int) and self.search.strategy in ("pareto", "nested", "squeeze"):
+            raise ValueError(
+                f"contest.rank {self.contest.rank} may be left out where search.strategy is {self.search.strategy}; "
+                "auto takes the rank that was decided on"
+            )
         if self.search.strategy in SAMPLED and not self.search.alphas:
             raise ValueError(f"search.alphas needs at least one value where search.strategy is {self.search.strategy}")
 

@@ -32,20 +32,21 @@ class ByModule:
     def allocate(self, shapes: Shapes, budget: int, evidence: Evidence) -> RankMap:
         """Give each layer a rank; see :class:`rankexp.allocators.base.Allocator`."""
         del evidence
-        self._check(shapes)
+        self.check(shapes)
         return fill({name: self._weight(name) for name in shapes}, shapes, budget)
 
-    def _weight(self, name: str) -> float:
-        ending = max((ending for ending in self.weights if _ends(name, ending)), key=len, default=None)
-        return self.others if ending is None else self.weights[ending]
-
-    def _check(self, shapes: Shapes) -> None:
+    def check(self, shapes: Shapes) -> None:
+        """Make sure that every ending is a layer's and some layer has a weight; see :func:`check_allocator`."""
         for ending in self.weights:
             if not any(_ends(name, ending) for name in shapes):
                 miss = near_miss(ending, sorted(shapes))
                 raise ConfigError(f"option 'allocator.weights' names {ending!r}, which ends no layer's name{miss}")
         if not any(map(self._weight, shapes)):
             raise ConfigError("option 'allocator.weights' leaves out every layer; a weight above 0 is needed.")
+
+    def _weight(self, name: str) -> float:
+        ending = max((ending for ending in self.weights if _ends(name, ending)), key=len, default=None)
+        return self.others if ending is None else self.weights[ending]
 
 
 def _ends(name: str, ending: str) -> bool:

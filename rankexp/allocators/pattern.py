@@ -36,15 +36,10 @@ class Pattern:
         """Give each layer a rank; see :class:`rankexp.allocators.base.Allocator`."""
         del budget, evidence
         self.check(shapes)
-        ranks = RankMap({name: self._rank(name) for name in shapes})
-        try:
-            ranks.check(shapes)
-        except ValueError as error:
-            raise ConfigError(f"option 'allocator': {str(error).removesuffix('.')}.") from None
-        return ranks
+        return self._ranks(shapes)
 
     def check(self, shapes: Shapes) -> None:
-        """Make sure that every key matches a layer and no layer two keys; see :func:`check_allocator`."""
+        """Make sure that each key matches a layer, no layer two, and each rank fits; see :func:`check_allocator`."""
         for key in self.rank_pattern:
             if not any(_matches(key, name) for name in shapes):
                 miss = near_miss(key, sorted(shapes))
@@ -53,6 +48,14 @@ class Pattern:
             if len(keys := [key for key in self.rank_pattern if _matches(key, name)]) > 1:
                 both = " and ".join(map(repr, keys[:2]))
                 raise ConfigError(f"option 'allocator.rank_pattern' names {both}, which both match layer {name!r}.")
+
+        try:
+            self._ranks(shapes).check(shapes)
+        except ValueError as error:
+            raise ConfigError(f"option 'allocator': {str(error).removesuffix('.')}.") from None
+
+    def _ranks(self, shapes: Shapes) -> RankMap:
+        return RankMap({name: self._rank(name) for name in shapes})
 
     def _rank(self, name: str) -> int:
         return next((rank for key, rank in self.rank_pattern.items() if _matches(key, name)), self.r)

@@ -45,7 +45,8 @@ class Contender:
         p_holm: The same corrected for all contenders of an equal budget; NaN where the budget is not equal.
         noninferior: Whether it is shown to lose less than the margin.
         unstable: Whether a seed diverged, or collapsed to the head alone.
-        near_best: Whether it is shown to lose less than the margin to the best mean of the contest.
+        near_best: Whether it is shown to lose less than the margin to the best mean of the contest; not for one that
+            is unstable or has more parameters than the budget, whose mean is not taken for the best either.
         tuning_runs: Runs that found its setting.
         seconds: Device seconds that finding it took: those runs, and making a rank map.
     """
@@ -89,8 +90,11 @@ class Contest:
 
     @property
     def quickest(self) -> Contender | None:
-        """The one that took the least device time of those shown within the margin of the best."""
-        near = [row for row in self.rows if row.near_best and not row.unstable]
+        """The contender that took the least device time of those shown within the margin of the best.
+
+        The uniform rank is none: it was tuned by the study, with a number of runs of its own.
+        """
+        near = [row for row in self.rows[1:] if row.near_best]
         return min(near, key=lambda row: (row.seconds, row.name), default=None)
 
 
@@ -178,8 +182,10 @@ def _corrected(rows: Sequence[Contender]) -> list[Contender]:
 
 
 def _near_best(study: Study, rows: Sequence[Contender], scored: Mapping[str, Scored]) -> list[Contender]:
-    best = max(rows, key=lambda row: row.mean).name
-    return [replace(row, near_best=row.name == best or _near(study, scored[row.name], scored[best])) for row in rows]
+    eligible = [row for row in rows if row.budget <= 1 + EQUAL_BUDGET and not row.unstable]
+    best = max((row for row in eligible), key=lambda row: row.mean, default=rows[0]).name
+    near = {row.name for row in eligible if row.name == best or _near(study, scored[row.name], scored[best])}
+    return [replace(row, near_best=row.name in near) for row in rows]
 
 
 def _near(study: Study, one: Scored, best: Scored) -> bool:

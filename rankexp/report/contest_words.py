@@ -23,16 +23,15 @@ def contest_sentence(doc: Document) -> str:
     else:
         first = f"None of {count} contenders is shown to be better than {rank} at an equal budget."
     near = [name for name, row in rows.items() if row["near_best"]]
-    named = dict(zip(rows, [rank, *list(rows)[1:]], strict=True))
-    quickest = found["cost"]["quickest"]
-    if quickest is None:
+    if not near:
         return first
     margin = formats.amount(found["margin"], doc["score"])
     if len(near) == 1:
-        return f"{first} No other is shown to be within {margin} of the best mean, that of {named[near[0]]}."
+        best = rank if near[0] == next(iter(rows)) else near[0]
+        return f"{first} No other is shown to be within {margin} of the best mean, that of {best}."
     return (
-        f"{first} {len(near)} of {len(rows)} are shown to be within {margin} of the best mean; of these "
-        f"{named[quickest]} was found in the least time."
+        f"{first} {len(near)} of {len(rows)} are shown to be within {margin} of the best mean; the "
+        f"contender of these that was found in the least time is {found['cost']['quickest']}."
     )
 
 

@@ -19,7 +19,8 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 class AdaLoRA:
     """Prune singular triplets on the way (Zhang et al. 2023).
 
-    The budget is one of triplets: as many as there are at the budget's rank in every layer.
+    The budget is one of triplets: as many as there are at the budget's rank in every layer. Where layers differ in size
+    it is not one of parameters; what is left is counted, and beyond the budget it is not called as good as the best.
 
     Attributes:
         start: Ranks to begin with, over those of the budget.
@@ -31,8 +32,12 @@ class AdaLoRA:
     first: Share = 0.1
     last: Share = 0.6
 
+    def __post_init__(self) -> None:
+        if self.first >= self.last:
+            raise ValueError(f"first {self.first} must be below last {self.last}")
+
     def search(self, question: Question) -> Search[Setting]:
-        """Tune the learning rate."""
+        """Tune the learning rate and alpha."""
         rank, layers = question.budget_rank, len(question.shapes)
         begun = {name: min(round(self.start * rank), *shape) for name, shape in question.shapes.items()}
         first = round(self.first * question.steps)

@@ -1,4 +1,4 @@
-"""A rank map that an allocator makes, with its learning rate tuned."""
+"""A rank map that an allocator makes, with its learning rate and alpha tuned."""
 
 from __future__ import annotations
 

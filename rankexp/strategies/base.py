@@ -36,7 +36,7 @@ class Question:
         scaling: Rule of the scale.
         widen: How often rates may be widened.
         trials: Most runs on ``tune``, the same for every strategy.
-        steps: Optimizer steps of a run.
+        steps: Optimizer steps of the shortest run that it will be given.
         seed: Seed of what is drawn.
         allocate: Makes a rank map within the budget, from an allocator's name and options.
     """
@@ -73,19 +73,24 @@ def make_strategy(options: Mapping[str, Any], prefix: str) -> Strategy:
     return strategy
 
 
-def tuned(candidate: Candidate, question: Question, alpha: float | None = None) -> Search[Setting]:
+def tuned_rate(candidate: Candidate, question: Question, alpha: float) -> Search[list[ScreenRow]]:
+    """Try the learning rates of the grid, widened where the best lies on its edge, and return what they gave."""
+    grid = Grid("contest", (candidate,), question.learning_rates, (alpha,), question.widen)
+    rows: list[ScreenRow] = []
+    while settings := grid.next(rows)[: question.trials - len(rows)]:
+        rows += yield settings
+    return rows
+
+
+def tuned(candidate: Candidate, question: Question) -> Search[Setting]:
     """Tune a candidate with as many runs as the question allows, and return its best setting.
 
     First the learning rates of the grid, widened where the best lies on its edge; with what is left, at the best rate,
     twice and half the alpha, then four times and a quarter, and so on.
     """
-    middle = question.alpha if alpha is None else alpha
-    grid = Grid("contest", (candidate,), question.learning_rates, (middle,), question.widen)
-    rows: list[ScreenRow] = []
-    while settings := grid.next(rows)[: question.trials - len(rows)]:
-        rows += yield settings
+    rows = yield from tuned_rate(candidate, question, question.alpha)
     rate = best_setting(candidate, rows).learning_rate
-    alphas = (middle * factor for power in range(1, question.trials) for factor in (2**power, 2**-power))
+    alphas = (question.alpha * factor for power in range(1, question.trials) for factor in (2**power, 2**-power))
     if more := [
         candidate.at(rate, other) for _, other in zip(range(question.trials - len(rows)), alphas, strict=False)
     ]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,9 +11,9 @@ from typing import Any
 from rankexp.allocators.base import check_allocator, make_allocator
 from rankexp.analysis.results import load_study
 from rankexp.analysis.screen import ScreenRow
-from rankexp.config import StudyConfig
+from rankexp.config import SAMPLED, StudyConfig
 from rankexp.ranks import RankMap, content_key
-from rankexp.strategies.base import Question, Search, make_strategy
+from rankexp.strategies.base import Question, Search, Strategy, make_strategy
 from rankexp.strategies.setting import Setting
 from rankexp.study.runner import Asked, Runner, planned
 from rankexp.study.specs import Specs
@@ -37,14 +38,18 @@ class Contest:
     runner: Runner
 
     def check(self) -> None:
-        """Make sure, before anything is trained, that allocators of contenders fit the layers.
+        """Make sure, before anything is trained, that there is such a strategy and that its allocator fits the layers.
 
         Raises:
-            ConfigError: One does not.
+            ConfigError: There is none, an option of one is wrong, or an allocator does not fit.
         """
-        for options in self.config.contest.contenders.values():
+        for name, options in self.config.contest.contenders.items():
+            self._strategy(name)
             if isinstance(allocator := options.get("allocator"), dict):
                 check_allocator(make_allocator(allocator), self.specs.shapes)
+
+    def _strategy(self, name: str) -> Strategy:
+        return make_strategy(self.config.contest.contenders[name], f"contest.contenders.{name}.")
 
     def run(self) -> None:
         """Run what is missing of it; nothing where there are no contenders or nothing was decided on."""
@@ -75,23 +80,30 @@ class Contest:
         return dict(self.study.read().notes.get("contest", {}))
 
     def _search(self, name: str, rank: int) -> Search[Setting]:
-        search, contest = self.config.search, self.config.contest
+        search = self.config.search
         question = Question(
             name=name,
             shapes=self.specs.shapes,
             ranks=tuple(search.ranks),
             budget=RankMap.uniform(self.specs.shapes, rank).cost(self.specs.shapes),
             budget_rank=rank,
-            learning_rates=tuple(search.learning_rates),
+            learning_rates=self._rates(),
             alpha=self.config.lora.alpha,
             scaling=self.config.lora.scaling,
-            widen=search.widen,
-            trials=contest.trials,
-            steps=search.steps or self.config.train.steps,
+            widen=0 if search.strategy in SAMPLED else search.widen,
+            trials=self.config.contest.trials,
+            steps=min(search.steps or self.config.train.steps, self.config.train.steps),
             seed=search.seed,
             allocate=lambda options: self._allocate(name, rank, options),
         )
-        return make_strategy(contest.contenders[name], f"contest.contenders.{name}.").search(question)
+        return self._strategy(name).search(question)
+
+    def _rates(self) -> tuple[float, ...]:
+        """The rates that contenders begin with; where the screen samples a range, its ends and their middle."""
+        rates, search = self.config.search.learning_rates, self.config.search
+        if search.strategy in SAMPLED:
+            rates = sorted({rates[0], math.sqrt(rates[0] * rates[-1]), rates[-1]})
+        return tuple(rates)
 
     def _drive(self, searches: Mapping[str, Search[Setting]]) -> list[Setting]:
         """Let all strategies take their steps together, so that no lane idles, and return what each settled on."""

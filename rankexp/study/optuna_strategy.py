@@ -14,6 +14,7 @@ from rankexp.strategies.base import Question, Search
 from rankexp.strategies.rank_space import RankSpace, groups_of
 from rankexp.strategies.setting import Setting
 from rankexp.study.search.asking import Asking
+from rankexp.study.search.samplers import STARTUP
 
 
 @dataclass(frozen=True, config=CHECKED)
@@ -39,7 +40,8 @@ class OptunaSearch:
         """Sample as many settings as there may be runs, and return the best."""
         space = self._space(question)
         first = space.uniform()[: question.trials]
-        asking = Asking(self.sampler, question.seed, space.dimensions, first)
+        startup = min(STARTUP, max(len(first) + 1, question.trials // 2))  # few runs, and yet some that learn
+        asking = Asking(self.sampler, question.seed, space.dimensions, first, startup)
         tried: list[tuple[Setting, ScreenRow]] = []
         while left := question.trials - len(tried):
             asked = [asking.ask() for _ in range(min(left, self.at_once if tried else len(first)))]

@@ -46,7 +46,7 @@ class Screen:
         """Tune every rank and reference on ``tune`` and return the settings that they go on with."""
         search, references = self.config.search, self.config.references
         heads = self._reference([HEAD], references.head, search.widen)
-        full = self._reference([FULL], references.full, 0)
+        full = self._reference([FULL], references.full, search.widen)
         dimensions = [Candidate(f"d={n}", None, Variant("subspace", dimension=n)) for n in references.dimensions]
         subspaces = self._reference(dimensions, references.subspace, search.widen)
         ranks, tuned = [Candidate.of_rank(rank) for rank in search.ranks], [heads, full, subspaces]

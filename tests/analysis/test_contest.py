@@ -98,11 +98,21 @@ def test_the_effort_is_that_of_the_runs_that_found_it_and_of_its_map(found):
     assert row.seconds == pytest.approx(len(RATES) * (12.5 + 4.0) + 1.5)
 
 
-def test_the_quickest_is_one_of_those_near_the_best(found):
+def test_the_best_and_the_quickest_are_within_the_budget(found):
     near = {row.name for row in found.rows if row.near_best}
-    assert "large" in near
+    assert near == {"good"}, "the large one has a better mean, and more parameters"
+    assert found.quickest.name == "good"
+
+
+def test_the_quickest_is_a_contender_near_the_best(tmp_path):
+    close = {"one": (RISING, 0.722), "same": CONTENDERS["same"], "poor": CONTENDERS["poor"]}
+    found = contest(load_study(make_study(tmp_path, contenders=close, margin=0.05)))
+    near = {row.name: row.seconds for row in found.rows if row.near_best}
+    assert set(near) == {"r=8", "one", "same"}
     assert "poor" not in near
-    assert found.quickest.seconds == min(row.seconds for row in found.rows if row.name in near)
+    del near["r=8"]
+    assert found.quickest.name != "r=8", "the uniform rank was tuned with a number of runs of its own"
+    assert found.quickest.seconds == min(near.values())
 
 
 def test_a_study_without_contenders_has_no_contest(tmp_path):

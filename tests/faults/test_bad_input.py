@@ -219,6 +219,29 @@ def pattern(**ranks: int) -> str:
     return f"+contest.contenders.x={{strategy: allocated, allocator: {{name: pattern, rank_pattern: {{{keys}}}}}}}"
 
 
+def allocated(allocator: str) -> str:
+    return f"strategy: allocated, allocator: {allocator}"
+
+
+@pytest.mark.parametrize(
+    ("contender", "said"),
+    [
+        ("strategy: nonsense", "'nonsense'"),
+        (allocated("{name: pattern, r: 99}"), "rank 99"),
+        pytest.param("strategy: grid, rnks: [4]", "'contest.contenders.x.rnks'; did you mean", marks=thorough),
+        pytest.param("strategy: adalora, first: .9, last: .2", "first 0.9 must be below last 0.2", marks=thorough),
+        pytest.param(allocated("by_depth"), "'contest.contenders.x.allocator' is 'by_depth'", marks=thorough),
+        pytest.param(allocated("{name: by_dept}"), "'by_dept'", marks=thorough),
+        pytest.param(
+            allocated("{name: by_module, weights: {qeury: 1}}"), "'qeury', which ends no layer's name", marks=thorough
+        ),
+    ],
+)
+def test_a_contender_that_cannot_be(refused: Callable[..., str], tmp_path: Path, contender: str, said: str) -> None:
+    write_texts(tmp_path / "texts.csv")
+    assert said in refused(*sweep_words(f"+contest.contenders.x={{{contender}}}", "contest.rank=2"))
+
+
 @thorough
 def test_a_key_of_a_rank_map_that_matches_no_layer(refused: Callable[..., str], tmp_path: Path) -> None:
     write_texts(tmp_path / "texts.csv")

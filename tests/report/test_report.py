@@ -390,7 +390,8 @@ def test_every_section_is_linked_from_the_top_of_the_page(tmp_path):
         (["r=8"], "No other is shown to be within 2 points of the best mean, that of rank 8 in every layer."),
         (
             ["r=8", "rising"],
-            "2 of 3 are shown to be within 2 points of the best mean; of these rising was found in the",
+            "2 of 3 are shown to be within 2 points of the best mean; the contender of these that was found in the "
+            "least time is rising.",
         ),
     ],
 )

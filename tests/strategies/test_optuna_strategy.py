@@ -45,6 +45,16 @@ def test_the_uniform_maps_within_the_budget_come_first_the_largest_before_the_ot
     assert [[setting.rank for setting in some] for some in cut] == [[8, 4]]
 
 
+@pytest.mark.parametrize("sampler", ["tpe", "gp"])
+@pytest.mark.parametrize("trials", [6, 9])
+def test_what_is_asked_hangs_on_what_was_told_within_the_runs_of_a_contest(sampler: str, trials: int) -> None:
+    walks = Walks(sampler=sampler, alphas=[8.0, 16.0, 32.0])
+    low, _ = walks.walk(lambda setting, rank: setting.learning_rate + 0 * rank, trials=trials)
+    high, _ = walks.walk(lambda setting, rank: -setting.learning_rate + 0 * rank, trials=trials)
+    assert low[0] == high[0]
+    assert low != high
+
+
 def test_maps_by_layer_give_blocks_and_kinds_ranks_of_their_own() -> None:
     asked, _ = Walks(space="per_layer").walk(made_up, trials=10)
     maps = [rank_map(some[0], Walks().question()) for some in asked[1:]]

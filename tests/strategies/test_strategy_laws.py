@@ -26,8 +26,10 @@ class TestRuleOfThumb(StrategyConformance):
     def make_strategy(self) -> Strategy:
         return RuleOfThumb()
 
-    def test_alpha_is_twice_the_rank(self) -> None:
-        _, found = self.walk(self.losses()["high rates diverge"], trials=3)
+    @pytest.mark.parametrize("trials", [1, 3, 6, 11])
+    def test_alpha_is_twice_the_rank_and_runs_left_over_are_left(self, trials: int) -> None:
+        asked, found = self.walk(self.losses()["high rates diverge"], trials=trials)
+        assert {(setting.rank, setting.alpha) for some in asked for setting in some} == {(8, 16.0)}
         assert (found.rank, found.alpha) == (8, 16.0)
 
 

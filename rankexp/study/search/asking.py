@@ -9,7 +9,7 @@ import optuna
 from optuna.trial import TrialState
 
 from rankexp.strategies.rank_space import LogRange, Ordinal
-from rankexp.study.search.samplers import SamplerName, seeded, told
+from rankexp.study.search.samplers import STARTUP, SamplerName, seeded, told
 
 
 class Asking:
@@ -20,6 +20,7 @@ class Asking:
         seed: Together with a trial's number, decides what is sampled.
         dimensions: What is searched.
         first: Values to try before any are sampled.
+        startup: Trials before a model is fitted.
     """
 
     def __init__(
@@ -28,9 +29,10 @@ class Asking:
         seed: int,
         dimensions: Mapping[str, Ordinal | LogRange],
         first: Sequence[Mapping[str, float]] = (),
+        startup: int = STARTUP,
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self._sampler, self._seed, self._asked = sampler, seed, 0
+        self._sampler, self._seed, self._startup, self._asked = sampler, seed, startup, 0
         self._dimensions = {name: _distribution(dimension) for name, dimension in dimensions.items()}
         self._study = optuna.create_study(direction="minimize")
         for values in first:
@@ -42,7 +44,7 @@ class Asking:
         Trials that were asked for and not told yet count as bad ones for ``tpe`` (a constant liar) and are averaged
         over by ``gp``, so that those asked for together differ.
         """
-        self._study.sampler = seeded(self._sampler, self._seed, self._asked)
+        self._study.sampler = seeded(self._sampler, self._seed, self._asked, self._startup)
         self._asked += 1
         trial = self._study.ask(self._dimensions)
         return trial.number, dict(trial.params)

@@ -25,7 +25,7 @@ def told(study: optuna.Study, loss: float) -> float:
     return max((trial.values[0] for trial in completed), default=math.nan)
 
 
-def seeded(name: SamplerName, seed: int, number: int) -> optuna.samplers.BaseSampler:
+def seeded(name: SamplerName, seed: int, number: int, startup: int = STARTUP) -> optuna.samplers.BaseSampler:
     """Return a sampler whose draws depend on the seed and the trial's number alone.
 
     Args:
@@ -33,12 +33,13 @@ def seeded(name: SamplerName, seed: int, number: int) -> optuna.samplers.BaseSam
             with expected improvement, or ``nsga2`` (Deb et al. 2002).
         seed: Seed of the search.
         number: Number of the trial.
+        startup: Trials before a model is fitted.
     """
     draw = (seed * 100_003 + number) % 2**32
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         if name == "gp":
-            return optuna.samplers.GPSampler(seed=draw, n_startup_trials=STARTUP, warn_independent_sampling=False)
+            return optuna.samplers.GPSampler(seed=draw, n_startup_trials=startup, warn_independent_sampling=False)
         if name == "nsga2":
             return optuna.samplers.NSGAIISampler(seed=draw, population_size=STARTUP)
-        return optuna.samplers.TPESampler(seed=draw, n_startup_trials=STARTUP)
+        return optuna.samplers.TPESampler(seed=draw, n_startup_trials=startup)
