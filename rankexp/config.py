@@ -16,7 +16,7 @@ from pydantic import BeforeValidator, Field, TypeAdapter, field_validator
 from pydantic.dataclasses import dataclass
 
 from rankexp.options import CHECKED, Natural, Positive, Rate
-from rankexp.ranks import ENGINE_VERSION, Scaling, content_key
+from rankexp.ranks import ENGINE_VERSION, NestedLosses, Scaling, content_key
 
 OF_WORKER = ("device", "jobs", "threads", "pack", "checkpoint_every", "lease_seconds", "workers")
 """Options that may differ from one worker of a study to the next."""
@@ -148,6 +148,8 @@ class SearchConfig:
         max_parameters: Most parameters of the factors in ``pareto``; null for any number.
         max_adapter_mib: Most MiB of the factors in ``pareto``, at four bytes a parameter; null for any size.
         shortlist: Ranks that ``nested`` and ``squeeze`` send to the decision.
+        nested_losses: ``sampled`` trains one rank with each example of a batch in ``nested``, ``summed`` every rank, at
+            as many times the cost as there are ranks.
     """
 
     strategy: Literal["grid", "tpe", "gp", "pareto", "nested", "squeeze"] = "grid"
@@ -165,6 +167,7 @@ class SearchConfig:
     max_parameters: Positive | None = None
     max_adapter_mib: Rate | None = None
     shortlist: Annotated[int, Field(ge=2)] = 2
+    nested_losses: NestedLosses = "sampled"
 
     @field_validator("ranks", "learning_rates", "alphas", "scalings")
     @classmethod
@@ -181,6 +184,8 @@ class SearchConfig:
             raise ValueError("scalings is for strategy grid")
         if (self.max_parameters or self.max_adapter_mib) and self.strategy != "pareto":
             raise ValueError("max_parameters and max_adapter_mib are for strategy pareto")
+        if self.nested_losses != "sampled" and self.strategy != "nested":
+            raise ValueError(f"nested_losses {self.nested_losses} is for strategy nested")
 
 
 @dataclass(frozen=True, config=CHECKED)

@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args
 ENGINE_VERSION = 3
 """Raised whenever the same spec would give other numbers; part of every content key."""
 
-_LATER = ("patience", "dimension", "initialisation", "loraplus_lr_ratio", "nested_ranks", "pruning")
+_LATER = ("patience", "dimension", "initialisation", "loraplus_lr_ratio", "nested_ranks", "nested_losses", "pruning")
 """Fields that came after the first records; left out of a spec's values at their defaults."""
 
 Method = Literal["lora", "dora", "adalora", "nested", "head", "full", "subspace"]
@@ -23,12 +23,15 @@ MAPPED = ("lora", "dora", "adalora", "nested")
 """Methods that give modules a rank."""
 Scaling = Literal["standard", "rslora"]
 Initialisation = Literal["default", "pissa", "eva"]
+NestedLosses = Literal["sampled", "summed"]
 _INITIALISED_BY: dict[Initialisation, tuple[Method, ...]] = {
     "default": get_args(Method),
     "pissa": ("lora",),
     "eva": ("lora", "dora", "nested"),
 }
 """Methods that go with each initialisation."""
+_LOSSES_OF: dict[NestedLosses, tuple[Method, ...]] = {"sampled": get_args(Method), "summed": ("nested",)}
+"""Methods that go with each way to take nested losses."""
 
 
 class RankMap(Mapping[str, int]):
@@ -179,6 +182,8 @@ class TrialSpec:
             from those of the layer's inputs.
         loraplus_lr_ratio: Learning rate of ``lora_B`` over that of ``lora_A`` (LoRA+).
         nested_ranks: Leading ranks that ``nested`` trains, increasing; empty for any other method.
+        nested_losses: ``sampled`` trains one of those ranks with each example of a batch, ``summed`` all of them, at so
+            many times the cost of a step.
         pruning: How ``adalora`` prunes; None for any other method.
         evaluate: Splits that are scored at the end. ``tune@8`` is the split ``tune`` with every layer cut to rank 8: by
             singular values, or of a nested trial to its leading 8.
@@ -210,6 +215,7 @@ class TrialSpec:
     initialisation: Initialisation = "default"
     loraplus_lr_ratio: float = 1.0
     nested_ranks: tuple[int, ...] = ()
+    nested_losses: NestedLosses = "sampled"
     pruning: Pruning | None = None
     evaluate: tuple[str, ...] = ("tune",)
     base_dropout: float = 0.0
@@ -223,6 +229,8 @@ class TrialSpec:
         self._belongs("dimension", self.dimension, self.method == "subspace")
         self._belongs("the rank map", dict(self.rank_map), self.method in MAPPED)
         self._belongs("nested ranks", list(self.nested_ranks), self.method == "nested")
+        if self.method not in _LOSSES_OF.get(self.nested_losses, ()):
+            raise ValueError(f"method {self.method!r} does not go with nested losses {self.nested_losses!r}.")
         self._belongs("pruning", self.pruning, self.method == "adalora")
         if self.pruning:
             self._check_pruning(self.pruning)
@@ -254,6 +262,11 @@ class TrialSpec:
     def rank(self) -> int | None:
         """The rank if it is the same in every adapted module; 0 for the head alone; None otherwise."""
         return 0 if self.method == "head" else self.rank_map.uniform_rank
+
+    @property
+    def copies(self) -> int:
+        """How many rows each example takes in a forward pass."""
+        return len(self.nested_ranks) if self.nested_losses == "summed" else 1
 
     @property
     def key(self) -> str:
@@ -333,6 +346,7 @@ __all__ = [
     "MAPPED",
     "Initialisation",
     "Method",
+    "NestedLosses",
     "Pruning",
     "RankMap",
     "Scaling",

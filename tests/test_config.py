@@ -51,6 +51,7 @@ REFUSED = [
     *(("search__max_adapter_mib", value, "search.max_adapter_mib") for value in (0, -1, NAN, "x")),
     ("search__max_parameters", 0, "search.max_parameters"),
     ("search__sampler", "gp", "search.sampler"),
+    ("search__nested_losses", "mean", "search.nested_losses"),
     *(("lora__alpha", value, "lora.alpha") for value in (0, -1, INF, NAN, "x", None)),
     *(("lora__dropout", value, "lora.dropout") for value in (-0.1, 1, NAN)),
     *(("lora__target_modules", value, "lora.target_modules") for value in (3, [3], "all")),
@@ -112,6 +113,13 @@ def test_what_has_no_default_is_asked_for(missing):
         *(({"search__strategy": name}, f"search.strategy is {name}") for name in ("tpe", "gp", "pareto")),
         ({"search__max_parameters": 9}, "max_parameters and max_adapter_mib are for strategy pareto"),
         ({"search__max_adapter_mib": 9}, "max_parameters and max_adapter_mib are for strategy pareto"),
+        *(
+            (
+                {"search__strategy": name, "search__nested_losses": "summed"},
+                "nested_losses summed is for strategy nested",
+            )
+            for name in ("grid", "squeeze")
+        ),
         ({"train__patience": 2}, "eval_every must be above 0"),
         ({"decide__looks": [2]}, "looks must increase and end with all 5 seeds"),
         ({"decide__looks": [3, 3]}, "looks must increase and end with all 5 seeds"),
@@ -147,6 +155,7 @@ OTHER_STUDY = {
     "search.max_parameters": 1000, "search.max_adapter_mib": 1.5, "decide.seeds": 4, "decide.margin": 0.02, "decide.level": 0.1,
     "decide.looks": [3, 5], "decide.score": "loss", "references.head": [1e-2], "references.full": [1e-4],
     "references.subspace": [1e-2], "references.dimensions": [10], "references.seeds": 2, "search.scalings": ["rslora"], "search.shortlist": 3,
+    "search.nested_losses": "summed",
     "contest.contenders": {"thumb": {"strategy": "rule_of_thumb"}}, "contest.rank": 8, "contest.trials": 3,
 }  # fmt: skip
 
@@ -155,6 +164,7 @@ def folder_of(name, value):
     pareto = {"search__strategy": "pareto", "search__alphas": [8.0]}
     needed = {
         "search.strategy": {"search__alphas": [8.0]}, "search.max_parameters": pareto, "search.max_adapter_mib": pareto, "train.patience": {"train__eval_every": 7},
+        "search.nested_losses": {"search__strategy": "nested"},
         "launcher.dry_run": {"launcher__name": "slurm"}, "references.subspace": {"references__dimensions": [20]}, "references.dimensions": {"references__subspace": [1e-1]},
     }  # fmt: skip
     return config(**{name.replace(".", "__"): value}, **needed.get(name, {})).study_folder.name
@@ -169,6 +179,7 @@ def test_the_folder_changes_with_every_option_that_decides_a_result_and_with_no_
     assert len(set(others.values())) == len(others)
     assert config(search__alphas=[8.0]).study_folder.name != others["search.strategy"]
     assert config(train__eval_every=7).study_folder.name != others["train.patience"]
+    assert config(search__strategy="nested").study_folder.name != others["search.nested_losses"]
 
 
 def test_the_folder_is_the_name_and_a_hash_that_ignores_the_name():

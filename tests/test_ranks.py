@@ -122,11 +122,12 @@ def test_every_field_is_part_of_the_key():
     changed += [dataclasses.replace(SPEC, method=method, rank_map={}) for method in ("head", "full")]
     changed += [dataclasses.replace(SPEC, method="subspace", rank_map={}, dimension=n) for n in (10, 100)]
     changed += [dataclasses.replace(SPEC, method="nested", nested_ranks=ranks) for ranks in ((2, 4), (1, 4))]
+    changed += [dataclasses.replace(SPEC, method="nested", nested_ranks=(2, 4), nested_losses="summed")]
     changed += [dataclasses.replace(SPEC, method="adalora", pruning=pruning) for pruning in PRUNINGS]
     changed += [dataclasses.replace(SPEC, method="dora")]
     assert len({spec.key for spec in [SPEC, *changed]}) == len(changed) + 1
     assert all(TrialSpec.from_dict(json.loads(json.dumps(spec.to_dict()))) == spec for spec in changed)
-    assert {*CHANGES, "method", "dimension", "nested_ranks", "pruning"} == {
+    assert {*CHANGES, "method", "dimension", "nested_ranks", "nested_losses", "pruning"} == {
         field.name for field in dataclasses.fields(TrialSpec)
     }
 
@@ -146,6 +147,8 @@ def test_the_key_is_the_same_in_a_fresh_process_and_in_the_next_version():
     assert done.stdout.strip() == SPEC.key
     pinned = dataclasses.replace(SPEC, engine=1)
     assert pinned.key == "32bfc7d66a57dd787da5", "old records would be orphaned: is that meant?"
+    nested = dataclasses.replace(SPEC, method="nested", nested_ranks=(2, 4), engine=1)
+    assert nested.key == "d3e60bc16f2fbafa839b", "so would nested ones"
 
 
 @pytest.mark.parametrize(
@@ -176,6 +179,11 @@ def test_a_setting_of_another_method_is_refused(changes, what):
     [
         ({"method": "dora", "initialisation": "pissa"}, "does not go with initialisation 'pissa'"),
         ({"method": "head", "rank_map": {}, "initialisation": "eva"}, "does not go with initialisation 'eva'"),
+        ({"nested_losses": "summed"}, "method 'lora' does not go with nested losses 'summed'"),
+        (
+            {"method": "nested", "nested_ranks": (2, 4), "nested_losses": "both"},
+            "does not go with nested losses 'both'",
+        ),
         ({"initialisation": "svd"}, "does not go with initialisation 'svd'"),
         ({"method": "full", "rank_map": {}, "loraplus_lr_ratio": 2.0}, "does not go with a loraplus_lr_ratio of 2.0"),
         ({"loraplus_lr_ratio": 0.0}, "loraplus_lr_ratio is 0.0; it must be a finite number above 0"),
@@ -185,6 +193,12 @@ def test_a_setting_of_another_method_is_refused(changes, what):
 def test_a_variant_that_cannot_be_is_refused(changes, what):
     with pytest.raises(ValueError, match=what):
         dataclasses.replace(SPEC, **changes)
+
+
+def test_an_example_is_a_row_for_each_rank_only_where_losses_are_summed():
+    nested = dataclasses.replace(SPEC, method="nested", nested_ranks=(1, 2, 4))
+    summed = dataclasses.replace(nested, nested_losses="summed")
+    assert [spec.copies for spec in (SPEC, nested, summed)] == [1, 1, 3]
 
 
 def test_the_rank_of_a_spec():

@@ -19,9 +19,14 @@ class NestedLoRALinear(LoRALinear):
     r"""LoRA in which each of several leading ranks is trained as an update of its own.
 
     For a rank b of ``ranks`` the update is :math:`s_b\,B_{:,:b} A_{:b,:}` with that rank's own scale. While training,
-    the rows of a batch are dealt to the ranks in turn, so one pass gives the mean of their losses: what DyLoRA
-    (Valipour et al. 2023, section 3) samples, one rank a step, and Matryoshka learning (Kusupati et al. 2022, section
-    3) sums, at the price of plain LoRA. Otherwise the layer is plain LoRA of the largest rank.
+    the rows of a batch are dealt to the n ranks in turn, and each row trains its rank alone; otherwise the layer is
+    plain LoRA of the largest rank. What the mean loss of a batch says of the ranks depends on its rows:
+
+    * *Sampled:* each example is one row, so each rank is trained with 1/n of the examples, at the price of plain LoRA.
+      DyLoRA (Valipour et al. 2023, section 3) samples one rank a step instead, for the whole batch. Rows are sorted by
+      length: of n neighbours the first rank gets the shortest.
+    * *Summed:* each example is n adjacent rows, one for each rank, so the loss is the sum over ranks that Matryoshka
+      learning takes (Kusupati et al. 2022, section 3), divided by n, at n times the price.
 
     Args:
         base: As for :class:`~rankexp.lora.layer.LoRALinear`.

@@ -10,6 +10,7 @@ from pydantic.dataclasses import dataclass
 
 from rankexp.analysis.screen import best_rate
 from rankexp.options import CHECKED
+from rankexp.ranks import NestedLosses
 from rankexp.strategies.base import Question, Search
 from rankexp.strategies.curve import Curve
 from rankexp.strategies.setting import Candidate, Setting
@@ -40,11 +41,18 @@ class ByCurve:
 
 @dataclass(frozen=True, config=CHECKED)
 class Nested(ByCurve):
-    """One run trains every rank, each as the leading part of the largest."""
+    """One run trains every rank, each as the leading part of the largest.
+
+    Attributes:
+        losses: ``sampled`` trains one rank with each example of a batch, ``summed`` every rank, at as many times the
+            cost as there are ranks.
+    """
+
+    losses: NestedLosses = "sampled"
 
     def curve(self, ranks: Sequence[int], question: Question) -> Curve:
         """Return nested runs."""
-        return Curve.nested(ranks, question.learning_rates, (question.alpha,), question.widen)
+        return Curve.nested(ranks, question.learning_rates, (question.alpha,), question.widen, self.losses)
 
 
 @dataclass(frozen=True, config=CHECKED)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from rankexp.analysis.screen import ScreenRow, best_rate
+from rankexp.ranks import NestedLosses
 from rankexp.strategies.base import Search
 from rankexp.strategies.grid import widened
 from rankexp.strategies.setting import Candidate, Variant
@@ -38,9 +39,16 @@ class Curve:
     trials: int | None = None
 
     @classmethod
-    def nested(cls, ranks: Sequence[int], rates: Sequence[float], alphas: Sequence[float], widen: int) -> Curve:
+    def nested(
+        cls,
+        ranks: Sequence[int],
+        rates: Sequence[float],
+        alphas: Sequence[float],
+        widen: int,
+        losses: NestedLosses = "sampled",
+    ) -> Curve:
         """Train every rank at once, each as the leading part of the largest."""
-        variant = Variant("nested", nested_ranks=tuple(ranks))
+        variant = Variant("nested", nested_ranks=tuple(ranks), nested_losses=losses)
         return cls(Candidate("nested", None, variant, tuple(ranks)), tuple(ranks), tuple(rates), tuple(alphas), widen)
 
     @classmethod

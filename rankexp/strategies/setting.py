@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from rankexp.ranks import Initialisation, Method, Pruning, RankMap, Scaling
+from rankexp.ranks import Initialisation, Method, NestedLosses, Pruning, RankMap, Scaling
 
 
 @dataclass(frozen=True)
@@ -18,6 +18,7 @@ class Variant:
         initialisation: Of the factors.
         loraplus_lr_ratio: Learning rate of ``lora_B`` over that of ``lora_A``.
         nested_ranks: Leading ranks that a nested run trains.
+        nested_losses: Whether it trains one of them with each example, or all.
         pruning: How AdaLoRA prunes.
         dimension: Dimensions of a random subspace.
     """
@@ -28,6 +29,7 @@ class Variant:
     initialisation: Initialisation = "default"
     loraplus_lr_ratio: float = 1.0
     nested_ranks: tuple[int, ...] = ()
+    nested_losses: NestedLosses = "sampled"
     pruning: Pruning | None = None
     dimension: int = 0
 

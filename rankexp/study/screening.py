@@ -104,8 +104,9 @@ class Screen:
     def _curve(self) -> list[ScreenRow]:
         """Screen the whole rank curve with runs that are scored at every rank."""
         search = self.config.search
-        make = Curve.nested if search.strategy == "nested" else Curve.squeezed
-        run = make(search.ranks, search.learning_rates, self._alphas, search.widen).search()
+        grid = (search.ranks, search.learning_rates, self._alphas, search.widen)
+        nested = search.strategy == "nested"
+        run = (Curve.nested(*grid, search.nested_losses) if nested else Curve.squeezed(*grid)).search()
         settings = next(run)
         while True:
             asked = [self._asked("screen", setting) for setting in settings]

@@ -57,6 +57,7 @@ class Specs:
             initialisation=variant.initialisation,
             loraplus_lr_ratio=variant.loraplus_lr_ratio,
             nested_ranks=variant.nested_ranks,
+            nested_losses=variant.nested_losses,
             pruning=variant.pruning,
             learning_rate=setting.learning_rate,
             schedule=train.schedule,

@@ -146,8 +146,8 @@ def frozen_blocks(model: nn.Module, adapters: Sequence[Adapter]) -> int:
 
 
 def _revisits(spec: TrialSpec, examples: int) -> bool:
-    """Whether a trial sees more examples than there are, which the spec alone says."""
-    return spec.steps * spec.batch_size * spec.accumulation > examples
+    """Whether a trial computes more rows than there are examples, which the spec alone says."""
+    return spec.steps * spec.batch_size * spec.accumulation * spec.copies > examples
 
 
 class _GotOutput(Exception):  # noqa: N818

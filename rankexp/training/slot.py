@@ -112,9 +112,13 @@ class Slot:
         return self.state == "diverged" and self.step < self.spec.steps
 
     def draw(self) -> list[NDArray[np.int64]]:
-        """Return the micro-batches of the next step: the same ones until :meth:`update` takes that step."""
+        """Return the micro-batches of the next step: the same ones until :meth:`update` takes that step.
+
+        Copies of an example lie side by side, for a nested layer to deal them to its ranks, one each.
+        """
         if not self._drawn:
-            self._drawn = [next(self._stream) for _ in range(self.spec.accumulation)]
+            batches = [next(self._stream) for _ in range(self.spec.accumulation)]
+            self._drawn = [np.repeat(batch, self.spec.copies) for batch in batches]
         return self._drawn
 
     def update(self) -> Tensor:

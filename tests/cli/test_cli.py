@@ -76,7 +76,7 @@ def test_every_choice_of_every_group_composes(choice: str, capsys: pytest.Captur
 
 def test_the_sweeps_are_these() -> None:
     assert sweep_names() == [
-        *("auto", "lora_vs_full", "pareto", "per_layer", "rank_alpha", "rank_grid", "rank_vs_data"),
+        *("auto", "lora_vs_full", "nested", "pareto", "per_layer", "rank_alpha", "rank_grid", "rank_vs_data"),
         *("strategies", "target_modules", "variants"),
     ]
 

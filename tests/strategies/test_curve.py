@@ -57,5 +57,7 @@ def test_nothing_that_completes_widens_downwards_and_ends():
 def test_what_is_trained():
     nested = next(Curve.nested(RANKS, RATES, (16.0,), 1).search())[0]
     assert (nested.variant.method, nested.variant.nested_ranks, nested.cuts) == ("nested", RANKS, RANKS)
+    summed = next(Curve.nested(RANKS, RATES, (16.0,), 1, "summed").search())[0]
+    assert [made.variant.nested_losses for made in (nested, summed)] == ["sampled", "summed"]
     squeezed = next(Curve.squeezed(RANKS, RATES, (16.0,), 1).search())[0]
     assert (squeezed.variant.method, squeezed.rank, squeezed.cuts) == ("lora", 16, (4, 8))

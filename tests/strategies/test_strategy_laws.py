@@ -80,6 +80,18 @@ class TestNested(StrategyConformance):
         return Nested()
 
 
+class TestNestedOfSummedLosses(StrategyConformance):
+    reads_a_curve = True
+
+    def make_strategy(self) -> Strategy:
+        made: Strategy = plugin("strategy", {"strategy": "nested", "losses": "summed"}, "it.", key="strategy")
+        return made
+
+    def test_its_runs_sum_the_losses(self) -> None:
+        asked, _ = self.walk(self.losses()["a bowl"])
+        assert {setting.variant.nested_losses for some in asked for setting in some} == {"summed"}
+
+
 class TestSqueeze(StrategyConformance):
     reads_a_curve = True
 

@@ -23,6 +23,14 @@ TRIALS = {
     "full": {"method": "full"},
     "subspace": {"method": "subspace"},
     "patience": {"eval_every": 1, "patience": 3, "steps": 60},
+    "summed": {
+        "method": "nested",
+        "rank": 4,
+        "nested_ranks": (1, 2, 4),
+        "nested_losses": "summed",
+        "dropout": 0.2,
+        "accumulation": 2,
+    },
     "adalora": {
         "method": "adalora",
         "rank": 4,

@@ -91,6 +91,17 @@ def test_trials_that_see_no_example_twice_are_computed(exact):
     assert prefix._kept == {}
 
 
+def test_copies_of_an_example_count_and_take_what_is_kept_of_it(exact):
+    examples = exact.data.splits["train"]
+    summed = {"method": "nested", "nested_ranks": (1, 2), "nested_losses": "summed"}
+    spec = upper(exact, steps=len(examples) // 16, **summed)  # no example comes twice, but each has two rows
+    prefix = Prefix(exact.pack, examples, 0, exact.device)
+    plain, kept = (train(exact, [spec], some)[0] for some in (None, prefix))
+    assert next(iter(prefix._kept.values())) is not None
+    for a, b in zip(plain.parameters, kept.parameters, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-9)
+
+
 def test_the_lowest_adapter_of_a_pack_counts(exact):
     low, high = exact.adapter(make_spec(exact)), exact.adapter(upper(exact))
     head, full = exact.adapter(make_spec(exact, "head")), exact.adapter(make_spec(exact, "full"))
