@@ -76,8 +76,9 @@ def test_every_choice_of_every_group_composes(choice: str, capsys: pytest.Captur
 
 def test_the_sweeps_are_these() -> None:
     assert sweep_names() == [
-        *("auto", "lora_vs_full", "nested", "pareto", "per_layer", "rank_alpha", "rank_grid", "rank_vs_data"),
-        *("strategies", "target_modules", "variants"),
+        *("adalora", "alpha_scaling", "auto", "gp", "lora_vs_full", "nested", "pareto", "patterns", "per_layer"),
+        *("per_layer_search", "rank_alpha", "rank_grid", "rank_vs_data", "rule_of_thumb", "strategies"),
+        *("target_modules", "variants"),
     ]
 
 
