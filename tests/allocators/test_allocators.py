@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import yaml
 
 from rankexp.allocators.activation_spectrum import explained
 from rankexp.allocators.base import LayerGradient, make_allocator
@@ -15,7 +16,9 @@ from rankexp.allocators.spectra import (
     singular_values,
     singular_values_above,
 )
+from rankexp.cli.compose import resource
 from rankexp.options import ConfigError
+from rankexp.ranks import RankMap
 
 SHAPES = {f"layer.{i}.{m}": (64, 64) for i in range(12) for m in ("query", "value")}
 RANK_8 = 8 * 128 * len(SHAPES)
@@ -217,3 +220,15 @@ def test_values_above_a_floor_are_all_found(spikes):
 def test_a_zero_matrix_has_no_direction():
     assert largest_singular_value(torch.zeros(300, 300)) == 0
     assert singular_values_above(torch.zeros(300, 300), 0.0) == []
+
+
+def test_the_patterns_of_the_sweep_cost_what_its_rank_costs() -> None:
+    layers = {"attention.self.query": (384, 384), "attention.output.dense": (384, 384), "output.dense": (1536, 384)}
+    minilm = {f"bert.encoder.layer.{i}.{name}": shape for i in range(6) for name, shape in layers.items()}
+    minilm["bert.pooler.dense"] = (384, 384)
+    contest = yaml.safe_load(resource("sweeps/patterns.yaml").read_text(encoding="utf-8"))["contest"]
+    budget = RankMap.uniform(minilm, contest["rank"]).cost(minilm)
+    for options in contest["contenders"].values():
+        ranks = allocate(options["allocator"], minilm, budget)
+        assert ranks.cost(minilm) == budget
+        assert len(set(ranks.values())) > 1
