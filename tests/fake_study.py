@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save
 
-from rankexp.ranks import RankMap, TrialSpec
+from rankexp.ranks import Pruning, RankMap, TrialSpec
 from rankexp.record import Scores, Trial, TrialResult, TrialStore
 from rankexp.study_record import Planned, StudyRecord, StudyStore, TestLedger
 
@@ -21,6 +21,9 @@ MAPS = {
     "half": (RankMap.uniform(SHAPES, 4), 0.66),
 }
 """Contenders: two of the parameters of rank 8, and one of half of them; and their accuracies."""
+PRUNED = {**MAPS, "adalora": (RankMap.uniform(SHAPES, 12), 0.7)}
+PRUNINGS = {"adalora": Pruning(budget=32, first=6, last=36)}
+"""Beside those one that loses triplets, from rank 12 in every layer to as many as rank 8 has, and how it does so."""
 RATES = (1e-3, 3e-3, 1e-2)
 CLEAR = {4: 0.66, 8: 0.72, 16: 0.722, 32: 0.723}
 
@@ -51,14 +54,16 @@ def make_trial(
     dimension: int = 0,
     shapes: Mapping[str, tuple[int, int]] = SHAPES,
     rank_map: RankMap | None = None,
+    pruning: Pruning | None = None,
 ) -> Trial:
     """Record one trial; ``rank`` 0 is the head alone and None full fine-tuning, unless there is a map."""
     method = "subspace" if dimension else method or {None: "full", 0: "head"}.get(rank, "lora")
     if rank_map is None:
         rank_map = RankMap.uniform(shapes, rank or 0) if method == "lora" else RankMap()
+    left = RankMap.uniform(shapes, pruning.budget // len(shapes)) if pruning else rank_map
     spec = TrialSpec(
         model="0" * 20, data="1" * 20, task="sentiment", method=method, rank_map=rank_map,  # type: ignore[arg-type]
-        dimension=dimension, learning_rate=learning_rate, steps=60, seed=seed, evaluate=tuple(splits), precision="bfloat16",
+        pruning=pruning, dimension=dimension, learning_rate=learning_rate, steps=60, seed=seed, evaluate=tuple(splits), precision="bfloat16",
     )  # fmt: skip
     quality = {s: min(accuracy + 0.01 * np.log2(2 + (rank or 0)), 0.99) if s == "train" else accuracy for s in splits}
     scores = {s: make_scores(quality[s], examples, seed, s) for s in splits} if status == "completed" else {}
@@ -67,23 +72,35 @@ def make_trial(
         reason="" if status == "completed" else "the loss was nan at step 7",
         metrics={s: {"accuracy": v.accuracy, "loss": v.mean_loss, "examples": examples} for s, v in scores.items()},
         history=tuple(
-            {"step": i, "loss": 1.1 - i / 120, "learning_rate": learning_rate * (1 - i / 60), "grad_norm": 1.0}
+            {"step": i, "loss": 1.1 - i / 120, "learning_rate": learning_rate * (1 - i / 60), "grad_norm": 1.0,
+             **triplets(i, pruning, rank_map)}
             for i in range(1, 61)
         ),
         cost={
-            "trainable_parameters": rank_map.cost(shapes) + 1155 if method in ("lora", "head") else 22_000_000,
-            "adapter_bytes": 4 * rank_map.cost(shapes) + 5000,
+            "trainable_parameters": rank_map.cost(shapes) + 1155 if method in ("lora", "adalora", "head") else 22_000_000,
+            "adapter_bytes": 4 * left.cost(shapes) + 5000,
             "peak_memory_bytes": 9e8, "step_seconds_median": 0.2, "step_seconds_p95": 0.31,
             "tokens_per_second": 4100.0, "train_seconds": 12.5, "eval_seconds": 4.0,
         },
         environment={"python": "3.11.7", "torch": "2.13.0", "device": "cpu"},
         finished="2026-11-01T12:00:00+00:00",
     )  # fmt: skip
-    kept = "decide" in scores and method in ("lora", "full")
-    return store.write(spec, result, scores, (lambda folder: save_updates(folder, spec, shapes)) if kept else None)
+    kept = "decide" in scores and method in ("lora", "adalora", "full")
+    return store.write(
+        spec, result, scores, (lambda folder: save_updates(folder, spec, left, shapes)) if kept else None
+    )
 
 
-def save_updates(folder: Path, spec: TrialSpec, shapes: Mapping[str, tuple[int, int]]) -> None:
+def triplets(step: int, pruning: Pruning | None, ranks: RankMap) -> dict[str, int]:
+    """What an AdaLoRA trial measures after a step; nothing of any other."""
+    if pruning is None:
+        return {}
+    from rankexp.lora.adalora import triplets_at
+
+    return {"triplets": triplets_at(step, pruning, sum(ranks.values()))}
+
+
+def save_updates(folder: Path, spec: TrialSpec, ranks: RankMap, shapes: Mapping[str, tuple[int, int]]) -> None:
     """Write made-up factors whose directions fade, or the spectrum of a full update."""
     rng = np.random.default_rng(spec.seed)
     tensors = {}
@@ -91,7 +108,7 @@ def save_updates(folder: Path, spec: TrialSpec, shapes: Mapping[str, tuple[int, 
         if spec.method == "full":
             tensors[name] = np.sort(rng.exponential(size=min(wide, out)) ** 2)[::-1].astype(np.float32)
             continue
-        if not (rank := spec.rank_map.get(name, 0)):
+        if not (rank := ranks.get(name, 0)):
             continue
         fading = 0.8 ** np.arange(rank)
         tensors[f"base_model.model.{name}.lora_A.weight"] = rng.normal(size=(rank, wide)).astype(np.float32)
@@ -120,11 +137,13 @@ def make_study(
     look: int = 0,
     notes: Mapping[str, Any] = MappingProxyType({}),
     contenders: Mapping[str, tuple[RankMap, float]] = MappingProxyType({}),
+    prunings: Mapping[str, Pruning] = MappingProxyType({}),
     contest_rank: int = 8,
 ) -> Path:
     """Record a study of every phase and return its folder.
 
-    ``diverged`` and ``missing`` list (rank, seed) pairs of the decide step; ``contenders`` have a map and an accuracy.
+    ``diverged`` and ``missing`` list (rank, seed) pairs of the decide step; ``contenders`` have a map and an accuracy;
+    those with ``prunings`` are AdaLoRA.
     """
     accuracies = dict(accuracies or CLEAR)
     store, planned = TrialStore(workspace), []
@@ -161,14 +180,16 @@ def make_study(
             if (rank, seed) in missing:
                 __import__("shutil").rmtree(trial.folder)
     for contender, (ranks, accuracy) in contenders.items():
+        pruning = prunings.get(contender)
+        kind = {"method": "adalora" if pruning else "lora", "rank_map": ranks, "pruning": pruning}
         for rate in rates:
-            trial = make_trial(store, rank=None, learning_rate=rate, seed=1000, splits=("tune",), method="lora",
-                               accuracy=accuracy - 0.02 * abs(np.log(rate / best)), rank_map=ranks, **common)  # fmt: skip
+            trial = make_trial(store, rank=None, learning_rate=rate, seed=1000, splits=("tune",),
+                               accuracy=accuracy - 0.02 * abs(np.log(rate / best)), **kind, **common)  # fmt: skip
             add("contest", contender, None, "tuning", trial)
         for seed in range(seeds):
             shift = np.random.default_rng([*contender.encode(), seed]).normal(scale=0.002)
-            trial = make_trial(store, rank=None, learning_rate=best, seed=seed, accuracy=accuracy + shift, method="lora",
-                               splits=("train", "tune", "decide"), rank_map=ranks, **common)  # fmt: skip
+            trial = make_trial(store, rank=None, learning_rate=best, seed=seed, accuracy=accuracy + shift,
+                               splits=("train", "tune", "decide"), **kind, **common)  # fmt: skip
             add("contest", contender, None, "evidence", trial)
     values = _study_values(seeds, margin, rates, accuracies, labels, examples, dimensions)
     values["config"]["decide"] |= {"score": score, "looks": list(looks)}
@@ -176,12 +197,17 @@ def make_study(
     values["notes"] |= notes
     if contenders:
         values["config"]["contest"] = {
-            "contenders": {name: {"strategy": "allocated", "allocator": {"name": "by_depth"}} for name in contenders},
+            "contenders": {
+                name: {"strategy": "adalora"} if name in prunings
+                else {"strategy": "allocated", "allocator": {"name": "by_depth"}}
+                for name in contenders
+            },
             "rank": contest_rank, "trials": len(rates),
         }  # fmt: skip
         maps = {
             name: {"key": "0" * 8, "ranks": dict(ranks), "cost": {"seconds": 1.5}}
             for name, (ranks, _) in contenders.items()
+            if name not in prunings
         }
         values["notes"] |= {"contest": {"rank": contest_rank, "maps": maps}}
     study = StudyStore(workspace / "studies" / name)

@@ -16,9 +16,14 @@ from rankexp.ranks import RankMap
 class Fisher:
     """Gives ranks in proportion to the root of the layer's Fisher information over what one rank costs.
 
-    The information is the diagonal empirical one, summed over the weight. The root is what follows if a layer with
-    information F lacks F / r at rank r: the sum of these under a budget of r * (in + out) is least at r proportional to
-    sqrt(F / (in + out)). Information itself spans orders of magnitude between layers, and would give all to a few.
+    The information is the diagonal one at the labels of the data, summed over the weight, with small batches in the
+    place of examples: the gradient of each batch's mean loss is squared, and the squares are averaged over the batches.
+    The empirical Fisher information squares the gradient of every example instead. Where an entry has mean m and
+    variance v over examples, that is m^2 + v on average, and of batches of b it is m^2 + v / b.
+
+    The root is what follows if a layer with information F lacks F / r at rank r: the sum of these under a budget of
+    r * (in + out) is least at r proportional to sqrt(F / (in + out)). Information itself spans orders of magnitude
+    between layers, and would give all to a few.
     """
 
     def allocate(self, shapes: Shapes, budget: int, evidence: Evidence) -> RankMap:

@@ -93,6 +93,26 @@ def _contenders(doc: Document) -> Caption:
     return Caption("Strategies against one rank everywhere", reading, alt)
 
 
+def _pruning(doc: Document) -> Caption:
+    reading = (
+        "How many singular triplets, of all layers together, are not zero after a step; the mean over seeds. AdaLoRA "
+        "starts with more than its budget, takes the least important away while it trains, and is scored with those "
+        "left at the end. Where the line ends flat, the budget is met and what is left trains on."
+    )
+    shown = "; ".join(_pruned(name, row) for name, row in doc["pruning"].items())
+    return Caption("AdaLoRA prunes", reading, f"Triplets left by step. {shown}.")
+
+
+def _pruned(name: str, row: Document) -> str:
+    left = row["triplets"]
+    first, last = (count(row["steps"][place]) for place in (0, -1))
+    met = count(row["steps"][-2]) if left[-2:-1] == left[-1:] else last
+    return (
+        f"{name}: {count(left[0])} after step {first}, {count(left[-1])} from step {met} to step {last}, "
+        f"for a budget of {count(row['budget'])}"
+    )
+
+
 def _intervals(rows: Mapping[str, Document], doc: Document) -> str:
     """Write out differences and their bounds; those without bounds are left out."""
     kind = doc["score"]
@@ -212,6 +232,7 @@ _CAPTIONS: dict[str, Callable[[Document], Caption]] = {
     "curves": _curves,
     "power": _power,
     "contenders": _contenders,
+    "pruning": _pruning,
     "front": _front,
     "truncation": _truncation,
     "similarity": _similarity,

@@ -64,6 +64,7 @@ def document(study: Study) -> Document:
     doc["intrinsic"] = evidence.intrinsic(study)
     doc["recovered"] = evidence.recovered(study)
     doc["contest"] = evidence.contenders(study)
+    doc["pruning"] = tables.pruning(study, doc["contest"]["rows"] if doc["contest"] else ())
     doc["cost"] = evidence.total_cost(study)
     doc["validity"] = [asdict(check) for check in checks(study)]
     doc["trials"] = tables.trial_table(study)
@@ -86,6 +87,7 @@ def scores_document(name: str, comparison: Comparison) -> Document:
         "intrinsic": None,
         "recovered": None,
         "contest": None,
+        "pruning": None,
         "cost": None,
         "trials": [],
     }

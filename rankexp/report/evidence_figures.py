@@ -1,4 +1,4 @@
-"""Figures of how far the evidence reaches: paired differences, power, price against quality, training data."""
+"""Figures of how far the evidence reaches: paired differences, power, pruning, price against quality, training data."""
 
 from __future__ import annotations
 
@@ -38,6 +38,28 @@ def contenders(doc: Document, size: Size = WIDE) -> Figure | None:
         return None
     rows = dict(reversed(doc["contest"]["rows"].items()))
     return _intervals(rows, doc, size, 0.3, f"difference to rank {doc['contest']['rank']}")
+
+
+def pruning(doc: Document, size: Size = WIDE) -> Figure | None:
+    """Draw how many triplets each contender that loses some has left after each step."""
+    if doc["pruning"] is None:
+        return None
+    figure, axes = new_axes(size)
+    for index, (name, row) in enumerate(doc["pruning"].items()):
+        colour, style = LINES[index % len(LINES)]
+        axes.plot(row["steps"], row["triplets"], color=COLOURS[colour], ls=style, lw=1.8, label=name,
+                  drawstyle="steps-post")  # fmt: skip
+        axes.annotate(
+            formats.count(row["triplets"][-1]), (row["steps"][-1], row["triplets"][-1]), xytext=(0, 5),
+            textcoords="offset points", ha="right", va="bottom", fontsize=10, fontweight="bold", color=COLOURS[colour],
+        )  # fmt: skip
+    axes.set_ylim(0, 1.06 * max(max(row["triplets"]) for row in doc["pruning"].values()))
+    axes.yaxis.set_major_formatter(lambda value, _: formats.count(value))
+    axes.set_xlabel("step")
+    axes.set_ylabel("triplets left")
+    if len(doc["pruning"]) > 1:
+        axes.legend(frameon=False, fontsize=9, labelcolor=COLOURS["ink"], loc="lower left")
+    return figure
 
 
 def _intervals(rows: Mapping[str, Document], doc: Document, size: Size, pitch: float, label: str) -> Figure | None:

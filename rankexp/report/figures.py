@@ -19,7 +19,7 @@ from rankexp.report.canvas import (
     score_label,
     score_ticks,
 )
-from rankexp.report.evidence_figures import contenders, forest, front, power, training_data
+from rankexp.report.evidence_figures import contenders, forest, front, power, pruning, training_data
 from rankexp.report.spectrum_figures import effective_ranks, intrinsic, similarity, truncation
 
 if TYPE_CHECKING:
@@ -94,6 +94,7 @@ FIGURES: dict[str, Callable[[Document, Size], Figure | None]] = {
     "curves": curves,
     "power": power,
     "contenders": contenders,
+    "pruning": pruning,
     "front": front,
     "truncation": truncation,
     "similarity": similarity,

@@ -1,8 +1,9 @@
-"""The tables of a report as plain values: ranks, references, the opened test pair, trials and curves."""
+"""The tables of a report as plain values: ranks, references, the opened test pair, trials, curves, pruning."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from statistics import median, stdev
 from typing import Any
 
@@ -73,7 +74,7 @@ def learning_curves(study: Study) -> dict[str, Row]:
     """Training loss over steps for each rank: the mean over seeds, in at most 60 points."""
     curves = {}
     for rank in study.ranks:
-        points = _mean_by_step(study.chosen_trials(rank))
+        points = _mean_by_step(study.chosen_trials(rank), "loss")
         if points:
             parts = np.array_split(np.array(points), min(_CURVE_POINTS, len(points)))
             curves[str(rank)] = {
@@ -81,6 +82,25 @@ def learning_curves(study: Study) -> dict[str, Row]:
                 "loss": [float(part[:, 1].mean()) for part in parts],
             }
     return curves
+
+
+def pruning(study: Study, contenders: Iterable[str]) -> dict[str, Row] | None:
+    """Triplets left over steps, the mean over seeds, of the contenders that lose some; None where none does.
+
+    Listed are the first step, every step at which the number changes, and the last.
+    """
+    rows = {}
+    for name in contenders:
+        trials = [t for t in study.evidence(name) if t is not None and t.result.status == "completed"]
+        points = _mean_by_step(trials, "triplets")
+        if points:
+            kept = [points[0], *(new for old, new in pairwise(points) if new[1] != old[1] or new is points[-1])]
+            rows[name] = {
+                "steps": [step for step, _ in kept],
+                "triplets": [number for _, number in kept],
+                "budget": next(t.spec.pruning.budget for t in trials if t.spec.pruning is not None),
+            }
+    return rows or None
 
 
 def versions(study: Study) -> dict[str, list[str]]:
@@ -184,13 +204,13 @@ def _test_difference(study: Study, tables: Mapping[int, dict[int, Scores]], pair
     }
 
 
-def _mean_by_step(trials: Sequence[Trial]) -> list[tuple[float, float]]:
-    losses: dict[float, list[float]] = {}
+def _mean_by_step(trials: Sequence[Trial], measured: str) -> list[tuple[float, float]]:
+    found: dict[float, list[float]] = {}
     for trial in trials:
         for row in trial.result.history:
-            if row.get("loss") is not None:
-                losses.setdefault(row["step"], []).append(row["loss"])
-    return [(step, sum(values) / len(values)) for step, values in sorted(losses.items())]
+            if row.get(measured) is not None:
+                found.setdefault(row["step"], []).append(row[measured])
+    return [(step, sum(values) / len(values)) for step, values in sorted(found.items())]
 
 
 def _whole(value: Any) -> Any:

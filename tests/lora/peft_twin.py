@@ -1,4 +1,4 @@
-"""PEFT's layer beside ours, with copied weights, and both in training."""
+"""PEFT's layer beside ours, with copied weights, at the start and in training."""
 
 from __future__ import annotations
 
@@ -62,8 +62,9 @@ def relative(ours, theirs):
 def deviations_in_training(layer, twin, dtype, steps=20):
     """Train with AdamW and return the deviations of output and gradients at the start and at the end.
 
-    In float64 each takes its own steps, and how far the weights are apart is returned, too. In float32 PEFT's layer is
-    given our weights at the end: where a gradient is almost zero, AdamW makes a whole step of its last bit.
+    In float64 each layer takes its own steps, so that how far the weights are apart says something, too. In float32 only
+    ours does, and PEFT's layer is given our weights after every step: what is compared is what it computes with them, not
+    where it would go by itself. Where a gradient is almost zero, AdamW makes a whole step of its last bit.
     """
     generator = torch.Generator().manual_seed(1)
     x, target = (torch.randn(16, n, generator=generator, dtype=torch.float64).to(dtype) for n in (12, 20))

@@ -5,15 +5,19 @@ import math
 
 import pytest
 import torch
+from test_peft_format import bert, gpt2, in_peft, linear_names, logits, train_by_hand
 from tiny_bench import make_spec
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from rankexp.lora.adalora import AdaLoRALinear, PrunedAdapter, triplets_at
-from rankexp.lora.layer import LoRALinear
+from rankexp.lora.inject import inject
+from rankexp.lora.layer import LoRALinear, lora_layers
+from rankexp.lora.peft_format import save_adapter
 from rankexp.ranks import Pruning, RankMap
 
 FACTORS = ("lora_A", "lora_E", "lora_B")
+quiet = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 PRUNING = Pruning(budget=5, first=1, last=4, beta1=0.8, beta2=0.6)
 
 
@@ -229,6 +233,28 @@ def test_a_layer_without_triplets_is_left_out():
     assert list(adapter.exported().layers) == ["layer0", "layer2"]
 
 
+@quiet
+@pytest.mark.parametrize("scaling", ["standard", "rslora"])
+@pytest.mark.parametrize(("make", "head"), [(lambda: bert(2), "classifier"), (gpt2, "score")], ids=["bert", "gpt2"])
+def test_peft_gives_the_logits_of_the_pruned_model(make, head, scaling, tmp_path):
+    base, generator = make(), torch.Generator().manual_seed(0)
+    model = copy.deepcopy(base)
+    inject(model, dict.fromkeys(linear_names(base, head), 4), alpha=8.0, scaling=scaling, seed=1, kind=AdaLoRALinear)
+    train_by_hand(model, head)
+    layers = lora_layers(model)
+    for i, layer in enumerate(layers.values()):
+        trained(layer).keep(torch.randperm(4, generator=generator) < i % 5)
+    pruned = logits(model)
+    exported = PrunedAdapter(layers, {}, PRUNING).exported()
+    for name, layer in layers.items():
+        model.set_submodule(name, exported.layers.get(name, layer.base))
+    save_adapter(model, tmp_path, base_model_name_or_path="org/base", modules_to_save=(head,))
+    assert len(exported.layers) < len(layers)
+    assert {layer.rank for layer in exported.layers.values()} == {1, 2, 3, 4}
+    torch.testing.assert_close(logits(in_peft(base, tmp_path)), pruned, rtol=1e-5, atol=1e-5)
+    assert not torch.allclose(logits(base), pruned, atol=1e-2)
+
+
 def test_averages_and_mask_are_part_of_the_state_and_the_frozen_layer_is_not():
     state = adapter_of(count=1).state()
     averages = {f"layer0.{f}_{a}" for f in FACTORS for a in ("sensitivity", "uncertainty")}
@@ -267,7 +293,7 @@ def test_the_adapter_is_plain_lora_of_the_budget_with_a_rank_map(bench, trial):
     assert trial.result.cost["adapter_bytes"] == 4 * sizes < 4 * trial.result.cost["trainable_parameters"]
 
 
-@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+@quiet
 def test_peft_gives_the_recorded_score_of_every_example(bench, trial):
     from peft import PeftModel
 
@@ -289,8 +315,6 @@ def test_the_file_gives_the_recorded_scores_to_the_bit(bench, trial):
 
 
 def test_with_every_layer_empty_the_head_alone_is_saved(bench, tmp_path):
-    from rankexp.lora.peft_format import save_adapter
-
     adapter = bench.adapter(make_spec(bench, "adalora"))
     for layer in adapter.layers.values():
         layer.keep(torch.zeros(layer.rank, dtype=torch.bool))

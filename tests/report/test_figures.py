@@ -2,16 +2,18 @@ from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 
 import pytest
-from fake_study import MAPS, make_study
+from fake_study import MAPS, PRUNED, PRUNINGS, make_study
 
 from rankexp.analysis.results import load_study
+from rankexp.lora.adalora import triplets_at
 from rankexp.report import svg
 from rankexp.report.canvas import COLOURS, NARROW, WIDE
 from rankexp.report.captions import captions
 from rankexp.report.document import document
-from rankexp.report.evidence_figures import contenders, forest, front, power, training_data
+from rankexp.report.evidence_figures import contenders, forest, front, power, pruning, training_data
 from rankexp.report.figures import FIGURES, curves, heatmap, quality
 from rankexp.report.spectrum_figures import effective_ranks, intrinsic, similarity, truncation
 
@@ -20,8 +22,10 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def doc(tmp_path_factory):
-    folder = make_study(tmp_path_factory.mktemp("study"), seeds=5, dimensions=(10, 100, 1000), contenders=MAPS)
-    return document(load_study(folder))
+    contest = {"contenders": PRUNED, "prunings": PRUNINGS}
+    return document(
+        load_study(make_study(tmp_path_factory.mktemp("study"), seeds=5, dimensions=(10, 100, 1000), **contest))
+    )
 
 
 @pytest.mark.parametrize("name", FIGURES)
@@ -121,12 +125,12 @@ def test_a_bar_for_each_rank_but_the_reference_and_the_margin(doc):
 def test_a_bar_for_each_contender_the_best_on_top(doc, size):
     rows = doc["contest"]["rows"]
     axes = contenders(doc, size).axes[0]
-    names = ["half", "falling", "rising"]
+    names = ["half", "falling", "adalora", "rising"]
     assert [label.get_text() for label in axes.get_yticklabels()] == names
     bars = {line.get_ydata()[0]: tuple(line.get_xdata()) for line in axes.lines if line.get_linewidth() > 2}
     assert bars == {i: (rows[name]["lower"], rows[name]["upper"]) for i, name in enumerate(names)}
     rings = {line.get_ydata()[0]: line.get_markerfacecolor() for line in axes.lines if line.get_marker() == "o"}
-    assert rings == {0: COLOURS["paper"], 1: COLOURS["paper"], 2: COLOURS["accent"]}
+    assert rings == {0: COLOURS["paper"], 1: COLOURS["paper"], 2: COLOURS["paper"], 3: COLOURS["accent"]}
     assert axes.get_xlabel() == "difference to rank 8, in accuracy points"
 
 
@@ -134,6 +138,40 @@ def test_no_contenders_no_bars(doc):
     first = dict(list(doc["contest"]["rows"].items())[:1])
     assert contenders({**doc, "contest": None}) is None
     assert contenders({**doc, "contest": {**doc["contest"], "rows": first}}) is None
+
+
+@pytest.mark.parametrize("size", [WIDE, NARROW])
+def test_triplets_fall_as_the_history_says(doc, size):
+    (line,), (text,) = (axes := pruning(doc, size).axes[0]).lines, axes.texts
+    drawn = dict(zip(line.get_xdata(), line.get_ydata(), strict=True))
+    history = {step: triplets_at(step, PRUNINGS["adalora"], 48) for step in range(1, 61)}
+    assert drawn.items() <= history.items()
+    assert line.get_drawstyle() == "steps-post"
+    assert {step: drawn[max(s for s in drawn if s <= step)] for step in history} == history
+    assert (min(drawn), max(drawn), len(drawn)) == (1, 60, 1 + len(set(history.values())))
+    assert (text.get_text(), text.xy) == ("32", (60, 32))
+    assert axes.get_ylim()[0] == 0
+    assert axes.get_legend() is None
+
+
+def test_triplets_are_means_over_seeds_and_two_contenders_get_a_legend(doc, tmp_path):
+    study = load_study(make_study(tmp_path, seeds=2, contenders=PRUNED, prunings=PRUNINGS, examples=200))
+    trial = study.evidence("adalora")[1]
+    history = tuple({**row, "triplets": row["triplets"] + 3} for row in trial.result.history[:50])
+    study.by_key[trial.key] = replace(trial, result=replace(trial.result, history=history))
+    row = document(study)["pruning"]["adalora"]
+    found = dict(zip(row["steps"], row["triplets"], strict=True))
+    assert (found[1], found[25], found[51], found[60], row["budget"]) == (49.5, 33.5, 32, 32, 32)
+    axes = pruning({**doc, "pruning": {"adalora": doc["pruning"]["adalora"], "other": row}}).axes[0]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["adalora", "other"]
+    assert len({line.get_linestyle() for line in axes.lines}) == 2
+
+
+def test_no_pruning_without_a_contender_that_prunes(tmp_path):
+    for name, contest in (("maps", MAPS), ("none", {})):
+        found = document(load_study(make_study(tmp_path / name, seeds=2, contenders=contest, examples=200)))
+        assert found["pruning"] is None
+        assert pruning(found) is None
 
 
 def test_power_rises_with_seeds_and_examples(doc):
@@ -191,7 +229,7 @@ def test_a_subspace_is_drawn_beside_the_ranks(doc):
 
 @pytest.mark.parametrize("draw", FIGURES.values())
 def test_nothing_to_draw_is_no_figure(doc, draw):
-    empty = dict.fromkeys(("power", "front", "training_data", "contest", "spectrum", "intrinsic"))
+    empty = dict.fromkeys(("power", "front", "training_data", "contest", "pruning", "spectrum", "intrinsic"))
     assert draw({**doc, "ranks": {}, "screen": [], "curves": {}, **empty}, WIDE) is None
 
 
@@ -216,3 +254,4 @@ def test_captions_say_what_is_drawn(doc):
     assert "rank 8 71.94%" in words["quality"].alt
     assert "2 points below rank 32" in words["quality"].reading
     assert "rank 16 0.003" in words["learning_rates"].alt
+    assert "adalora: 48 after step 1, 32 from step 25 to step 60, for a budget of 32" in words["pruning"].alt

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import jsonschema
 import pytest
-from fake_study import MAPS, make_study
+from fake_study import PRUNED, PRUNINGS, make_study
 
 import rankexp
 from rankexp.analysis.results import load_study
@@ -39,7 +39,7 @@ CASES = {
     "one_seed": ({"seeds": 1}, "INSUFFICIENT", None),
     "second_look": ({"seeds": 6, "looks": (3, 6), "look": 1}, "SETTLED", 8),
     "loss": ({"seeds": 5, "score": "loss", "margin": 0.05, "dimensions": (10, 100)}, "SETTLED", 8),
-    "contest": ({"seeds": 5, "contenders": MAPS}, "SETTLED", 8),
+    "contest": ({"seeds": 5, "contenders": PRUNED, "prunings": PRUNINGS}, "SETTLED", 8),
     "all_unstable": ({"seeds": 3, "diverged": [(r, 0) for r in (4, 8, 16, 32)]}, "INSUFFICIENT", None),
 }
 

@@ -26,7 +26,7 @@ from rankexp.study_record import Planned, Pruned, StudyStore
 
 pytestmark = pytest.mark.slow
 
-DRAWN = FIGURES.keys() - {"intrinsic", "contenders"}
+DRAWN = FIGURES.keys() - {"intrinsic", "contenders", "pruning"}
 FILES = {
     "report.html", "report.md", "report.json", "trials.csv",
     *(f"figures/{name}.{kind}" for name in DRAWN for kind in ("svg", "png")),
