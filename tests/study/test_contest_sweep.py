@@ -21,6 +21,7 @@ CONTENDERS = {
     "map": "{strategy: allocated, allocator: {name: gradient_spectrum}}",
     "adalora": "{strategy: adalora}",
     "nested": "{strategy: nested}",
+    "summed": "{strategy: nested, losses: summed}",
     "squeeze": "{strategy: squeeze}",
     "dora": "{strategy: variant, method: dora}",
 }
@@ -47,6 +48,8 @@ def test_every_strategy_takes_part_and_a_resumed_contest_trains_and_allocates_no
             assert trial.result.status == "completed"
             assert trial.spec.method in {"adalora": ("adalora",), "dora": ("dora",)}.get(name, ("lora",))
             assert name == "adalora" or trial.spec.rank_map.cost(shapes) <= budget
+        losses = {study.by_key[item.key].spec.nested_losses for item in tuning}
+        assert losses == {"summed" if name == "summed" else "sampled"}
     thumb = next(item for item in planned if (item.candidate, item.role) == ("thumb", "evidence"))
     assert study.by_key[thumb.key].spec.alpha == 8.0
     report = json.loads((study.store.folder / "report" / "report.json").read_text())
@@ -67,6 +70,8 @@ def test_auto_screens_by_a_curve_and_decides_on_a_shortlist(tmp_path: Path, scre
     write_texts(tmp_path / "texts.csv")
     options = [option for option in OPTIONS if not option.startswith(("search.ranks", "references"))]
     options += ["task.path=texts.csv", "train.steps=20", "search.ranks=[1,2,4]", f"search={screen}"]
+    if screen == "nested":
+        options.append("search.nested_losses=summed")
     done = run(tmp_path, "sweep", "auto", *options)
     assert done.returncode == 0, done.stderr
     study = rankexp.load_study(study_of(tmp_path, "auto"))
@@ -75,7 +80,8 @@ def test_auto_screens_by_a_curve_and_decides_on_a_shortlist(tmp_path: Path, scre
     for trial in screened:
         assert trial.spec.rank_map.uniform_rank == 4
         assert {f"tune@{rank}" for rank in (1, 2)} <= set(trial.result.metrics)
-        assert trial.spec.nested_ranks == ((1, 2, 4) if screen == "nested" else ())
+        nested = ((1, 2, 4), "summed") if screen == "nested" else ((), "sampled")
+        assert (trial.spec.nested_ranks, trial.spec.nested_losses) == nested
     note = study.record.notes["shortlist"]
     assert note["knee"] in note["ranks"]
     assert note["ranks"][-1] == 4
