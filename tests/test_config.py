@@ -127,6 +127,10 @@ def test_what_has_no_default_is_asked_for(missing):
         ({"references__dimensions": [10]}, "subspace and dimensions go together"),
         ({"references__subspace": [1e-2], "references__dimensions": [10, 10]}, "dimensions lists 10 twice"),
         (
+            {"search__strategy": "squeeze", "contest__rank": 8},
+            "contest.rank 8 may be left out where search.strategy is squeeze; auto takes the rank that was decided on",
+        ),
+        (
             {"search__first_rung": 5, "search__strategy": "tpe", "search__alphas": [8]},
             "first_rung is for strategy grid",
         ),

@@ -92,3 +92,21 @@ def test_auto_screens_by_a_curve_and_decides_on_a_shortlist(tmp_path: Path, scre
     assert set(study.screened) == {1, 2, 4} - set(note["ranks"])
     again = run(tmp_path, "sweep", "auto", *options)
     assert "trained   0 trials" in again.stdout, again.stderr
+
+
+@pytest.mark.thorough
+def test_contenders_of_a_sampled_search_keep_to_its_range_and_to_the_steps_that_they_have(tmp_path: Path) -> None:
+    options = [option for option in OPTIONS if not option.startswith(("search.learning_rates", "train.steps"))]
+    options += ["task.path=texts.csv", "search=tpe", "search.learning_rates=[1e-3,1e-1]", "search.trials=4"]
+    options += ["train.steps=12", "search.steps=20", "decide.seeds=3", "contest.rank=4", "search.widen=1"]
+    options += ["+contest.contenders.thumb={strategy: rule_of_thumb}", "+contest.contenders.ada={strategy: adalora}"]
+    write_texts(tmp_path / "texts.csv")
+    done = run(tmp_path, "sweep", *options)
+    assert done.returncode == 0, done.stderr
+    study = rankexp.load_study(study_of(tmp_path))
+    planned = [item for item in study.record.planned if item.phase == "contest" and item.role == "tuning"]
+    rates = {study.by_key[item.key].spec.learning_rate for item in planned if item.candidate == "thumb"}
+    assert sorted(rates) == pytest.approx([1e-3, 1e-2, 1e-1])
+    pruned = [study.by_key[item.key].spec for item in planned if item.candidate == "ada"]
+    assert {spec.steps for spec in pruned} == {20}
+    assert {spec.pruning.last for spec in pruned if spec.pruning} == {7}, "of the twelve steps that evidence has"
