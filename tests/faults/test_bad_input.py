@@ -227,7 +227,7 @@ def allocated(allocator: str) -> str:
     ("contender", "said"),
     [
         ("strategy: nonsense", "'nonsense'"),
-        (allocated("{name: pattern, r: 99}"), "rank 99"),
+        pytest.param(allocated("{name: pattern, r: 99}"), "rank 99", marks=thorough),
         pytest.param("strategy: grid, rnks: [4]", "'contest.contenders.x.rnks'; did you mean", marks=thorough),
         pytest.param("strategy: adalora, first: .9, last: .2", "first 0.9 must be below last 0.2", marks=thorough),
         pytest.param(allocated("by_depth"), "'contest.contenders.x.allocator' is 'by_depth'", marks=thorough),

@@ -102,6 +102,7 @@ def test_only_ranks_on_the_front_and_within_the_limit_are_decided_on(tmp_path: P
     assert "trained   0 trials" in again.stdout, again.stderr
 
 
+@pytest.mark.thorough
 def test_optuna_takes_part_in_a_contest_and_a_resumed_one_trains_nothing_again(tmp_path: Path) -> None:
     write_texts(tmp_path / "texts.csv")
     options = [
