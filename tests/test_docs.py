@@ -104,6 +104,7 @@ def check_examples(block, module):
     assert result.failed == 0, f"{block.page.name}:{block.line}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("place", "words"), **by_place(RANKEXP))
 def test_a_command_is_accepted(place, words, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
