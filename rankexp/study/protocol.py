@@ -3,39 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 from rankexp.analysis.decision import Verdict
 from rankexp.analysis.results import Study, load_study
-from rankexp.config import StudyConfig
 from rankexp.record import Scores, Trial
 from rankexp.strategies.setting import Setting
 from rankexp.study.contest import Contest
-from rankexp.study.runner import Asked, Runner, planned
+from rankexp.study.runner import Asked, planned
 from rankexp.study.screening import Screen
-from rankexp.study.specs import Specs
-from rankexp.study.storage import Storage
-from rankexp.study_record import StudyStore, TestLedger
+from rankexp.study.step import Step
+from rankexp.study_record import TestLedger
 
 
-@dataclass(frozen=True)
-class Protocol:
-    """One study, step by step. Every step takes what the record already holds and trains only the rest.
-
-    Attributes:
-        config: The study's configuration.
-        study: Its folder.
-        specs: Makes the specs of its trials.
-        runner: Runs them.
-        storage: The database of the workspace.
-    """
-
-    config: StudyConfig
-    study: StudyStore
-    specs: Specs
-    runner: Runner
-    storage: Storage
+class Protocol(Step):
+    """One study, step by step. Every step takes what the record already holds and trains only the rest."""
 
     def run(self) -> Study:
         """Run every step that is left and return the study."""

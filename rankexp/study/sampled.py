@@ -4,42 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rankexp.analysis.screen import ScreenRow, best_rate
-from rankexp.config import StudyConfig
 from rankexp.options import ConfigError
 from rankexp.ranks import RankMap, TrialSpec
 from rankexp.record import Trial
 from rankexp.strategies.setting import Setting
 from rankexp.study.race import PrunedError
-from rankexp.study.runner import Runner, label_of, planned
-from rankexp.study.specs import Specs
-from rankexp.study.storage import Storage
-from rankexp.study_record import StudyStore
+from rankexp.study.runner import label_of, planned
+from rankexp.study.step import Step
 
 if TYPE_CHECKING:
     from rankexp.study.search.screen import Report
 
 
-@dataclass(frozen=True)
-class Sampled:
-    """The sampled tuning runs of one study.
-
-    Attributes:
-        config: The study's configuration.
-        study: Its folder.
-        specs: Makes the specs of its trials.
-        runner: Runs them.
-        storage: The database of the workspace.
-    """
-
-    config: StudyConfig
-    study: StudyStore
-    specs: Specs
-    runner: Runner
-    storage: Storage
+class Sampled(Step):
+    """The sampled tuning runs of one study."""
 
     def run(self) -> list[ScreenRow]:
         """Let Optuna choose what to try."""

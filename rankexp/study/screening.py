@@ -3,44 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rankexp.analysis.knee import knee, shortlist
 from rankexp.analysis.screen import ScreenRow, best_rate
-from rankexp.config import SAMPLED, StudyConfig
+from rankexp.config import SAMPLED
 from rankexp.ranks import Scaling
 from rankexp.record import Trial
 from rankexp.strategies.curve import Curve
 from rankexp.strategies.grid import Grid
 from rankexp.strategies.halving import Halving
 from rankexp.strategies.setting import FULL, HEAD, Candidate, Setting, Variant
-from rankexp.study.runner import Asked, Runner, planned
+from rankexp.study.runner import Asked, planned
 from rankexp.study.sampled import Sampled
-from rankexp.study.specs import Specs
-from rankexp.study.storage import Storage
-from rankexp.study_record import StudyStore
+from rankexp.study.step import Step
 
 
-@dataclass(frozen=True)
-class Screen:
-    """The tuning runs of one study, of which only those that the record lacks are trained.
-
-    Attributes:
-        config: The study's configuration.
-        study: Its folder.
-        specs: Makes the specs of its trials.
-        runner: Runs them.
-        storage: The database of the workspace.
-    """
-
-    config: StudyConfig
-    study: StudyStore
-    specs: Specs
-    runner: Runner
-    storage: Storage
+class Screen(Step):
+    """The tuning runs of one study, of which only those that the record lacks are trained."""
 
     def run(self) -> tuple[list[Setting], list[Setting]]:
         """Tune every rank and reference on ``tune`` and return the settings that they go on with."""
