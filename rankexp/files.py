@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import json
 import os
 import re
@@ -220,7 +221,7 @@ def check_file(path: Path, digest: str | None) -> None:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[IO[bytes]]:
+def _opened(path: Path) -> Iterator[io.BufferedReader]:
     """Open an ordinary file for reading; a link is not followed, and nobody waits for a pipe."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -230,7 +231,7 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
         if error.errno == errno.ELOOP:
             raise ForeignRecordError(_no_file_of_ours(path)) from error
         raise _unreadable(path, error) from error
-    with os.fdopen(descriptor, "rb") as file:
+    with open(descriptor, "rb") as file:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise ForeignRecordError(_no_file_of_ours(path))
         yield file
