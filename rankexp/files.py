@@ -284,12 +284,17 @@ def temporary_name(name: str) -> str:
     return f"{TEMPORARY}{name}-{os.getpid()}@{this_machine()}"
 
 
+def is_temporary(path: Path) -> bool:
+    """Whether a name is one that :func:`temporary_name` gives."""
+    return path.name.startswith(TEMPORARY) and _WRITER.search(path.name) is not None
+
+
 def is_being_written(temporary: Path) -> bool:
     """Whether its writer lives; of another machine's, whether it is recent."""
     writer = _WRITER.search(temporary.name)
     if writer and (gone := Process(writer["machine"], int(writer["pid"])).gone()) is not None:
         return not gone
     try:
-        return time.time() - temporary.stat().st_mtime < _LONG_AGO
+        return time.time() - temporary.lstat().st_mtime < _LONG_AGO
     except FileNotFoundError:
         return False

@@ -8,13 +8,19 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal, get_args
+from functools import cache
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 ENGINE_VERSION = 3
 """Raised whenever the same spec would give other numbers; part of every content key."""
 
+_KEY = re.compile(r"[0-9a-f]{20}")
+_SPLIT = re.compile(r"[a-z][a-z0-9_]{0,40}(@[1-9][0-9]{0,8})?")
+"""Name of a split, which names a file, and the rank that layers are cut to for it."""
 _LATER = ("patience", "dimension", "initialisation", "loraplus_lr_ratio", "nested_ranks", "nested_losses", "pruning")
 """Fields that came after the first records; left out of a spec's values at their defaults."""
 
@@ -140,6 +146,7 @@ class Pruning:
 
     def __post_init__(self) -> None:
         _floats(self)
+        _check_types(self)
         if not (self.budget >= 1 and self.every >= 1 and 0 <= self.first < self.last):
             raise ValueError(f"{self} needs a budget and an interval of 1 or more, and steps 0 <= first < last.")
         if not (0 <= self.beta1 < 1 and 0 <= self.beta2 < 1 and self.orthogonality >= 0):
@@ -237,6 +244,10 @@ class TrialSpec:
         if self.method not in _INITIALISED_BY.get(self.initialisation, ()):
             raise ValueError(f"method {self.method!r} does not go with initialisation {self.initialisation!r}.")
         self._check_ratio()
+        _check_types(self)
+        for split in self.evaluate:
+            if not _SPLIT.fullmatch(split):
+                raise ValueError(f"evaluate names {split!r}, which is no split.")
 
     def _check_ratio(self) -> None:
         ratio = self.loraplus_lr_ratio
@@ -301,6 +312,39 @@ def _floats(values: Any) -> None:
             object.__setattr__(values, item.name, float(getattr(values, item.name)))
 
 
+def _check_types(values: Any) -> None:
+    """Refuse a field that holds another type than it says, as a file of somebody else may."""
+    of: Any = type(values)
+    for name, kind in _types(of).items():
+        if not _is_a(value := getattr(values, name), kind):
+            raise ValueError(f"{name} is {value!r:.100}, which is no {getattr(kind, '__name__', kind)}.")
+
+
+@cache
+def _types(kind: Hashable) -> Mapping[str, Any]:
+    return get_type_hints(kind)
+
+
+def _is_a(value: object, kind: Any) -> bool:
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        return any(value == choice and type(value) is type(choice) for choice in inner)
+    if origin is tuple:
+        return isinstance(value, tuple) and all(_is_a(item, inner[0]) for item in value)
+    if origin is not None or inner:  # a union
+        return any(_is_a(value, one) for one in inner)
+    return value is None if kind is NoneType else isinstance(value, kind) and not isinstance(value, bool)
+
+
+def is_key(text: object) -> bool:
+    """Whether a text can be a trial's content key, and with that the name of a folder.
+
+    >>> is_key("0123456789abcdef0123"), is_key("../../victim")
+    (True, False)
+    """
+    return isinstance(text, str) and _KEY.fullmatch(text) is not None
+
+
 def scaling_factor(rank: int, alpha: float, scaling: Scaling = "standard") -> float:
     """Return the factor on BA.
 
@@ -353,5 +397,6 @@ __all__ = [
     "TrialSpec",
     "canonical_json",
     "content_key",
+    "is_key",
     "scaling_factor",
 ]

@@ -8,39 +8,57 @@ JSON, ``.npz`` without pickle, or safetensors. The record is the truth; database
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import os
 import shutil
 import time
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Literal
+from datetime import datetime
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ConfigDict, Field, with_config
+from typing_extensions import TypedDict
 
 from rankexp.files import (
     TEMPORARY,
     DamagedRecordError,
+    ForeignRecordError,
+    RecordError,
+    check_file,
     fsync,
+    inside,
     is_being_written,
+    is_temporary,
     naming,
     parse_file,
     pretty_json,
     read_checked,
-    read_json,
+    remove,
     sha256,
     temporary_name,
     write_atomic,
 )
-from rankexp.ranks import TrialSpec, canonical_json
+from rankexp.json_shape import shaped_json
+from rankexp.ranks import TrialSpec, canonical_json, is_key
 
 SCHEMA_VERSION = 1
+SHAPE = ConfigDict(extra="forbid", allow_inf_nan=False)
+"""Of what is in a file: exactly what is named, and finite numbers."""
 _CLEANED = "cleaned.json"
+_LARGEST_ARRAYS = 1 << 30
+"""Bytes of the arrays in one file of scores; what claims to unpack to more is no file of ours."""
+_KINDS = {"example_ids": "U", "group_ids": "U", "correct": "b", "loss": "f"}
+"""Kind of each array of scores, as numpy names it."""
 Status = Literal["completed", "diverged", "failed"]
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 @dataclass(frozen=True)
@@ -79,9 +97,36 @@ class Scores:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Scores:
-        """Read what :meth:`to_bytes` wrote; never unpickles."""
-        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-            return cls(**{name: arrays[name] for name in ("example_ids", "group_ids", "correct", "loss")})
+        """Read what :meth:`to_bytes` wrote; never unpickles, and unpacks no more than the arrays claim to hold.
+
+        Raises:
+            ValueError: It is something else.
+        """
+        try:
+            with zipfile.ZipFile(io.BytesIO(data)) as archive:
+                arrays = {name: _array(archive, name) for name in _KINDS}
+        except (zipfile.BadZipFile, KeyError, EOFError, NotImplementedError, RuntimeError, zlib.error) as error:
+            raise ValueError(f"it holds no scores: {error}") from error
+        if len({len(array) for array in arrays.values()}) > 1 or not len(arrays["loss"]):
+            raise ValueError("it holds arrays of other lengths than one another, or none of any length")
+        return cls(**arrays)
+
+
+def _array(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
+    """Read one array of scores, after its size and kind were checked against what the archive says of it."""
+    entry = archive.getinfo(f"{name}.npy")
+    with archive.open(entry) as file:
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(file)
+        size = int(np.prod([*map(float, shape), dtype.itemsize]))
+        if dtype.kind == "O":
+            raise ValueError(f"array {name} holds objects, which are loaded with allow_pickle=False alone")
+        if len(shape) != 1 or dtype.kind != _KINDS[name]:
+            raise ValueError(f"array {name} has shape {shape} and type {dtype}")
+        if size > _LARGEST_ARRAYS or entry.file_size != file.tell() + size:
+            raise ValueError(f"array {name} claims {shape[0]} places and holds other many")
+        return np.frombuffer(file.read(size), dtype=dtype).copy()
 
 
 @dataclass(frozen=True)
@@ -113,13 +158,52 @@ class TrialResult:
         return self.status != "failed"
 
 
+@with_config(SHAPE)
+class _ResultFile(TypedDict):
+    """What ``result.json`` holds."""
+
+    schema: int
+    status: Status
+    reason: str
+    metrics: dict[str, dict[str, float]]
+    history: list[dict[str, float]]
+    cost: dict[str, float]
+    environment: dict[str, str]
+    finished: str
+    files: dict[str, Digest]
+    sha256: Digest
+
+
+@with_config(ConfigDict(extra="allow"))
+class _Versioned(TypedDict):
+    """What any file that says its version has in common."""
+
+    schema: int
+
+
+@with_config(SHAPE)
+class _CleanedFile(TypedDict):
+    """What ``cleaned.json`` holds."""
+
+    schema: int
+    files: list[str]
+
+
 @dataclass(frozen=True)
 class Trial:
-    """A trial as it stands in the record."""
+    """A trial as it stands in the record.
+
+    Attributes:
+        spec: What was trained.
+        result: What came of it.
+        folder: Where it is recorded.
+        files: SHA-256 of each recorded file by its path in the folder.
+    """
 
     spec: TrialSpec
     result: TrialResult
     folder: Path
+    files: Mapping[str, str]
 
     @property
     def key(self) -> str:
@@ -138,19 +222,15 @@ class Trial:
             DamagedRecordError: The file is missing or does not match its hash.
         """
         name = f"scores/{split}.npz"
-        return read_scores(self.folder / name, self.files.get(name))
-
-    @property
-    def files(self) -> Mapping[str, str]:
-        """SHA-256 of each recorded file by its path in the folder."""
-        manifest: Mapping[str, str] = read_json(self.folder / "result.json")["files"]
-        return manifest
+        return read_scores(inside(self.folder / name, self.folder), self.files.get(name))
 
     @property
     def cleaned(self) -> frozenset[str]:
         """Names of recorded files that were deleted because nobody needed them."""
         path = self.folder / _CLEANED
-        return frozenset(read_json(path)["files"]) if path.exists() else frozenset()
+        if not os.path.lexists(path):
+            return frozenset()
+        return frozenset(parse_file(path, lambda data: shaped_json(_CleanedFile, data)["files"]))
 
     def file(self, name: str) -> bytes:
         """Read a recorded file.
@@ -158,7 +238,18 @@ class Trial:
         Raises:
             DamagedRecordError: The file is missing or does not match its hash.
         """
-        return read_checked(self.folder / name, self.files.get(name))
+        return read_checked(inside(self.folder / name, self.folder), self.files.get(name))
+
+    def check(self) -> None:
+        """Check every recorded file against its hash, but for those that were cleaned away.
+
+        Raises:
+            RecordError: A file is missing, altered, or none that can be read.
+        """
+        for name, digest in self.files.items():
+            path = inside(self.folder / name, self.folder)
+            if os.path.lexists(path) or name not in self.cleaned:
+                check_file(path, digest)
 
 
 class TrialStore:
@@ -169,20 +260,36 @@ class TrialStore:
     """
 
     def __init__(self, workspace: Path) -> None:
-        self.root = Path(workspace) / "trials"
+        self.workspace = Path(workspace)
+        self.root = self.workspace / "trials"
 
     @property
     def checkpoints(self) -> Path:
         """Folder of what trials in training were saved to, each under its key."""
-        return self.root.parent / "checkpoints"
+        return self.workspace / "checkpoints"
+
+    @property
+    def aside(self) -> Path:
+        """Folder of damaged trials that were replaced."""
+        return self.workspace / "set_aside"
+
+    def folder(self, key: str) -> Path:
+        """Return the folder of a trial, whether it is there or not.
+
+        Raises:
+            ForeignRecordError: The key is none, or the folder leads out of the workspace.
+        """
+        if not is_key(key):
+            raise ForeignRecordError(f"{self.root} holds no trial {key!r:.100}; a key is 20 hex digits.")
+        return inside(self.root / key, self.workspace)
 
     def __contains__(self, key: str) -> bool:
-        return (self.root / key / "result.json").is_file()
+        return os.path.lexists(self.folder(key) / "result.json")
 
     def keys(self) -> Iterator[str]:
         """Iterate over the keys of all recorded trials, sorted."""
-        if self.root.is_dir():
-            yield from sorted(p.name for p in self.root.iterdir() if not p.name.startswith(TEMPORARY))
+        if inside(self.root, self.workspace).is_dir():
+            yield from sorted(filter(is_key, os.listdir(self.root)))
 
     def await_key(self, key: str, seconds: float) -> None:
         """Wait until a trial that another machine has recorded is seen here.
@@ -194,53 +301,65 @@ class TrialStore:
             time.sleep(0.5)
 
     def finished(self, key: str) -> bool:
-        """Whether ``key`` has a result that training again would only repeat."""
+        """Whether ``key`` has a result that training again would only repeat.
+
+        Raises:
+            RecordError: There is one that cannot be read; see :meth:`read`.
+        """
         return key in self and self.read(key).result.final
 
     def read(self, key: str) -> Trial:
         """Read a trial's spec and result and check both.
 
         Raises:
-            DamagedRecordError: A file is missing, unreadable, or does not match its hash or the key.
+            DamagedRecordError: A file is missing, altered, or does not match its hash or the key.
+            ForeignRecordError: It was written by another version of rankexp, or not by rankexp.
+            UnreadableRecordError: The system does not let this process read it.
         """
-        folder = self.root / key
+        folder = self.folder(key)
+        values = parse_file(folder / "result.json", _result_of(folder / "result.json"))
         spec = parse_file(folder / "spec.json", lambda data: TrialSpec.from_dict(json.loads(data)))
         if spec.key != key:
             raise DamagedRecordError(f"{folder / 'spec.json'} does not match its content key.")
-        values = read_json(folder / "result.json")
-        if values.pop("sha256", None) != sha256(canonical_json(values).encode()):
-            raise DamagedRecordError(f"{folder / 'result.json'} does not match its own hash.")
-        if values.pop("schema") != SCHEMA_VERSION:
-            raise DamagedRecordError(f"{folder / 'result.json'} was written by another version of rankexp.")
-        values.pop("files")
-        history = tuple(values.pop("history"))
-        return Trial(spec, TrialResult(history=history, **values), folder)
+        files = values.pop("files")
+        for name in files:
+            if name != PurePosixPath(name).as_posix() or not {"..", "/"}.isdisjoint(PurePosixPath(name).parts):
+                raise ForeignRecordError(f"{folder / 'result.json'} names the file {name!r:.100} and is left alone.")
+        values.pop("schema")
+        result = TrialResult(history=tuple(values.pop("history")), **values)
+        _check_outcome(folder, spec, result)
+        return Trial(spec, result, folder, files)
 
     def verify(self, key: str) -> Trial:
         """Read a trial and check every file of it against its hash, but for those that were cleaned away.
 
         Raises:
-            DamagedRecordError: As :meth:`read`, for any file of the trial.
+            RecordError: As :meth:`read`, for any file of the trial.
         """
         trial = self.read(key)
-        for name, digest in trial.files.items():
-            if name not in trial.cleaned or (trial.folder / name).exists():
-                read_checked(trial.folder / name, digest)
+        trial.check()
         return trial
 
     def clean(self, key: str, names: Sequence[str]) -> None:
         """Delete files of a trial that nobody needs, and note that they are meant to be missing."""
         trial = self.read(key)
         values = {"schema": SCHEMA_VERSION, "files": sorted({*trial.cleaned, *names})}
-        write_atomic(trial.folder / _CLEANED, pretty_json(values).encode())
+        write_atomic(trial.folder / _CLEANED, pretty_json(values).encode(), self.workspace)
         for name in names:
-            (trial.folder / name).unlink(missing_ok=True)
+            remove(trial.folder / name, trial.folder)
 
     def discard(self, key: str) -> None:
         """Delete a trial, for it to be trained anew; nobody sees a part of it."""
         gone = self.root / temporary_name(f"gone-{key}")
-        os.rename(self.root / key, gone)
+        os.rename(self.folder(key), gone)
         shutil.rmtree(gone)
+
+    def set_aside(self, key: str) -> Path:
+        """Move a damaged trial out of the record, for it to be trained anew, and return where it is now."""
+        inside(self.aside, self.workspace).mkdir(exist_ok=True)
+        kept = next(path for n in itertools.count(1) if not os.path.lexists(path := self.aside / f"{key}-{n}"))
+        os.rename(self.folder(key), kept)
+        return kept
 
     def write(
         self,
@@ -260,6 +379,7 @@ class TrialStore:
             publishing: Held while the trial becomes part of the record; what it raises leaves the record as it was.
         """
         key = spec.key
+        inside(self.root, self.workspace)
         temporary = self.root / temporary_name(key)
         shutil.rmtree(temporary, ignore_errors=True)
         try:
@@ -290,9 +410,9 @@ class TrialStore:
             fsync(path)
 
     def _publish(self, temporary: Path, key: str) -> None:
-        target = self.root / key
-        if target.exists() and not self.kept(key):
-            self.discard(key)
+        target = self.folder(key)
+        if target.exists():
+            self._make_room(key)
         try:
             os.rename(temporary, target)
         except OSError:
@@ -301,11 +421,23 @@ class TrialStore:
             # somebody else finished the same trial first: the same numbers
         fsync(self.root)
 
+    def _make_room(self, key: str) -> None:
+        """Take away a result that is not final, or damaged.
+
+        Raises:
+            RecordError: There is one that is not ours to judge.
+        """
+        try:
+            if not self.verify(key).result.final:
+                self.discard(key)
+        except DamagedRecordError:
+            self.set_aside(key)
+
     def kept(self, key: str) -> bool:
         """Whether ``key`` has a sound and final result, which :meth:`write` would not replace."""
         try:
             return self.verify(key).result.final
-        except DamagedRecordError:
+        except RecordError:
             return False
 
 
@@ -319,17 +451,73 @@ def remove_leftovers(workspace: Path, study: Path) -> None:
         study: Folder of a study that nobody else writes to now.
     """
     trials = TrialStore(workspace)
-    for path in trials.checkpoints.glob("*"):
-        if trials.kept(path.name):
-            shutil.rmtree(path, ignore_errors=True)
-    shared = (path for name in ("trials", "test_ledger") for path in (workspace / name).glob(f"{TEMPORARY}*"))
-    for path in [*shared, *trials.checkpoints.rglob(f"{TEMPORARY}*"), *study.rglob(f"{TEMPORARY}*")]:
-        if is_being_written(path):
-            continue
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)  # another process may be at it, too
-        else:
-            path.unlink(missing_ok=True)
+    for path in _listed(trials.checkpoints, "*", workspace):
+        if is_key(path.name) and trials.kept(path.name):
+            _forget(path, workspace)
+    for folder in (
+        trials.root,
+        workspace / "test_ledger",
+        trials.checkpoints,
+        *_listed(trials.checkpoints, "*", workspace),
+    ):
+        _remove_abandoned(_listed(folder, f"{TEMPORARY}*", workspace), workspace)
+    _remove_abandoned(list(study.rglob(f"{TEMPORARY}*")), study)
+
+
+def _listed(folder: Path, pattern: str, workspace: Path) -> list[Path]:
+    """List what a folder of the workspace holds; nothing of one that leads out of it."""
+    with suppress(ForeignRecordError):
+        return sorted(inside(folder, workspace).glob(pattern))
+    return []
+
+
+def _remove_abandoned(temporaries: Iterable[Path], root: Path) -> None:
+    for path in temporaries:
+        if is_temporary(path) and not is_being_written(path):
+            _forget(path, root)
+
+
+def _forget(path: Path, root: Path) -> None:
+    """Delete what nobody needs, unless it is no file of ours; another process may be at it, too."""
+    with suppress(OSError, ForeignRecordError):
+        remove(path, root)
+
+
+def _result_of(path: Path) -> Callable[[bytes], dict[str, Any]]:
+    """Return what reads ``result.json``, whose version and hash are checked first."""
+
+    def parse(data: bytes) -> dict[str, Any]:
+        refuse_other_version(path, data)
+        values = shaped_json(_ResultFile, data)
+        if values.pop("sha256") != sha256(canonical_json(values).encode()):
+            raise DamagedRecordError(f"{path} does not match its own hash.")
+        datetime.fromisoformat(values["finished"] or "2026-01-01")
+        return values
+
+    return parse
+
+
+def refuse_other_version(path: Path, data: bytes) -> None:
+    """Refuse a file that says that another version of rankexp wrote it.
+
+    Raises:
+        ForeignRecordError: It does.
+        ValueError: It does not say which version did.
+    """
+    if (version := shaped_json(_Versioned, data)["schema"]) != SCHEMA_VERSION:
+        raise ForeignRecordError(
+            f"{path} is of version {version} of the record, this rankexp writes {SCHEMA_VERSION}; it is left alone."
+        )
+
+
+def _check_outcome(folder: Path, spec: TrialSpec, result: TrialResult) -> None:
+    """Refuse a result that lacks what every trial of its kind has."""
+    path = folder / "result.json"
+    if any("step" not in row for row in result.history):
+        raise DamagedRecordError(f"{path} has a row of its history without a step.")
+    for split in spec.evaluate if result.status == "completed" else ():
+        if not {"accuracy", "loss"} <= result.metrics.get(split, {}).keys():
+            raise DamagedRecordError(f"{path} lacks the metrics of split {split!r}.")
 
 
 def _result_json(result: TrialResult, folder: Path) -> str:
@@ -352,5 +540,5 @@ def read_scores(path: Path, digest: str | None) -> Scores:
     data = read_checked(path, digest)
     try:
         return Scores.from_bytes(data)
-    except (ValueError, KeyError, zipfile.BadZipFile) as error:
+    except ValueError as error:
         raise DamagedRecordError(f"{path} cannot be read: {error}.") from error

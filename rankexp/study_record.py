@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from rankexp.files import DamagedRecordError, parse_file, pretty_json, read_json, sha256, write_atomic, write_once
-from rankexp.record import SCHEMA_VERSION, Scores, read_scores
+from rankexp.files import (
+    DamagedRecordError,
+    ForeignRecordError,
+    inside,
+    parse_file,
+    pretty_json,
+    sha256,
+    write_atomic,
+    write_once,
+)
+from rankexp.json_shape import shaped_json
+from rankexp.ranks import TrialSpec, is_key
+from rankexp.record import SCHEMA_VERSION, Scores, read_scores, refuse_other_version
+from rankexp.study_shape import BegunFile, Opening, PrunedFile, Role, StudyFile
 
 
 @dataclass(frozen=True)
@@ -30,7 +44,7 @@ class Planned:
     phase: str
     candidate: str
     rank: int | None
-    role: Literal["tuning", "evidence"]
+    role: Role
     generation: int = 0
 
 
@@ -91,43 +105,52 @@ class StudyStore:
         """The workspace that the study is in."""
         return self.folder.parent.parent
 
+    def path(self, name: str) -> Path:
+        """Return the path of a file in the study's folder, whether it is there or not.
+
+        Raises:
+            ForeignRecordError: It leads out of the study's folder, or that out of its workspace.
+        """
+        inside(self.folder, self.workspace)
+        return inside((self.folder / name).parent, self.folder) / Path(name).name
+
     def exists(self) -> bool:
         """Whether the study has been created."""
-        return (self.folder / "study.json").is_file()
+        return os.path.lexists(self.folder / "study.json")
 
     def read(self) -> StudyRecord:
         """Read ``study.json``, unless it is still the one that was read last.
 
         Raises:
-            DamagedRecordError: The file is missing, unreadable, or of another schema version.
+            DamagedRecordError: The file is missing, or is no record of a study.
+            ForeignRecordError: It was written by another version of rankexp, or not by rankexp.
+            UnreadableRecordError: The system does not let this process read it.
         """
-        path = self.folder / "study.json"
+        path = self.path("study.json")
         try:
-            found = path.stat()
+            found = path.lstat()
         except OSError as error:
-            raise DamagedRecordError(f"{path} cannot be read: {error}.") from error
+            raise DamagedRecordError(f"{path} cannot be read: {error.strerror}.") from error
         version = (found.st_ino, found.st_mtime_ns, found.st_size)
         if self._known is None or self._known[0] != version:
-            if read_json(path).get("schema") != SCHEMA_VERSION:
-                raise DamagedRecordError(f"{path} was written by another version of rankexp.")
-            self._known = version, parse_file(path, _study_record)
+            self._known = version, parse_file(path, lambda data: _study_record(path, data))
         return self._known[1]
 
     def write(self, record: StudyRecord) -> None:
         """Replace ``study.json`` atomically."""
         data = pretty_json({"schema": SCHEMA_VERSION, **asdict(record)}).encode()
         with self._writing():
-            write_atomic(self.folder / "study.json", data)
-        (self.folder / "begun.json").unlink(missing_ok=True)
+            write_atomic(self.path("study.json"), data)
+        self.path("begun.json").unlink(missing_ok=True)
 
     def begin(self, config: Mapping[str, Any]) -> None:
         """Keep the configuration of a study that nobody has loaded model and data for yet."""
         if not self.exists():
-            write_atomic(self.folder / "begun.json", pretty_json({"schema": SCHEMA_VERSION, "config": config}).encode())
+            write_atomic(self.path("begun.json"), pretty_json({"schema": SCHEMA_VERSION, "config": config}).encode())
 
     def begun(self) -> bool:
         """Whether the study has been created or begun."""
-        return self.exists() or (self.folder / "begun.json").is_file()
+        return self.exists() or os.path.lexists(self.folder / "begun.json")
 
     def config(self) -> Mapping[str, Any]:
         """Read the configuration of a study that was created or begun.
@@ -137,7 +160,7 @@ class StudyStore:
         """
         if not self.exists():
             try:
-                return parse_file(self.folder / "begun.json", lambda data: dict(json.loads(data)["config"]))
+                return parse_file(self.path("begun.json"), _begun)
             except DamagedRecordError:
                 if not self.exists():  # else it was created in this moment
                     raise
@@ -161,17 +184,26 @@ class StudyStore:
     def write_test_scores(self, key: str, scores: Scores) -> None:
         """Keep the scores of one trial of the opened pair on ``test``."""
         data = scores.to_bytes()
-        write_atomic(self.folder / "test" / f"{key}.sha256", sha256(data).encode())
-        write_atomic(self.folder / "test" / f"{key}.npz", data)
+        write_atomic(self.path(f"test/{key}.sha256"), sha256(data).encode())
+        write_atomic(self.path(f"test/{key}.npz"), data)
 
     def write_pruned(self, pruned: Pruned) -> None:
         """Keep what is known of a trial that the search stopped early."""
         data = {"schema": SCHEMA_VERSION, **asdict(pruned)}
-        write_atomic(self.folder / "pruned" / f"{pruned.key}.json", pretty_json(data).encode())
+        write_atomic(self.path(f"pruned/{pruned.key}.json"), pretty_json(data).encode())
 
     def pruned(self) -> list[Pruned]:
         """Read the trials that the search stopped early, sorted by key."""
-        return [parse_file(path, _pruned) for path in sorted((self.folder / "pruned").glob("*.json"))]
+        return [parse_file(path, partial(_pruned, path.stem)) for path in self._keyed("pruned", ".json")]
+
+    def scored_on_test(self) -> list[str]:
+        """Keys of the trials whose scores on ``test`` are kept, sorted."""
+        return [path.stem for path in self._keyed("test", ".npz")]
+
+    def _keyed(self, folder: str, suffix: str) -> list[Path]:
+        """List the files of a folder that are named by a key, sorted."""
+        found = self.path(f"{folder}/*").parent.glob(f"*{suffix}")
+        return sorted(path for path in found if is_key(path.stem))
 
     def test_scores(self) -> dict[str, Scores]:
         """Read the scores on ``test`` by trial key; empty if the split was not opened.
@@ -179,7 +211,7 @@ class StudyStore:
         Raises:
             DamagedRecordError: A file does not match its hash.
         """
-        return {path.stem: self.read_test_scores(path.stem) for path in sorted((self.folder / "test").glob("*.npz"))}
+        return {key: self.read_test_scores(key) for key in self.scored_on_test()}
 
     def read_test_scores(self, key: str) -> Scores:
         """Read the scores of one trial on ``test``.
@@ -187,7 +219,7 @@ class StudyStore:
         Raises:
             DamagedRecordError: The file does not match its hash.
         """
-        path = self.folder / "test" / f"{key}.npz"
+        path = self.path(f"test/{key}.npz")
         return read_scores(path, parse_file(path.with_suffix(".sha256"), bytes.decode))
 
 
@@ -201,7 +233,8 @@ class TestLedger:
     __test__ = False  # a name that pytest would collect
 
     def __init__(self, workspace: Path) -> None:
-        self.root = Path(workspace) / "test_ledger"
+        self.workspace = Path(workspace)
+        self.root = self.workspace / "test_ledger"
 
     def open(self, fingerprint: str, study: str, keys: Sequence[str]) -> bool:
         """Enter an opening and say whether these trials may be scored on the split.
@@ -214,7 +247,7 @@ class TestLedger:
         Returns:
             True for the first to ask, and for whoever asks for the very same trials again.
         """
-        path = self.root / f"{fingerprint}.json"
+        path = self._path(fingerprint)
         entry = {"study": study, "keys": sorted(keys)}
         if write_once(path, pretty_json(entry).encode()):
             return True
@@ -226,21 +259,32 @@ class TestLedger:
         Raises:
             DamagedRecordError: The entry cannot be read.
         """
-        path = self.root / f"{fingerprint}.json"
-        return parse_file(path, _opening) if path.exists() else {}
+        path = self._path(fingerprint)
+        return parse_file(path, lambda data: shaped_json(Opening, data)) if os.path.lexists(path) else {}
+
+    def _path(self, fingerprint: str) -> Path:
+        if not is_key(fingerprint):
+            raise ForeignRecordError(
+                f"{self.root} holds no entry {fingerprint!r:.100}; a fingerprint is 20 hex digits."
+            )
+        return inside(self.root, self.workspace) / f"{fingerprint}.json"
 
 
-def _study_record(data: bytes) -> StudyRecord:
-    values = json.loads(data)
+def _study_record(path: Path, data: bytes) -> StudyRecord:
+    refuse_other_version(path, data)
+    values = shaped_json(StudyFile, data)
     del values["schema"]
+    datetime.fromisoformat(values["created"] or "2026-01-01")
     return StudyRecord(planned=tuple(Planned(**row) for row in values.pop("planned")), **values)
 
 
-def _pruned(data: bytes) -> Pruned:
-    values = json.loads(data)
+def _begun(data: bytes) -> Mapping[str, Any]:
+    config: Mapping[str, Any] = shaped_json(BegunFile, data)["config"]
+    return config
+
+
+def _pruned(key: str, data: bytes) -> Pruned:
+    values = shaped_json(PrunedFile, data)
+    if not key == values["key"] == TrialSpec.from_dict(values["spec"]).key:
+        raise ValueError("its content key is another")
     return Pruned(values["key"], values["spec"], tuple(values["history"]))
-
-
-def _opening(data: bytes) -> dict[str, Any]:
-    values = json.loads(data)
-    return {"study": values["study"], "keys": values["keys"]}

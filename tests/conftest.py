@@ -1,5 +1,6 @@
 """Fixtures that several folders of tests share."""
 
+import os
 import re
 
 import pytest
@@ -11,6 +12,12 @@ def one_thread():
     import torch
 
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def own_configuration(tmp_path_factory):
+    """Keep what tests name as servers out of the configuration of whoever runs them."""
+    os.environ["RANKEXP_CONFIG"] = str(tmp_path_factory.mktemp("config"))
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from rankexp.files import DamagedRecordError
+from rankexp.ranks import TrialSpec
 from rankexp.record import Scores
 from rankexp.study_record import Planned, Pruned, StudyRecord, StudyStore, TestLedger
 
@@ -23,6 +24,9 @@ RECORD = StudyRecord(
     created="2026-11-01T00:00:00+00:00",
 )
 TRIALS = [Planned(f"{i:020}", "screen", f"r={rank}", rank, "tuning") for i, rank in enumerate((4, 8, 0, None))]
+K1, K2 = (f"{n:020}" for n in (1, 2))
+A, B, C = (letter * 20 for letter in "abc")
+DATA, OTHER = "d" * 20, "0" * 20
 SCORES = Scores(np.array(["a", "b"]), np.array(["a", "b"]), np.array([True, False]), np.array([0.1, 2.0], np.float32))
 
 
@@ -60,9 +64,7 @@ def test_notes_add_up_and_leave_the_plan_alone(study):
     assert study.read() == dataclasses.replace(RECORD, planned=tuple(TRIALS), notes={"widened": 1, "screened": [3e-3]})
 
 
-@pytest.mark.parametrize(
-    "text", ["", "{", "[]", "{}", '{"schema": 99}', '{"schema": 1}', '{"schema": 1, "planned": [3]}']
-)
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"schema": 1}', '{"schema": 1, "planned": [3]}'])
 def test_a_damaged_study_is_named(study, text):
     (study.folder / "study.json").write_text(text)
     with pytest.raises(DamagedRecordError, match=r"study\.json"):
@@ -79,51 +81,54 @@ def test_a_missing_field_of_a_study_is_damage(study):
 
 
 def test_pruned_trials_are_read_back_sorted(study):
-    rows = [Pruned(f"{i:020}", {"seed": i}, ({"step": 1.0, "loss": 0.5},)) for i in (2, 1)]
+    common = {"model": "m", "data": "d", "task": "t", "method": "head", "learning_rate": 0.1, "steps": 2}
+    specs = [TrialSpec(**common, seed=seed) for seed in range(3)]
+    rows = [Pruned(spec.key, spec.to_dict(), ({"step": 1.0, "loss": 0.5},)) for spec in specs]
     for row in rows:
         study.write_pruned(row)
-    assert study.pruned() == rows[::-1]
-    (study.folder / "pruned" / f"{1:020}.json").write_text("{}")
-    with pytest.raises(DamagedRecordError, match=f"{1:020}"):
+    assert study.pruned() == sorted(rows, key=lambda row: row.key)
+    first = study.folder / "pruned" / f"{rows[0].key}.json"
+    first.write_text(first.read_text().replace('"seed": 0', '"seed": 7'))
+    with pytest.raises(DamagedRecordError, match=rows[0].key):
         study.pruned()
 
 
 def test_scores_on_test_are_hashed(study):
     assert study.test_scores() == {}
-    for key in ("k1", "k2"):
+    for key in (K1, K2):
         study.write_test_scores(key, SCORES)
     read = study.test_scores()
-    assert list(read) == ["k1", "k2"]
-    np.testing.assert_array_equal(read["k1"].loss, SCORES.loss, strict=True)
+    assert list(read) == [K1, K2]
+    np.testing.assert_array_equal(read[K1].loss, SCORES.loss, strict=True)
     better = dataclasses.replace(SCORES, correct=np.array([True, True]))
-    (study.folder / "test" / "k2.npz").write_bytes(better.to_bytes())
-    with pytest.raises(DamagedRecordError, match=r"k2\.npz does not match the hash"):
+    (study.folder / "test" / f"{K2}.npz").write_bytes(better.to_bytes())
+    with pytest.raises(DamagedRecordError, match=rf"{K2}\.npz does not match the hash"):
         study.test_scores()
-    (study.folder / "test" / "k2.sha256").unlink()
-    with pytest.raises(DamagedRecordError, match=r"k2\.sha256"):
+    (study.folder / "test" / f"{K2}.sha256").unlink()
+    with pytest.raises(DamagedRecordError, match=rf"{K2}\.sha256"):
         study.test_scores()
 
 
 def test_a_split_is_opened_once_for_one_pair_of_trials(tmp_path):
     ledger = TestLedger(tmp_path)
-    assert ledger.entry("data") == {}
-    assert ledger.open("data", "first", ["b", "a"])
-    assert ledger.open("data", "first", ["a", "b"])
-    assert TestLedger(tmp_path).open("data", "second", ["b", "a"])
-    assert not ledger.open("data", "first", ["a", "c"])
-    assert not ledger.open("data", "first", ["a"])
-    assert ledger.entry("data") == {"study": "first", "keys": ["a", "b"]}
-    assert ledger.open("other data", "second", ["a", "c"])
-    assert sorted(path.name for path in ledger.root.iterdir()) == ["data.json", "other data.json"]
+    assert ledger.entry(DATA) == {}
+    assert ledger.open(DATA, "first", [B, A])
+    assert ledger.open(DATA, "first", [A, B])
+    assert TestLedger(tmp_path).open(DATA, "second", [B, A])
+    assert not ledger.open(DATA, "first", [A, C])
+    assert not ledger.open(DATA, "first", [A])
+    assert ledger.entry(DATA) == {"study": "first", "keys": [A, B]}
+    assert ledger.open(OTHER, "second", [A, C])
+    assert sorted(path.name for path in ledger.root.iterdir()) == [f"{OTHER}.json", f"{DATA}.json"]
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}"])
 def test_a_damaged_ledger_opens_nothing(tmp_path, text):
     ledger = TestLedger(tmp_path)
-    ledger.open("data", "first", ["a"])
-    (ledger.root / "data.json").write_text(text)
-    with pytest.raises(DamagedRecordError, match=r"data\.json"):
-        ledger.open("data", "first", ["a"])
+    ledger.open(DATA, "first", [A])
+    (ledger.root / f"{DATA}.json").write_text(text)
+    with pytest.raises(DamagedRecordError, match=rf"{DATA}\.json"):
+        ledger.open(DATA, "first", [A])
 
 
 RACE = """
@@ -132,7 +137,7 @@ from rankexp.study_record import TestLedger
 workspace, go, name = sys.argv[1:]
 while not os.path.exists(go):
     time.sleep(0.001)
-print("".join(str(int(TestLedger(workspace).open(f"data-{i}", name, [name]))) for i in range(40)))
+print("".join(str(int(TestLedger(workspace).open(f"{i:020}", name, [name * 20]))) for i in range(40)))
 """
 
 
@@ -146,6 +151,6 @@ def test_of_two_that_open_a_split_at_once_exactly_one_wins(tmp_path):
     first, second = (racer.communicate()[0].strip() for racer in racers)
     assert len(first) == 40
     assert [int(a) + int(b) for a, b in zip(first, second, strict=True)] == [1] * 40
-    winners = ["a" if TestLedger(tmp_path).entry(f"data-{i}")["study"] == "a" else "b" for i in range(40)]
+    winners = ["a" if TestLedger(tmp_path).entry(f"{i:020}")["study"] == "a" else "b" for i in range(40)]
     assert winners == ["a" if won == "1" else "b" for won in first]
     assert not [name for name in os.listdir(tmp_path / "test_ledger") if name.startswith(".")]

@@ -62,7 +62,7 @@ def guarded(
 def _explain(error: Exception) -> int:
     """Say in one sentence what went wrong; a traceback only for defects of ours."""
     from rankexp.assets import AssetError
-    from rankexp.files import DamagedRecordError
+    from rankexp.files import DamagedRecordError, RecordError, UnreadableRecordError
     from rankexp.options import ConfigError
 
     name = type(error).__name__
@@ -72,6 +72,8 @@ def _explain(error: Exception) -> int:
         again = " `rankexp resume` with the name of the study trains it anew."
         complain(f"{error}{again if f'{os.sep}trials{os.sep}' in str(error) else ''}")
         return DAMAGED
+    elif isinstance(error, RecordError):
+        code = INPUT_OUTPUT if isinstance(error, UnreadableRecordError) else DAMAGED
     elif isinstance(error, AssetError) or name in _OF_THE_SURROUNDINGS:
         code = getattr(error, "code", None) or INPUT_OUTPUT
     elif isinstance(error, OSError):

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rankexp.cli.output import DAMAGED, OK, SOME_FAILED, print_verdict, shown
+from rankexp.cli.output import DAMAGED, INPUT_OUTPUT, OK, SOME_FAILED, print_verdict, shown
 
 if TYPE_CHECKING:
     from rankexp.analysis.results import Study
@@ -110,8 +110,11 @@ def verify(options: argparse.Namespace, rest: list[str]) -> int:
     found = problems(folder)
     for problem in found:
         print(f"{problem.kind:<8} {problem.text}")
-    if any(problem.kind == "damaged" for problem in found):
+    kinds = {problem.kind for problem in found}
+    if kinds & {"damaged", "foreign"}:
         return DAMAGED
+    if "unreadable" in kinds:
+        return INPUT_OUTPUT
     if found:
         return SOME_FAILED
     trials = len({item.key for item in StudyStore(folder).read().planned})
@@ -191,10 +194,23 @@ def study_folder(name: str, rest: list[str], refusal: str = "", *, begun: bool =
 
 
 def workspace_of(rest: list[str], refusal: str = "") -> Path:
-    """Return the workspace that ``rest`` names, and refuse anything else in it."""
-    words = [word for word in rest if word.startswith("workspace=")]
-    no_more([word for word in rest if word not in words], refusal)
-    return Path(words[-1].removeprefix("workspace=") if words else "runs")
+    """Return the workspace that ``rest`` names, and refuse anything else in it but the storage that belongs to it."""
+    given = {name: [word for word in rest if word.startswith(f"{name}=")] for name in ("workspace", "storage")}
+    no_more([word for word in rest if word not in given["workspace"] + given["storage"]], refusal)
+    workspace = Path(given["workspace"][-1].removeprefix("workspace=") if given["workspace"] else "runs")
+    if given["storage"]:
+        _name_storage(workspace, given["storage"][-1].removeprefix("storage="))
+    return workspace
+
+
+def _name_storage(workspace: Path, url: str) -> None:
+    """Take the user's word for the database of a workspace that has one already."""
+    from rankexp.options import ConfigError
+    from rankexp.study.storage import Storage
+
+    if Storage.kept(workspace).within(workspace):
+        raise ConfigError(f"workspace {workspace} keeps its state in a file of its own; leave out storage=.")
+    Storage.of(workspace, url)
 
 
 def no_more(rest: list[str], refusal: str = "") -> None:

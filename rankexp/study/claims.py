@@ -54,14 +54,16 @@ class Claims:
     Args:
         storage: The workspace's database, whose table is made if need be.
         lease: Seconds until a claim that is not renewed may be taken over.
+        reading: Whether it is only asked who claims what: then nothing is made, written or renewed.
 
     Raises:
         StorageError: The database cannot be used.
     """
 
-    def __init__(self, storage: Storage, lease: float = 60.0) -> None:
+    def __init__(self, storage: Storage, lease: float = 60.0, *, reading: bool = False) -> None:
         self._closing = threading.Event()
-        self.engine, self.scope, self.lease = connected(storage.url, self._closing), storage.scope, lease
+        self.engine = connected(storage.url, self._closing, reading=reading)
+        self.scope, self.lease = storage.scope, lease
         self._single = self.engine.execution_options(isolation_level="AUTOCOMMIT")
         self.now = clock(self.engine)
         self._held: dict[str, int] = {}
@@ -71,9 +73,10 @@ class Claims:
         self._lock = threading.Lock()
         self._asked = 0.0
         self._renewed, self._heart = time.monotonic(), threading.Thread(target=self._beat, daemon=True)
-        with making_tables(self.engine) as connection:
-            connection.execute(CreateTable(CLAIMS, if_not_exists=True))
-        self._heart.start()
+        if not reading:
+            with making_tables(self.engine) as connection:
+                connection.execute(CreateTable(CLAIMS, if_not_exists=True))
+            self._heart.start()
 
     def take(self, key: str) -> int | None:
         """Claim a trial, or whatever else the key names.
@@ -180,7 +183,8 @@ class Claims:
     def close(self) -> None:
         """End all claims of this process, stop renewing and close all connections."""
         self._closing.set()
-        self._heart.join()
+        if self._heart.ident is not None:
+            self._heart.join()
         with suppress(StorageError):  # the leases run out by themselves
             for key, token in list(self._held.items()):
                 self.release(key, token)

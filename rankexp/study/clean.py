@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -10,13 +9,17 @@ from pathlib import Path
 from typing import Literal
 
 from rankexp.analysis.results import Study, load_study
+from rankexp.files import inside
+from rankexp.files import remove as remove_path
+from rankexp.options import ConfigError
+from rankexp.ranks import is_key
 from rankexp.record import TrialStore, remove_leftovers
 from rankexp.study.claims import Claims, lead_of
 from rankexp.study.storage import Storage
 from rankexp.study_record import StudyStore
 
 _WEIGHTS = ("adapter/adapter_model.safetensors", "adapter/model.safetensors")
-Kind = Literal["checkpoint", "adapter", "full model"]
+Kind = Literal["checkpoint", "adapter", "full model", "damaged trial"]
 
 
 @dataclass(frozen=True)
@@ -39,28 +42,45 @@ class Removable:
 def removable(workspace: Path) -> list[Removable]:
     """List what may go: it changes no verdict and no report but for the figures of the adapters themselves.
 
-    Checkpoints go of trials that have ended. Weights go of trials that some study has used and none needs: a study
-    needs those of the rank that it chose and of its contest, and as long as it has not ended, or chose nothing, all.
+    Checkpoints go of trials that have ended, and trials that were set aside because they were damaged. Weights go of
+    trials that some study has used and none needs: a study needs those of the rank that it chose and of its contest,
+    and as long as it has not ended, or chose nothing, all. Links are left out: rankexp writes none.
+
+    Raises:
+        RecordError: A study cannot be read, so that nobody knows what it needs.
+        ConfigError: The workspace's database was not named by the user; see :meth:`Storage.of`.
     """
     trials, needed, used = TrialStore(workspace), set[str](), set[str]()
-    with closing(Claims(Storage.of(workspace))) as claims:
+    storage = Storage.of(workspace)
+    if not storage.is_there():
+        raise ConfigError(
+            f"{workspace} has no record of who is at work ({storage.file}), so nothing is known to be free."
+        )
+    with closing(Claims(storage, reading=True)) as claims:
         for folder in sorted((workspace / "studies").glob("*")):
             if StudyStore(folder).exists():
                 study = load_study(folder)
                 used |= study.by_key.keys()
                 needed |= _needed(study) if claims.done(lead_of(folder.name)) else study.by_key.keys()
         owned = claims.owners()
-    checkpoints = [path for path in sorted(trials.checkpoints.glob("*")) if trials.kept(path.name)]
-    found = [Removable("checkpoint", path.name, path, _size(path)) for path in checkpoints if path.name not in owned]
+    checkpoints = [path for path in _folders(trials.checkpoints, workspace) if is_key(path.name)]
+    ended = [path for path in checkpoints if path.name not in owned and trials.kept(path.name)]
+    found = [Removable("checkpoint", path.name, path, _size(path)) for path in ended]
+    found += [Removable("damaged trial", path.name, path, _size(path)) for path in _folders(trials.aside, workspace)]
     return [*found, *(item for key in sorted(used - needed) for item in _weights(trials, key))]
+
+
+def _folders(folder: Path, workspace: Path) -> list[Path]:
+    """List the folders in a folder of the workspace, sorted, links left out."""
+    return sorted(path for path in inside(folder, workspace).glob("*") if path.is_dir() and not path.is_symlink())
 
 
 def remove(workspace: Path, items: Sequence[Removable]) -> None:
     """Delete what :func:`removable` listed; each trial notes what it lacks, so that its record still holds."""
     trials = TrialStore(workspace)
     for item in items:
-        if item.kind == "checkpoint":
-            shutil.rmtree(item.path)
+        if item.kind in ("checkpoint", "damaged trial"):
+            remove_path(item.path, workspace)
         else:
             trials.clean(item.key, [item.path.relative_to(trials.root / item.key).as_posix()])
     for folder in (workspace / "studies").glob("*"):
@@ -77,11 +97,10 @@ def _needed(study: Study) -> set[str]:
 
 def _weights(trials: TrialStore, key: str) -> Iterator[Removable]:
     for name in _WEIGHTS:
-        path = trials.root / key / name
-        if path.is_file():
+        path = inside(trials.folder(key) / name, trials.folder(key))
+        if path.is_file() and not path.is_symlink():
             yield Removable("full model" if name.endswith("/model.safetensors") else "adapter", key, path, _size(path))
 
 
 def _size(path: Path) -> int:
-    files = [path] if path.is_file() else [inner for inner in path.rglob("*") if inner.is_file()]
-    return sum(file.stat().st_size for file in files)
+    return sum(file.lstat().st_size for file in ([path] if path.is_file() else path.rglob("*")))

@@ -6,22 +6,31 @@ kept in ``storage.json``, without a password.
 
 from __future__ import annotations
 
-import json
+import os
 import secrets
+import sqlite3
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+from urllib.parse import quote
 
 import sqlalchemy as sa
+from pydantic import Field, with_config
 from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
+from typing_extensions import TypedDict
 
-from rankexp.files import parse_file, pretty_json, write_once
+from rankexp.consent import give_consent, has_consent
+from rankexp.files import ForeignRecordError, inside, parse_file, pretty_json, write_once
+from rankexp.json_shape import shaped_json
 from rankexp.options import ConfigError
+from rankexp.record import SHAPE
 
+_KEPT, _OWN = "storage.json", "state.db"
 _WAIT_SECONDS = 60
 """For a SQLite file that another process is writing to."""
 _CONNECTING = {"connect_timeout": 15, "keepalives_idle": 30}
@@ -37,6 +46,14 @@ _CLOCKS = {
 """Seconds since 1970, by the one clock that all processes share."""
 _MAKING_TABLES = 0x72616E6B
 """PostgreSQL's advisory lock for whoever makes tables: two that make the same one at once fail."""
+
+
+@with_config(SHAPE)
+class _StorageFile(TypedDict):
+    """What ``storage.json`` holds."""
+
+    url: str
+    scope: Annotated[str, Field(pattern=r"^[0-9a-f]{0,16}$")]
 
 
 class StorageError(Exception):
@@ -59,37 +76,93 @@ class Storage:
     def of(cls, workspace: Path, url: str | None = None) -> Storage:
         """Return the storage of a workspace, which ``url`` sets if nothing has been kept there yet.
 
+        The user's word counts, not the workspace's: what ``storage.json`` names is used only if it is a file in the
+        workspace, or the user has given it as ``url`` for this workspace before.
+
         Raises:
-            ConfigError: The URL cannot be used, or the workspace has another storage.
+            ConfigError: The URL cannot be used, the workspace has another storage, or nobody has named it here.
             StorageError: The database that ``url`` names cannot be used.
-            DamagedRecordError: ``storage.json`` cannot be read.
+            RecordError: ``storage.json`` cannot be read.
         """
-        kept, own = workspace / "storage.json", workspace / "state.db"
-        if url is not None and not kept.exists():
+        file, own = workspace / _KEPT, workspace / _OWN
+        if url is not None:
             url = _checked(url)
-            if own.exists():
-                raise ConfigError(
-                    f"workspace {workspace} keeps its state in {own}; delete it while nothing runs there."
-                )
-            _try(url)
-            write_once(kept, pretty_json({"url": url, "scope": secrets.token_hex(4)}).encode())
-        if not kept.exists():
-            return cls(database_url(own))
-        storage = parse_file(kept, _storage)
-        if _checked(url or storage.url) != storage.url:
+            if not os.path.lexists(file):
+                if own.exists():
+                    raise ConfigError(
+                        f"workspace {workspace} keeps its state in {own}; delete it while nothing runs there."
+                    )
+                _try(url)
+                write_once(file, pretty_json({"url": url, "scope": secrets.token_hex(4)}).encode())
+        storage = cls.kept(workspace)
+        if url is not None and url != storage.url:
             raise ConfigError(
-                f"workspace {workspace} keeps its state in {storage.url}; leave option 'storage' out, or delete {kept} "
+                f"workspace {workspace} keeps its state in {storage.url}; leave option 'storage' out, or delete {file} "
                 "while nothing runs there."
+            )
+        if url is not None:
+            give_consent(workspace, storage.url)
+        elif not storage.within(workspace) and not has_consent(workspace, storage.url):
+            raise ConfigError(
+                f"workspace {workspace} says that it keeps its state in {storage.url}, which you have not named for "
+                f"it; add storage={storage.url} if that is right."
             )
         return storage
 
+    @classmethod
+    def kept(cls, workspace: Path) -> Storage:
+        """Return the storage that a workspace says it has; nothing is connected to.
+
+        Raises:
+            RecordError: ``storage.json`` cannot be read, or names no database.
+        """
+        file, own = workspace / _KEPT, workspace / _OWN
+        if os.path.lexists(file):
+            return parse_file(file, _storage)
+        return cls(database_url(_ordinary(own)))
+
+    @property
+    def file(self) -> Path | None:
+        """The SQLite file; None for a database on a server."""
+        url = sa.make_url(self.url)
+        return Path(url.database or "") if url.get_backend_name() == _SQLITE else None
+
+    def within(self, workspace: Path) -> bool:
+        """Whether it is a file in a workspace, with links followed."""
+        if self.file is None:
+            return False
+        try:
+            inside(self.file, workspace)
+        except ForeignRecordError:
+            return False
+        return True
+
+    def is_there(self) -> bool:
+        """Whether anything can have been kept yet, as far as can be told without asking a server."""
+        return self.file is None or self.file.is_file()
+
     def of_study(self, folder: Path) -> str:
         """Return the URL of what a search keeps: a file in the study's folder, or the shared database."""
-        return database_url(folder / "study.db") if sa.make_url(self.url).get_backend_name() == _SQLITE else self.url
+        return (
+            database_url(_ordinary(folder / "study.db"))
+            if sa.make_url(self.url).get_backend_name() == _SQLITE
+            else self.url
+        )
 
     def name_of(self, study: str) -> str:
         """Return a study's name in the database."""
         return f"{self.scope}/{study}" if self.scope else study
+
+
+def _ordinary(path: Path) -> Path:
+    """Return the path of a database that a study keeps beside its record.
+
+    Raises:
+        ForeignRecordError: It is a link, or no ordinary file.
+    """
+    if os.path.lexists(path) and (path.is_symlink() or not path.is_file()):
+        raise ForeignRecordError(f"{path} is a link or no ordinary file, which rankexp does not write there.")
+    return path
 
 
 def database_url(path: Path) -> str:
@@ -97,15 +170,23 @@ def database_url(path: Path) -> str:
     return sa.URL.create(_SQLITE, database=str(path.absolute())).render_as_string()
 
 
-def connected(url: str, giving_up: threading.Event | None = None) -> sa.Engine:
+def connected(url: str, giving_up: threading.Event | None = None, *, reading: bool = False) -> sa.Engine:
     """Return an engine whose connections wait as long as is reasonable.
 
     Args:
         url: SQLAlchemy URL.
         giving_up: When set, nobody waits for a server that has gone away.
+        reading: Whether nothing is to be written; a SQLite file is opened so that nothing can be.
     """
     if sa.make_url(url).get_backend_name() == _SQLITE:
-        engine = sa.create_engine(url, connect_args={"timeout": _WAIT_SECONDS})
+        words = {"timeout": _WAIT_SECONDS}
+        if reading:
+            file = f"file:{quote(sa.make_url(url).database or '')}?mode=ro"
+            engine = sa.create_engine(
+                "sqlite://", creator=partial(sqlite3.connect, file, uri=True, **words), poolclass=sa.NullPool
+            )
+        else:
+            engine = sa.create_engine(url, connect_args=words)
     else:
         engine = sa.create_engine(url, pool_pre_ping=True, connect_args=_CONNECTING)
         sa.event.listen(engine, "do_connect", _Patience(giving_up or threading.Event()))
@@ -183,7 +264,9 @@ def _try(url: str) -> None:
 
 
 def _storage(data: bytes) -> Storage:
-    values = json.loads(data)
+    values = shaped_json(_StorageFile, data)
+    if _checked(values["url"]) != values["url"]:
+        raise ValueError("its url is not written as rankexp writes it")
     return Storage(values["url"], values["scope"])
 
 

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from rankexp.files import DamagedRecordError
+from rankexp.consent import has_consent
+from rankexp.files import DamagedRecordError, ForeignRecordError, RecordError, UnreadableRecordError
 from rankexp.record import TrialStore
 from rankexp.study.claims import Claims, lead_of
-from rankexp.study.storage import Storage
+from rankexp.study.storage import Storage, StorageError
 from rankexp.study_record import StudyStore
 
-Kind = Literal["damaged", "failed", "missing", "running"]
+Kind = Literal["damaged", "foreign", "unreadable", "failed", "missing", "running"]
+_KINDS: dict[type[RecordError], Kind] = {
+    DamagedRecordError: "damaged",
+    ForeignRecordError: "foreign",
+    UnreadableRecordError: "unreadable",
+}
 
 
 @dataclass(frozen=True)
@@ -22,8 +29,9 @@ class Problem:
     """Something that keeps a study from being whole.
 
     Attributes:
-        kind: ``damaged`` where a hash does not hold, ``failed`` and ``missing`` where a trial has no valid result,
-            ``running`` where somebody has claimed one.
+        kind: ``damaged`` where a hash does not hold, ``foreign`` where another version or somebody else wrote it,
+            ``unreadable`` where the system does not let this process look, ``failed`` and ``missing`` where a trial has
+            no valid result, ``running`` where somebody has claimed one.
         text: One sentence that names it.
     """
 
@@ -38,7 +46,7 @@ def problems(folder: Path) -> list[Problem]:
         folder: The study's folder.
 
     Raises:
-        DamagedRecordError: ``study.json`` itself cannot be read, so that nothing else can be checked.
+        RecordError: ``study.json`` itself cannot be read, so that nothing else can be checked.
     """
     store = StudyStore(folder)
     keys = list(dict.fromkeys(item.key for item in store.read().planned))
@@ -48,7 +56,9 @@ def problems(folder: Path) -> list[Problem]:
 
 
 def mend(folder: Path, say: Callable[[str], None]) -> None:
-    """Delete the damaged trials and test scores of a study, so that they are made again.
+    """Set the damaged trials of a study aside and delete its damaged scores on ``test``, so that both are made again.
+
+    What another version wrote, and what this process may not read, is not damaged: it stays as it is.
 
     Args:
         folder: The folder of a study that nobody else is running.
@@ -60,45 +70,59 @@ def mend(folder: Path, say: Callable[[str], None]) -> None:
     trials = TrialStore(store.workspace)
     for key in dict.fromkeys(item.key for item in store.read().planned):
         if (problem := _of_trial(trials, key)) and problem.kind == "damaged":
-            say(f"{problem.text} It is trained anew.")
-            trials.discard(key)
-    for path in sorted((folder / "test").glob("*.npz")):
+            say(f"{problem.text} It is trained anew, and what is left of it is now in {trials.set_aside(key)}.")
+    for key in store.scored_on_test():
         try:
-            store.read_test_scores(path.stem)
+            store.read_test_scores(key)
         except DamagedRecordError as error:
             say(f"{error} The test split is scored anew.")
-            path.unlink()
+            store.path(f"test/{key}.npz").unlink()
 
 
 def _of_trial(trials: TrialStore, key: str) -> Problem | None:
-    if not (trials.root / key).exists():
+    if not os.path.lexists(trials.folder(key)):
         return Problem("missing", f"Trial {key} has no result yet.")
     try:
         trial = trials.verify(key)
-    except DamagedRecordError as error:
-        return Problem("damaged", str(error))
+    except RecordError as error:
+        return _problem(error)
     return None if trial.result.final else Problem("failed", f"Trial {key} failed: {trial.result.reason}.")
 
 
 def _of_study(store: StudyStore) -> Iterator[Problem]:
-    for path in sorted((store.folder / "test").glob("*.npz")):
+    for key in store.scored_on_test():
         try:
-            store.read_test_scores(path.stem)
-        except DamagedRecordError as error:
-            yield Problem("damaged", str(error))
+            store.read_test_scores(key)
+        except RecordError as error:
+            yield _problem(error)
     try:
         store.pruned()
-    except DamagedRecordError as error:
-        yield Problem("damaged", str(error))
+    except RecordError as error:
+        yield _problem(error)
+
+
+def _problem(error: RecordError) -> Problem:
+    return Problem(_KINDS[type(error)], str(error))
 
 
 def at_work(folder: Path) -> list[str]:
-    """Say in a sentence each who leads a study and who trains which of its trials, as far as is known."""
+    """Say in a sentence each who leads a study and who trains which of its trials, as far as is known.
+
+    Nothing is written, and no database outside the workspace is asked that the user has not named for it.
+    """
     workspace = folder.absolute().parent.parent
-    if not any((workspace / name).exists() for name in ("state.db", "storage.json")):
+    storage = Storage.kept(workspace)
+    if not storage.within(workspace) and not has_consent(workspace, storage.url):
+        return [
+            f"Who is at work is kept in {storage.url}, which you have not named for this workspace: add storage=URL."
+        ]
+    if not storage.is_there():
         return []
-    with closing(Claims(Storage.of(workspace))) as claims:
-        owners = claims.owners()
+    try:
+        with closing(Claims(storage, reading=True)) as claims:
+            owners = claims.owners()
+    except StorageError as error:
+        return [f"Who is at work cannot be told: {error}"]
     keys = dict.fromkeys(item.key for item in StudyStore(folder).read().planned)
     found = [f"Trial {key} is claimed by {owners[key]}." for key in keys if key in owners]
     leader = owners.get(lead_of(folder.name))
