@@ -201,9 +201,12 @@ class StudyStore:
         return [path.stem for path in self._keyed("test", ".npz")]
 
     def _keyed(self, folder: str, suffix: str) -> list[Path]:
-        """List the files of a folder that are named by a key, sorted."""
-        found = self.path(f"{folder}/*").parent.glob(f"*{suffix}")
-        return sorted(path for path in found if is_key(path.stem))
+        """List the files of a folder, each named by a key, sorted."""
+        found = sorted(self.path(f"{folder}/*").parent.glob(f"*{suffix}"))
+        for path in found:
+            if not is_key(path.stem):
+                raise ForeignRecordError(f"{path} is not named by a trial's key, and is left alone.")
+        return found
 
     def test_scores(self) -> dict[str, Scores]:
         """Read the scores on ``test`` by trial key; empty if the split was not opened.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Required
 
 from pydantic import ConfigDict, Field, with_config
 from typing_extensions import TypedDict
@@ -34,16 +34,16 @@ class PlannedRow(TypedDict):
 class Model(TypedDict, total=False):
     """The base model."""
 
-    name: str
-    fingerprint: str
+    name: Required[str]
+    fingerprint: Required[str]
     source: str
     parameters: _Count
-    shapes: dict[str, tuple[_Count, _Count]]
+    shapes: Required[dict[str, tuple[_Count, _Count]]]
     head: list[str]
 
 
 @with_config(_OPEN)
-class Size(TypedDict):
+class Size(TypedDict, total=False):
     """How much is in a split."""
 
     examples: _Count
@@ -54,11 +54,11 @@ class Size(TypedDict):
 class Data(TypedDict, total=False):
     """The data."""
 
-    name: str
-    fingerprint: str
-    test_fingerprint: _Key
+    name: Required[str]
+    fingerprint: Required[str]
+    test_fingerprint: Required[_Key]
     labels: list[str]
-    splits: dict[str, Size]
+    splits: Required[dict[str, Size]]
     dropped_duplicates: _Count
     overlaps: _Count | None
 

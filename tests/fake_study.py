@@ -227,7 +227,8 @@ def _study_values(seeds, margin, rates, accuracies, labels, examples, dimensions
         "search": {"strategy": "grid", "ranks": list(accuracies), "learning_rates": list(rates), "seed": 1000,
                    "steps": None, "widen": 1, "alphas": [], "trials": 24},
         "decide": {"seeds": list(range(seeds)), "margin": margin, "level": 0.05, "score": "accuracy"},
-        "references": {"head": [1e-2, 3e-2, 1e-1], "full": [1e-4], "dimensions": list(dimensions)},
+        "references": {"head": [1e-2, 3e-2, 1e-1], "full": [1e-4], "dimensions": list(dimensions),
+                       "subspace": [1e-2] if dimensions else []},
         "tracking": {"name": "none", "uri": None},
     }  # fmt: skip
     counts = {s: {"examples": examples, "groups": examples - examples // 10 + examples // 50}

@@ -17,8 +17,8 @@ from rankexp.study_record import Planned, Pruned, StudyRecord, StudyStore, TestL
 RECORD = StudyRecord(
     name="s-01234567",
     config={"search": {"ranks": [4, 8]}},
-    model={"shapes": {"q": [4, 4]}},
-    data={"labels": ["a", "ü"]},
+    model={"name": "m", "fingerprint": "f", "shapes": {"q": [4, 4]}},
+    data={"name": "d", "fingerprint": "f", "test_fingerprint": "0" * 20, "labels": ["a", "ü"], "splits": {}},
     settings={"precision": "float32"},
     notes={"widened": 0},
     created="2026-11-01T00:00:00+00:00",

@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 
 from rankexp.analysis.comparison import Comparison, DecisionScores
 from rankexp.analysis.verdict import Verdict
-from rankexp.files import DamagedRecordError
+from rankexp.config import StudyConfig
+from rankexp.files import DamagedRecordError, ForeignRecordError
+from rankexp.options import ConfigError, parse
 from rankexp.ranks import TrialSpec
 from rankexp.record import Scores, Trial, TrialResult, TrialStore
 from rankexp.study_record import Planned, StudyRecord, StudyStore
@@ -38,6 +40,7 @@ class Study:
         if not self.store.exists():
             raise FileNotFoundError(f"{folder} holds no study: study.json is missing.")
         self.record: StudyRecord = self.store.read()
+        _check_config(self.store, self.record)
         store = TrialStore(self.store.workspace)
         keys = dict.fromkeys(item.key for item in self.record.planned)
         self.by_key: dict[str, Trial] = {key: store.read(key) for key in keys if key in store}
@@ -123,6 +126,10 @@ class Study:
         for i, rank in enumerate(self.ranks):
             for j, seed in enumerate(seeds):
                 if (cell := cells[rank, seed]) is not None:
+                    if cell[0] != groups:
+                        raise DamagedRecordError(
+                            f"{self.store.folder} has runs of rank {rank} on other examples than the rest."
+                        )
                     values[i, j] = cell[1]
         return DecisionScores(values, self.ranks, seeds, groups, examples)
 
@@ -196,6 +203,20 @@ class Study:
     def chosen_trials(self, rank: int) -> Sequence[Trial]:
         """Completed evidence of one rank, ordered by seed as planned."""
         return [t for t in self.evidence(f"r={rank}") if t is not None and t.result.status == "completed"]
+
+
+def _check_config(store: StudyStore, record: StudyRecord) -> None:
+    """Refuse a study whose configuration this version does not know.
+
+    Raises:
+        ForeignRecordError: It is of another version of rankexp, or was altered.
+    """
+    try:
+        parse(StudyConfig, {**record.config, "workspace": store.workspace})
+    except ConfigError as error:
+        raise ForeignRecordError(
+            f"{store.folder / 'study.json'} has a configuration that is not known here: {error}"
+        ) from error
 
 
 def load_study(path: str | Path) -> Study:

@@ -40,7 +40,9 @@ def compared(studies: Sequence[Study], workspace: Path, folder: Path | None = No
     from rankexp.report.compare import write_comparison
 
     name = f"{studies[0].name}+{len(studies) - 1}-{content_key([study.name for study in studies], 8)}"
-    return write_comparison(studies, folder or workspace / "comparisons" / name)
+    if folder is not None:
+        return write_comparison(studies, folder)
+    return write_comparison(studies, workspace / "comparisons" / name, workspace)
 
 
 def decide(options: argparse.Namespace, rest: list[str]) -> int:

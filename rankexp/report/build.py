@@ -11,13 +11,14 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from rankexp.analysis.results import Study
-from rankexp.files import write_atomic
+from rankexp.printable import cell
 from rankexp.report import formats, svg
 from rankexp.report.canvas import NARROW, WIDE
 from rankexp.report.captions import captions
 from rankexp.report.contest_words import contest_sentence, reading
 from rankexp.report.document import document
 from rankexp.report.figures import FIGURES
+from rankexp.report.folder import write_files
 from rankexp.report.words import hours, power, price, recovery
 
 if TYPE_CHECKING:
@@ -55,21 +56,34 @@ def write_report(study: Study, folder: Path | None = None) -> Path:
         study: The study.
         folder: Where to; ``report/`` in the study's folder by default.
     """
-    folder = study.store.folder / "report" if folder is None else Path(folder)
-    trials = study.trials.to_csv(index=False, lineterminator="\n").encode()
-    return write_document(document(study), folder, {"trials.csv": trials})
+    beside = {"trials.csv": study.trials.map(_in_cell).to_csv(index=False, lineterminator="\n").encode()}
+    if folder is None:
+        return write_document(document(study), study.store.path("report/*").parent, beside, root=study.store.folder)
+    return write_document(document(study), Path(folder), beside)
 
 
-def write_document(doc: Document, folder: Path, beside: Mapping[str, bytes] | None = None) -> Path:
-    """Write an assembled document in every form, with the files that go ``beside`` it; return ``report.html``."""
+def write_document(
+    doc: Document, folder: Path, beside: Mapping[str, bytes] | None = None, root: Path | None = None
+) -> Path:
+    """Write an assembled document in every form, with the files that go ``beside`` it; return ``report.html``.
+
+    Args:
+        doc: The document.
+        folder: Where to.
+        beside: Content of other files by name.
+        root: A folder of rankexp's own that the report lies in; None for any folder, of which nothing is replaced
+            that no report has written before.
+
+    Raises:
+        ConfigError: The folder holds files of others with these names.
+        ForeignRecordError: It leads out of ``root``.
+    """
     files = _figure_files(wide := _draw(doc, WIDE))
     files["report.json"] = (json.dumps(doc, indent=1, allow_nan=False, ensure_ascii=False) + "\n").encode()
     files |= beside or {}
     files["report.md"] = _render_markdown(doc, wide).encode()
     files["report.html"] = _render_html(doc, {"wide": wide, "narrow": _draw(doc, NARROW)}).encode()
-    _remove_stale(folder / "figures", files)
-    for name, data in files.items():
-        write_atomic(folder / name, data)
+    write_files(folder, files, root)
     return folder / "report.html"
 
 
@@ -131,7 +145,5 @@ def _figure_files(drawn: dict[str, Figure]) -> dict[str, bytes]:
     return files
 
 
-def _remove_stale(folder: Path, files: dict[str, bytes]) -> None:
-    for path in [*folder.glob("*.svg"), *folder.glob("*.png")]:
-        if f"figures/{path.name}" not in files:
-            path.unlink()
+def _in_cell(value: object) -> object:
+    return cell(value) if isinstance(value, str) else value

@@ -15,12 +15,12 @@ import rankexp
 from rankexp.analysis.across import LEAST_STUDIES, Ladder, aggregate, common_ranks
 from rankexp.analysis.results import Study
 from rankexp.config import NO_QUESTION
-from rankexp.files import write_atomic
 from rankexp.options import ConfigError
 from rankexp.report import formats, svg
 from rankexp.report.build import render
 from rankexp.report.canvas import COLOURS, LINES, NARROW, WIDE, Size, difference_axis, new_axes, rank_axis
 from rankexp.report.document import plain
+from rankexp.report.folder import write_files
 from rankexp.report.words import joined
 
 if TYPE_CHECKING:
@@ -35,12 +35,17 @@ _MOST_OPTIONS = 3
 """Studies that differ in more options than this go by their names."""
 
 
-def write_comparison(studies: Sequence[Study], folder: Path) -> Path:
+def write_comparison(studies: Sequence[Study], folder: Path, root: Path | None = None) -> Path:
     """Write ``compare.html``, ``compare.json`` and the figure of several studies, and return the page.
+
+    Args:
+        studies: The studies.
+        folder: Where to.
+        root: As for :func:`rankexp.report.folder.write_files`.
 
     Raises:
         ConfigError: The studies share fewer than two ranks, measure different things, are unfinished, or one is named
-            twice.
+            twice; or the folder holds files of others with these names.
     """
     doc = compare(studies)
     wide, narrow = draw(doc, WIDE), draw(doc, NARROW)
@@ -53,8 +58,7 @@ def write_comparison(studies: Sequence[Study], folder: Path) -> Path:
         "compare.json": (json.dumps(doc, indent=1, allow_nan=False, ensure_ascii=False) + "\n").encode(),
         "compare.html": render("compare.html.j2", doc=doc, figures=figures, choices=_choices(doc)).encode(),
     }
-    for name, data in files.items():
-        write_atomic(folder / name, data)
+    write_files(folder, files, root)
     return folder / "compare.html"
 
 

@@ -21,6 +21,7 @@ from rankexp.analysis.results import Study
 from rankexp.analysis.screen import best_rate, screen_table
 from rankexp.analysis.validity import checks, score_checks
 from rankexp.analysis.verdict import Status
+from rankexp.printable import printable
 from rankexp.report import evidence, tables
 from rankexp.report.peft_config import as_python, lora_config
 from rankexp.report.spectra import spectrum
@@ -109,20 +110,20 @@ def _finished(doc: Document) -> Document:
 
 
 def plain(value: Any) -> Any:
-    """Turn a nested value into what JSON holds: numbers that are not finite become None.
+    """Turn a nested value into what JSON holds: numbers that are not finite become None, hidden characters visible.
 
     >>> plain({"a": (1, float("nan")), 4: np.float64(0.5)})
     {'a': [1, None], '4': 0.5}
     """
     if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {printable(str(key)): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, float) and not math.isfinite(value):
         return None
-    return str(value) if isinstance(value, Path) else value
+    return printable(str(value)) if isinstance(value, Path | str) else value
 
 
 def _times(study: Study) -> Document:

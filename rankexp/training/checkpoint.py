@@ -8,22 +8,65 @@ before counts.
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from rankexp.files import DamagedRecordError, parse_file, pretty_json, read_json, sha256, write_atomic
+from pydantic import Field, with_config
+from safetensors import SafetensorError
+from typing_extensions import TypedDict
+
+from rankexp.files import (
+    DamagedRecordError,
+    RecordError,
+    inside,
+    parse_file,
+    pretty_json,
+    read_checked,
+    remove,
+    sha256,
+    write_atomic,
+)
+from rankexp.json_shape import shaped_json
 from rankexp.ranks import TrialSpec, canonical_json
+from rankexp.record import SHAPE, Digest
 from rankexp.training.slot import Saved, Slot
 
 _SCHEMA = 1
 _NAME = "checkpoint.json"
 
 
+@with_config(SHAPE)
+class _Tensors(TypedDict):
+    """Which file holds the tensors."""
+
+    file: Annotated[str, Field(pattern=r"^step-[0-9]{1,12}\.safetensors$")]
+    sha256: Digest
+
+
+@with_config(SHAPE)
+class _CheckpointFile(TypedDict):
+    """What ``checkpoint.json`` holds."""
+
+    schema: int
+    spec: dict[str, Any]
+    environment: dict[str, str]
+    tensors: _Tensors
+    values: dict[str, Any]
+    sha256: Digest
+
+
 class ForeignCheckpointError(Exception):
     """A checkpoint is sound, but of another trial, version or machine; the message says which."""
+
+
+_UNUSABLE = (
+    RecordError, ForeignCheckpointError, SafetensorError, ValueError, LookupError, TypeError, AttributeError,
+    ArithmeticError, RuntimeError,
+)  # fmt: skip
+"""What taking up a checkpoint raises that is of something else, or was altered."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +110,7 @@ class Checkpoints:
         saved, folder = slot.saved(), self.folder / slot.spec.key
         name = f"step-{slot.step}.safetensors"
         data = save({key: tensor.cpu().contiguous() for key, tensor in saved.tensors.items()})
-        write_atomic(folder / name, data)
+        write_atomic(inside(folder, self.folder.parent) / name, data)
         values = {
             "schema": _SCHEMA,
             "spec": slot.spec.to_dict(),
@@ -84,12 +127,12 @@ class Checkpoints:
     def open(self, make: Callable[[], Slot]) -> Slot:
         """Return the trial that ``make`` makes, gone on to its checkpoint if there is one that fits."""
         slot = make()
-        folder = self.folder / slot.spec.key
+        folder = inside(self.folder / slot.spec.key, self.folder.parent)
         if not folder.exists():
             return slot
         try:
             slot.resume(_read(folder, slot.spec, self.environment))
-        except (DamagedRecordError, ForeignCheckpointError, ValueError, KeyError, TypeError) as error:
+        except _UNUSABLE as error:
             self.say(f"trial {slot.spec.key} starts afresh, because its checkpoint cannot be used: {error}")
             return make()
         self.say(f"trial {slot.spec.key} goes on from step {slot.step}.")
@@ -97,8 +140,9 @@ class Checkpoints:
         return slot
 
     def forget(self, key: str) -> None:
-        """Delete the checkpoint of a trial."""
-        shutil.rmtree(self.folder / key, ignore_errors=True)
+        """Delete the checkpoint of a trial, if it has one."""
+        with suppress(FileNotFoundError):
+            remove(self.folder / key, self.folder.parent)
 
 
 def _read(folder: Path, spec: TrialSpec, environment: Mapping[str, str]) -> Saved:
@@ -111,17 +155,13 @@ def _read(folder: Path, spec: TrialSpec, environment: Mapping[str, str]) -> Save
     from safetensors.torch import load
 
     path = folder / _NAME
-    values = read_json(path)
-    if values.pop("sha256", None) != sha256(canonical_json(values).encode()):
+    values = parse_file(path, lambda data: shaped_json(_CheckpointFile, data))
+    if values.pop("sha256") != sha256(canonical_json(values).encode()):
         raise DamagedRecordError(f"{path} does not match its own hash.")
     here = {"schema": _SCHEMA, "spec": json.loads(canonical_json(spec.to_dict())), "environment": dict(environment)}
     for what, expected in here.items():
         if values[what] != expected:
             raise ForeignCheckpointError(f"{path} is of another {what} than this.")
-    data = parse_file(folder / values["tensors"]["file"], bytes)
-    if sha256(data) != values["tensors"]["sha256"]:
-        raise DamagedRecordError(
-            f"{folder / values['tensors']['file']} does not match the hash that was recorded with it."
-        )
+    data = read_checked(folder / values["tensors"]["file"], values["tensors"]["sha256"])
     kept: dict[str, Any] = values["values"]
     return Saved(load(data), kept)

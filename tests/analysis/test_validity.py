@@ -141,7 +141,8 @@ def test_pruned_runs_are_no_evidence(tmp_path):
     folder = make_study(tmp_path)
     store, plan = TrialStore(tmp_path), StudyStore(folder).read().planned
     screened = next(item for item in plan if item.phase == "screen")
-    StudyStore(folder).write_pruned(Pruned("x" * 20, store.read(screened.key).spec.to_dict(), ()))
+    other = dataclasses.replace(store.read(screened.key).spec, seed=77)
+    StudyStore(folder).write_pruned(Pruned(other.key, other.to_dict(), ()))
     assert check(folder, "No pruned run is evidence").passed is True
     key = next(item for item in plan if item.phase == "decide").key
     spec = store.read(key).spec.to_dict()
@@ -176,7 +177,7 @@ class TestOpening:
 
     def test_another_study_was_first(self, tmp_path):
         folder = make_study(tmp_path)
-        TestLedger(tmp_path).open("2" * 20, "earlier-89abcdef", ["k"])
+        TestLedger(tmp_path).open("2" * 20, "earlier-89abcdef", ["c" * 20])
         found = check(folder, self.name)
         assert found.passed is False
         assert "earlier-89abcdef" in found.evidence
@@ -184,12 +185,12 @@ class TestOpening:
 
     def test_opened_without_a_verdict(self, tmp_path):
         folder = make_study(tmp_path, seeds=1)
-        StudyStore(folder).write_test_scores("k" * 20, make_scores(0.7, 50, 1, "test"))
+        StudyStore(folder).write_test_scores("c" * 20, make_scores(0.7, 50, 1, "test"))
         assert check(folder, self.name).passed is False
 
     def test_opened_past_the_ledger(self, tmp_path):
         folder = make_study(tmp_path, open_test=True)
-        StudyStore(folder).write_test_scores("k" * 20, make_scores(0.7, 50, 1, "test"))
+        StudyStore(folder).write_test_scores("c" * 20, make_scores(0.7, 50, 1, "test"))
         assert check(folder, self.name).passed is False
 
 
