@@ -231,9 +231,10 @@ def _opened(path: Path) -> Iterator[io.BufferedReader]:
         if error.errno == errno.ELOOP:
             raise ForeignRecordError(_no_file_of_ours(path)) from error
         raise _unreadable(path, error) from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise ForeignRecordError(_no_file_of_ours(path))
     with open(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise ForeignRecordError(_no_file_of_ours(path))
         yield file
 
 

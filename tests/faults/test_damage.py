@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -86,8 +87,50 @@ def test_damage_is_named_and_only_that_trial_is_trained_again(tmp_path: Path, st
     assert "is trained anew" in " ".join(resumed.stderr.split())
     now = state(tmp_path)
     assert {path for path in now if now[path] != before.get(path)} == {path for path in now if key in path}
+    (aside,) = (tmp_path / "runs" / "set_aside").iterdir()
+    assert aside.name == f"{key}-1"
+    kept = [path for path in before if key in path and path != str(tmp_path / "runs" / "trials" / key / file)]
+    assert all((aside / Path(path).relative_to(tmp_path / "runs" / "trials" / key)).is_file() for path in kept)
     assert run(tmp_path, "verify", study.name).returncode == 0
     TrialStore(tmp_path / "runs").verify(key)
+
+
+def of_a_newer_version(path: Path) -> None:
+    path.write_text(path.read_text().replace('"schema": 1', '"schema": 2'))
+
+
+def as_a_pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def as_a_link(path: Path) -> None:
+    path.rename(path.with_suffix(".moved"))
+    path.symlink_to(path.with_suffix(".moved"))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        of_a_newer_version,
+        pytest.param(as_a_pipe, marks=pytest.mark.thorough),
+        pytest.param(as_a_link, marks=pytest.mark.thorough),
+    ],
+)
+def test_what_is_not_ours_to_judge_is_neither_thrown_away_nor_trained_again(
+    tmp_path: Path, study: Path, change
+) -> None:  # type: ignore[no-untyped-def]
+    key = next(item.key for item in StudyStore(study).read().planned if item.phase == "decide")
+    change(tmp_path / "runs" / "trials" / key / "result.json")
+    before = state(tmp_path)
+    for word in ("verify", "resume"):
+        done = run(tmp_path, word, study.name)
+        assert done.returncode == 3, done.stderr
+        assert "result.json" in done.stdout + done.stderr
+        assert "left alone" in done.stdout + done.stderr
+        assert "Traceback" not in done.stderr
+    assert state(tmp_path) == before
+    assert not (tmp_path / "runs" / "set_aside").exists()
 
 
 def test_damaged_scores_on_test_are_made_again(tmp_path: Path, study: Path, whole: Path) -> None:
