@@ -76,7 +76,7 @@ def worker(options: argparse.Namespace, rest: list[str]) -> int:
     from rankexp.progress import Display
     from rankexp.study.session import help_study
 
-    own = [word for word in rest if not word.startswith("workspace=")]
+    own = [word for word in rest if not word.startswith(("workspace=", "storage="))]
     changes = dict(word.split("=", 1) for word in own if "=" in word)
     for word in own:
         if (name := word.split("=", 1)[0]) not in OF_WORKER or "=" not in word:
