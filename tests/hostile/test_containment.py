@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import Any
 
 import pytest
 from fake_study import make_study
+from hostile.servers import canary_server
 from tiny import rankexp
 
 from rankexp.files import DamagedRecordError, ForeignRecordError, RecordError, UnreadableRecordError, parse_file
@@ -357,32 +356,6 @@ def test_a_folder_of_the_workspace_that_is_a_link(tmp_path: Path, workspace: Pat
     assert tree(tmp_path / "victim") == before
 
 
-@contextmanager
-def canary() -> Iterator[tuple[int, list[bytes]]]:
-    """Listen on a port of this machine and keep what anybody sends there."""
-    heard: list[bytes] = []
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        server.settimeout(0.2)
-        over = threading.Event()
-
-        def listen() -> None:
-            while not over.is_set():
-                try:
-                    connection, _ = server.accept()
-                except TimeoutError:
-                    continue
-                heard.append(b"connected")
-                connection.close()
-
-        thread = threading.Thread(target=listen)
-        thread.start()
-        try:
-            yield server.getsockname()[1], heard
-        finally:
-            over.set()
-            thread.join()
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "commands", [("status",), pytest.param((*READING[1:], "resume", "worker"), marks=pytest.mark.thorough)]
@@ -390,7 +363,7 @@ def canary() -> Iterator[tuple[int, list[bytes]]]:
 def test_a_database_that_a_workspace_names_is_not_asked(
     tmp_path: Path, workspace: Path, study: Path, commands: tuple[str, ...]
 ) -> None:
-    with canary() as (port, heard):
+    with canary_server() as (port, heard):
         url = f"postgresql+psycopg://me@127.0.0.1:{port}/db"
         (workspace / "storage.json").write_text(json.dumps({"url": url, "scope": "0123abcd"}))
         for command in commands:
