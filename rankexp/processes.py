@@ -37,7 +37,7 @@ class Process(NamedTuple):
             if psutil.Process(self.pid).status() == psutil.STATUS_ZOMBIE:
                 return True
             return self.born is not None and abs(born(self.pid) - self.born) > 1
-        except psutil.NoSuchProcess:
+        except (psutil.NoSuchProcess, ValueError, OverflowError):  # nor is there one of such a number
             return True
 
 

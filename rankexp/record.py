@@ -318,8 +318,8 @@ class TrialStore:
         """
         folder = self.folder(key)
         values = parse_file(folder / "result.json", _result_of(folder / "result.json"))
-        spec = parse_file(folder / "spec.json", lambda data: TrialSpec.from_dict(json.loads(data)))
-        if spec.key != key:
+        spec, own_key = parse_file(folder / "spec.json", _spec_and_key)
+        if own_key != key:
             raise DamagedRecordError(f"{folder / 'spec.json'} does not match its content key.")
         files = values.pop("files")
         for name in files:
@@ -481,6 +481,11 @@ def _forget(path: Path, root: Path) -> None:
     """Delete what nobody needs, unless it is no file of ours; another process may be at it, too."""
     with suppress(OSError, ForeignRecordError):
         remove(path, root)
+
+
+def _spec_and_key(data: bytes) -> tuple[TrialSpec, str]:
+    spec = TrialSpec.from_dict(json.loads(data))
+    return spec, spec.key
 
 
 def _result_of(path: Path) -> Callable[[bytes], dict[str, Any]]:

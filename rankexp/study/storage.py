@@ -21,7 +21,7 @@ from urllib.parse import quote
 
 import sqlalchemy as sa
 from pydantic import Field, with_config
-from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DatabaseError, OperationalError, SQLAlchemyError
 from typing_extensions import TypedDict
 
 from rankexp.consent import give_consent, has_consent
@@ -219,7 +219,10 @@ class _Patience:
 def _named(context: sa.ExceptionContext) -> None:
     """Turn what a database cannot do into one sentence that names it; a lock that took too long is for the caller."""
     error = context.sqlalchemy_exception
-    if isinstance(error, OperationalError) and not context.is_pre_ping and not waited_too_long(error):
+    unusable = type(error) is DatabaseError  # such as a file that is none
+    if isinstance(error, OperationalError):
+        unusable = not context.is_pre_ping and not waited_too_long(error)
+    if unusable and error is not None:
         raise _unusable(context.engine.url if context.engine else "", error) from error
 
 
