@@ -7,36 +7,28 @@ JSON, ``.npz`` without pickle, or safetensors. The record is the truth; database
 
 from __future__ import annotations
 
-import io
 import itertools
 import json
 import os
 import shutil
 import time
-import zipfile
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import ConfigDict, Field, with_config
 from typing_extensions import TypedDict
 
 from rankexp.files import (
-    TEMPORARY,
     DamagedRecordError,
     ForeignRecordError,
     RecordError,
     check_file,
     fsync,
     inside,
-    is_being_written,
-    is_temporary,
     naming,
     parse_file,
     pretty_json,
@@ -48,85 +40,15 @@ from rankexp.files import (
 )
 from rankexp.json_shape import shaped_json
 from rankexp.ranks import TrialSpec, canonical_json, is_key
+from rankexp.scores import Scores as Scores
+from rankexp.scores import read_scores as read_scores
 
 SCHEMA_VERSION = 1
 SHAPE = ConfigDict(extra="forbid", allow_inf_nan=False)
 """Of what is in a file: exactly what is named, and finite numbers."""
 _CLEANED = "cleaned.json"
-_LARGEST_ARRAYS = 1 << 30
-"""Bytes of the arrays in one file of scores; what claims to unpack to more is no file of ours."""
-_KINDS = {"example_ids": "U", "group_ids": "U", "correct": "b", "loss": "f"}
-"""Kind of each array of scores, as numpy names it."""
 Status = Literal["completed", "diverged", "failed"]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-
-
-@dataclass(frozen=True)
-class Scores:
-    """How one trial did on each example of a split.
-
-    Attributes:
-        example_ids: Name of each example, shape (examples,).
-        group_ids: Document that each example belongs to, shape (examples,); its own id where there is none.
-        correct: Whether the prediction was right, shape (examples,).
-        loss: Loss of each example in nats, shape (examples,), float32.
-    """
-
-    example_ids: NDArray[np.str_]
-    group_ids: NDArray[np.str_]
-    correct: NDArray[np.bool_]
-    loss: NDArray[np.float32]
-
-    @property
-    def accuracy(self) -> float:
-        """Share of examples that are right."""
-        return float(self.correct.mean())
-
-    @property
-    def mean_loss(self) -> float:
-        """Mean loss over examples, in nats."""
-        return float(self.loss.mean(dtype=np.float64))
-
-    def to_bytes(self) -> bytes:
-        """Serialise as ``.npz``; the same scores give the same bytes."""
-        buffer = io.BytesIO()
-        np.savez_compressed(
-            buffer, example_ids=self.example_ids, group_ids=self.group_ids, correct=self.correct, loss=self.loss
-        )
-        return buffer.getvalue()
-
-    @classmethod
-    def from_bytes(cls, data: bytes) -> Scores:
-        """Read what :meth:`to_bytes` wrote; never unpickles, and unpacks no more than the arrays claim to hold.
-
-        Raises:
-            ValueError: It is something else.
-        """
-        try:
-            with zipfile.ZipFile(io.BytesIO(data)) as archive:
-                arrays = {name: _array(archive, name) for name in _KINDS}
-        except (zipfile.BadZipFile, KeyError, EOFError, NotImplementedError, RuntimeError, zlib.error) as error:
-            raise ValueError(f"it holds no scores: {error}") from error
-        if len({len(array) for array in arrays.values()}) > 1 or not len(arrays["loss"]):
-            raise ValueError("it holds arrays of other lengths than one another, or none of any length")
-        return cls(**arrays)
-
-
-def _array(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
-    """Read one array of scores, after its size and kind were checked against what the archive says of it."""
-    entry = archive.getinfo(f"{name}.npy")
-    with archive.open(entry) as file:
-        version = np.lib.format.read_magic(file)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, _, dtype = read(file)
-        size = int(np.prod([*map(float, shape), dtype.itemsize]))
-        if dtype.kind == "O":
-            raise ValueError(f"array {name} holds objects, which are loaded with allow_pickle=False alone")
-        if len(shape) != 1 or dtype.kind != _KINDS[name]:
-            raise ValueError(f"array {name} has shape {shape} and type {dtype}")
-        if size > _LARGEST_ARRAYS or entry.file_size != file.tell() + size:
-            raise ValueError(f"array {name} claims {shape[0]} places and holds other many")
-        return np.frombuffer(file.read(size), dtype=dtype).copy()
 
 
 @dataclass(frozen=True)
@@ -441,48 +363,6 @@ class TrialStore:
             return False
 
 
-def remove_leftovers(workspace: Path, study: Path) -> None:
-    """Delete what writers that no longer run left half-written, of trials, of a study, and of the test ledger.
-
-    Checkpoints of trials that have not ended stay, and those of trials that have are deleted.
-
-    Args:
-        workspace: The workspace.
-        study: Folder of a study that nobody else writes to now.
-    """
-    trials = TrialStore(workspace)
-    for path in _listed(trials.checkpoints, "*", workspace):
-        if is_key(path.name) and trials.kept(path.name):
-            _forget(path, workspace)
-    for folder in (
-        trials.root,
-        workspace / "test_ledger",
-        trials.checkpoints,
-        *_listed(trials.checkpoints, "*", workspace),
-    ):
-        _remove_abandoned(_listed(folder, f"{TEMPORARY}*", workspace), workspace)
-    _remove_abandoned(list(study.rglob(f"{TEMPORARY}*")), study)
-
-
-def _listed(folder: Path, pattern: str, workspace: Path) -> list[Path]:
-    """List what a folder of the workspace holds; nothing of one that leads out of it."""
-    with suppress(ForeignRecordError):
-        return sorted(inside(folder, workspace).glob(pattern))
-    return []
-
-
-def _remove_abandoned(temporaries: Iterable[Path], root: Path) -> None:
-    for path in temporaries:
-        if is_temporary(path) and not is_being_written(path):
-            _forget(path, root)
-
-
-def _forget(path: Path, root: Path) -> None:
-    """Delete what nobody needs, unless it is no file of ours; another process may be at it, too."""
-    with suppress(OSError, ForeignRecordError):
-        remove(path, root)
-
-
 def _spec_and_key(data: bytes) -> tuple[TrialSpec, str]:
     spec = TrialSpec.from_dict(json.loads(data))
     return spec, spec.key
@@ -534,16 +414,3 @@ def _result_json(result: TrialResult, folder: Path) -> str:
     values = {"schema": SCHEMA_VERSION, **asdict(result), "files": files}
     values = json.loads(canonical_json(values))
     return pretty_json({**values, "sha256": sha256(canonical_json(values).encode())})
-
-
-def read_scores(path: Path, digest: str | None) -> Scores:
-    """Read a file of scores whose SHA-256 is ``digest``.
-
-    Raises:
-        DamagedRecordError: The file is missing, altered, or not scores.
-    """
-    data = read_checked(path, digest)
-    try:
-        return Scores.from_bytes(data)
-    except ValueError as error:
-        raise DamagedRecordError(f"{path} cannot be read: {error}.") from error

@@ -15,8 +15,8 @@ import rankexp
 ROOT = Path(rankexp.__file__).parent
 HEAVY = {"torch", "mlflow", "transformers", "matplotlib", "optuna"}
 LAYERS = (
-    {"ranks", "options", "assets", "processes", "progress", "files", "printable", "consent", "json_shape"},
-    {"record", "study_shape", "config", "models", "lora", "allocators", "tasks"},
+    {"ranks", "options", "assets", "processes", "progress", "files", "printable", "consent", "json_shape", "scores"},
+    {"record", "leftovers", "study_shape", "config", "models", "lora", "allocators", "tasks"},
     {"study_record"},
     {"analysis"},
     {"__init__"},

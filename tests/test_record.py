@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 
 from rankexp.files import DamagedRecordError, read_json, write_atomic
+from rankexp.leftovers import remove_leftovers
 from rankexp.processes import this_machine
 from rankexp.ranks import TrialSpec
-from rankexp.record import Scores, TrialResult, TrialStore, remove_leftovers
+from rankexp.record import Scores, TrialResult, TrialStore
 
 SPEC = TrialSpec(model="m", data="d", task="csv", method="lora", rank_map={"q": 4}, learning_rate=1e-3, steps=9)
 DONE = TrialResult(

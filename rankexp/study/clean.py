@@ -11,9 +11,10 @@ from typing import Literal
 from rankexp.analysis.results import Study, load_study
 from rankexp.files import inside
 from rankexp.files import remove as remove_path
+from rankexp.leftovers import remove_leftovers
 from rankexp.options import ConfigError
 from rankexp.ranks import is_key
-from rankexp.record import TrialStore, remove_leftovers
+from rankexp.record import TrialStore
 from rankexp.study.claims import Claims, lead_of
 from rankexp.study.storage import Storage
 from rankexp.study_record import StudyStore

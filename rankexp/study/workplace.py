@@ -14,12 +14,13 @@ from typing import NamedTuple
 import torch
 
 from rankexp.config import StudyConfig
+from rankexp.leftovers import remove_leftovers
 from rankexp.models import BaseModel, find_model
 from rankexp.options import ConfigError
 from rankexp.processes import this_machine
 from rankexp.progress import Display
 from rankexp.ranks import RankMap
-from rankexp.record import TrialStore, remove_leftovers
+from rankexp.record import TrialStore
 from rankexp.study.claims import Claims, lead_of, team_of
 from rankexp.study.lanes import Lanes
 from rankexp.study.lead import Lead

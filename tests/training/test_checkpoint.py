@@ -10,9 +10,10 @@ import torch
 from safetensors.torch import load_file
 from tiny_bench import digests, make_spec
 
+from rankexp.leftovers import remove_leftovers
 from rankexp.processes import this_machine
 from rankexp.ranks import Pruning
-from rankexp.record import TrialStore, remove_leftovers
+from rankexp.record import TrialStore
 from rankexp.training.loop import together
 
 pytestmark = pytest.mark.slow
