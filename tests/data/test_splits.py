@@ -4,8 +4,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from rankexp.data.rows import Row, normalised, without_duplicates
+from rankexp.data.splits import as_given, assign, checked
 from rankexp.tasks.base import SPLITS, TaskError
-from rankexp.tasks.splits import Row, as_given, assign, checked, normalised, without_duplicates
 
 SHARES = {"train": 0.5, "tune": 0.1, "decide": 0.2, "test": 0.2}
 TEXTS = st.text("aAb \n\tß", min_size=1, max_size=5)
