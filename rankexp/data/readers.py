@@ -38,18 +38,19 @@ _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 _LINE_END = re.compile(rb"\r\n|\r|\n")
 
 
-def read_table(path: Path, option: str | None = None) -> Table:
+def read_table(path: Path, named: str = "the file", otherwise: str = "") -> Table:
     """Read a table.
 
     Args:
         path: A file in one of :data:`FORMATS`; ``~`` stands for the home folder.
-        option: The option that names it, for messages.
+        named: What names the file, for messages.
+        otherwise: The format, one of :data:`FORMATS`, of a file whose name tells none.
 
     Raises:
         TaskError: It cannot be read, or is no table; nothing else is raised, whatever the file holds.
     """
-    path, subject = _at_home(path), f"option {option!r} is {str(path)!r}" if option else printable(str(path))
-    kind, packed = _format(path, subject)
+    path, subject = _at_home(path), f"{named} is {str(path)!r}"
+    kind, packed = _format(path, subject, otherwise)
     data = _unpacked(path, subject) if packed else _bytes(path, subject)
     name = printable(str(path))
     if kind == ".parquet":
@@ -67,9 +68,11 @@ def _at_home(path: Path) -> Path:
         return path
 
 
-def _format(path: Path, subject: str) -> tuple[str, bool]:
+def _format(path: Path, subject: str, otherwise: str) -> tuple[str, bool]:
     packed = path.suffix.lower() == ".gz"
     kind = Path(path.stem if packed else path.name).suffix.lower()
+    if kind not in FORMATS and otherwise:
+        return otherwise, packed
     if kind not in FORMATS:
         known = f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
         raise TaskError(f"{subject}; a file ending in {known} is needed, each also with .gz.")

@@ -44,6 +44,15 @@ def is_missing(value: Value) -> bool:
     return value is None or value in ("", [], {}) or (isinstance(value, float) and value != value)
 
 
+def whole_characters(text: str) -> str:
+    r"""Replace halves of characters (lone surrogates), which JSON can hold and nothing can write.
+
+    >>> whole_characters("a\ud83d")
+    'a\ufffd'
+    """
+    return _HALF.sub("\ufffd", text)
+
+
 @dataclass(frozen=True)
 class Note:
     """What was done to rows that stay.
@@ -149,7 +158,7 @@ class Table:
             return Column(values)
         whole = list(values)
         for index in halves:
-            whole[index] = _HALF.sub("\ufffd", whole[index])
+            whole[index] = whole_characters(whole[index])
         places = [self.place(index) for index in halves]
         return Column(whole, noted("with half of a character (a lone surrogate), which U+FFFD replaces", places))
 

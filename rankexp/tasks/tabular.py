@@ -53,7 +53,7 @@ class CsvTask(TextClassification):
     def read(self, say: Say) -> list[Row]:
         """Read and check every row."""
         say(f"reading {printable(str(self.path))}")
-        table = read_table(self.path, "task.path")
+        table = read_table(self.path, "option 'task.path'")
         if not len(table):
             raise TaskError(f"{table.name} has no rows.")
         texts, labels = table.column(self.text, "task.text"), table.column(self.label, "task.label")
