@@ -53,11 +53,11 @@ def read_table(path: Path, named: str = "the file", otherwise: str = "") -> Tabl
     kind, packed = _format(path, subject, otherwise)
     data = _unpacked(path, subject) if packed else _bytes(path, subject)
     name = printable(str(path))
+    held = next((what for magic, what in _MAGIC.items() if data.startswith(magic)), "something else")
+    if held != ("Parquet" if kind == ".parquet" else "something else"):
+        raise TaskError(f"{name} is named {kind}, but holds {held}.")
     if kind == ".parquet":
         return _read_parquet(name, data)
-    for magic, what in _MAGIC.items():
-        if data.startswith(magic):
-            raise TaskError(f"{name} is named {kind}, but holds {what}.")
     return _TEXT[kind](name, _decoded(name, data))
 
 
@@ -123,20 +123,21 @@ def _read_parquet(name: str, data: bytes) -> Table:
     try:
         table = pq.read_table(pa.BufferReader(data))
     except refusals as error:
-        raise TaskError(f"{name} cannot be read as Parquet: {_first_line(error)}.") from error
+        raise TaskError(f"{name} cannot be read as Parquet: {_in_short(error)}.") from error
     names = table.column_names
 
     def cells(wanted: str) -> list[Any]:
         try:
             values: list[Any] = table.column(names.index(wanted)).to_pylist()
         except refusals as error:
-            raise TaskError(f"{name} cannot be read in column {wanted!r}: {_first_line(error)}.") from error
+            raise TaskError(f"{name} cannot be read in column {wanted!r}: {_in_short(error)}.") from error
         return values
 
     repeated = {column: name for column in names if names.count(column) > 1}
     return Table(name, names, range(1, table.num_rows + 1), cells, header=name, repeated=repeated)
 
 
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".: ") if lines else type(error).__name__
+def _in_short(error: BaseException) -> str:
+    """Return the first sentence of what a library says."""
+    said = re.split(r"\.\s|\n", str(error).strip(), maxsplit=1)[0]
+    return printable(said)[:200].rstrip(".: ") or type(error).__name__

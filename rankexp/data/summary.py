@@ -7,11 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from rankexp.data.rows import Row, normalised
+from rankexp.data.table import brief
+
+_SHOWN = 5
+"""Lost classes that are named."""
 
 RULES = {
-    "repeated": "repeat the text of an earlier row",
-    "contradicting": "repeat the text of an earlier row with another label, and that row is kept",
-    "beyond_sizes": "are more than the sizes of the splits ask for",
+    "repeated": "left out for repeating the text of an earlier row",
+    "contradicting": "left out for repeating the text of an earlier row with another label",
+    "beyond_sizes": "left out beyond the sizes of the splits",
 }
 """Name of each rule that leaves out rows, and what it says of them."""
 
@@ -53,11 +57,9 @@ class Summary:
 
     def sentence(self) -> str:
         """Say it in one line."""
-        rules = [f"{found.rows:,} {RULES[rule]} (first: {found.first})" for rule, found in self.left_out.items()]
-        lost = ", ".join(map(repr, self.lost_labels[:5])) + (", …" if len(self.lost_labels) > 5 else "")
-        return "; ".join(
-            [f"of {self.read:,} rows {self.used:,} are used", *rules, *([f"no row has {lost}"] * bool(lost))]
-        )
+        rules = [f"{found.rows:,} {RULES[rule]}, first {found.first}" for rule, found in self.left_out.items()]
+        lost = [f"no row of class {brief(label)} is used" for label in self.lost_labels[:_SHOWN]]
+        return "; ".join([f"of {self.read:,} rows {self.used:,} are used", *rules, *lost])
 
 
 def summarise(rows: Sequence[Row], first: Mapping[str, Row], splits: Mapping[str, Iterable[Row]]) -> Summary:
