@@ -18,7 +18,7 @@ from typing import Any
 
 from rankexp.data.delimited import read_delimited
 from rankexp.data.json_rows import read_json, read_json_lines
-from rankexp.data.table import Table, TaskError
+from rankexp.data.table import Table, TaskError, brief
 from rankexp.printable import printable
 
 _TEXT: dict[str, Callable[[str, str], Table]] = {
@@ -130,7 +130,7 @@ def _read_parquet(name: str, data: bytes) -> Table:
         try:
             values: list[Any] = table.column(names.index(wanted)).to_pylist()
         except refusals as error:
-            raise TaskError(f"{name} cannot be read in column {wanted!r}: {_in_short(error)}.") from error
+            raise TaskError(f"{name} cannot be read in column {brief(wanted)}: {_in_short(error)}.") from error
         return values
 
     repeated = {column: name for column in names if names.count(column) > 1}

@@ -105,8 +105,11 @@ def _wanted(rows: Sequence[Row], sizes: Mapping[str, float]) -> dict[str, float]
 
 
 def _too_few(rows: Sequence[Row], wanted: Mapping[str, float]) -> TaskError:
+    groups = len({row.group_id for row in rows})
     return TaskError(
-        f"the data has {len(rows)} different texts, too few for splits of "
+        f"the data has {len(rows)} different texts"
+        + (f" in {groups} group{'s' * (groups > 1)}, which are never cut" if groups < len(rows) else "")
+        + ", too few for splits of "
         + ", ".join(f"{split} {int(wanted[split])}" for split in SPLITS)
         + "."
     )

@@ -129,7 +129,7 @@ class Table:
         values = self.cells(self._found(name, option))
         if ABSENT in values:
             self._refuse_absent(name, option, self.place(_index(values)), self._names_of(_index(values)))
-        return self._whole(values)
+        return self._whole(name, values)
 
     def _found(self, name: str, option: str) -> str:
         same = [known for known in self.names if known.strip() == name.strip()]
@@ -139,7 +139,7 @@ class Table:
             self._refuse_absent(name, option, self.header, self.names)
         if len(same) > 1 or same[0] in self.repeated:
             place = self.repeated.get(same[0], self.header)
-            raise TaskError(f"option {option!r} is {name!r}, but {place} has more than one column of that name.")
+            raise TaskError(f"option {option!r} is {brief(name)}, but {place} has more than one column of that name.")
         return same[0]
 
     def _names_of(self, index: int) -> list[str]:
@@ -148,11 +148,11 @@ class Table:
     def _refuse_absent(self, name: str, option: str, place: str, known: Sequence[str]) -> None:
         listed = ", ".join(map(brief, known[:_SHOWN])) + (", …" if len(known) > _SHOWN else "")
         raise TaskError(
-            f"option {option!r} is {name!r}, but {place} has no column {name!r}; it has {listed or 'none'}"
+            f"option {option!r} is {brief(name)}, but {place} has no column {brief(name)}; it has {listed or 'none'}"
             f"{near_miss(name, known)}"
         )
 
-    def _whole(self, values: Sequence[Value]) -> Column:
+    def _whole(self, name: str, values: Sequence[Value]) -> Column:
         halves = [i for i, value in enumerate(values) if isinstance(value, str) and _HALF.search(value)]
         if not halves:
             return Column(values)
@@ -160,7 +160,8 @@ class Table:
         for index in halves:
             whole[index] = whole_characters(whole[index])
         places = [self.place(index) for index in halves]
-        return Column(whole, noted("with half of a character (a lone surrogate), which U+FFFD replaces", places))
+        what = f"with half of a character (a lone surrogate) in {brief(name)}, which U+FFFD replaces"
+        return Column(whole, noted(what, places))
 
 
 def _index(values: Sequence[Value]) -> int:
