@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from rankexp.data.by_class import deal_by_class
 from rankexp.data.labels import in_order
 from rankexp.data.rows import Row, first_of_each_text, normalised
 from rankexp.data.summary import Summary, summarise
@@ -116,9 +116,7 @@ def _too_few(rows: Sequence[Row], wanted: Mapping[str, float]) -> TaskError:
 
 
 def assign_by_class(rows: Sequence[Row], sizes: Mapping[str, float], seed: int) -> dict[str, list[Row]]:
-    """Deal whole groups so that each class is in ``train``, and else in each split at its share of all rows.
-
-    Rare classes are dealt first. A group counts as of its rarest class.
+    """Deal whole groups as :func:`rankexp.data.by_class.deal_by_class` does.
 
     Args:
         rows: As for :func:`assign`.
@@ -128,68 +126,7 @@ def assign_by_class(rows: Sequence[Row], sizes: Mapping[str, float], seed: int) 
     Raises:
         TaskError: There are too few rows, or too few groups of a class.
     """
-    counts = Counter(row.label for row in rows)
-    wanted = _wanted(rows, sizes)
-    splits: dict[str, list[Row]] = {name: [] for name in SPLITS}
-    held = {name: Counter[str]() for name in SPLITS}
-    left: list[list[Row]] = []
-    for group in sorted(_shuffled(rows, seed), key=lambda group: min((counts[r.label], r.label) for r in group)):
-        rarest = min((row.label for row in group), key=lambda label: (counts[label], label))
-        name = _neediest(rarest, counts[rarest] / len(rows), splits, held, wanted)
-        if name:
-            splits[name] += group
-            held[name].update(row.label for row in group)
-        else:
-            left.append(group)
-    return _filled(rows, splits, left, sizes)
-
-
-def _neediest(
-    label: str,
-    share: float,
-    splits: Mapping[str, Sequence[Row]],
-    held: Mapping[str, Mapping[str, int]],
-    wanted: Mapping[str, float],
-) -> str | None:
-    """Return the split that lacks most rows of a class; ``train`` if it has none, nothing if none lacks any."""
-    if not held["train"].get(label):
-        return "train"
-    lacks = {
-        name: share * wanted[name] - held[name].get(label, 0)
-        for name in _DEALT
-        if len(splits[name]) < int(wanted[name])
-    }
-    name = max(lacks, key=lambda name: lacks[name], default=None)
-    return name if name and lacks[name] > 0 else None
-
-
-def _filled(
-    rows: Sequence[Row], splits: dict[str, list[Row]], left: Sequence[list[Row]], sizes: Mapping[str, float]
-) -> dict[str, list[Row]]:
-    """Fill what rounding left short with groups that no split needed."""
-    groups, wanted = iter(left), _wanted(rows, sizes)
-    for name in _DEALT:
-        while len(splits[name]) < int(wanted[name]):
-            group = next(groups, None)
-            if group is None:
-                if name == "train" and sizes[name] < 1:
-                    break
-                raise _cannot_be_dealt(rows, wanted, name)
-            splits[name] += group
-    return splits
-
-
-def _cannot_be_dealt(rows: Sequence[Row], wanted: Mapping[str, float], split: str) -> TaskError:
-    """Name the class in the fewest groups: the one that ``train`` takes away from the others."""
-    groups: dict[str, set[str]] = {}
-    for row in rows:
-        groups.setdefault(row.label, set()).add(row.group_id)
-    label = min(groups, key=lambda label: (len(groups[label]), label))
-    place = next(row.place for row in rows if row.label == label)
-    return TaskError(
-        f"split {split!r} cannot have {int(wanted[split])} examples while train has each class, since class {label!r} "
-        f"is in {len(groups[label])} group{'s' * (len(groups[label]) > 1)} only, first {place}."
-    )
+    return deal_by_class(_shuffled(rows, seed), _wanted(rows, sizes), _DEALT, short=sizes["train"] < 1)
 
 
 def as_given(rows: Sequence[Row]) -> dict[str, list[Row]]:
