@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,7 @@ import pandas as pd
 
 from rankexp.analysis.comparison import DecisionScores, Kind
 from rankexp.data.readers import read_table
-from rankexp.data.table import ABSENT, Table, Value, brief, is_missing, whole_characters
+from rankexp.data.table import ABSENT, Table, Value, brief, is_missing
 from rankexp.options import ConfigError
 
 COLUMNS = ("rank", "seed", "example", "score")
@@ -21,7 +21,9 @@ _LARGEST = 2**53
 """Largest rank or seed: beyond it a number in a file may have lost digits."""
 
 
-def read_scores_csv(path: Path, unstable: Collection[int] = ()) -> tuple[DecisionScores, Kind]:
+def read_scores_csv(
+    path: Path, unstable: Collection[int] = (), say: Callable[[str], None] = lambda _: None
+) -> tuple[DecisionScores, Kind]:
     """Read the columns rank, seed, example and score, and group where there is one; others are ignored.
 
     A row that is missing or has no score is a missing score: its seed then counts for no rank, unless the rank is
@@ -30,6 +32,7 @@ def read_scores_csv(path: Path, unstable: Collection[int] = ()) -> tuple[Decisio
     Args:
         path: A table in a format that :func:`rankexp.data.readers.read_table` reads.
         unstable: Ranks that diverged, whose missing seeds cost the others none.
+        say: Is told what had to be decided to read the file.
 
     Returns:
         The scores, and ``accuracy`` where every score is 0 or 1, else ``score``.
@@ -37,7 +40,7 @@ def read_scores_csv(path: Path, unstable: Collection[int] = ()) -> tuple[Decisio
     Raises:
         ConfigError: The file cannot be read, or is no such table; the message names column and row.
     """
-    table = _read(path)
+    table = _read(path, say)
     for name in ("rank", "seed"):
         table[name] = _whole_numbers(path, table, name)
     table["score"] = _scores(path, table)
@@ -46,14 +49,17 @@ def read_scores_csv(path: Path, unstable: Collection[int] = ()) -> tuple[Decisio
     return _table(path, table, unstable), kind
 
 
-def _read(path: Path) -> pd.DataFrame:
+def _read(path: Path, say: Callable[[str], None]) -> pd.DataFrame:
     """Read every field as text; the index is the row's number in the file."""
     if not os.path.lexists(path):
         raise ConfigError(f"there is no file {path}.")
     found = read_table(path, "FILE", ".csv")
     if not found.names:
         raise ConfigError(f"{path} cannot be read as CSV: it is empty.")
-    texts = {name: _texts(found, column) for name, column in _columns(path, found).items()}
+    columns = {name: found.whole(name, found.cells(column)) for name, column in _columns(path, found).items()}
+    for note in (*found.notes, *(note for column in columns.values() for note in column.notes)):
+        say(note.sentence())
+    texts = {name: _texts(found, column.values) for name, column in columns.items()}
     table = pd.DataFrame(texts, index=list(found.numbers), dtype=str)
     if missing := [name for name in COLUMNS if name not in table.columns]:
         listed = ", ".join(brief(name) for name in found.names[:20])
@@ -84,8 +90,8 @@ def _columns(path: Path, found: Table) -> dict[str, str]:
     return columns
 
 
-def _texts(found: Table, column: str) -> list[str]:
-    return [_text(value, found, index) for index, value in enumerate(found.cells(column))]
+def _texts(found: Table, values: Sequence[Value]) -> list[str]:
+    return [_text(value, found, index) for index, value in enumerate(values)]
 
 
 def _text(value: Value, found: Table, index: int) -> str:
@@ -94,7 +100,7 @@ def _text(value: Value, found: Table, index: int) -> str:
         return ""
     if isinstance(value, list | dict | bytes) or "\0" in (text := str(value)):
         raise ConfigError(f"{found.place(index)} holds {brief(value)}; a number or a name is needed.")
-    return whole_characters(text).lstrip(" ")
+    return text.lstrip(" ")
 
 
 def _whole_numbers(path: Path, table: pd.DataFrame, name: str) -> pd.Series[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -56,7 +57,7 @@ def decide(options: argparse.Namespace, rest: list[str]) -> int:
     no_more(rest)
     file = Path(options.file)
     unstable = tuple(sorted(set(options.unstable)))
-    scores, kind = read_scores_csv(file, unstable)
+    scores, kind = read_scores_csv(file, unstable, lambda text: print(text, file=sys.stderr))
     if options.loss:
         scores, kind = replace(scores, values=-scores.values), "loss"
     if options.margin is None and kind != "accuracy":

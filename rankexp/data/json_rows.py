@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
-from rankexp.data.table import ABSENT, Table, TaskError
+from rankexp.data.table import ABSENT, Table, TaskError, brief
 
 _LINES = re.compile(r"\r\n|\r|\n")
 _DIGITS = 4000
@@ -97,6 +97,8 @@ def _table(name: str, rows: Iterable[tuple[int, _Object]], unit: str) -> Table:
 
 def _of_columns(name: str, columns: _Object) -> Table:
     """Read ``{"text": ["a", "b"], …}``, or what pandas writes: ``{"text": {"0": "a", "1": "b"}, …}``."""
+    if repeated := {row for column in columns.values() if isinstance(column, _Object) for row in column.repeated}:
+        raise TaskError(f"{name} holds one JSON object, with a column that has row {brief(min(repeated))} twice.")
     keys = [list(column) if isinstance(column, dict) else range(len(column)) for column in _checked(name, columns)]
     if any(other != keys[0] for other in keys):
         raise TaskError(f"{name} holds one JSON object, whose columns have different rows.")

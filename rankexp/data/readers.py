@@ -31,7 +31,7 @@ _TEXT: dict[str, Callable[[str, str], Table]] = {
 FORMATS = (*_TEXT, ".parquet")
 """Ends of the names of files that can be read, in any case, each also with ``.gz``."""
 
-_LARGEST = 1 << 33
+_LARGEST = 1 << 32
 """Bytes of the largest file that is unpacked."""
 _MAGIC = {b"\x1f\x8b": "gzip, which ends in .gz", b"PAR1": "Parquet", b"PK\x03\x04": "a ZIP or Excel file"}
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")

@@ -129,7 +129,7 @@ class Table:
         values = self.cells(self._found(name, option))
         if ABSENT in values:
             self._refuse_absent(name, option, self.place(_index(values)), self._names_of(_index(values)))
-        return self._whole(name, values)
+        return self.whole(name, values)
 
     def _found(self, name: str, option: str) -> str:
         same = [known for known in self.names if known.strip() == name.strip()]
@@ -152,7 +152,8 @@ class Table:
             f"{near_miss(name, known)}"
         )
 
-    def _whole(self, name: str, values: Sequence[Value]) -> Column:
+    def whole(self, name: str, values: Sequence[Value]) -> Column:
+        """Replace halves of characters in the cells of a column, and count them."""
         halves = [i for i, value in enumerate(values) if isinstance(value, str) and _HALF.search(value)]
         if not halves:
             return Column(values)

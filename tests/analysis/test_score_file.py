@@ -196,3 +196,20 @@ def test_a_line_of_json_that_cannot_be_is_named(tmp_path, cells, words, one_sent
     with pytest.raises(ConfigError) as refused:
         read_scores_csv(path)
     assert words in one_sentence(refused.value)
+
+
+def test_what_had_to_be_decided_to_read_the_file_is_said(tmp_path):
+    path = tmp_path / "scores.tsv"
+    frame().assign(example=lambda t: t["example"].str.replace("e0", '"e0')).to_csv(
+        path, index=False, sep="\t", quoting=3
+    )
+    said = []
+    scores, _ = read_scores_csv(path, say=said.append)
+    assert scores.groups[0] == '"e0'
+    assert said == [f"6 rows with a field that begins with a quote, which is read as part of it, first {path} row 2"]
+    path = tmp_path / "scores.jsonl"
+    path.write_text(
+        '{"rank": 4, "seed": 0, "example": "\\ud83d", "score": 1}\n{"rank": 4, "seed": 0, "example": "b", "score": 1}'
+    )
+    read_scores_csv(path, say=said.append)
+    assert said[1].startswith("1 row with half of a character (a lone surrogate) in 'example'")
