@@ -51,6 +51,7 @@ def decide(options: argparse.Namespace, rest: list[str]) -> int:
     from rankexp.analysis.comparison import Comparison
     from rankexp.analysis.score_file import read_scores_csv
     from rankexp.options import ConfigError
+    from rankexp.printable import printable
     from rankexp.report.build import write_document
     from rankexp.report.document import scores_document
 
@@ -65,7 +66,7 @@ def decide(options: argparse.Namespace, rest: list[str]) -> int:
     margin = 0.01 if options.margin is None else options.margin
     comparison = Comparison(scores, margin, options.level, kind, unstable=unstable)
     try:
-        doc = scores_document(file.name, comparison)
+        doc = scores_document(printable(file.name), comparison)
     except ValueError as error:  # margin, level or an unstable rank out of range
         raise ConfigError(str(error)) from error
     page = write_document(doc, options.out or file.with_name(f"{file.stem}-report"))
