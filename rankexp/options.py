@@ -7,14 +7,18 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import entry_points
+from pathlib import PurePath
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 T = TypeVar("T")
+_HALF = re.compile(r"[\ud800-\udfff]")
+"""Halves of characters: bytes of a command line or file name that are not UTF-8."""
 CHECKED = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
@@ -44,10 +48,26 @@ def parse(kind: type[T], values: Mapping[str, Any], prefix: str = "") -> T:
     Raises:
         ConfigError: One sentence that names the first wrong option and what is accepted.
     """
+    for name, text in _texts(values, prefix):
+        if not text.isascii() and _HALF.search(text):
+            raise ConfigError(f"option {name!r} is {text!r}, which is not UTF-8 and cannot be recorded.")
     try:
         return TypeAdapter(kind).validate_python(dict(values))
     except ValidationError as error:
         raise ConfigError(_sentence(kind, error, prefix)) from None
+
+
+def _texts(values: object, name: str) -> Iterator[tuple[str, str]]:
+    """Yield each text in nested values with the dotted name of its option."""
+    if isinstance(values, str | PurePath):
+        yield name.removesuffix("."), str(values)
+    elif isinstance(values, Mapping):
+        for key, value in values.items():
+            yield name.removesuffix("."), str(key)
+            yield from _texts(value, f"{name}{key}.")
+    elif isinstance(values, list | tuple):
+        for value in values:
+            yield from _texts(value, name)
 
 
 def plugin(what: str, options: Mapping[str, Any], prefix: str, key: str = "name") -> Any:

@@ -15,7 +15,19 @@ import rankexp
 ROOT = Path(rankexp.__file__).parent
 HEAVY = {"torch", "mlflow", "transformers", "matplotlib", "optuna"}
 LAYERS = (
-    {"ranks", "options", "assets", "processes", "progress", "files", "printable", "consent", "json_shape", "scores"},
+    {
+        "ranks",
+        "options",
+        "assets",
+        "processes",
+        "progress",
+        "files",
+        "printable",
+        "consent",
+        "json_shape",
+        "scores",
+        "data",
+    },
     {"record", "leftovers", "study_shape", "config", "models", "lora", "allocators", "tasks"},
     {"study_record"},
     {"analysis"},

@@ -1,7 +1,8 @@
 """Options and the sentence that says what is wrong with one."""
 
 from dataclasses import field
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 from pydantic.dataclasses import dataclass
@@ -110,3 +111,15 @@ def test_options_of_a_task_are_checked(options, message, one_sentence):
 
 def test_tasks_are_found_by_name():
     assert make_task({"name": "csv", "path": "x.csv", "text": "body"}).text == "body"
+
+
+@pytest.mark.parametrize("value", ["caf\udce9.csv", ["a", "\ud83d"], {"\udce9": 1}, {"x": {"y": Path("caf\udce9")}}])
+def test_text_that_cannot_be_recorded_is_refused(value, one_sentence):
+    @dataclass(frozen=True, config=CHECKED)
+    class Options:
+        path: Any = ""
+
+    with pytest.raises(ConfigError, match=r"'task\.path[xy.]*' is '.*\\ud.*', which is not UTF-8") as refused:
+        parse(Options, {"path": value}, "task.")
+    one_sentence(refused.value).encode()
+    assert parse(Options, {"path": "größe"}).path == "größe"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -50,13 +51,14 @@ def decide(options: argparse.Namespace, rest: list[str]) -> int:
     from rankexp.analysis.comparison import Comparison
     from rankexp.analysis.score_file import read_scores_csv
     from rankexp.options import ConfigError
+    from rankexp.printable import printable
     from rankexp.report.build import write_document
     from rankexp.report.document import scores_document
 
     no_more(rest)
     file = Path(options.file)
     unstable = tuple(sorted(set(options.unstable)))
-    scores, kind = read_scores_csv(file, unstable)
+    scores, kind = read_scores_csv(file, unstable, lambda text: print(text, file=sys.stderr))
     if options.loss:
         scores, kind = replace(scores, values=-scores.values), "loss"
     if options.margin is None and kind != "accuracy":
@@ -64,7 +66,7 @@ def decide(options: argparse.Namespace, rest: list[str]) -> int:
     margin = 0.01 if options.margin is None else options.margin
     comparison = Comparison(scores, margin, options.level, kind, unstable=unstable)
     try:
-        doc = scores_document(file.name, comparison)
+        doc = scores_document(printable(file.name), comparison)
     except ValueError as error:  # margin, level or an unstable rank out of range
         raise ConfigError(str(error)) from error
     page = write_document(doc, options.out or file.with_name(f"{file.stem}-report"))

@@ -14,18 +14,15 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from rankexp.options import ConfigError, plugin
+from rankexp.data.splits import SPLITS as SPLITS
+from rankexp.data.summary import Summary
+from rankexp.data.table import TaskError as TaskError
+from rankexp.options import plugin
 from rankexp.ranks import content_key
-
-SPLITS = ("train", "tune", "decide", "test")
 
 Say = Callable[[str], None]
 Tokenize = Callable[[Sequence[str], int, Sequence[str]], list[list[int]]]
 """Turns texts into token ids, given the most ids of a text and the texts that a tokenizer may learn from."""
-
-
-class TaskError(ConfigError):
-    """Data that the user can correct; the message is one sentence that names file and row."""
 
 
 @dataclass(frozen=True)
@@ -74,13 +71,19 @@ class TaskData:
         task: Name of the task.
         labels: Names of the classes.
         splits: ``train``, ``tune``, ``decide`` and ``test``.
-        dropped_duplicates: Rows left out because their text was there before.
+        summary: What became of every row that was read; None where a task does not count them.
     """
 
     task: str
     labels: tuple[str, ...]
     splits: Mapping[str, Split]
-    dropped_duplicates: int = 0
+    summary: Summary | None = None
+
+    @property
+    def dropped_duplicates(self) -> int:
+        """Rows left out because their text was there before."""
+        left_out = self.summary.left_out if self.summary else {}
+        return sum(left_out[rule].rows for rule in ("repeated", "contradicting") if rule in left_out)
 
     @property
     def fingerprint(self) -> str:
@@ -114,7 +117,7 @@ class TaskData:
         return sum(map(len, known)) - len(set().union(*known)) if len(known) == len(hashes) else None
 
     def card(self) -> dict[str, Any]:
-        """Describe the data for the record: name, fingerprint, labels and sizes."""
+        """Describe the data for the record: name, fingerprint, labels, sizes, and what became of every row."""
         return {
             "name": self.task,
             "fingerprint": self.fingerprint,
@@ -122,6 +125,7 @@ class TaskData:
             "labels": list(self.labels),
             "splits": {n: {"examples": len(s), "groups": len(set(s.group_ids))} for n, s in self.splits.items()},
             "dropped_duplicates": self.dropped_duplicates,
+            "rows": self.summary.card() if self.summary else None,
             "overlaps": self.overlaps,
         }
 

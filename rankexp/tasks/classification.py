@@ -11,10 +11,11 @@ import numpy as np
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from rankexp.data.rows import Row, normalised
+from rankexp.data.splits import deal
 from rankexp.options import CHECKED, Natural, Positive
 from rankexp.ranks import content_key
 from rankexp.tasks.base import SPLITS, Say, Split, TaskData, TaskError, Tokenize
-from rankexp.tasks.splits import Row, as_given, assign, checked, normalised, without_duplicates
 
 if TYPE_CHECKING:
     import torch
@@ -56,18 +57,14 @@ class TextClassification(ABC):
 
     def load(self, tokenize: Tokenize, say: Say) -> TaskData:
         """Read, split and tokenise the data; see :class:`rankexp.tasks.base.Task`."""
-        rows = self.read(say)
-        if rows and rows[0].split is not None:
-            given = as_given(rows)
-            splits = {name: without_duplicates(given[name]) for name in SPLITS}
-        else:
-            splits = assign(without_duplicates(rows), self.sizes, self.split_seed)
-        labels = checked(splits)
-        kept = sum(map(len, splits.values())) if rows[0].split else len(without_duplicates(rows))
-        say(f"tokenising {sum(map(len, splits.values())):,} texts")
-        texts = [row.text for row in splits["train"]]
-        data = {n: _encode(s, labels, tokenize, self.max_length, texts) for n, s in splits.items()}
-        return TaskData(self.name, labels, data, len(rows) - kept)
+        dealt = deal(self.read(say), self.sizes, self.split_seed)
+        if dealt.by_class is not None:
+            say(f"rows are dealt by class, since by chance train would lack class {dealt.by_class!r}")
+        say(dealt.summary.sentence())
+        say(f"tokenising {dealt.summary.used:,} texts")
+        texts = [row.text for row in dealt.splits["train"]]
+        data = {n: _encode(s, dealt.labels, tokenize, self.max_length, texts) for n, s in dealt.splits.items()}
+        return TaskData(self.name, dealt.labels, data, dealt.summary)
 
 
 def loss(logits: Tensor, labels: Tensor) -> Tensor:

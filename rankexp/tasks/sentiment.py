@@ -14,10 +14,10 @@ from typing import Literal
 from pydantic.dataclasses import dataclass
 
 from rankexp.assets import asset_folder
+from rankexp.data.rows import Row
 from rankexp.options import CHECKED
 from rankexp.tasks.base import Say
 from rankexp.tasks.classification import Sizes, TextClassification
-from rankexp.tasks.splits import Row
 
 Source = Literal["movie", "tweets", "amazon", "nyt"]
 _BY_DOCUMENT = {"amazon", "nyt"}

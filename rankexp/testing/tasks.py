@@ -81,6 +81,12 @@ class TaskConformance:
         for split in splits.values():
             assert set(split.labels.tolist()) <= set(range(len(labels)))
 
+    def test_every_row_is_used_or_left_out_by_a_rule(self) -> None:
+        """Rows that vanish without a word make a wrong result that nobody notices."""
+        if summary := self.data().summary:
+            assert summary.read == summary.used + sum(found.rows for found in summary.left_out.values())
+            assert summary.used == sum(map(len, self.data().splits.values()))
+
     def test_the_card_is_complete(self) -> None:
         """The report describes the data with it."""
         data = self.data()
@@ -89,6 +95,7 @@ class TaskConformance:
         assert (card["fingerprint"], card["labels"]) == (data.fingerprint, list(data.labels))
         assert card["dropped_duplicates"] >= 0
         assert card["overlaps"] == 0
+        assert (card["rows"] is None) == (data.summary is None)
         assert card["splits"] == {
             name: {"examples": len(split), "groups": len(set(split.group_ids.tolist()))}
             for name, split in data.splits.items()

@@ -122,3 +122,94 @@ def test_an_unstable_rank_may_lack_seeds(tmp_path):
     table = table[(table["rank"] != 16) | (table["seed"] == 0)]
     scores, _ = read_scores_csv(written(tmp_path, table), unstable=[16])
     assert scores.means(16).keys() == {0}
+
+
+def written_as(tmp_path, table, name):
+    path = tmp_path / name
+    if ".parquet" in name:
+        table.to_parquet(path)
+    elif name.endswith("columns.json"):
+        table.to_json(path)
+    elif ".json" in name:
+        table.to_json(path, orient="records", lines=name.endswith("l"))
+    else:
+        table.to_csv(path, index=False, sep={"semicolon": ";", "tab": "\t"}.get(name.partition(".")[0], ","))
+    return path
+
+
+@pytest.mark.parametrize("name", [
+    "semicolon.csv", "SCORES.CSV", "scores.csv.gz", "tab.tsv", "tab.csv", "a.json", "columns.json", "a.jsonl", "a.parquet",
+    "scores.txt", "scores", "semicolon.dat",
+])  # fmt: skip
+def test_the_same_scores_in_another_format_are_the_same(tmp_path, name):
+    expected, _ = read_scores_csv(written(tmp_path, frame()))
+    table = frame().assign(example=lambda t: t["example"].str.replace("e1", 'e"1'))
+    same, kind = read_scores_csv(written_as(tmp_path, table, name))
+    assert kind == "accuracy"
+    assert (same.ranks, same.seeds, len(same.groups)) == (expected.ranks, expected.seeds, 6)
+    assert same.values.mean() == expected.values.mean()
+
+
+@pytest.mark.parametrize("kind", [float, object])
+def test_ranks_and_seeds_may_be_written_as_floats(tmp_path, kind):
+    table = frame().astype({"rank": float, "seed": float}).astype({"rank": kind})
+    for name in ("a.csv", "a.jsonl", "a.parquet"):
+        scores, _ = read_scores_csv(written_as(tmp_path, table, name))
+        assert (scores.ranks, scores.seeds) == ((4, 8), (0, 1, 2))
+
+
+HUGE = "9" * 5000
+
+
+@pytest.mark.parametrize(("cells", "words"), [
+    (f"{HUGE},0,a,1", "row 3 has no whole number from 1 to"),
+    (f"4,{HUGE},a,1", "row 3 has no whole number from 0 to"),
+    (f"4,0,a,{HUGE}", "row 3 has a score that is no finite number"),
+    ("4,0,a,1e999", "row 3 has a score that is no finite number"),
+    ("4.5,0,a,1", "row 3 has no whole number from 1 to"),
+    ("4,0,a", "row 3 has 3 fields, the header 4."),
+    ("4,0,a,1,2", "row 3 has 5 fields, the header 4."),
+    ('4,0,"a,1\n4,0,b"x,1', "row 3 "),
+    ("4,0,a\0,1", "row 3 holds 'a\\x00'; a number or a name is needed."),
+])  # fmt: skip
+def test_a_row_that_cannot_be_is_named(tmp_path, cells, words, one_sentence):
+    path = tmp_path / "scores.csv"
+    path.write_text(f"rank,seed,example,score\n4,0,z,1\n{cells}\n4,0,b,1\n")
+    with pytest.raises(ConfigError) as refused:
+        read_scores_csv(path)
+    assert words in one_sentence(refused.value)
+
+
+@pytest.mark.parametrize(("cells", "words"), [
+    ('{"rank": [4], "seed": 0, "example": "a", "score": 1}', "row 1 holds [4]; a number or a name is needed."),
+    ('{"rank": 4, "seed": 0, "example": {"a": 1}, "score": 1}', "row 1 holds {'a': 1}; a number or a name is needed."),
+    (f'{{"rank": {HUGE}, "seed": 0, "example": "a", "score": 1}}', "row 1 has no whole number"),
+    (f'{{"rank": {"[" * 99_999}', "row 1 is nested too deeply to be read."),
+    ('{"rank": 4, "rank": 8, "seed": 0, "example": "a", "score": 1}', "more than one column 'rank'"),
+    ('{"rank": 4, "Rank": 8, "seed": 0, "example": "a", "score": 1}', "more than one column 'rank'"),
+    ('{"rank": 4, "seed": 0, "example": null, "score": 1}', "row 1 has an empty example or group"),
+    ('{"rank": 4, "seed": 0, "score": 1}', "no column 'example'"),
+])  # fmt: skip
+def test_a_line_of_json_that_cannot_be_is_named(tmp_path, cells, words, one_sentence):
+    path = tmp_path / "scores.jsonl"
+    path.write_text(cells)
+    with pytest.raises(ConfigError) as refused:
+        read_scores_csv(path)
+    assert words in one_sentence(refused.value)
+
+
+def test_what_had_to_be_decided_to_read_the_file_is_said(tmp_path):
+    path = tmp_path / "scores.tsv"
+    frame().assign(example=lambda t: t["example"].str.replace("e0", '"e0')).to_csv(
+        path, index=False, sep="\t", quoting=3
+    )
+    said = []
+    scores, _ = read_scores_csv(path, say=said.append)
+    assert scores.groups[0] == '"e0'
+    assert said == [f"6 rows with a field that begins with a quote, which is read as part of it, first {path} row 2"]
+    path = tmp_path / "scores.jsonl"
+    path.write_text(
+        '{"rank": 4, "seed": 0, "example": "\\ud83d", "score": 1}\n{"rank": 4, "seed": 0, "example": "b", "score": 1}'
+    )
+    read_scores_csv(path, say=said.append)
+    assert said[1].startswith("1 row with half of a character (a lone surrogate) in 'example'")

@@ -207,6 +207,15 @@ LAST = 82
         pytest.param(rows("a new one,1,train,more"), f"texts.csv row {LAST} has 4 fields", marks=thorough),
         pytest.param(rows("a new one,1"), f"texts.csv row {LAST} has 2 fields", marks=thorough),
         pytest.param(rows("caf\udce9,1,train"), f"texts.csv row {LAST} is not UTF-8", marks=thorough),
+        pytest.param(rows("a new one,nan,train"), f"texts.csv row {LAST} has label 'nan'", marks=thorough),
+        pytest.param(rows('"a new,1,train', 'one",1,train'), f"texts.csv row {LAST} has a quote that", marks=thorough),
+        pytest.param(rows().replace("label", "label,label", 1), "has 3 fields, the header 4", marks=thorough),
+        pytest.param(rows().replace("text,", "label,", 1), "has no column 'text'", marks=thorough),
+        pytest.param(
+            rows("one,1,decide", missing="decide"),
+            f"'decide' has one group only, that of texts.csv row {LAST - 20}",
+            marks=thorough,
+        ),
     ],
 )
 def test_data_that_cannot_be_used(refused: Callable[..., str], tmp_path: Path, text: str, said: str) -> None:

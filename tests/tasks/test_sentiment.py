@@ -4,9 +4,9 @@ from collections import Counter
 
 import pytest
 
+from rankexp.data.rows import without_duplicates
 from rankexp.tasks.base import make_task
 from rankexp.tasks.sentiment import SentimentTask
-from rankexp.tasks.splits import without_duplicates
 from rankexp.testing import TaskConformance
 
 pytestmark = pytest.mark.assets

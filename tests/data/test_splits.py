@@ -1,11 +1,15 @@
 """Splits: disjoint by text and by document, the same every time."""
 
+import json
+from collections import Counter
+
 import pytest
-from hypothesis import assume, given
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from rankexp.data.rows import Row, normalised, without_duplicates
+from rankexp.data.splits import as_given, assign, assign_by_class, checked, deal
 from rankexp.tasks.base import SPLITS, TaskError
-from rankexp.tasks.splits import Row, as_given, assign, checked, normalised, without_duplicates
 
 SHARES = {"train": 0.5, "tune": 0.1, "decide": 0.2, "test": 0.2}
 TEXTS = st.text("aAb \n\tß", min_size=1, max_size=5)
@@ -155,3 +159,118 @@ def test_splits_that_cannot_be_trained_on_are_refused(splits, message, one_sente
 )
 def test_labels_are_sorted_numbers_by_value(labels, expected):
     assert checked({name: [row(i, label=label) for i, label in enumerate(labels)] for name in SPLITS}) == expected
+
+
+def labelled(labels, groups=None):
+    return [row(i, label=label, group=groups[i] if groups else None) for i, label in enumerate(labels)]
+
+
+def kept_apart(splits):
+    dealt = [row.group_id for rows in splits.values() for row in {r.group_id: r for r in rows}.values()]
+    return len(dealt) == len(set(dealt))
+
+
+@given(
+    st.lists(st.sampled_from("aaaaaabbbcd"), min_size=40, max_size=90), st.integers(0, 3), st.booleans(), st.booleans()
+)
+def test_a_class_that_chance_leaves_out_of_train_is_dealt_by_class(labels, seed, grouped, few):
+    """And what works by chance stays as it was."""
+    assume(len(set(labels)) > 1)
+    rows = labelled(labels, [f"g{i // 2}" for i in range(len(labels))] if grouped else None)
+    sizes = {"train": 12, "tune": 3, "decide": 5, "test": 6} if few else SHARES
+    random, dealt = assign(rows, sizes, seed), deal(rows, sizes, seed)
+    try:
+        checked(random)
+    except TaskError:
+        assert dealt.by_class in set(labels) - {row.label for row in random["train"]}
+        assert {row.label for row in dealt.splits["train"]} == set(labels)
+    else:
+        assert dealt.by_class is None
+        assert dealt.splits == random
+    assert kept_apart(dealt.splits)
+    assert deal(rows, sizes, seed) == dealt
+    for name in SPLITS[1:]:
+        assert int(sizes[name] * (1 if few else len(rows))) <= len(dealt.splits[name])
+
+
+def test_dealing_by_class_gives_each_split_its_share_of_each_class():
+    rows = labelled(["a"] * 100 + ["b"] * 20 + ["c"] * 10 + ["d"])
+    splits = assign_by_class(rows, SHARES, 0)
+    counts = {name: Counter(row.label for row in split) for name, split in splits.items()}
+    assert [counts[name]["a"] for name in SPLITS] == pytest.approx([50, 10, 20, 20], abs=2)
+    assert [counts[name]["b"] for name in SPLITS] == pytest.approx([10, 2, 4, 4], abs=1)
+    assert [counts[name]["c"] for name in SPLITS] == pytest.approx([5, 1, 2, 2], abs=1)
+    assert counts["train"]["d"] == 1
+    assert [len(splits[name]) for name in SPLITS[1:]] == [13, 26, 26]
+    few = assign_by_class(rows, {"train": 20, "tune": 5, "decide": 10, "test": 10}, 0)
+    assert {name: len(split) for name, split in few.items()} == {"train": 20, "tune": 5, "decide": 10, "test": 10}
+    assert sum(row.label == "a" for row in few["test"]) == pytest.approx(7.6, abs=1.5)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_class_of_one_row_is_trained_on_whatever_the_seed(seed):
+    dealt = deal(labelled(["a", "b"] * 30 + ["rare"]), SHARES, seed)
+    assert dealt.labels in {("a", "b", "rare"), ("a", "b")}
+    assert "rare" in dealt.labels or dealt.summary.lost_labels == ("rare",)
+
+
+def test_classes_that_leave_nothing_for_other_splits_are_named(one_sentence):
+    rows = labelled([f"c{i // 10}" for i in range(40)], [f"g{i // 10}" for i in range(40)])
+    with pytest.raises(TaskError, match=r"since class 'c0' is in 1 group only, first f\.csv row 0\.$") as refused:
+        deal(rows, {"train": 9, "tune": 1, "decide": 1, "test": 1}, 0)
+    one_sentence(refused.value)
+
+
+def test_groups_are_counted_where_they_are_too_few(one_sentence):
+    rows = labelled(["a", "b"] * 20, ["one"] * 40)
+    with pytest.raises(TaskError, match=r"40 different texts in 1 group, which are never cut, too few for") as refused:
+        deal(rows, SHARES, 0)
+    one_sentence(refused.value)
+
+
+@pytest.mark.parametrize("groups", [["x"], ["x", "x", "x"]])
+def test_a_decide_split_of_one_group_is_refused(groups, one_sentence):
+    splits = four(decide=[row(50 + i, "decide", group=group) for i, group in enumerate(groups)])
+    with pytest.raises(
+        TaskError, match=r"split 'decide' has one group only, that of f\.csv row 50; at least 2"
+    ) as refused:
+        checked(splits)
+    one_sentence(refused.value)
+
+
+CELLS = st.tuples(st.integers(0, 40), st.integers(0, 5), st.sampled_from("aab"), st.sampled_from(["t ", " T  "]))
+
+
+@settings(suppress_health_check=[HealthCheck.filter_too_much])
+@given(st.lists(CELLS, min_size=30, max_size=80), st.integers(0, 3), st.sampled_from([None, 0.1, 2]), st.booleans())
+def test_rows_that_are_read_are_used_or_left_out_by_a_rule(cells, seed, size, given_splits):
+    rows = [
+        Row(
+            f"row-{i}",
+            f"g{group} {text % 4}",
+            f"{t}{text}",
+            label,
+            SPLITS[text % 4] if given_splits else None,
+            f"f row {i}",
+        )
+        for i, (text, group, label, t) in enumerate(cells)
+    ]
+    sizes = SHARES if size is None else dict.fromkeys(SPLITS, size)
+    try:
+        dealt = deal(rows, sizes, seed)
+    except TaskError:
+        assume(False)
+    summary, kept = dealt.summary, without_duplicates(rows)
+    left_out = {rule: found.rows for rule, found in summary.left_out.items()}
+    assert summary.read == len(rows) == summary.used + sum(left_out.values())
+    assert summary.used == sum(map(len, dealt.splits.values()))
+    assert left_out.get("repeated", 0) + left_out.get("contradicting", 0) == len(rows) - len(kept)
+    assert left_out.get("beyond_sizes", 0) == len(kept) - summary.used
+    labels = {normalised(row.text): row.label for row in reversed(rows)}
+    contradicting = [row for row in rows if row.label != labels[normalised(row.text)]]
+    assert left_out.get("contradicting", 0) == len(contradicting)
+    if contradicting:
+        assert summary.left_out["contradicting"].first == contradicting[0].place
+    assert set(summary.lost_labels) == {row.label for row in rows} - {r.label for s in dealt.splits.values() for r in s}
+    assert json.loads(json.dumps(summary.card()))["left_out"].keys() == left_out.keys()
+    assert all(found.first in summary.sentence() for found in summary.left_out.values())

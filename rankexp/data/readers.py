@@ -1,0 +1,143 @@
+"""Reading tables: delimited text, JSON and Parquet, each also compressed by gzip, in a file of any length.
+
+A reader knows nothing of what the columns are for, so every kind of task reads with it.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import re
+import stat
+import zlib
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rankexp.data.delimited import read_delimited
+from rankexp.data.json_rows import read_json, read_json_lines
+from rankexp.data.table import Table, TaskError, brief
+from rankexp.printable import printable
+
+_TEXT: dict[str, Callable[[str, str], Table]] = {
+    ".csv": partial(read_delimited, usual=","),
+    ".tsv": partial(read_delimited, usual="\t"),
+    ".jsonl": read_json_lines,
+    ".ndjson": read_json_lines,
+    ".json": read_json,
+}
+FORMATS = (*_TEXT, ".parquet")
+"""Ends of the names of files that can be read, in any case, each also with ``.gz``."""
+
+_LARGEST = 1 << 32
+"""Bytes of the largest file that is unpacked."""
+_MAGIC = {b"\x1f\x8b": "gzip, which ends in .gz", b"PAR1": "Parquet", b"PK\x03\x04": "a ZIP or Excel file"}
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")
+_LINE_END = re.compile(rb"\r\n|\r|\n")
+
+
+def read_table(path: Path, named: str = "the file", otherwise: str = "") -> Table:
+    """Read a table.
+
+    Args:
+        path: A file in one of :data:`FORMATS`; ``~`` stands for the home folder.
+        named: What names the file, for messages.
+        otherwise: The format, one of :data:`FORMATS`, of a file whose name tells none.
+
+    Raises:
+        TaskError: It cannot be read, or is no table; nothing else is raised, whatever the file holds.
+    """
+    path, subject = _at_home(path), f"{named} is {str(path)!r}"
+    kind, packed = _format(path, subject, otherwise)
+    data = _unpacked(path, subject) if packed else _bytes(path, subject)
+    name = printable(str(path))
+    held = next((what for magic, what in _MAGIC.items() if data.startswith(magic)), "something else")
+    if held != ("Parquet" if kind == ".parquet" else "something else"):
+        raise TaskError(f"{name} is named {kind}, but holds {held}.")
+    if kind == ".parquet":
+        return _read_parquet(name, data)
+    return _TEXT[kind](name, _decoded(name, data))
+
+
+def _at_home(path: Path) -> Path:
+    try:
+        return path if os.path.exists(path) else path.expanduser()
+    except RuntimeError:  # no such user
+        return path
+
+
+def _format(path: Path, subject: str, otherwise: str) -> tuple[str, bool]:
+    packed = path.suffix.lower() == ".gz"
+    kind = Path(path.stem if packed else path.name).suffix.lower()
+    if kind not in FORMATS and otherwise:
+        return otherwise, packed
+    if kind not in FORMATS:
+        known = f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
+        raise TaskError(f"{subject}; a file ending in {known} is needed, each also with .gz.")
+    return kind, packed
+
+
+def _bytes(path: Path, subject: str) -> bytes:
+    """Read an ordinary file; nobody waits for a pipe."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(descriptor, "rb") as file:
+            if stat.S_ISREG(os.fstat(descriptor).st_mode) or stat.S_ISDIR(os.fstat(descriptor).st_mode):
+                return file.read()
+    except OSError as error:
+        raise TaskError(f"{subject}, which cannot be read: {error.strerror or error}.") from error
+    except ValueError as error:  # a name that no file can have
+        raise TaskError(f"{subject}, which is no name of a file: {error}.") from error
+    raise TaskError(f"{subject}, which is a pipe or device; an ordinary file is needed.")
+
+
+def _unpacked(path: Path, subject: str) -> bytes:
+    packed = io.BytesIO(_bytes(path, subject))
+    try:
+        with gzip.open(packed) as file:
+            data = file.read(_LARGEST + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise TaskError(f"{subject}, which gzip cannot unpack: {error}.") from error
+    if len(data) > _LARGEST:
+        raise TaskError(f"{subject}, which holds more than {_LARGEST >> 30} GiB; unpack it, or take less.")
+    return data
+
+
+def _decoded(name: str, data: bytes) -> str:
+    if data.startswith(_UTF16) or re.match(rb"[^\0]\0[^\0]\0|\0[^\0]\0[^\0]", data):
+        raise TaskError(f"{name} looks like UTF-16, so that row 1 is not UTF-8.")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        row = len(_LINE_END.findall(error.object[: error.start])) + 1
+        raise TaskError(f"{name} row {row} is not UTF-8.") from error
+
+
+def _read_parquet(name: str, data: bytes) -> Table:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    refusals = (pa.ArrowException, OSError, ValueError, TypeError, LookupError, ArithmeticError, RecursionError)
+    try:
+        table = pq.read_table(pa.BufferReader(data))
+    except refusals as error:
+        raise TaskError(f"{name} cannot be read as Parquet: {_in_short(error)}.") from error
+    names = table.column_names
+
+    def cells(wanted: str) -> list[Any]:
+        try:
+            values: list[Any] = table.column(names.index(wanted)).to_pylist()
+        except refusals as error:
+            raise TaskError(f"{name} cannot be read in column {brief(wanted)}: {_in_short(error)}.") from error
+        return values
+
+    repeated = {column: name for column in names if names.count(column) > 1}
+    return Table(name, names, range(1, table.num_rows + 1), cells, header=name, repeated=repeated)
+
+
+def _in_short(error: BaseException) -> str:
+    """Return the first sentence of what a library says."""
+    said = re.split(r"\.\s|\n", str(error).strip(), maxsplit=1)[0]
+    return printable(said)[:200].rstrip(".: ") or type(error).__name__
