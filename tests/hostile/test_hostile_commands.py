@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,6 +64,8 @@ class Place:
             out, errors = process.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGTERM)
+            time.sleep(5)
+            os.killpg(process.pid, signal.SIGKILL)
             out, errors = process.communicate(timeout=60)
         assert not log.read_text(errors="replace")
         log.unlink()
