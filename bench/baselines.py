@@ -23,6 +23,7 @@ from transformers import (
     TrainingArguments,
 )
 
+from rankexp.models import Padding
 from rankexp.tasks.base import Split, TaskData
 from rankexp.training.batching import collate, training_batches
 from rankexp.training.optim import rate_factor
@@ -80,7 +81,7 @@ def train_bare(model: nn.Module, data: TaskData, setting: Setting, device: torch
     )
     split, losses = data.splits["train"], []
     for index in itertools.islice(training_batches(split, setting.batch_size, setting.seed), setting.steps):
-        batch = collate(split, [index], 0, device)
+        batch = collate(split, [index], Padding(0), device)
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=setting.bfloat16):
             loss = model(**batch.inputs, labels=batch.labels).loss
         loss.backward()

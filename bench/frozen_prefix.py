@@ -28,9 +28,9 @@ def seconds(bench: Bench, spec: TrialSpec, *, keep: bool) -> float:
     split = bench.data.splits["train"]
     slot = Slot(spec, bench.adapter(spec), split, evaluate=lambda: (0.0, 0.0))
     given = iter([[slot]])
-    prefix = Prefix(bench.pack, split, bench.base.pad_token_id, bench.device) if keep else None
+    prefix = Prefix(bench.pack, split, bench.padding, bench.device) if keep else None
     began = time.perf_counter()
-    loop = Loop(bench.pack, split, bench.base.pad_token_id, bench.device, prefix=prefix)
+    loop = Loop(bench.pack, split, bench.padding, bench.device, prefix=prefix)
     for _ in loop.run(lambda *_: next(given, [])):
         pass
     return time.perf_counter() - began

@@ -17,7 +17,7 @@ from sklearn.model_selection import GroupKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from rankexp.models import find_model
+from rankexp.models import Padding, find_model
 from rankexp.tasks.base import Split
 from rankexp.tasks.sentiment import SentimentTask
 from rankexp.training.batching import collate, scoring_batches
@@ -28,7 +28,7 @@ def embeddings(model: torch.nn.Module, split: Split) -> np.ndarray:
     rows = np.zeros((len(split), model.config.hidden_size), dtype=np.float32)
     with torch.inference_mode():
         for index in scoring_batches(split):
-            batch = collate(split, [index], 0, torch.device("cpu"))
+            batch = collate(split, [index], Padding(0), torch.device("cpu"))
             hidden = model.base_model(**batch.inputs).last_hidden_state
             mask = batch.inputs["attention_mask"].unsqueeze(-1)
             rows[index] = ((hidden * mask).sum(1) / mask.sum(1)).numpy()

@@ -99,7 +99,7 @@ def step_seconds(bench: Bench, spec: TrialSpec, slots: int) -> float:
     specs = [TrialSpec.from_dict({**spec.to_dict(), "seed": seed}) for seed in range(slots)]
     seated = [Slot(one, bench.adapter(one), split, evaluate=lambda: (0.0, 0.0)) for one in specs]
     given = iter([seated])
-    loop = Loop(bench.pack, split, 0, bench.device, slots, slots)
+    loop = Loop(bench.pack, split, bench.padding, bench.device, slots, slots)
     for slot in loop.run(lambda *_: next(given, [])):
         if slot.error is not None:
             raise slot.error

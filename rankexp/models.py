@@ -6,20 +6,21 @@ Only safetensors are loaded, and no code that comes with a model is ever run.
 from __future__ import annotations
 
 import copy
-import hashlib
-import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
 from rankexp.assets import asset_folder
-from rankexp.options import ConfigError, near_miss
+from rankexp.model_files import ModelError, check_folder, hash_file, read_config, weight_files
+from rankexp.model_loading import head_names, load_classifier, prepared, reason
+from rankexp.options import near_miss
 from rankexp.ranks import content_key
+
+__all__ = ["BaseModel", "ModelError", "Padding", "Say", "Tokenize", "find_model", "head_names", "new_head", "reset_head"]
 
 Say = Callable[[str], None]
 Tokenize = Callable[[Sequence[str], int, Sequence[str]], list[list[int]]]
@@ -27,8 +28,17 @@ Tokenize = Callable[[Sequence[str], int, Sequence[str]], list[list[int]]]
 _IGNORED_KEYS = ("_name_or_path", "transformers_version")
 
 
-class ModelError(ConfigError):
-    """A base model that cannot be used; the message is one sentence that names it."""
+@dataclass(frozen=True)
+class Padding:
+    """How the rows of a batch are filled to one length.
+
+    Attributes:
+        token: Id that fills them.
+        side: Where the filling stands.
+    """
+
+    token: int
+    side: Literal["left", "right"] = "right"
 
 
 @dataclass(frozen=True)
@@ -41,7 +51,8 @@ class BaseModel:
         fingerprint: Hash of configuration and weights.
         build: Makes the model for a number of classes, on the CPU in float32 and in evaluation mode.
         tokenize: Turns texts into token ids; see :data:`Tokenize`.
-        pad_token_id: Id that fills batches.
+        pad_token_id: Id that fills batches unless the model turns out to need another.
+        padding: What the model was found to need; None while nobody has tried.
     """
 
     name: str
@@ -50,6 +61,7 @@ class BaseModel:
     build: Callable[[int], nn.Module]
     tokenize: Tokenize
     pad_token_id: int
+    padding: Padding | None = None
 
 
 def find_model(
@@ -76,13 +88,7 @@ def find_model(
         return _from_folder(name, asset_folder(path, say), f"rankexp-asset:{path}")
     if Path(path).is_dir():
         return _from_folder(name, Path(path), path)
-    return _from_folder(name, _from_hub(path, revision), path)
-
-
-def head_names(model: nn.Module) -> tuple[str, ...]:
-    """Names of the top-level modules of a classifier that are new: neither the base nor without parameters."""
-    prefix = getattr(model, "base_model_prefix", "")
-    return tuple(n for n, child in model.named_children() if n != prefix and any(True for _ in child.parameters()))
+    return _from_folder(name, _from_hub(path, revision), path, of_hub=True)
 
 
 def reset_head(model: nn.Module, seed: int) -> None:
@@ -111,31 +117,17 @@ def _draw(modules: Iterable[nn.Module], std: float, seed: int) -> None:
                 parameter.fill_(0.0 if kind.endswith("bias") else 1.0)
 
 
-def _from_folder(name: str, folder: Path, reference: str) -> BaseModel:
-    from safetensors import SafetensorError
-    from transformers import AutoModelForSequenceClassification
-
-    config = _read_config(folder)
-    weights = sorted(folder.glob("*.safetensors"))
-    if not weights:
-        raise ModelError(f"model folder {folder} has no .safetensors file; other formats are not loaded.")
-    digest = {file.name: _hash_file(file) for file in weights}
+def _from_folder(name: str, folder: Path, reference: str, *, of_hub: bool = False) -> BaseModel:
+    check_folder(folder, of_hub=of_hub)
+    config = {key: value for key, value in read_config(folder).items() if key not in _IGNORED_KEYS}
+    files = weight_files(folder)
+    digest = {file.name: hash_file(file) for file in files}
+    tokenizer = _tokenizer(folder)
+    pad = int(next((i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id) if i is not None), 0))
 
     def build(labels: int) -> nn.Module:
-        try:
-            with _quiet(), torch.random.fork_rng(devices=[]):  # it reports at length that the head is new
-                torch.manual_seed(0)  # for weights that the files lack
-                model, loading = AutoModelForSequenceClassification.from_pretrained(
-                    folder, num_labels=labels, local_files_only=True, use_safetensors=True, dtype=torch.float32,
-                    ignore_mismatched_sizes=True, output_loading_info=True, trust_remote_code=False,
-                )  # fmt: skip
-        except (OSError, ValueError, SafetensorError) as error:
-            raise ModelError(f"model {folder} cannot be loaded as a classifier: {_reason(error)}.") from error
-        _refuse_mismatch(folder, model, sorted(name for name, *_ in loading["mismatched_keys"]))  # a set
-        return _prepared(model, pad)
+        return load_classifier(folder, files, labels, pad)
 
-    tokenizer = _tokenizer(folder)
-    pad = int(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id)
     return BaseModel(name, reference, content_key([config, digest]), build, _pretrained_tokenize(tokenizer), pad)
 
 
@@ -150,62 +142,16 @@ def _from_config(name: str, architecture: dict[str, Any], tokenizer: str | None,
     try:
         AutoConfig.for_model(kind, **values)
     except Exception as error:  # each model type checks its values in its own way
-        raise ModelError(f"option 'model.architecture' is no configuration of {kind}: {_reason(error)}.") from error
+        raise ModelError(f"option 'model.architecture' is no configuration of {kind}: {reason(error)}.") from error
 
     def build(labels: int) -> nn.Module:
         config = AutoConfig.for_model(kind, **values, num_labels=labels)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return _prepared(AutoModelForSequenceClassification.from_config(config), 0)
+            return prepared(AutoModelForSequenceClassification.from_config(config), 0)
 
-    tokenize = _pretrained_tokenize(_tokenizer(Path(tokenizer))) if tokenizer else _word_tokenize(architecture)
+    tokenize = _pretrained_tokenize(_tokenizer(_checked(tokenizer))) if tokenizer else _word_tokenize(architecture)
     return BaseModel(name, f"rankexp-config:{name}", content_key([architecture, seed]), build, tokenize, 0)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep transformers from printing its load report and progress bar."""
-    from transformers.utils import logging
-
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        logging.enable_progress_bar()
-
-
-def _refuse_mismatch(folder: Path, model: nn.Module, mismatched: Sequence[str]) -> None:
-    """Refuse weights of another shape, save the head's, which is new anyway."""
-    for name in mismatched:
-        if name.partition(".")[0] not in head_names(model):
-            raise ModelError(f"model {folder} has weights {name!r} of another shape than its config.json says.")
-
-
-def _reason(error: Exception) -> str:
-    """Return the first sentence of an error on one line."""
-    return " ".join(str(error).split()).partition(". ")[0].rstrip(".:")
-
-
-def _prepared(model: Any, pad: int) -> nn.Module:
-    if model.config.pad_token_id is None:
-        model.config.pad_token_id = pad
-    evaluating: nn.Module = model.eval()
-    return evaluating
-
-
-def _read_config(folder: Path) -> dict[str, Any]:
-    try:
-        config: dict[str, Any] = json.loads((folder / "config.json").read_bytes())
-    except (OSError, ValueError) as error:
-        raise ModelError(f"model folder {folder} has no readable config.json: {error}.") from error
-    if not isinstance(config, dict):
-        raise ModelError(f"model folder {folder} has no readable config.json: it is no JSON object.")
-    if "auto_map" in config:
-        raise ModelError(f"model {folder} brings code of its own (auto_map in config.json), which is refused.")
-    return {key: value for key, value in config.items() if key not in _IGNORED_KEYS}
 
 
 def _from_hub(path: str, revision: str | None) -> Path:
@@ -218,8 +164,13 @@ def _from_hub(path: str, revision: str | None) -> Path:
     except HFValidationError as error:
         raise ModelError(f"option 'model.path' is {path!r}, which is neither a folder nor a hub id.") from error
     except Exception as error:  # whatever the hub client meets: no network, no such id, no rights
-        reason = _reason(error) or type(error).__name__
-        raise ModelError(f"model {path!r} is no folder here and cannot be had from the hub: {reason}.") from error
+        said = reason(error)
+        raise ModelError(f"model {path!r} is no folder here and cannot be had from the hub: {said}.") from error
+
+
+def _checked(folder: str) -> Path:
+    check_folder(Path(folder))
+    return Path(folder)
 
 
 def _tokenizer(folder: Path) -> Any:
@@ -227,7 +178,9 @@ def _tokenizer(folder: Path) -> Any:
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError) as error:
+    except BaseException as error:  # each kind checks its files in its own way, the Rust ones by a panic
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
         raise ModelError(f"model folder {folder} has no tokenizer that can be loaded.") from error
     if not any((folder / name).is_file() for name in ("tokenizer.json", *tokenizer.vocab_files_names.values())):
         raise ModelError(f"model folder {folder} has no tokenizer that can be loaded.")  # transformers makes one up
@@ -257,7 +210,3 @@ def _word_tokenize(architecture: Mapping[str, Any]) -> Tokenize:
 
     return tokenize
 
-
-def _hash_file(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -28,7 +28,7 @@ LAYERS = (
         "scores",
         "data",
     },
-    {"record", "leftovers", "study_shape", "config", "models", "lora", "allocators", "tasks"},
+    {"record", "leftovers", "study_shape", "config", "models", "model_files", "model_loading", "lora", "allocators", "tasks"},
     {"study_record"},
     {"analysis"},
     {"__init__"},

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from rankexp.models import Padding
 from rankexp.tasks.base import Split
 
 BUCKETS = {"cpu": 1, "cuda": 8}
@@ -70,21 +71,23 @@ def scoring_batches(split: Split, size: int = 128) -> Iterator[NDArray[np.int64]
         yield order[start : start + size]
 
 
-def collate(split: Split, slots: Sequence[NDArray[np.int64]], pad_token_id: int, device: torch.device) -> Batch:
+def collate(split: Split, slots: Sequence[NDArray[np.int64]], padding: Padding, device: torch.device) -> Batch:
     """Pad the examples of one or more slots to the longest of all and move them to a device.
 
     Args:
         split: The examples.
         slots: Indices of each slot's examples, as many for one as for another.
-        pad_token_id: Id that fills rows.
+        padding: How rows are filled.
         device: Where to.
     """
     index = np.concatenate(slots)
     lengths = split.lengths[index].reshape(len(slots), -1)
     bucket = BUCKETS.get(device.type, 1)
     own = -(-lengths.max(axis=1) // bucket) * bucket
-    ids = np.full((len(index), own.max()), pad_token_id, dtype=np.int64)
+    ids = np.full((len(index), own.max()), padding.token, dtype=np.int64)
     mask = np.arange(own.max()) < lengths.reshape(-1, 1)
+    if padding.side == "left":
+        mask = np.ascontiguousarray(mask[:, ::-1])
     ids[mask] = np.concatenate([split.tokens[i] for i in index])
     inputs = {"input_ids": _moved(ids, device), "attention_mask": _moved(mask.astype(np.int64), device)}
     labels = _moved(split.labels[index], device)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from rankexp.lora.initialisation import principal_inputs
 from rankexp.lora.pack import Pack
+from rankexp.models import Padding
 from rankexp.tasks.base import Split
 from rankexp.training.batching import collate, scoring_batches
 from rankexp.training.moments import second_moments
@@ -28,13 +29,13 @@ class Calibration:
     Attributes:
         pack: The model.
         split: The examples to choose from.
-        pad_token_id: Id that fills batches.
+        padding: How batches are filled.
         device: Where the model is.
     """
 
     pack: Pack
     split: Split
-    pad_token_id: int
+    padding: Padding
     device: torch.device
     _directions: dict[str, Tensor] = field(default_factory=dict)
 
@@ -58,7 +59,7 @@ class Calibration:
         """
         split = self.split.sample(EXAMPLES)
         parts = scoring_batches(split, _ROWS)
-        batches = [collate(split, [index], self.pad_token_id, self.device).inputs for index in parts]
+        batches = [collate(split, [index], self.padding, self.device).inputs for index in parts]
         with self.pack.holding() as model:
             layers = {name: model.get_submodule(name) for name in names}
             return second_moments(layers, [(b["attention_mask"], partial(model, **b)) for b in batches])

@@ -91,7 +91,7 @@ class DataEvidence:
     def _batches(self) -> list[Batch]:
         bench = self._bench
         split = bench.data.splits["train"]
-        return [collate(split, [part], bench.base.pad_token_id, bench.device) for part in self._parts]
+        return [collate(split, [part], bench.padding, bench.device) for part in self._parts]
 
     def _layers(self, model: nn.Module) -> dict[str, nn.Module]:
         return {name: model.get_submodule(name) for name in self._names}
@@ -131,9 +131,9 @@ def fitted_head(bench: Bench, split: Split, precision: Precision, seed: int = _S
     with bench.pack.holding():
         head = Adapter({}, new_head(bench.model, seed))
         slot = Slot(spec, head, split, evaluate=lambda: (0.0, 0.0))
-        prefix = Prefix(bench.pack, split, bench.base.pad_token_id, bench.device)
+        prefix = Prefix(bench.pack, split, bench.padding, bench.device)
         given = iter([[slot]])
-        for _ in Loop(bench.pack, split, bench.base.pad_token_id, bench.device, prefix=prefix).run(
+        for _ in Loop(bench.pack, split, bench.padding, bench.device, prefix=prefix).run(
             lambda *_: next(given, [])
         ):
             pass

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rankexp.lora.pack import Pack
+from rankexp.models import Padding
 from rankexp.ranks import TrialSpec
 from rankexp.tasks.base import Split
 from rankexp.tasks.classification import loss as example_loss
@@ -48,7 +49,7 @@ class Loop:
     Attributes:
         pack: The model.
         split: Examples to train on.
-        pad_token_id: Id that fills batches.
+        padding: How batches are filled.
         device: Where the model is.
         size: Most trials in one forward pass; 1 is the plain loop. Halved whenever memory does not suffice.
         seats: Most trials at a time, which take each step in turns of ``size``.
@@ -58,7 +59,7 @@ class Loop:
 
     pack: Pack
     split: Split
-    pad_token_id: int
+    padding: Padding
     device: torch.device
     size: int = 1
     seats: int = 1
@@ -188,7 +189,7 @@ class Loop:
         return batch if batch is not None and same else self._collated(parts)[1]
 
     def _collated(self, parts: Sequence[Indices]) -> tuple[Sequence[Indices], Batch]:
-        return parts, collate(self.split, parts, self.pad_token_id, self.device)
+        return parts, collate(self.split, parts, self.padding, self.device)
 
 
 _PROCESS = psutil.Process()

@@ -57,7 +57,7 @@ def _peak(bench: Bench, specs: Sequence[TrialSpec]) -> int | None:
     """Return the most bytes in use while a pack takes a step, or None where it does not fit."""
     examples = longest(bench.data.splits["train"], specs[0].batch_size)
     slots = [Slot(spec, bench.adapter(spec), examples, evaluate=_never) for spec in specs]
-    loop = Loop(bench.pack, examples, bench.base.pad_token_id, bench.device, len(slots), len(slots))
+    loop = Loop(bench.pack, examples, bench.padding, bench.device, len(slots), len(slots))
     given = iter([slots])
     ended = list(loop.run(lambda *_: next(given, [])))
     fits = loop.size == len(slots) and all(slot.state != "failed" for slot in ended)

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rankexp.lora.pack import Adapter, Pack
+from rankexp.model_loading import blocks_of
+from rankexp.models import Padding
 from rankexp.ranks import TrialSpec
 from rankexp.tasks.base import Split
 from rankexp.training.batching import Batch, collate, scoring_batches
@@ -34,13 +36,13 @@ class Prefix:
     Attributes:
         pack: The model.
         split: The examples.
-        pad_token_id: Id that fills batches.
+        padding: How batches are filled.
         device: Where the model is.
     """
 
     pack: Pack
     split: Split
-    pad_token_id: int
+    padding: Padding
     device: torch.device
     _kept: dict[tuple[int, str], _Kept | None] = field(default_factory=dict)
 
@@ -61,7 +63,7 @@ class Prefix:
             yield
 
     def _kept_for(self, specs: Sequence[TrialSpec]) -> _Kept | None:
-        if not all(_revisits(spec, len(self.split)) for spec in specs):
+        if self.padding.side == "left" or not all(_revisits(spec, len(self.split)) for spec in specs):
             return None
         count, precision = frozen_blocks(self.pack.model, self.pack.held), specs[0].precision
         if (count, precision) not in self._kept:
@@ -75,7 +77,7 @@ class Prefix:
             return None
         kept = _Kept(blocks, np.concatenate([[0], np.cumsum(self.split.lengths)]))
         for index in scoring_batches(self.split):
-            batch = collate(self.split, [index], self.pad_token_id, self.device)
+            batch = collate(self.split, [index], self.padding, self.device)
             output = _output(model, blocks[-1], batch)
             if output is None or output.shape[:2] != batch.inputs["input_ids"].shape:
                 return None
@@ -91,7 +93,7 @@ class Prefix:
         """Whether kept outputs of the shortest and the longest examples lead to the logits that the model computes."""
         order = np.argsort(self.split.lengths, kind="stable")
         index = np.unique(np.concatenate([order[:8], order[-8:]]))
-        batch = collate(self.split, [index], self.pad_token_id, self.device)
+        batch = collate(self.split, [index], self.padding, self.device)
         computed: Tensor = model(**batch.inputs).logits
         with _replaced(kept.blocks, kept.padded(index, batch.inputs["input_ids"].shape[1])):
             replayed: Tensor = model(**batch.inputs).logits
@@ -124,12 +126,6 @@ class _Kept:
 
     def _places(self, index: NDArray[np.int64]) -> NDArray[np.int64]:
         return np.concatenate([np.arange(self.starts[i], self.starts[i + 1]) for i in index])
-
-
-def blocks_of(model: nn.Module) -> tuple[str, nn.ModuleList]:
-    """Return the model's stack of blocks and its name: the largest list of modules; an empty one if it has none."""
-    lists = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.ModuleList)]
-    return max(lists, key=lambda item: sum(p.numel() for p in item[1].parameters()), default=("", nn.ModuleList()))
 
 
 def frozen_blocks(model: nn.Module, adapters: Sequence[Adapter]) -> int:

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from rankexp.models import Padding
 from rankexp.record import Scores
 from rankexp.tasks.base import Split
 from rankexp.tasks.classification import correct, loss
@@ -13,14 +14,14 @@ from rankexp.training.batching import collate, scoring_batches
 from rankexp.training.device import autocast
 
 
-def score(model: nn.Module, split: Split, *, precision: str, pad_token_id: int, device: torch.device) -> Scores:
+def score(model: nn.Module, split: Split, *, precision: str, padding: Padding, device: torch.device) -> Scores:
     """Return correctness and loss of each example, in the order of the split.
 
     Args:
         model: A classifier on ``device``.
         split: The examples.
         precision: ``float32`` or ``bfloat16``.
-        pad_token_id: Id that fills batches.
+        padding: How batches are filled.
         device: Where the model is.
     """
     batches, scored = list(scoring_batches(split)), list[tuple[Tensor, Tensor]]()
@@ -28,7 +29,7 @@ def score(model: nn.Module, split: Split, *, precision: str, pad_token_id: int, 
     model.eval()
     with torch.inference_mode(), autocast(precision, device):
         for index in batches:
-            batch = collate(split, [index], pad_token_id, device)
+            batch = collate(split, [index], padding, device)
             logits = model(**batch.inputs).logits
             scored.append((correct(logits, batch.labels), loss(logits, batch.labels)))
     order = np.argsort(np.concatenate(batches))

@@ -21,9 +21,9 @@ from rankexp.lora.inject import eject, new_layers, target_shapes
 from rankexp.lora.pack import Adapter, Pack
 from rankexp.lora.peft_format import load_adapter, save_adapter
 from rankexp.lora.squeeze import squeezed
-from rankexp.models import BaseModel, head_names, new_head
-from rankexp.options import ConfigError
-from rankexp.ranks import MAPPED, TrialSpec
+from rankexp.model_loading import loading_of, set_pad
+from rankexp.models import BaseModel, Padding, head_names, new_head
+from rankexp.ranks import MAPPED, TrialSpec, content_key
 from rankexp.record import Scores, Trial, TrialStore
 from rankexp.tasks.base import Split, TaskData
 from rankexp.training.adapters import make_adapter, update_spectrum, weights_of
@@ -32,6 +32,7 @@ from rankexp.training.calibration import Calibration
 from rankexp.training.checkpoint import Checkpoints
 from rankexp.training.loop import Loop, is_out_of_memory
 from rankexp.training.outcome import environment_of, failure_of, result_of
+from rankexp.training.padding import check_fits, find_padding
 from rankexp.training.prefix import Prefix
 from rankexp.training.scoring import score
 from rankexp.training.slot import Observe, Row, Slot, StopTrialError
@@ -79,18 +80,21 @@ class Bench:
 
     @classmethod
     def load(cls, base: BaseModel, data: TaskData, device: torch.device) -> Bench:
-        """Load the base model onto the device."""
-        model: Any = base.build(len(data.labels)).to(device).requires_grad_(False)
-        positions = getattr(model.config, "max_position_embeddings", None)
-        longest = max(int(split.lengths.max()) for split in data.splits.values())
-        if positions and longest > positions:
-            raise ConfigError(
-                f"the longest text has {longest} tokens and the model takes {positions}; lower task.max_length."
-            )
+        """Load the base model onto the device, and find out what it needs, unless that is known.
+
+        A model that needs another padding than the usual, or of which something was drawn, is another model: it has
+        another fingerprint than the files alone.
+
+        Raises:
+            ConfigError: The texts do not fit the model, or it cannot be trained in batches.
+        """
+        model: Any = base.build(len(data.labels)).requires_grad_(False)
+        check_fits(model, data.splits)
         model.config.use_cache = False  # of keys and values, which a decoder would keep in every forward pass
         if device.type == "cpu":
             model.set_attn_implementation("eager")  # the backward pass of the fused kernel is slower there
-        return cls(base, Pack(model), data, device)
+        base = _settled(base, model, data)
+        return cls(base, Pack(model.to(device)), data, device)
 
     def copy(self) -> Bench:
         """Return a bench with a model of its own."""
@@ -101,15 +105,23 @@ class Bench:
         """The model."""
         return self.pack.model
 
+    @property
+    def padding(self) -> Padding:
+        """How batches are filled."""
+        return self.base.padding or Padding(self.base.pad_token_id)
+
     @cached_property
     def packs(self) -> bool:
         """Whether two trials in a pack give the logits that each gives alone; tried once.
 
-        Not so for a model that hands a linear layer rows in another order than the batch's, or rows of its own.
+        Not so for a model that hands a linear layer rows in another order than the batch's, or rows of its own. One that
+        pads on the left is not tried: slots would no longer drop inputs at places of their own.
         """
+        if self.padding.side == "left":
+            return False
         split = self.data.splits["train"]
         index = np.arange(min(4, len(split)))
-        ranks = dict.fromkeys(target_shapes(self.model, "all-linear", self.head), 1)
+        ranks = dict.fromkeys(self.shapes("all-linear"), 1)
 
         def changed(seed: int) -> Adapter:
             layers = new_layers(self.model, ranks, alpha=1.0, seed=seed)
@@ -118,7 +130,7 @@ class Bench:
             return Adapter(layers, new_head(self.model, seed))
 
         def logits(indices: Sequence[NDArray[np.int64]], *held: Adapter) -> Tensor:
-            batch = collate(split, indices, self.base.pad_token_id, self.device)
+            batch = collate(split, indices, self.padding, self.device)
             with self.pack.holding(*held) as model, torch.no_grad():
                 found: Tensor = model(**batch.inputs).logits
             return found
@@ -134,25 +146,31 @@ class Bench:
     @cached_property
     def prefix(self) -> Prefix:
         """What the blocks below the lowest adapted layer compute on the examples to train on."""
-        return Prefix(self.pack, self.data.splits["train"], self.base.pad_token_id, self.device)
+        return Prefix(self.pack, self.data.splits["train"], self.padding, self.device)
 
     @cached_property
     def calibration(self) -> Calibration:
         """What the layers are given on some examples of those to train on."""
-        return Calibration(self.pack, self.data.splits["train"], self.base.pad_token_id, self.device)
+        return Calibration(self.pack, self.data.splits["train"], self.padding, self.device)
 
     @property
     def head(self) -> tuple[str, ...]:
         """Names of the modules of the head."""
         return head_names(self.model)
 
+    @property
+    def saved(self) -> tuple[str, ...]:
+        """Names of the modules that each adapter brings whole: the head, and what was drawn since the files lack it."""
+        return (*self.head, *loading_of(self.model).drawn)
+
     def shapes(self, targets: str | list[str]) -> dict[str, tuple[int, int]]:
-        """Names and (in, out) of the layers that ``targets`` selects.
+        """Names and (in, out) of the layers that ``targets`` selects; "all-linear" leaves out those of one output.
 
         Raises:
             ValueError: A target selects nothing.
         """
-        return target_shapes(self.model, targets, self.head)
+        shapes = target_shapes(self.model, targets, self.saved)
+        return {name: shape for name, shape in shapes.items() if targets != "all-linear" or min(shape) > 1}
 
     def adapter(self, spec: TrialSpec) -> Adapter:
         """Make the modules that a trial trains, as they are before its first step.
@@ -221,7 +239,7 @@ class Bench:
         loop = Loop(
             self.pack,
             self.data.splits["train"],
-            self.base.pad_token_id,
+            self.padding,
             self.device,
             size,
             max(size, seats),
@@ -298,7 +316,7 @@ class Bench:
         name, _, rank = split.partition("@")
         examples = self._training_sample if name == "train" else self.data.splits[name]
         with squeezed(model, int(rank)) if rank else nullcontext():
-            return score(model, examples, precision=precision, pad_token_id=self.base.pad_token_id, device=self.device)
+            return score(model, examples, precision=precision, padding=self.padding, device=self.device)
 
     @cached_property
     def _training_sample(self) -> Split:
@@ -327,7 +345,7 @@ class Bench:
         with self.pack.holding(final) as model:
             if spec.method in (*MAPPED, "head"):
                 save_adapter(
-                    model, folder, base_model_name_or_path=self.base.reference, modules_to_save=self.head,
+                    model, folder, base_model_name_or_path=self.base.reference, modules_to_save=self.saved,
                 )  # fmt: skip
             elif spec.method == "full" and _EVIDENCE_SPLIT in spec.evaluate:
                 folder.mkdir()
@@ -339,6 +357,20 @@ class Bench:
         after = weights_of(trained, names)
         with self.pack.holding() as base:
             return update_spectrum(weights_of(base, names), after)
+
+
+def _settled(base: BaseModel, model: nn.Module, data: TaskData) -> BaseModel:
+    """Return the base model as it has to be used with this data, with what it needs in its fingerprint."""
+    if base.padding is not None:
+        if loading_of(model).pad_token_id is None:
+            set_pad(model, base.padding.token)
+        return base
+    padding = find_padding(model, list(data.splits.values()), base.pad_token_id)
+    drawn = loading_of(model).drawn
+    odd = {"padding": [padding.token, padding.side]} if padding != Padding(base.pad_token_id) else {}
+    odd |= {"drawn": list(drawn)} if drawn else {}
+    fingerprint = content_key([base.fingerprint, odd]) if odd else base.fingerprint
+    return replace(base, fingerprint=fingerprint, padding=padding)
 
 
 class _Alone:

@@ -14,6 +14,7 @@ from rankexp.lora.adalora import AdaLoRALinear, PrunedAdapter, triplets_at
 from rankexp.lora.inject import inject
 from rankexp.lora.layer import LoRALinear, lora_layers
 from rankexp.lora.peft_format import save_adapter
+from rankexp.models import Padding
 from rankexp.ranks import Pruning, RankMap
 
 FACTORS = ("lora_A", "lora_E", "lora_B")
@@ -302,7 +303,7 @@ def test_peft_gives_the_recorded_score_of_every_example(bench, trial):
     fresh = bench.base.build(2)
     fresh.set_attn_implementation("eager")
     model = PeftModel.from_pretrained(fresh, trial.adapter).eval()
-    scores = score(model, bench.data.splits["decide"], precision="float32", pad_token_id=0, device=torch.device("cpu"))
+    scores = score(model, bench.data.splits["decide"], precision="float32", padding=Padding(0), device=torch.device("cpu"))
     torch.testing.assert_close(
         torch.from_numpy(scores.loss), torch.from_numpy(trial.scores("decide").loss), rtol=1e-4, atol=1e-6
     )

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rankexp.models import Padding
 from rankexp.tasks.base import Split
 from rankexp.training.batching import collate, scoring_batches, training_batches
 
@@ -74,7 +75,7 @@ def test_scoring_covers_a_split_once_from_short_to_long(lengths, size):
 @given(LENGTHS, st.integers(0, 9))
 def test_a_batch_is_padded_to_its_longest_and_masked(lengths, pad):
     split = make_split(lengths)
-    batch = collate(split, [np.arange(len(lengths))[::-1]], pad, CPU)
+    batch = collate(split, [np.arange(len(lengths))[::-1]], Padding(pad), CPU)
     ids, mask = batch.inputs["input_ids"], batch.inputs["attention_mask"]
     assert ids.shape == mask.shape
     assert ids.shape[1] == max(lengths)
@@ -97,7 +98,7 @@ def test_a_batch_of_slots_is_their_batches_padded_to_the_longest(first, second):
     count = min(len(first), len(second))
     split = make_split(first[:count] + second[:count])
     slots = [np.arange(count), np.arange(count, 2 * count)]
-    together, alone = collate(split, slots, 0, CPU), [collate(split, [slot], 0, CPU) for slot in slots]
+    together, alone = collate(split, slots, Padding(0), CPU), [collate(split, [slot], Padding(0), CPU) for slot in slots]
     assert together.lengths == tuple(batch.inputs["input_ids"].shape[1] for batch in alone)
     assert together.tokens == tuple(batch.tokens[0] for batch in alone)
     assert together.labels.tolist() == [label for batch in alone for label in batch.labels.tolist()]
@@ -113,6 +114,6 @@ def test_trials_of_different_seeds_have_batches_of_like_length_at_the_same_step(
     """What keeps padding in a pack low: 16 slots with orders of their own would be half padding."""
     split = make_split(np.random.default_rng(0).integers(4, 49, 4800).tolist())
     streams = [training_batches(split, 32, seed) for seed in range(16)]
-    filled = [collate(split, [next(stream) for stream in streams], 0, CPU) for _ in range(100)]
+    filled = [collate(split, [next(stream) for stream in streams], Padding(0), CPU) for _ in range(100)]
     tokens, places = (sum(map(f, filled)) for f in (lambda b: sum(b.tokens), lambda b: b.inputs["input_ids"].numel()))
     assert tokens / places > 0.9

@@ -15,7 +15,7 @@ LAYERS = ["bert.encoder.layer.0.attention.self.query", "bert.encoder.layer.1.out
 
 
 def calibration(bench, **changes):
-    return replace(Calibration(bench.pack, bench.data.splits["train"], 0, bench.device), **changes)
+    return replace(Calibration(bench.pack, bench.data.splits["train"], bench.padding, bench.device), **changes)
 
 
 def rows_of(bench, name):

@@ -22,7 +22,7 @@ def run(bench):
         split = split or bench.data.splits["train"]
         slot = Slot(spec, bench.adapter(spec), split, evaluate=evaluate, observe=observe)
         watch(slot)
-        (ended,) = Loop(bench.pack, split, 0, torch.device("cpu")).run(once(slot))
+        (ended,) = Loop(bench.pack, split, bench.padding, torch.device("cpu")).run(once(slot))
         return ended
 
     return run

@@ -67,7 +67,7 @@ def make_slot(bench, spec, observe=lambda _: None):
 
 def train(bench, slots, size, seats=None):
     waiting = list(slots)
-    loop = Loop(bench.pack, bench.data.splits["train"], 0, bench.device, size, seats or size)
+    loop = Loop(bench.pack, bench.data.splits["train"], bench.padding, bench.device, size, seats or size)
     ended = list(loop.run(lambda *_: [waiting.pop(0)] if waiting else []))
     assert len(ended) == len(slots)
     return loop

@@ -17,6 +17,7 @@ from tiny_bench import VARIANTS, digests, make_bench, make_spec
 
 from rankexp.analysis.adapters import full_spectrum
 from rankexp.lora.layer import LoRALinear
+from rankexp.models import Padding
 from rankexp.record import TrialStore
 from rankexp.training.scoring import score
 
@@ -215,7 +216,7 @@ def test_peft_gives_the_recorded_score_of_every_example(bench, runs, name, atten
     fresh.set_attn_implementation(attention)
     model = PeftModel.from_pretrained(fresh, runs[name].adapter).eval()
     split = bench.data.splits["decide"]
-    scores = score(model, split, precision="float32", pad_token_id=0, device=torch.device("cpu"))
+    scores = score(model, split, precision="float32", padding=Padding(0), device=torch.device("cpu"))
     recorded = runs[name].scores("decide")
     np.testing.assert_array_equal(scores.correct, recorded.correct)
     np.testing.assert_allclose(scores.loss, recorded.loss, rtol=1e-4, atol=1e-6)

@@ -1,0 +1,197 @@
+"""How a model's batches are filled: so that a text scores in a batch as it scores alone.
+
+That is a law here, tried for every model on its study's own texts. A model breaks it where it finds the last token by
+another padding token than the one that fills its batches, reads the other end of the row, counts padding as positions,
+or has no attention mask. Whoever uses the trained adapter with one text at a time gets the recorded scores only if it
+holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import chain
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from rankexp.lora.pack import Adapter, Pack
+from rankexp.model_loading import loading_of, pad_of, reason, set_pad, token_embeddings
+from rankexp.models import Padding, new_head
+from rankexp.options import ConfigError
+from rankexp.tasks.base import Split
+
+TOLERANCE = 1e-5
+"""Of the logits' scale, in float32, by which a text may score otherwise in a batch."""
+
+_ROUNDING = 4.0
+"""Times what the same texts without padding differ by in another shape, where that is more: large models round more."""
+
+_PROBE_LENGTH = 256
+"""Tokens of the longest text that the law is tried on, if there are shorter ones."""
+
+_RAISED = (RuntimeError, ValueError, TypeError, LookupError)
+"""What a model raises that cannot take a batch."""
+
+Ids = NDArray[np.int32]
+
+
+def find_padding(model: nn.Module, splits: Sequence[Split], usual: int) -> Padding:
+    """Return the first padding for which the law holds: the usual one, if it does.
+
+    Args:
+        model: A bare classifier on the CPU in float32; it pools by the padding token that is found, afterwards, unless its
+            configuration names one of its own.
+        splits: All examples.
+        usual: The token that the tokenizer pads with.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    texts = list(chain.from_iterable(split.tokens for split in splits))
+    own, failed = _own_pad(model), list[str]()
+    with Pack(model).holding(Adapter({}, new_head(model, 0))) as held:
+        for padding in _candidates(held, texts, usual):
+            if not (why := _failure(held, texts, padding)):
+                set_pad(model, padding.token if own is None else own)
+                return padding
+            failed.append(why)
+    raise ConfigError(
+        f"the model scores a text differently beside a longer one than alone, whatever fills the batch ({failed[0]});"
+        " it cannot be trained in batches, so take another model."
+    )
+
+
+def check_fits(model: nn.Module, data: dict[str, Split]) -> None:
+    """Refuse texts that hold tokens, or are at places, for which the model has no embedding.
+
+    Raises:
+        ConfigError: There is one; names the first.
+    """
+    table, places = token_embeddings(model), positions(model)
+    known = len(table.get_parameter("weight")) if table is not None else None
+    for name, split in data.items():
+        for example, ids in zip(split.example_ids, split.tokens, strict=True):
+            if known is not None and (int(ids.max()) >= known or int(ids.min()) < 0):
+                raise ConfigError(
+                    f"example {example} of {name} has token id {int(ids.max())}, and the model has embeddings for 0 to"
+                    f" {known - 1}; its tokenizer was given tokens that its weights lack, so resize the model's"
+                    " embeddings and save both, or take the tokenizer that belongs to it."
+                )
+    longest = max(int(split.lengths.max()) for split in data.values())
+    if places is not None and longest > places:
+        raise ConfigError(
+            f"the longest text has {longest} tokens and the model takes {places}; lower task.max_length to {places}."
+        )
+
+
+def positions(model: nn.Module) -> int | None:
+    """Return how many tokens a text may have, or None where nothing limits it.
+
+    A table of positions that keeps a place for padding begins after it, as RoBERTa's does.
+    """
+    stated = getattr(getattr(model, "config", None), "max_position_embeddings", None)
+    tables = [
+        module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Embedding) and name.rpartition(".")[2] in ("position_embeddings", "embed_positions")
+    ]
+    offset = next((t.padding_idx + 1 for t in tables if t.padding_idx is not None and type(t) is nn.Embedding), 0)
+    relative = getattr(getattr(model, "config", None), "relative_attention", False) and not tables
+    return stated - offset if isinstance(stated, int) and stated > 0 and not relative else None
+
+
+def _own_pad(model: nn.Module) -> int | None:
+    """Return the padding token of the model's own configuration, if that is a token."""
+    own = loading_of(model).pad_token_id
+    return own if own is not None and own in _tokens(model) else None
+
+
+def _tokens(model: nn.Module) -> range:
+    table = token_embeddings(model)
+    return range(len(table.get_parameter("weight")) if table is not None else 1 << 31)
+
+
+def _candidates(model: nn.Module, texts: Sequence[Ids], usual: int) -> Iterator[Padding]:
+    """Yield what may fill batches, the usual first, then the model's own, then a token that no text ends in."""
+    known = _tokens(model)
+    tokens = dict.fromkeys(token for token in (usual, _own_pad(model)) if token is not None and token in known)
+    yield from (Padding(token) for token in tokens)
+    if (free := _free_token(texts, known)) is not None:
+        tokens[free] = None
+        yield Padding(free)
+    yield from (Padding(token, "left") for token in tokens)
+
+
+def _free_token(texts: Sequence[Ids], known: range) -> int | None:
+    used, last = set(np.unique(np.concatenate(texts)).tolist()), {int(ids[-1]) for ids in texts}
+    nowhere = next((token for token in known if token not in used), None)
+    return nowhere if nowhere is not None else next((token for token in known if token not in last), None)
+
+
+def _failure(model: nn.Module, texts: Sequence[Ids], padding: Padding) -> str:
+    """Say why the law does not hold, or nothing where it does."""
+    probes = _probes(texts, {padding.token, *_special(model)})
+    own, held = _own_pad(model), pad_of(model)
+    try:
+        with _pooling_by(model, loading_of(model).pad_token_id):
+            alone = torch.cat([_logits(model, [ids], padding) for ids in probes])
+        with _pooling_by(model, padding.token if own is None else own):
+            beside = _logits(model, probes, padding)
+            again = torch.cat([_logits(model, [ids] * 3, padding)[:1] for ids in probes])
+    except _RAISED as error:
+        return reason(error)
+    finally:
+        set_pad(model, held)
+    scale = float(alone.abs().max())
+    rounding = float((again - alone).abs().max())
+    found = float((beside - alone).abs().max())
+    if found <= max(TOLERANCE * scale, min(_ROUNDING * rounding, 1e-3 * scale)):
+        return ""
+    return f"by {found / scale:.2g} of the logits' scale"
+
+
+def _probes(texts: Sequence[Ids], special: set[int]) -> list[Ids]:
+    """Take short and long texts, and those that end in special tokens or hold most or fewest of them."""
+    lengths = np.array([len(ids) for ids in texts])
+    order = np.argsort(lengths, kind="stable")
+    within = order[lengths[order] <= max(_PROBE_LENGTH, 2 * int(lengths.min()))]
+    taken = [*within[:3], *within[-3:], within[len(within) // 2]]
+    if lengths[within[-1]] == lengths[within[0]] and len(order) > len(within):
+        taken.append(order[len(within)])
+    for token in sorted(special):
+        counts = np.array([int((texts[i] == token).sum()) for i in within])
+        ending = [i for i in within if texts[i][-1] == token]
+        taken += [within[counts.argmin()], within[counts.argmax()], *ending[:2]]
+    return [texts[i] for i in dict.fromkeys(int(i) for i in taken)]
+
+
+def _special(model: nn.Module) -> set[int]:
+    config = getattr(model, "config", None)
+    found = [getattr(config, f"{name}_token_id", None) for name in ("pad", "eos", "bos", "sep", "cls")]
+    return {token for token in found if isinstance(token, int)}
+
+
+@contextmanager
+def _pooling_by(model: nn.Module, token: int | None) -> Iterator[None]:
+    before = pad_of(model)
+    set_pad(model, token)
+    try:
+        yield
+    finally:
+        set_pad(model, before)
+
+
+@torch.no_grad()
+def _logits(model: nn.Module, texts: Sequence[Ids], padding: Padding) -> Tensor:
+    """Return the logits of one batch."""
+    longest = max(map(len, texts))
+    ids = torch.full((len(texts), longest), padding.token)
+    mask = torch.zeros_like(ids)
+    for row, kept, text in zip(ids, mask, texts, strict=True):
+        place = slice(longest - len(text), None) if padding.side == "left" else slice(len(text))
+        row[place], kept[place] = torch.from_numpy(text.astype(np.int64)), 1
+    found: Tensor = model(input_ids=ids, attention_mask=mask).logits
+    return found.float()
