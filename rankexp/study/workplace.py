@@ -15,7 +15,8 @@ import torch
 
 from rankexp.config import StudyConfig
 from rankexp.leftovers import remove_leftovers
-from rankexp.models import BaseModel, find_model
+from rankexp.model_loading import loading_of
+from rankexp.models import BaseModel, Padding, find_model
 from rankexp.options import ConfigError
 from rankexp.processes import this_machine
 from rankexp.progress import Display
@@ -34,17 +35,19 @@ from rankexp.study_record import StudyRecord, StudyStore
 from rankexp.tasks.base import TaskData, make_task
 from rankexp.tracking import Tracker, open_tracker
 from rankexp.training.device import find_device, find_precision
+from rankexp.training.reach import reach_of
 from rankexp.training.trial import Bench
 
 _MOST_JOBS = 8
 
 
 class Loaded(NamedTuple):
-    """The model and the data as they were found, and the lanes that train with them."""
+    """The model and the data, the lanes that train with them, and the fingerprint of the model's files alone."""
 
     base: BaseModel
     data: TaskData
     lanes: Lanes
+    found: str
 
 
 class Workplace:
@@ -90,9 +93,9 @@ class Workplace:
         """
         config = self.config
         task = make_task(config.task)
-        base = find_model(**asdict(config.model), say=self.display.say)
-        data = task.load(base.tokenize, self.display.say)
-        return Loaded(base, data, _lanes(config, base, data))
+        found = find_model(**asdict(config.model), say=self.display.say)
+        data = task.load(found.tokenize, self.display.say)
+        return _loaded(config, _as_recorded(found, data, StudyStore(self.folder)), data)
 
     def led(self) -> bool:
         """Whether another process leads the study, as far as is known."""
@@ -132,7 +135,7 @@ class Workplace:
         return self._runner(store)
 
     def _protocol(self, store: StudyStore, ranks: Sequence[int], lead: Lead) -> Protocol:
-        record = _create_or_check(store, self.config, self.loaded, ranks)
+        record = _create_or_check(store, self.config, self.loaded, ranks, self.display)
         remove_leftovers(self.workspace, self.folder)
         shapes = {name: (shape[0], shape[1]) for name, shape in record.model["shapes"].items()}
         specs = Specs(
@@ -163,7 +166,9 @@ class Workplace:
         return max(1, self.config.workers, self._claims.count(self._team))
 
 
-def _create_or_check(store: StudyStore, config: StudyConfig, loaded: Loaded, ranks: Sequence[int]) -> StudyRecord:
+def _create_or_check(
+    store: StudyStore, config: StudyConfig, loaded: Loaded, ranks: Sequence[int], display: Display
+) -> StudyRecord:
     """Create ``study.json``, or make sure that model and data are still those that it was created with."""
     if store.exists():
         record = store.read()
@@ -173,11 +178,49 @@ def _create_or_check(store: StudyStore, config: StudyConfig, loaded: Loaded, ran
     with loaded.lanes.bench() as bench:
         shapes = _target_shapes(config, bench)
         _check_ranks(ranks, shapes)
-        record = _new_record(store.folder.name, config, bench, shapes, loaded.lanes.count)
+        record = _new_record(store.folder.name, config, bench, shapes, loaded)
+        reach = reach_of(bench.model, shapes, bench.saved)
+    for sentence in (*reach.sentences, *_drawn(bench)):
+        display.say(sentence)
     if store.begun():  # as it was begun, not with this process's own options
         record = replace(record, config=store.config())
     store.write(record)
     return record
+
+
+def _loaded(config: StudyConfig, base: BaseModel, data: TaskData) -> Loaded:
+    """Make the lanes; what the model needs is found out as it is first loaded, unless the study's record says it."""
+    lanes, found = _lanes(config, base, data), base.fingerprint
+    if base.padding is None:
+        with lanes.bench() as bench:
+            base = bench.base
+    return Loaded(base, data, lanes, found)
+
+
+def _as_recorded(found: BaseModel, data: TaskData, store: StudyStore) -> BaseModel:
+    """Return a model as the study's record says that it has to be used, if that is of the same files and texts."""
+    if not store.exists():
+        return found
+    record = store.read()
+    card, padding = record.model, record.model.get("padding")
+    same = card.get("found") == found.fingerprint and record.data.get("fingerprint") == data.fingerprint
+    if not same or not isinstance(padding, dict) or padding.keys() != {"token", "side"}:
+        return found
+    if not isinstance(padding["token"], int) or padding["side"] not in ("left", "right"):
+        return found
+    return replace(found, fingerprint=str(card["fingerprint"]), padding=Padding(**padding))
+
+
+def _drawn(bench: Bench) -> list[str]:
+    """Say what of the base is new because its files lack it, and what of the files is not used."""
+    loading, said = loading_of(bench.model), []
+    if loading.drawn:
+        names = ", ".join(loading.drawn)
+        said.append(f"the model's files lack {names}: drawn at random, kept as drawn, and saved with each adapter")
+    if loading.unused:
+        more = f" and {len(loading.unused) - 1} more" if len(loading.unused) > 1 else ""
+        said.append(f"the model's files hold weights that no classifier of its kind has: {loading.unused[0]}{more}")
+    return said
 
 
 def _check_same(record: StudyRecord, loaded: Loaded) -> None:
@@ -196,7 +239,7 @@ def _target_shapes(config: StudyConfig, bench: Bench) -> dict[str, tuple[int, in
 
 
 def _new_record(
-    name: str, config: StudyConfig, bench: Bench, shapes: Mapping[str, tuple[int, int]], lanes: int
+    name: str, config: StudyConfig, bench: Bench, shapes: Mapping[str, tuple[int, int]], loaded: Loaded
 ) -> StudyRecord:
     precision, speedup = find_precision(config.train.precision, bench.device)
     return StudyRecord(
@@ -209,9 +252,13 @@ def _new_record(
             "parameters": sum(p.numel() for p in bench.model.parameters()),
             "shapes": {name: list(shape) for name, shape in shapes.items()},
             "head": list(bench.head),
+            "found": loaded.found,
+            "padding": asdict(bench.padding),
+            "drawn": list(loading_of(bench.model).drawn),
+            "reach": reach_of(bench.model, shapes, bench.saved).card(),
         },
         data=bench.data.card(),
-        settings={"precision": precision, "device": str(bench.device), "bfloat16_speedup": speedup, "jobs": lanes},
+        settings={"precision": precision, "device": str(bench.device), "bfloat16_speedup": speedup, "jobs": loaded.lanes.count},
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
 
