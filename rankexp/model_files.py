@@ -1,7 +1,7 @@
 """Which files of a model folder are read: these alone, all of them inside it, and none that runs code.
 
-transformers follows what a folder's own files say: an index names files of weights, a config names code, kernels of the
-hub, quantised formats. What is hashed here is what it will load, and everything that would lead it elsewhere is refused.
+transformers follows what a folder's own files say: an index names files of weights, a config names code, kernels of
+the hub, quantised formats. What is hashed here is what it will load, and what would lead it elsewhere is refused.
 """
 
 from __future__ import annotations
@@ -76,7 +76,9 @@ def read_config(folder: Path) -> dict[str, Any]:
     if config.get("transformers_weights"):
         raise ModelError(f"model {folder} names other weights (transformers_weights in config.json), which is refused.")
     if not isinstance(config.get("model_type", ""), str):
-        raise ModelError(f"model {folder} says in config.json that its model_type is {config['model_type']!r}, no name.")
+        raise ModelError(
+            f"model {folder} says in config.json that its model_type is {config['model_type']!r}, no name."
+        )
     return config
 
 
@@ -118,7 +120,9 @@ def tensors_in(files: tuple[Path, ...]) -> int:
                 count += len(file.keys())
         except (SafetensorError, *_BROKEN) as error:
             said = str(error).splitlines()[0].rstrip(".:")
-            raise ModelError(f"model {path.parent} cannot be loaded: {path.name} is no safetensors file: {said}.") from error
+            raise ModelError(
+                f"model {path.parent} cannot be loaded: {path.name} is no safetensors file: {said}."
+            ) from error
     return count
 
 

@@ -143,7 +143,9 @@ def _refuse_more_blocks_than_weights(folder: Path, files: tuple[Path, ...]) -> N
     tensors = tensors_in(files)
     blocks = getattr(config.get_text_config(), "num_hidden_layers", 0)
     if isinstance(blocks, int) and blocks > max(tensors, 64):
-        raise ModelError(f"model {folder} has {blocks:,} blocks by its config.json, and {tensors} weights in its files.")
+        raise ModelError(
+            f"model {folder} has {blocks:,} blocks by its config.json, and {tensors} weights in its files."
+        )
     with torch.device("meta"), quiet(), torch.random.fork_rng(devices=[]):
         bare = AutoModelForSequenceClassification.from_config(config)
     numbers, size = sum(p.numel() for p in bare.parameters()), sum(file.stat().st_size for file in files)

@@ -20,7 +20,17 @@ from rankexp.model_loading import head_names, load_classifier, prepared, reason
 from rankexp.options import near_miss
 from rankexp.ranks import content_key
 
-__all__ = ["BaseModel", "ModelError", "Padding", "Say", "Tokenize", "find_model", "head_names", "new_head", "reset_head"]
+__all__ = [
+    "BaseModel",
+    "ModelError",
+    "Padding",
+    "Say",
+    "Tokenize",
+    "find_model",
+    "head_names",
+    "new_head",
+    "reset_head",
+]
 
 Say = Callable[[str], None]
 Tokenize = Callable[[Sequence[str], int, Sequence[str]], list[list[int]]]
@@ -209,4 +219,3 @@ def _word_tokenize(architecture: Mapping[str, Any]) -> Tokenize:
         return [[index.get(word, 1) for word in text.casefold().split()][:max_length] for text in texts]
 
     return tokenize
-

@@ -54,6 +54,8 @@ def checks(study: Study) -> tuple[Check, ...]:
         stable_ranks(study),
         nothing_pruned(study),
         test_once(study),
+        adapter_on_disk(study),
+        adapted_weights(study),
         enough_seeds(study),
         enough_examples(study),
         head_reference(study),
@@ -248,6 +250,38 @@ def test_once(study: Study) -> Check:
         remedy = "Collect a new test split and confirm on that."
         return Check(name, False, "The runs scored on it are not those in the ledger.", remedy)
     return Check(name, None, "Not opened yet.", "Run the same `rankexp sweep` again to confirm the choice on it.")
+
+
+def adapter_on_disk(study: Study) -> Check:
+    """One adapter, read back onto base weights loaded afresh, gives the scores that were recorded with it."""
+    name, found = "The adapter on disk gives its recorded scores", study.record.notes.get("read_back")
+    if not found:
+        return Check(name, None, "None was read back yet.", "Run the same `rankexp sweep` again.")
+    evidence = (
+        f"r={found['rank']} seed {found['seed']}, {found['examples']} examples one at a time: losses differ by at most"
+        f" {found['loss_difference']:.1g} ({found['tolerance']:g} is rounding), {found['agreement']:.0%} agree."
+    )
+    remedy = "Do not use these adapters; please report it, with the model's config.json."
+    return Check(name, found["passed"], evidence, "" if found["passed"] else remedy)
+
+
+def adapted_weights(study: Study) -> Check:
+    """What of the base the adapters reach, and whether matrices are left out that are no layers."""
+    name, reach = "What the adapters reach", study.record.model.get("reach")
+    if not reach:
+        return Check(name, None, "It was not recorded.", advisory=True)
+    layers = sum(kind["count"] for kind in reach["adapted"])
+    evidence = f"{layers} linear layers with {reach['share']:.0%} of the base's parameters."
+    left = [f"{kind['count']} x {kind['name']} ({kind['share']:.0%})" for kind in (*reach["bare"], *reach["linear"])]
+    if left:
+        evidence += f" Left as they are: {_listed(left)}."
+    if drawn := study.record.model.get("drawn"):
+        evidence += f" Drawn at random, since the files lack them, and saved with each adapter: {_listed(drawn)}."
+    remedy = (
+        "The experts of a mixture are bare parameters, which LoRA layers cannot go around; mind that in the verdict."
+    )
+    bare = bool(reach["bare"])
+    return Check(name, not bare, evidence, remedy if bare else "", advisory=True)
 
 
 def enough_seeds(study: Study) -> Check:

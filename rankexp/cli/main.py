@@ -101,11 +101,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     powered.add_argument("--target", type=float, default=0.8, help="power aimed at (default 0.8)")
     command("status", reading.status, "say how far a study is", study="name of a study, or its folder")
-    command(
+    verified = command(
         "verify",
         reading.verify,
         "check every file of a study against its hash, and every trial for one valid result",
         study="name of a study, or its folder",
+    )
+    verified.add_argument(
+        "--peft", action="store_true", help="also load the first adapter of each rank with PEFT and compare its scores"
     )
     cleaned = command(
         "clean",

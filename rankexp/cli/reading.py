@@ -123,7 +123,22 @@ def verify(options: argparse.Namespace, rest: list[str]) -> int:
         return SOME_FAILED
     trials = len({item.key for item in StudyStore(folder).read().planned})
     print(f"{folder.name}: {trials} trials, each with one valid result; every hash holds")
-    return OK
+    return _verified_with_peft(folder) if options.peft else OK
+
+
+def _verified_with_peft(folder: Path) -> int:
+    """Load adapters with PEFT, and list how far their scores are from the record."""
+    from rankexp.study.with_peft import read_with_peft
+
+    whole = True
+    for found in read_with_peft(folder, print):
+        verdict = "as recorded" if found.passed else "NOT as recorded"
+        print(
+            f"r={found.rank:<4} seed {found.seed}  {found.key}  {found.examples} examples, losses differ by at most "
+            f"{found.loss_difference:.1e}, {found.agreement:.1%} agree: {verdict}"
+        )
+        whole = whole and found.passed
+    return OK if whole else DAMAGED
 
 
 def clean(options: argparse.Namespace, rest: list[str]) -> int:

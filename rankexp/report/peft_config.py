@@ -16,15 +16,16 @@ def lora_config(study: Study, rank: int | None) -> dict[str, Any] | None:
     if not trials:
         return None
     spec, model = trials[0].spec, study.record.model
+    saved = [*model.get("head", []), *model.get("drawn", [])]
     return {
         "r": rank,
         "lora_alpha": spec.alpha,
         "use_rslora": spec.scaling == "rslora",
         "lora_dropout": spec.dropout,
-        "target_modules": target_modules(spec.rank_map, model.get("shapes", {}), model.get("head", [])),
+        "target_modules": target_modules(spec.rank_map, model.get("shapes", {}), [*saved, *model.get("left", [])]),
         "rank_pattern": _rank_pattern(spec),
         "alpha_pattern": {},
-        "modules_to_save": list(model.get("head", [])),
+        "modules_to_save": saved,
     }
 
 

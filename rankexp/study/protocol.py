@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 
 from rankexp.analysis.decision import Verdict
@@ -15,6 +15,7 @@ from rankexp.study.runner import Asked, planned
 from rankexp.study.screening import Screen
 from rankexp.study.step import Step
 from rankexp.study_record import TestLedger
+from rankexp.training.readback import read_back
 
 
 class Protocol(Step):
@@ -31,6 +32,7 @@ class Protocol(Step):
         contest.run()
         self._confirm()
         self._squeeze()
+        self._read_back()
         return load_study(self.study.folder)
 
     def _expected(self, screen: Screen) -> int:
@@ -92,6 +94,22 @@ class Protocol(Step):
             found = {str(k): {"accuracy": s.accuracy, "loss": s.mean_loss} for k, s in zip(cuts, scores, strict=True)}
             about = {"key": trial.key, "rank": trial.spec.rank, "seed": trial.spec.seed, "split": "tune"}
             self.study.note(truncation={**about, "scores": found})
+
+    def _read_back(self) -> None:
+        """Score one adapter of the decision from its files alone, on base weights loaded afresh, for the report.
+
+        That is the chosen rank's first, or the largest rank's where none is chosen; one that was cleaned away stays so.
+        """
+        study = load_study(self.study.folder)
+        chosen = study.verdict.chosen_rank if study.verdict is not None else None
+        ranks = dict.fromkeys([*([chosen] if chosen is not None else []), *reversed(study.ranks)])
+        kept = [trial for rank in ranks for trial in study.chosen_trials(rank) if not trial.cleaned]
+        if not kept or study.record.notes.get("read_back", {}).get("key") == kept[0].key:
+            return
+        self.runner.display.say(f"reading the adapter of r={kept[0].spec.rank} back from disk")
+        with self.runner.lanes.bench() as bench:
+            found = read_back(bench.base, bench.data, kept[0], bench.device)
+        self.study.note(read_back=asdict(found))
 
     def _score_squeezed(self, trial: Trial, rank: int) -> Scores:
         with self.runner.lanes.bench() as bench:

@@ -15,6 +15,7 @@ import torch
 
 from rankexp.config import StudyConfig
 from rankexp.leftovers import remove_leftovers
+from rankexp.lora.inject import linear_modules
 from rankexp.model_loading import loading_of
 from rankexp.models import BaseModel, Padding, find_model
 from rankexp.options import ConfigError
@@ -252,13 +253,19 @@ def _new_record(
             "parameters": sum(p.numel() for p in bench.model.parameters()),
             "shapes": {name: list(shape) for name, shape in shapes.items()},
             "head": list(bench.head),
+            "left": [n for n in linear_modules(bench.model, exclude=bench.saved) if n not in shapes],
             "found": loaded.found,
             "padding": asdict(bench.padding),
             "drawn": list(loading_of(bench.model).drawn),
             "reach": reach_of(bench.model, shapes, bench.saved).card(),
         },
         data=bench.data.card(),
-        settings={"precision": precision, "device": str(bench.device), "bfloat16_speedup": speedup, "jobs": loaded.lanes.count},
+        settings={
+            "precision": precision,
+            "device": str(bench.device),
+            "bfloat16_speedup": speedup,
+            "jobs": loaded.lanes.count,
+        },
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
 

@@ -133,9 +133,7 @@ def fitted_head(bench: Bench, split: Split, precision: Precision, seed: int = _S
         slot = Slot(spec, head, split, evaluate=lambda: (0.0, 0.0))
         prefix = Prefix(bench.pack, split, bench.padding, bench.device)
         given = iter([[slot]])
-        for _ in Loop(bench.pack, split, bench.padding, bench.device, prefix=prefix).run(
-            lambda *_: next(given, [])
-        ):
+        for _ in Loop(bench.pack, split, bench.padding, bench.device, prefix=prefix).run(lambda *_: next(given, [])):
             pass
     if slot.error is not None:
         raise slot.error

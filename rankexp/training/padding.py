@@ -8,7 +8,7 @@ holds.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain
 
@@ -42,8 +42,8 @@ def find_padding(model: nn.Module, splits: Sequence[Split], usual: int) -> Paddi
     """Return the first padding for which the law holds: the usual one, if it does.
 
     Args:
-        model: A bare classifier on the CPU in float32; it pools by the padding token that is found, afterwards, unless its
-            configuration names one of its own.
+        model: A bare classifier on the CPU in float32; afterwards it pools by the token that is found, unless its
+            configuration names one.
         splits: All examples.
         usual: The token that the tokenizer pads with.
 
@@ -64,7 +64,7 @@ def find_padding(model: nn.Module, splits: Sequence[Split], usual: int) -> Paddi
     )
 
 
-def check_fits(model: nn.Module, data: dict[str, Split]) -> None:
+def check_fits(model: nn.Module, data: Mapping[str, Split]) -> None:
     """Refuse texts that hold tokens, or are at places, for which the model has no embedding.
 
     Raises:

@@ -114,8 +114,8 @@ class Bench:
     def packs(self) -> bool:
         """Whether two trials in a pack give the logits that each gives alone; tried once.
 
-        Not so for a model that hands a linear layer rows in another order than the batch's, or rows of its own. One that
-        pads on the left is not tried: slots would no longer drop inputs at places of their own.
+        Not so for a model that hands a linear layer rows in another order than the batch's, or rows of its own. One
+        that pads on the left is not tried: slots would no longer drop inputs at places of their own.
         """
         if self.padding.side == "left":
             return False
@@ -170,7 +170,8 @@ class Bench:
             ValueError: A target selects nothing.
         """
         shapes = target_shapes(self.model, targets, self.saved)
-        return {name: shape for name, shape in shapes.items() if targets != "all-linear" or min(shape) > 1}
+        wide = {name: shape for name, shape in shapes.items() if min(shape) > 1}
+        return wide if wide and targets == "all-linear" else shapes
 
     def adapter(self, spec: TrialSpec) -> Adapter:
         """Make the modules that a trial trains, as they are before its first step.
@@ -367,7 +368,7 @@ def _settled(base: BaseModel, model: nn.Module, data: TaskData) -> BaseModel:
         return base
     padding = find_padding(model, list(data.splits.values()), base.pad_token_id)
     drawn = loading_of(model).drawn
-    odd = {"padding": [padding.token, padding.side]} if padding != Padding(base.pad_token_id) else {}
+    odd: dict[str, object] = {"padding": [padding.token, padding.side]} if padding != Padding(base.pad_token_id) else {}
     odd |= {"drawn": list(drawn)} if drawn else {}
     fingerprint = content_key([base.fingerprint, odd]) if odd else base.fingerprint
     return replace(base, fingerprint=fingerprint, padding=padding)

@@ -303,7 +303,9 @@ def test_peft_gives_the_recorded_score_of_every_example(bench, trial):
     fresh = bench.base.build(2)
     fresh.set_attn_implementation("eager")
     model = PeftModel.from_pretrained(fresh, trial.adapter).eval()
-    scores = score(model, bench.data.splits["decide"], precision="float32", padding=Padding(0), device=torch.device("cpu"))
+    scores = score(
+        model, bench.data.splits["decide"], precision="float32", padding=Padding(0), device=torch.device("cpu")
+    )
     torch.testing.assert_close(
         torch.from_numpy(scores.loss), torch.from_numpy(trial.scores("decide").loss), rtol=1e-4, atol=1e-6
     )

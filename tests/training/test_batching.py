@@ -98,7 +98,10 @@ def test_a_batch_of_slots_is_their_batches_padded_to_the_longest(first, second):
     count = min(len(first), len(second))
     split = make_split(first[:count] + second[:count])
     slots = [np.arange(count), np.arange(count, 2 * count)]
-    together, alone = collate(split, slots, Padding(0), CPU), [collate(split, [slot], Padding(0), CPU) for slot in slots]
+    together, alone = (
+        collate(split, slots, Padding(0), CPU),
+        [collate(split, [slot], Padding(0), CPU) for slot in slots],
+    )
     assert together.lengths == tuple(batch.inputs["input_ids"].shape[1] for batch in alone)
     assert together.tokens == tuple(batch.tokens[0] for batch in alone)
     assert together.labels.tolist() == [label for batch in alone for label in batch.labels.tolist()]

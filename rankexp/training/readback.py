@@ -1,0 +1,133 @@
+"""One adapter of a study, read back from disk: does it give the scores that were recorded with it?
+
+Nothing of what trained it is used again but its files: the base weights are loaded afresh, what the adapter must bring
+is spoilt before it does, and texts are scored one at a time, without any padding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from rankexp.lora.peft_format import load_adapter
+from rankexp.model_loading import head_names, loading_of
+from rankexp.models import BaseModel
+from rankexp.record import Scores, Trial
+from rankexp.tasks.base import Split, TaskData
+from rankexp.tasks.classification import correct, loss
+from rankexp.training.device import autocast
+from rankexp.training.loop import is_out_of_memory
+
+EXAMPLES = 64
+"""Most examples that are scored again, spread evenly over the split."""
+
+TOLERANCES = {"float32": 1e-4, "bfloat16": 0.15}
+"""By precision, the largest difference of a loss in nats that rounding explains, relative to a loss above 1."""
+
+_MOST = 1e9
+"""Stands for a difference that is no number, which JSON has no word for."""
+
+Attach = Callable[[nn.Module, Path], nn.Module]
+"""Puts the adapter of a folder around a bare base model and returns what is to be scored."""
+
+
+@dataclass(frozen=True)
+class ReadBack:
+    """How an adapter's files score against the record.
+
+    Attributes:
+        key: Content key of its trial.
+        rank: Its rank.
+        seed: Its seed.
+        examples: How many examples were scored again.
+        loss_difference: The largest difference of an example's loss in nats.
+        agreement: Share of the examples that are right in both, or wrong in both.
+        tolerance: The largest difference that rounding explains at the trial's precision.
+        passed: Whether it explains what was found.
+    """
+
+    key: str
+    rank: int | None
+    seed: int
+    examples: int
+    loss_difference: float
+    agreement: float
+    tolerance: float
+    passed: bool
+
+
+def read_back(
+    base: BaseModel, data: TaskData, trial: Trial, device: torch.device, attach: Attach | None = None
+) -> ReadBack:
+    """Score a trial's adapter on examples of ``decide`` from its files alone, and compare with its record.
+
+    Args:
+        base: The base model; built afresh.
+        data: The data that the trial was scored on.
+        trial: A completed trial with an adapter.
+        device: Where to score; where memory does not suffice for a second model, the processor is taken.
+        attach: Who reads the adapter; rankexp's own reader if None.
+
+    Raises:
+        ValueError: The adapter does not fit the base.
+        OSError: It cannot be read.
+    """
+    split, recorded = data.splits["decide"].sample(EXAMPLES), trial.scores("decide")
+    try:
+        scored = _score(base, len(data.labels), split, trial, device, attach or _own)
+    except (RuntimeError, MemoryError) as error:
+        if device.type == "cpu" or not is_out_of_memory(error):
+            raise
+        scored = _score(base, len(data.labels), split, trial, torch.device("cpu"), attach or _own)
+    return _compared(trial, scored, recorded)
+
+
+def _own(model: nn.Module, folder: Path) -> nn.Module:
+    load_adapter(model, folder)
+    return model.eval()
+
+
+@torch.no_grad()
+def _score(base: BaseModel, labels: int, split: Split, trial: Trial, device: torch.device, attach: Attach) -> Scores:
+    model = base.build(labels)
+    _spoil(model)
+    model = attach(model, trial.adapter).to(device)
+    right, losses = [], []
+    for ids, label in zip(split.tokens, split.labels.tolist(), strict=True):
+        row = torch.from_numpy(ids.astype(np.int64))[None].to(device)
+        with autocast(trial.spec.precision, device):
+            logits: Any = model(input_ids=row, attention_mask=torch.ones_like(row)).logits
+        wanted = torch.tensor([label], device=device)
+        right.append(bool(correct(logits, wanted)))
+        losses.append(float(loss(logits, wanted)))
+    return Scores(split.example_ids, split.group_ids, np.array(right), np.array(losses, dtype=np.float32))
+
+
+def _spoil(model: nn.Module) -> None:
+    """Overwrite what the adapter has to bring, so that it counts only if it does."""
+    for name in (*head_names(model), *loading_of(model).drawn):
+        for parameter in model.get_submodule(name).parameters():
+            nn.init.constant_(parameter, 0.5)
+
+
+def _compared(trial: Trial, scored: Scores, recorded: Scores) -> ReadBack:
+    places = {example: place for place, example in enumerate(recorded.example_ids.tolist())}
+    index = np.array([places[example] for example in scored.example_ids.tolist()])
+    known, tolerance = recorded.loss[index].astype(np.float64), TOLERANCES[trial.spec.precision]
+    apart = np.abs(scored.loss - known)
+    return ReadBack(
+        trial.key,
+        trial.spec.rank,
+        trial.spec.seed,
+        len(index),
+        float(np.nan_to_num(apart, nan=_MOST, posinf=_MOST).max()),
+        float((scored.correct == recorded.correct[index]).mean()),
+        tolerance,
+        bool((apart <= tolerance * np.maximum(1, known)).all()),
+    )
