@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from rankexp.lora.peft_format import load_adapter
-from rankexp.model_loading import head_names, loading_of
+from rankexp.model_loading import head_names, loading_of, set_pad
 from rankexp.models import BaseModel
 from rankexp.record import Scores, Trial
 from rankexp.tasks.base import Split, TaskData
@@ -96,6 +96,7 @@ def _own(model: nn.Module, folder: Path) -> nn.Module:
 @torch.no_grad()
 def _score(base: BaseModel, labels: int, split: Split, trial: Trial, device: torch.device, attach: Attach) -> Scores:
     model = base.build(labels)
+    set_pad(model, loading_of(model).pad_token_id)  # as its files say, since nothing is padded here
     _spoil(model)
     model = attach(model, trial.adapter).to(device)
     right, losses = [], []

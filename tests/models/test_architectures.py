@@ -1,0 +1,136 @@
+"""Every architecture: a text scores in a batch as it scores alone, and the adapter gives its scores in PEFT."""
+
+import csv
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+import torch
+from architectures import CASES, save, write_texts
+from peft import PeftModel
+from torch.nn.functional import cross_entropy
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from rankexp.models import Padding, find_model
+from rankexp.ranks import RankMap, TrialSpec
+from rankexp.tasks.tabular import CsvTask
+from rankexp.training.batching import collate
+from rankexp.training.reach import reach_of
+from rankexp.training.readback import read_back
+from rankexp.training.trial import Bench
+
+CPU = torch.device("cpu")
+FAST = ("gpt2 that ends its texts", "llama padded otherwise", "roberta", "qwen3_moe", "bert without pooler",
+        "half precision and five labels", "bart without a pad in the tokenizer")  # fmt: skip
+EACH = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in FAST else pytest.mark.thorough) for name in CASES]
+)
+
+
+@pytest.fixture
+def made(name, tmp_path):
+    """A bench of the model on texts, and the folder and file that they came from."""
+    folder = save(CASES[name], tmp_path / "model")
+    texts = write_texts(tmp_path / "texts.csv", CASES[name].labels)
+    base = find_model(name="m", source="path", path=str(folder))
+    data = CsvTask(path=texts).load(base.tokenize, lambda _: None)
+    return Bench.load(base, data, CPU), folder, texts
+
+
+def spec_of(bench):
+    return TrialSpec(
+        model=bench.base.fingerprint,
+        data=bench.data.fingerprint,
+        task="csv",
+        method="lora",
+        rank_map=RankMap.uniform(bench.shapes("all-linear"), 2),
+        learning_rate=1e-2,
+        steps=4,
+        batch_size=8,
+        evaluate=("tune", "decide"),
+    )
+
+
+def as_the_readme_says(folder, labels, adapter):
+    base = AutoModelForSequenceClassification.from_pretrained(
+        folder, num_labels=labels, dtype=torch.float32, ignore_mismatched_sizes=True
+    )
+    return PeftModel.from_pretrained(base, adapter).eval()
+
+
+@torch.no_grad()
+def losses_one_at_a_time(model, folder, texts, recorded, data):
+    rows = {f"row-{i}": row for i, row in enumerate(csv.DictReader(texts.open(encoding="utf-8")), 2)}
+    tokenizer, found = AutoTokenizer.from_pretrained(folder), []
+    for example in recorded.example_ids.tolist():
+        text = tokenizer([rows[example]["text"]], truncation=True, max_length=128, return_tensors="pt")
+        logits = model(input_ids=text["input_ids"], attention_mask=text["attention_mask"]).logits
+        label = torch.tensor([data.labels.index(rows[example]["label"])])
+        found.append(cross_entropy(logits.float(), label).item())
+    return np.array(found)
+
+
+@EACH
+@pytest.mark.filterwarnings("ignore")  # of transformers and PEFT, about what they are given
+def test_the_adapter_gives_its_recorded_scores_in_peft_with_one_text_at_a_time(made, store, name):
+    bench, folder, texts = made
+    trial = bench.run(spec_of(bench), store)
+    assert trial.result.status == "completed", trial.result.reason
+    recorded = trial.scores("decide")
+    model = as_the_readme_says(folder, len(bench.data.labels), trial.adapter)
+    found = losses_one_at_a_time(model, folder, texts, recorded, bench.data)
+    np.testing.assert_allclose(found, recorded.loss, rtol=1e-5, atol=1e-5)
+    ours = read_back(bench.base, bench.data, trial, CPU)
+    assert ours.passed, asdict(ours)
+    assert ours.loss_difference < 1e-5 * max(1, recorded.loss.max())
+
+
+@EACH
+@pytest.mark.filterwarnings("ignore")
+def test_a_text_alone_and_beside_a_longer_one_give_the_same_logits(made, name):
+    bench, *_ = made
+    split = bench.data.splits["train"]
+    order = np.argsort(split.lengths, kind="stable")
+    index = np.array([order[0], order[1], order[len(order) // 2], order[-1]])
+    assert split.lengths[index[0]] < split.lengths[index[-1]]
+    together = bench.model(**collate(split, [index], bench.padding, CPU).inputs).logits
+    alone = [bench.model(input_ids=torch.from_numpy(split.tokens[i].astype(np.int64))[None]).logits for i in index]
+    torch.testing.assert_close(together, torch.cat(alone), rtol=0, atol=2e-5 * float(together.abs().max()))
+
+
+PADDINGS = {
+    "bert": Padding(0),
+    "roberta": Padding(0),
+    "gpt2": Padding(3),
+    "llama": Padding(0),
+    "llama padded otherwise": Padding(0),
+    "bart without a pad in the tokenizer": Padding(0),
+}
+
+
+@pytest.mark.parametrize("name", PADDINGS)
+def test_the_usual_padding_stays_where_it_is_right(made, name):
+    bench, folder, _ = made
+    assert bench.padding == PADDINGS[name]
+    found = find_model(name="m", source="path", path=str(folder))
+    usual = found.pad_token_id == bench.padding.token
+    assert (bench.base.fingerprint == found.fingerprint) is usual
+
+
+@pytest.mark.parametrize("name", ["qwen3_moe"])
+def test_experts_that_are_no_layers_are_named(made, name):
+    bench, *_ = made
+    reach = reach_of(bench.model, bench.shapes("all-linear"), bench.saved)
+    assert {kind.name for kind in reach.bare} >= {"model.layers.mlp.experts.gate_up_proj"}
+    assert sum(kind.share for kind in reach.bare) > 0.3
+    (sentence,) = reach.sentences
+    assert "left as they are" in sentence
+    assert "experts" in sentence
+
+
+@pytest.mark.parametrize("name", ["bert without pooler"])
+def test_what_is_drawn_is_saved_and_another_model(made, store, name):
+    bench, folder, _ = made
+    assert bench.saved == ("classifier", "bert.pooler.dense")
+    assert "bert.pooler.dense" not in bench.shapes("all-linear")
+    assert bench.base.fingerprint != find_model(name="m", source="path", path=str(folder)).fingerprint
