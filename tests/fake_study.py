@@ -15,6 +15,10 @@ from rankexp.record import Scores, Trial, TrialResult, TrialStore
 from rankexp.study_record import Planned, StudyRecord, StudyStore, TestLedger
 
 SHAPES = {f"encoder.layer.{i}.attention.self.{m}": (64, 64) for i in range(2) for m in ("query", "value")}
+KINDS = [{"name": f"encoder.layer.attention.self.{m}", "count": 2, "share": 0.02} for m in ("query", "value")]
+REACH = {"share": 0.04, "adapted": KINDS, "linear": [], "bare": []}
+READ_BACK = {"key": "2" * 20, "rank": 8, "seed": 0, "examples": 64, "loss_difference": 2e-7, "agreement": 1.0,
+             "tolerance": 1e-4, "passed": True}  # fmt: skip
 MAPS = {
     "rising": (RankMap(dict(zip(SHAPES, (4, 4, 12, 12), strict=True))), 0.73),
     "falling": (RankMap(dict(zip(SHAPES, (12, 12, 4, 4), strict=True))), 0.69),
@@ -236,11 +240,11 @@ def _study_values(seeds, margin, rates, accuracies, labels, examples, dimensions
     return {
         "config": config,
         "model": {"name": "MiniLM-L6", "fingerprint": "0" * 20, "parameters": 22_713_216, "head": ["classifier"],
-                  "shapes": {name: list(shape) for name, shape in SHAPES.items()}, "source": "asset:minilm"},
+                  "shapes": {name: list(shape) for name, shape in SHAPES.items()}, "source": "asset:minilm", "reach": REACH},
         "data": {"name": "sentiment", "fingerprint": "1" * 20, "test_fingerprint": "2" * 20, "labels": list(labels), "splits": counts,
                  "dropped_duplicates": 84, "overlaps": 0},
         "settings": {"precision": "bfloat16", "device": "cpu", "bfloat16_speedup": 2.1},
-        "notes": {"widened": 0},
+        "notes": {"widened": 0, "read_back": READ_BACK},
     }  # fmt: skip
 
 

@@ -27,9 +27,38 @@ def edit_data(folder, **changes):
 
 def test_a_proper_study_passes_every_check(tmp_path):
     found = checks(load_study(make_study(tmp_path, seeds=5, examples=2400, open_test=True)))
-    assert len({item.name for item in found}) == len(found) == 14
+    assert len({item.name for item in found}) == len(found) == 16
     assert [item.name for item in found if item.passed is not True] == []
     assert all(item.evidence.endswith(".") and item.remedy == "" for item in found)
+
+
+def edit_note(folder, **changes):
+    notes = StudyStore(folder).read().notes
+    edit(folder, notes={**notes, "read_back": {**notes["read_back"], **changes}})
+
+
+def test_an_adapter_that_does_not_give_its_scores_fails_the_study(tmp_path):
+    folder, name = make_study(tmp_path), "The adapter on disk gives its recorded scores"
+    assert "64 examples" in check(folder, name).evidence
+    edit_note(folder, passed=False, loss_difference=0.7, agreement=0.7)
+    failed = check(folder, name)
+    assert (failed.passed, failed.advisory) == (False, False)
+    assert "at most 0.7" in failed.evidence
+    edit(folder, notes={})
+    assert check(folder, name).passed is None
+
+
+def test_experts_that_are_left_out_are_named(tmp_path):
+    folder, name = make_study(tmp_path), "What the adapters reach"
+    model = StudyStore(folder).read().model
+    bare = [{"name": "mlp.experts.gate_up_proj", "count": 6, "share": 0.61}]
+    edit(folder, model={**model, "reach": {**model["reach"], "bare": bare}, "drawn": ["bert.pooler.dense"]})
+    found = check(folder, name)
+    assert (found.passed, found.advisory) == (False, True)
+    assert "6 x mlp.experts.gate_up_proj (61%)" in found.evidence
+    assert "bert.pooler.dense" in found.evidence
+    edit(folder, model={key: value for key, value in model.items() if key != "reach"})  # of an earlier version
+    assert check(folder, name).passed is None
 
 
 def test_failed_checks_name_a_remedy(tmp_path):
