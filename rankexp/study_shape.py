@@ -30,6 +30,33 @@ class PlannedRow(TypedDict):
     generation: _Count
 
 
+@with_config(SHAPE)
+class PaddingShape(TypedDict):
+    """How batches are filled."""
+
+    token: _Count
+    side: Literal["left", "right"]
+
+
+@with_config(_OPEN)
+class WeightKind(TypedDict):
+    """Weights whose names differ in numbers only."""
+
+    name: str
+    count: _Count
+    share: float
+
+
+@with_config(_OPEN)
+class Reached(TypedDict):
+    """What adapters reach of the base."""
+
+    share: float
+    adapted: list[WeightKind]
+    linear: list[WeightKind]
+    bare: list[WeightKind]
+
+
 @with_config(_OPEN)
 class Model(TypedDict, total=False):
     """The base model."""
@@ -40,6 +67,11 @@ class Model(TypedDict, total=False):
     parameters: _Count
     shapes: Required[dict[str, tuple[_Count, _Count]]]
     head: list[str]
+    found: str
+    padding: PaddingShape
+    drawn: list[str]
+    left: list[str]
+    reach: Reached
 
 
 @with_config(_OPEN)
@@ -102,6 +134,20 @@ class Importance(TypedDict):
 
 
 @with_config(_OPEN)
+class ReadBackShape(TypedDict):
+    """How an adapter scored that was read back from disk."""
+
+    key: _Key
+    rank: _Count | None
+    seed: _Count
+    examples: _Count
+    loss_difference: float
+    agreement: float
+    tolerance: float
+    passed: bool
+
+
+@with_config(_OPEN)
 class Notes(TypedDict, total=False):
     """Facts of the protocol; others may stand beside those that are named."""
 
@@ -110,6 +156,7 @@ class Notes(TypedDict, total=False):
     contest: Contest
     truncation: Truncation
     importance: Importance
+    read_back: ReadBackShape
 
 
 @with_config(SHAPE)

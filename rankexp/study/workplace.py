@@ -204,12 +204,10 @@ def _as_recorded(found: BaseModel, data: TaskData, store: StudyStore) -> BaseMod
         return found
     record = store.read()
     card, padding = record.model, record.model.get("padding")
-    same = card.get("found") == found.fingerprint and record.data.get("fingerprint") == data.fingerprint
-    if not same or not isinstance(padding, dict) or padding.keys() != {"token", "side"}:
+    same = card.get("found") == found.fingerprint and record.data["fingerprint"] == data.fingerprint
+    if not same or padding is None:
         return found
-    if not isinstance(padding["token"], int) or padding["side"] not in ("left", "right"):
-        return found
-    return replace(found, fingerprint=str(card["fingerprint"]), padding=Padding(**padding))
+    return replace(found, fingerprint=card["fingerprint"], padding=Padding(**padding))
 
 
 def _drawn(bench: Bench) -> list[str]:
