@@ -78,6 +78,11 @@ class Comparison:
         """Level of each look; by Bonferroni's inequality they err together at most as often as ``level`` says."""
         return self.level / len(self.sizes)
 
+    @property
+    def span(self) -> float | None:
+        """Largest difference of two scores that can be; None where only the scores can say."""
+        return 1.0 if self.kind == "accuracy" else None
+
     @cached_property
     def verdict(self) -> Verdict | None:
         """The decision of the look, or None while there is nothing to decide on."""
@@ -90,4 +95,5 @@ class Comparison:
             level=self.level_of_look,
             unstable=self.unstable,
             screened=self.screened,
+            span=self.span,
         )

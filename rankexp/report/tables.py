@@ -12,6 +12,7 @@ import numpy as np
 from rankexp.analysis.comparison import Comparison
 from rankexp.analysis.paired import paired_difference
 from rankexp.analysis.results import Study, group_means, is_unstable
+from rankexp.analysis.sparse import LEAST_GROUPS
 from rankexp.analysis.verdict import RankRow, Verdict
 from rankexp.record import Scores, Trial
 
@@ -192,9 +193,9 @@ def _test_difference(study: Study, tables: Mapping[int, dict[int, Scores]], pair
     seeds = sorted(tables[chosen].keys() & tables[reference].keys())
     cells = [[group_means(tables[rank][seed], study.score)[1] for seed in seeds] for rank in (chosen, reference)]
     values = np.array(cells)
-    if len(seeds) < 2:
+    if len(seeds) < 2 or values.shape[2] < LEAST_GROUPS:
         return {**empty, "difference": float(values[0].mean() - values[1].mean()) if seeds else None}
-    found = paired_difference(values, 0, 1)
+    found = paired_difference(values, 0, 1, study.comparison.span)
     return {
         "difference": found.mean,
         "lower": found.lower(study.level),
