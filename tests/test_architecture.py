@@ -15,7 +15,7 @@ import rankexp
 ROOT = Path(rankexp.__file__).parent
 HEAVY = {"torch", "mlflow", "transformers", "matplotlib", "optuna"}
 LAYERS = (
-    {"ranks", "options", "assets", "processes", "progress", "files", "printable", "consent"},
+    {"ranks", "options", "assets", "processes", "progress", "files", "printable", "consent", "margins"},
     {"record", "config", "models", "lora", "allocators", "tasks"},
     {"study_record"},
     {"analysis"},
