@@ -411,6 +411,11 @@ class StudyConfig:
                 f"contest.rank {self.contest.rank} may be left out where search.strategy is {self.search.strategy}; "
                 "auto takes the rank that was decided on"
             )
+        if self.contest.contenders and self.contest.rank == "auto" and not self.decide.verdict:
+            raise ValueError(
+                "contest.rank auto takes the rank that is decided on, and decide.verdict is false; "
+                "name one of search.ranks"
+            )
         if self.search.strategy in SAMPLED and not self.search.alphas:
             raise ValueError(f"search.alphas needs at least one value where search.strategy is {self.search.strategy}")
 

@@ -1,7 +1,7 @@
 """The margin as people write it, a number with or without a unit, as a loss of score.
 
-``0.02``, ``2pt``, ``2 points`` and ``2%`` are one margin of an accuracy; ``0.01`` and ``0.01nat`` one of a loss. A bare number
-is in the score's own unit, so that a share of 1 or more, which would forgive everything, can only be a slip of the unit.
+``0.02``, ``2pt``, ``2 points`` and ``2%`` are one margin of an accuracy; ``0.01`` and ``0.01nat`` one of a loss. A bare
+number is in the score's own unit; a share of 1 or more, which would forgive everything, can only be a slip.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ NATS = frozenset({"nat", "nats"})
 WIDE = 0.1
 """A larger share of accuracy gives away more than anybody is likely to mean."""
 
-_WRITTEN = re.compile(r"\s*(?P<number>[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]+)?)\s*(?P<unit>[a-z%]*)\s*", re.IGNORECASE)
+_WRITTEN = re.compile(
+    r"\s*(?P<number>[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]+)?)\s*(?P<unit>[a-z%]*)\s*", re.IGNORECASE
+)
 _MEANT = {
     "accuracy": "write points, such as 2pt, or a share of the examples, such as 0.02",
     "loss": "write nats, such as 0.01nat or 0.01",
@@ -73,13 +75,14 @@ def wide_margin(margin: float, kind: str) -> str:
     """Warn of a margin that is probably a slip; empty where it is not.
 
     >>> wide_margin(0.2, "accuracy")
-    'a margin of 20 points lets a rank answer 1 example in 5 wrongly more often; 2pt or 0.02 is two points.'
+    'a margin of 20 points forgives a rank that answers 20 more examples in 100 wrongly; two points are 2pt or 0.02.'
     """
     if kind != "accuracy" or margin <= WIDE:
         return ""
+    points = f"{100 * margin:.4g}"
     return (
-        f"a margin of {100 * margin:.4g} points lets a rank answer 1 example in {max(1, round(1 / margin))} wrongly more often; "
-        "2pt or 0.02 is two points."
+        f"a margin of {points} points forgives a rank that answers {points} more examples in 100 wrongly; "
+        "two points are 2pt or 0.02."
     )
 
 

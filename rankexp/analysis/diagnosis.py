@@ -1,7 +1,7 @@
 """Why a run is no better than an answer that reads no text: three diagnoses, for three remedies.
 
-*Diverged*: a loss was not finite. *Collapsed*: it had learned, or others at the same setting have, and it lost that. Both want
-a lower rate. *Learned nothing yet*: it was on its way, or hardly moved; it wants more steps or a higher rate.
+*Diverged*: a loss was not finite. *Collapsed*: it had learned, or others at the same setting have, and it lost that.
+Both want a lower rate. *Learned nothing yet*: it was on its way, or hardly moved; it wants more steps or a higher rate.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def diagnose(
 
 
 def well_above(score: float, floor: float, kind: str, examples: int) -> bool:
-    """Whether a score on ``tune`` is above the floor beyond chance: two standard errors of an accuracy, 5 % of a loss."""
+    """Whether a score on ``tune`` is clearly above the floor: by two standard errors of an accuracy, 5 % of a loss."""
     if kind == "accuracy":
         return score > floor + 2 * math.sqrt(max(floor * (1 - floor), 0.0) / max(examples, 1))
     return score > floor + _PART * abs(floor)

@@ -1,7 +1,7 @@
 """What can be had without reading the texts: the majority class, and the loss of the class frequencies.
 
-A run that is no better has learned nothing of the task. Both come from the labels of a split alone, and are the best that
-any constant answer reaches on it.
+A run that is no better has learned nothing of the task. Both come from the labels of a split alone, and are the best
+that any constant answer reaches on it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def constant_answer(labels: NDArray[np.int64], names: Sequence[str], groups: NDArray[np.str_] | None = None) -> dict[str, Any]:
+def constant_answer(
+    labels: NDArray[np.int64], names: Sequence[str], groups: NDArray[np.str_] | None = None
+) -> dict[str, Any]:
     """Score the best constant answer on a split.
 
     Args:
@@ -22,8 +24,8 @@ def constant_answer(labels: NDArray[np.int64], names: Sequence[str], groups: NDA
         groups: Document of each example, each of which counts once; None to let each example count once.
 
     Returns:
-        ``label``, the class that is right most often, ``accuracy``, how often, and ``loss``, that of the class frequencies
-        in nats.
+        ``label``, the class that is right most often, ``accuracy``, how often, and ``loss``, in nats, that of the class
+        frequencies.
 
     >>> constant_answer(np.array([0, 1, 1, 1]), ["no", "yes"])
     {'label': 'yes', 'accuracy': 0.75, 'loss': 0.5623...}

@@ -1,12 +1,12 @@
 """Exact bounds for a paired difference that hardly varies: where nearly every example scored the same.
 
-A variance that is estimated from a handful of deviations is not known, and one of zero is no certainty: thirty examples on
-which two ranks agree leave room for a rank that fails on one example in ten. What can be said without a variance is how
-rare a deviation must be that was seen ``k`` times among ``n`` independent groups (Clopper & Pearson 1934; for ``k = 0`` the
-rule of three, Hanley & Lippman-Hand 1983). Each deviation counts as the largest that scores allow.
+A variance that is estimated from a handful of deviations is not known, and one of zero is no certainty: thirty examples
+on which two ranks agree leave room for a rank that fails on one example in ten. What can be said without a variance
+is how rare a deviation must be that was seen ``k`` times among ``n`` independent groups (Clopper & Pearson 1934; for
+``k = 0`` the rule of three, Hanley & Lippman-Hand 1983). Each deviation counts as the largest that scores allow.
 
-This speaks of examples. Of seeds that do not differ, a few say next to nothing about the next one, so half of the level is
-kept for them: the bound holds at half of the level that is asked for.
+This speaks of examples. Of seeds that do not differ, a few say next to nothing about the next one, so half of the level
+is kept for them: the bound holds at half of the level that is asked for.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 from scipy.special import bdtr, betaincinv
 
 LEAST_GROUPS = 30
-"""Fewer independent examples or documents give no verdict: of 30 that all agree, a loss of 11 points is not excluded."""
+"""Fewer independent examples or documents give no verdict: 30 that all agree do not exclude a loss of 11 points."""
 
 FEW = 10
 """With fewer groups than this that deviate, the variance is not trusted alone.
 
-From 10 on the t bound errs in at most about 8 % where its level is 5 %, on losses as skewed as they can be; with 1 to 5 it errs
-in 10 to 24 % (``bench/LOG.md``).
+From 10 on the t bound errs in about 8 % where its level is 5 % and losses are as skewed as they can be; where 1 to 5
+are expected, it errs in 10 to 24 % (``bench/LOG.md``).
 """
 
 _ROUNDING = 1e-12

@@ -82,7 +82,8 @@ def _margin(written: str | None, scores: DecisionScores, kind: Kind) -> float:
     try:
         margin = parse_margin("1pt" if written is None else written, kind)
         if kind != "accuracy":
-            check_range(margin, float(np.nanmin(scores.values)), float(np.nanmax(scores.values)))
+            given = -scores.values if kind == "loss" else scores.values
+            check_range(margin, float(np.nanmin(given)), float(np.nanmax(given)))
     except ValueError as error:
         raise ConfigError(f"--margin is {written!r}: {error}.") from None
     if warning := wide_margin(margin, kind):

@@ -24,7 +24,8 @@ def check_seeds(decide: DecideConfig) -> None:
     if decide.verdict and (seeds := len(decide.seeds)) < LEAST_SEEDS:
         have = "is 1 seed" if seeds == 1 else f"is {seeds} seeds"
         raise ConfigError(
-            f"option 'decide.seeds' {have}, and a verdict takes at least {LEAST_SEEDS}; type decide.seeds={LEAST_SEEDS}, {_OR_NONE}."
+            f"option 'decide.seeds' {have}, and a verdict takes at least {LEAST_SEEDS}; type "
+            f"decide.seeds={LEAST_SEEDS}, {_OR_NONE}."
         )
 
 
@@ -50,8 +51,8 @@ def check_data(decide: DecideConfig, card: Mapping[str, Any]) -> None:
     guessing = card["majority"]["decide"]["loss"]
     if decide.score == "loss" and decide.margin >= guessing > 0:
         raise ConfigError(
-            f"option 'decide.margin' is {decide.margin:g} nats, and guessing by the class frequencies loses {guessing:.3g}, so it "
-            "forgives everything; type a small part of that, such as decide.margin=0.01nat."
+            f"option 'decide.margin' is {decide.margin:g} nats, and guessing by the class frequencies loses "
+            f"{guessing:.3g}, so it forgives everything; type a small part of that, such as decide.margin=0.01nat."
         )
 
 
@@ -67,8 +68,8 @@ def warnings(decide: DecideConfig, card: Mapping[str, Any]) -> Iterator[str]:
         needed = math.ceil(math.log(level / 2) / math.log1p(-decide.margin))
         yield (
             f"warning: {groups:,} {unit} to decide on are too few to show that a smaller rank loses less than "
-            f"{100 * decide.margin:.4g} points, even if it agrees with the reference on every one: {needed:,} could, or "
-            f"decide.margin={math.ceil(1000 * least) / 10:g}pt."
+            f"{100 * decide.margin:.4g} points, even if it agrees with the reference on every one; {needed:,} could, "
+            f"or decide.margin={math.ceil(1000 * least) / 10:g}pt."
         )
 
 

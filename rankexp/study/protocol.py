@@ -29,7 +29,7 @@ class Protocol(Step):
         self.runner.display.expect(self._expected(screen))
         chosen, references = screen.run()
         self._decide(chosen, references)
-        if load_study(self.study.folder).nothing_learned:
+        if self._hopeless():
             return self._stopped()
         contest.run()
         self._confirm()
@@ -56,8 +56,8 @@ class Protocol(Step):
     def _decide(self, chosen: list[Setting], references: list[Setting]) -> None:
         """Train every rank with the seeds of each look until one decides, and the references with the first seeds.
 
-        Full fine-tuning takes longest, so it goes first. Where no run of the screen has learned anything, the first seed is
-        trained alone, and the others only if that has.
+        Full fine-tuning takes longest, so it goes first. Where no run of the screen has learned anything, the first
+        seed is trained alone, and the others only if that has.
         """
         seeds = self.config.decide.seeds
         sizes = self.config.decide.looks or [len(seeds)]
@@ -68,21 +68,29 @@ class Protocol(Step):
             if look > first:
                 self.study.note(look=look)
             known = sizes[look - 1] if look > first else 0
-            if not (known or self._screened_learned()):
+            if self.config.decide.verdict and not (known or self._screened_learned()):
                 self._train(chosen, seeds[:1], 0, asked)
                 asked = []
-            if load_study(self.study.folder).nothing_learned:
+            if self._hopeless():
                 return
             verdict = self._look(chosen, seeds[: sizes[look]], known, asked)
             if verdict is not None and verdict.confident:
                 return
             asked = []
 
+    def _hopeless(self) -> bool:
+        """Whether a verdict is wanted, and no rank has learned anything that it could be about."""
+        return self.config.decide.verdict and load_study(self.study.folder).nothing_learned
+
     def _screened_learned(self) -> bool:
         """Whether a rank's run of the screen is above the floor, or may have been."""
         study = load_study(self.study.folder)
         rows = [row for row in screen_table(study) if row.status == "completed"]
-        scored = [(row.rank, -row.tune_loss if study.score == "loss" else row.tune_accuracy) for row in rows if row.tune_loss is not None]
+        scored = [
+            (row.rank, -row.tune_loss if study.score == "loss" else row.tune_accuracy)
+            for row in rows
+            if row.tune_loss is not None
+        ]
         heads = [score for rank, score in scored if rank == 0 and score is not None]
         ranks = [score for rank, score in scored if rank and score is not None]
         floor = max([study.floor, *heads])
