@@ -12,9 +12,10 @@ from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, TypeAdapter, field_validator
+from pydantic import BeforeValidator, Field, TypeAdapter, ValidationInfo, field_validator
 from pydantic.dataclasses import dataclass
 
+from rankexp.margins import parse_margin
 from rankexp.options import CHECKED, Natural, Positive, Rate
 from rankexp.ranks import ENGINE_VERSION, NestedLosses, Scaling, content_key
 
@@ -194,18 +195,26 @@ class DecideConfig:
 
     Attributes:
         seeds: Seeds of every rank; a number stands for 0, 1, 2 and so on.
-        margin: Loss of score that is accepted for a smaller rank, in score units (0.01: one accuracy point).
+        score: ``accuracy``, or ``loss``: minus the loss of an example.
+        margin: Loss of score that is accepted for a smaller rank, in score units (0.01: one accuracy point); written
+            with or without a unit, such as 1pt, 0.01 or 0.01nat.
         level: One-sided significance level, of all looks together.
         looks: Numbers of seeds at which to decide, such as [5, 10]: the later seeds are trained only if the earlier
             ones do not suffice. Empty for all seeds at once.
-        score: ``accuracy``, or ``loss``: minus the loss of an example.
+        verdict: Whether a verdict is wanted. Without one a study may be of any size, and its report only describes.
     """
 
     seeds: Annotated[list[Natural], BeforeValidator(_seed_list)] = field(default_factory=lambda: [0, 1, 2, 3, 4])
+    score: Literal["accuracy", "loss"] = "accuracy"
     margin: Annotated[float, Field(gt=0)] = 0.01
     level: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
     looks: list[Positive] = field(default_factory=list)
-    score: Literal["accuracy", "loss"] = "accuracy"
+    verdict: bool = True
+
+    @field_validator("margin", mode="before")
+    @classmethod
+    def _in_score_units(cls, value: object, info: ValidationInfo) -> float:
+        return parse_margin(value, info.data.get("score", "accuracy"))
 
     @field_validator("seeds")
     @classmethod
@@ -216,6 +225,8 @@ class DecideConfig:
         return values
 
     def __post_init__(self) -> None:
+        if self.looks and not self.verdict:
+            raise ValueError(f"looks is {self.looks}, and without a verdict there is nothing to look for; leave it out")
         if self.looks and (self.looks != sorted(set(self.looks)) or self.looks[-1] != len(self.seeds)):
             raise ValueError(f"looks must increase and end with all {len(self.seeds)} seeds, and is {self.looks}")
         if self.looks and self.looks[0] < LEAST_SEEDS:
@@ -400,6 +411,11 @@ class StudyConfig:
                 f"contest.rank {self.contest.rank} may be left out where search.strategy is {self.search.strategy}; "
                 "auto takes the rank that was decided on"
             )
+        if self.contest.contenders and self.contest.rank == "auto" and not self.decide.verdict:
+            raise ValueError(
+                "contest.rank auto takes the rank that is decided on, and decide.verdict is false; "
+                "name one of search.ranks"
+            )
         if self.search.strategy in SAMPLED and not self.search.alphas:
             raise ValueError(f"search.alphas needs at least one value where search.strategy is {self.search.strategy}")
 
@@ -412,5 +428,7 @@ class StudyConfig:
     def study_folder(self) -> Path:
         """Folder of the study: its name and eight hex digits of everything that could change its results."""
         question = {name: value for name, value in self.to_dict().items() if name not in NO_QUESTION}
+        if self.decide.verdict:  # as studies are called that were begun before there was this option
+            del question["decide"]["verdict"]
         question["engine"] = ENGINE_VERSION
         return self.workspace / "studies" / f"{self.study}-{content_key(question, 8)}"

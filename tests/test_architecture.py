@@ -24,6 +24,7 @@ LAYERS = (
         "files",
         "printable",
         "consent",
+        "margins",
         "json_shape",
         "scores",
         "data",

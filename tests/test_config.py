@@ -157,7 +157,7 @@ OTHER_STUDY = {
     "search.learning_rates": [1e-3], "search.seed": 1001, "search.steps": 20, "search.widen": 2,
     "search.first_rung": 9, "search.reduction_factor": 2, "search.alphas": [8], "search.trials": 8, "search.sampler": "nsga2",
     "search.max_parameters": 1000, "search.max_adapter_mib": 1.5, "decide.seeds": 4, "decide.margin": 0.02, "decide.level": 0.1,
-    "decide.looks": [3, 5], "decide.score": "loss", "references.head": [1e-2], "references.full": [1e-4],
+    "decide.looks": [3, 5], "decide.score": "loss", "decide.verdict": False, "references.head": [1e-2], "references.full": [1e-4],
     "references.subspace": [1e-2], "references.dimensions": [10], "references.seeds": 2, "search.scalings": ["rslora"], "search.shortlist": 3,
     "search.nested_losses": "summed",
     "contest.contenders": {"thumb": {"strategy": "rule_of_thumb"}}, "contest.rank": 8, "contest.trials": 3,

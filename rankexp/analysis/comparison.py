@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from rankexp.analysis.decision import Verdict, decide
 
 Kind = Literal["accuracy", "loss", "score"]
+NOTHING_LEARNED = "No rank beats the majority class and the head alone: they have learned nothing yet."
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,8 @@ class Comparison:
         look: Position in ``sizes`` of the look that is taken.
         unstable: Ranks that diverged or collapsed.
         screened: Ranks that a screen left out.
+        unlearned: Those of ``unstable`` that are not unstable, but have learned nothing yet.
+        asked: Whether a verdict is wanted.
     """
 
     scores: DecisionScores
@@ -67,6 +70,8 @@ class Comparison:
     look: int = 0
     unstable: tuple[int, ...] = ()
     screened: tuple[int, ...] = ()
+    unlearned: tuple[int, ...] = ()
+    asked: bool = True
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -78,16 +83,28 @@ class Comparison:
         """Level of each look; by Bonferroni's inequality they err together at most as often as ``level`` says."""
         return self.level / len(self.sizes)
 
+    @property
+    def span(self) -> float | None:
+        """Largest difference of two scores that can be; None where only the scores can say."""
+        return 1.0 if self.kind == "accuracy" else None
+
     @cached_property
     def verdict(self) -> Verdict | None:
-        """The decision of the look, or None while there is nothing to decide on."""
-        if not self.scores.groups:
+        """The decision of the look; None while there is nothing to decide on, or where none is wanted."""
+        if not self.asked or not self.scores.groups:
             return None
-        return decide(
+        found = decide(
             self.scores.values[:, : self.sizes[self.look]],
             self.scores.ranks,
             margin=self.margin,
             level=self.level_of_look,
             unstable=self.unstable,
             screened=self.screened,
+            span=self.span,
         )
+        return replace(found, reason=NOTHING_LEARNED) if self.nothing_learned else found
+
+    @property
+    def nothing_learned(self) -> bool:
+        """Whether every rank has learned nothing yet."""
+        return bool(self.scores.ranks) and set(self.unlearned) == set(self.scores.ranks)

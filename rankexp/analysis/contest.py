@@ -18,6 +18,7 @@ from rankexp.analysis.adapters import adapter_parameters
 from rankexp.analysis.paired import PairedDifference, paired_difference
 from rankexp.analysis.power import LEAST_SEEDS
 from rankexp.analysis.results import Study
+from rankexp.analysis.sparse import LEAST_GROUPS
 from rankexp.record import Trial
 
 EQUAL_BUDGET = 0.01
@@ -142,7 +143,7 @@ def _row(study: Study, name: str, scored: Mapping[str, Scored], rank: int) -> Co
     means = [float(own[seed].mean()) for seed in sorted(own)]
     trials = [t for t in study.evidence(name) if t is not None and t.result.status == "completed"]
     parameters = _parameters(study, trials, rank)
-    pair = _difference(own, scored[base], common) if name != base and len(common) >= LEAST_SEEDS else None
+    pair = _difference(study, own, scored[base], common) if name != base and _enough(own, common) else None
     return Contender(
         name=name,
         strategy=_strategy(study, name),
@@ -166,12 +167,18 @@ def _row(study: Study, name: str, scored: Mapping[str, Scored], rank: int) -> Co
     )
 
 
-def _difference(one: Scored, other: Scored, seeds: Sequence[int]) -> PairedDifference:
-    return paired_difference([[scores[seed] for seed in seeds] for scores in (one, other)], 0, 1)
+def _difference(study: Study, one: Scored, other: Scored, seeds: Sequence[int]) -> PairedDifference:
+    tables = [[scores[seed] for seed in seeds] for scores in (one, other)]
+    return paired_difference(tables, 0, 1, study.comparison.span)
+
+
+def _enough(own: Scored, common: Sequence[int]) -> bool:
+    """Whether there are the seeds and examples without which nothing is concluded."""
+    return len(common) >= LEAST_SEEDS and len(own[common[0]]) >= LEAST_GROUPS
 
 
 def _p_better(pair: PairedDifference | None) -> float:
-    return math.nan if pair is None else replace(pair, mean=-pair.mean).p_worse()
+    return math.nan if pair is None else pair.reversed.p_worse()
 
 
 def _corrected(rows: Sequence[Contender]) -> list[Contender]:
@@ -190,7 +197,7 @@ def _near_best(study: Study, rows: Sequence[Contender], scored: Mapping[str, Sco
 
 def _near(study: Study, one: Scored, best: Scored) -> bool:
     common = sorted(one.keys() & best.keys())
-    return len(common) >= LEAST_SEEDS and _difference(one, best, common).noninferior(study.margin, study.level)
+    return _enough(one, common) and _difference(study, one, best, common).noninferior(study.margin, study.level)
 
 
 def _parameters(study: Study, trials: Sequence[Trial], rank: int) -> int:

@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike
 
 from rankexp.analysis.paired import ROUNDING, Floats, MeanSquares, PairedDifference, checked_scores
 from rankexp.analysis.power import LEAST_SEEDS, check_margin_and_level
+from rankexp.analysis.sparse import FEW, LEAST_GROUPS, span_of
 from rankexp.analysis.verdict import RankRow, Status, Verdict
 
 __all__ = ["RankRow", "Status", "Verdict", "decide"]
@@ -29,6 +30,7 @@ def decide(
     level: float = 0.05,
     unstable: Collection[int] = (),
     screened: Collection[int] = (),
+    span: float | None = None,
 ) -> Verdict:
     """Choose the smallest rank that is shown to lose less than ``margin``, or say that the evidence is too thin.
 
@@ -45,6 +47,9 @@ def decide(
     Ranks that a screen left out have no scores here. A screen is no evidence, so where one of them lies next below the
     choice, smaller ranks are not excluded and the verdict is ``SAFE`` at most.
 
+    Fewer than 3 seeds or 30 examples, seeds that are copies of one run, and scores that are all one number decide
+    nothing.
+
     Args:
         scores: Scores; higher is better. A NaN drops its seed for every rank; that of an unstable rank for it alone.
         ranks: The ranks, strictly increasing.
@@ -52,6 +57,7 @@ def decide(
         level: One-sided significance level of every test.
         unstable: Those of ``ranks`` that diverged or collapsed.
         screened: Ranks that could have been chosen but were left out before; none of ``ranks``.
+        span: Largest difference of two scores that can be, as for :func:`rankexp.analysis.paired.paired_difference`.
 
     Shape:
         scores ``(ranks, seeds, examples)``
@@ -67,7 +73,7 @@ def decide(
     check_margin_and_level(margin, level)
     values = checked_scores(scores)
     names = _checked_ranks(ranks, len(values), unstable)
-    return _Ladder(values, names, margin, level, frozenset(unstable), frozenset(screened)).verdict()
+    return _Ladder(values, names, margin, level, frozenset(unstable), frozenset(screened), span).verdict()
 
 
 class _Ladder:
@@ -85,8 +91,9 @@ class _Ladder:
         level: float,
         unstable: frozenset[int],
         screened: frozenset[int],
+        span: float | None,
     ) -> None:
-        self.ranks, self.margin, self.level = ranks, margin, level
+        self.ranks, self.margin, self.level, self.span = ranks, margin, level, span
         self.unstable, self.screened = unstable, screened
         self.stable = [k for k, rank in enumerate(ranks) if rank not in unstable]
         has = np.asarray(~np.isnan(values).any(axis=2), dtype=np.bool_)
@@ -94,12 +101,12 @@ class _Ladder:
         self.values, self.has = values[:, kept], has[:, kept]
         self.cells = self.values.mean(axis=2)
         self.means = np.array([_mean(row[there]) for row, there in zip(self.cells, self.has, strict=True)])
-        self.testable = self.values.shape[1] >= LEAST_SEEDS
+        self.untestable = self._untestable_reason()
         self.mean_squares, self.difference = cache(self._mean_squares), cache(self._difference)
 
     def _mean_squares(self, members: tuple[int, ...], seeds: tuple[int, ...]) -> MeanSquares:
         pool = [place for place, k in enumerate(members) if k in self.stable]
-        return MeanSquares(self.values[np.ix_(members, seeds)], pool)
+        return MeanSquares(self.values[np.ix_(members, seeds)], pool, self.span)
 
     def _difference(self, i: int, j: int) -> PairedDifference:
         members = tuple(sorted({i, j, *self.stable}))
@@ -118,7 +125,7 @@ class _Ladder:
 
     def reference(self) -> int:
         """The largest stable rank not significantly worse than another; without evidence the largest there is."""
-        if not (self.testable and self.stable):
+        if self.untestable:
             return (self.stable or range(len(self.ranks)))[-1]
         return next(k for k in reversed(self.stable) if not any(self.worse(k, other) for other in self.stable))
 
@@ -148,8 +155,8 @@ class _Ladder:
 
     def verdict(self) -> Verdict:
         reference = self.reference()
-        if not (self.testable and self.stable):
-            return self._finish(reference, [], Status.INSUFFICIENT, None, self._untestable_reason())
+        if self.untestable:
+            return self._finish(reference, [], Status.INSUFFICIENT, None, self.untestable)
         accepted = self.step_down(reference)
         status, pair, reason = self._judge(accepted[-1], reference)
         return self._finish(reference, accepted, status, pair, reason)
@@ -187,11 +194,31 @@ class _Ladder:
         return f"{good}, and {below}{', but unstable ranks leave it unsettled' if self.unstable else ''}."
 
     def _untestable_reason(self) -> str:
+        """Say why these scores decide nothing, whatever they are; empty where they may."""
         if not self.stable:
             return "every rank is unstable, so none can be chosen."
         seeds, whom = self.values.shape[1], "every stable rank" if self.unstable else "every rank"
-        counted = {0: "no seed is", 1: "only 1 seed is"}.get(seeds, f"only {seeds} seeds are")
-        return f"{counted} complete for {whom}, and at least {LEAST_SEEDS} are needed."
+        if seeds < LEAST_SEEDS:
+            counted = {0: "no seed is", 1: "only 1 seed is"}.get(seeds, f"only {seeds} seeds are")
+            return f"{counted} complete for {whom}, and at least {LEAST_SEEDS} are needed."
+        if (examples := self.values.shape[2]) < LEAST_GROUPS:
+            return f"only {examples} independent examples decide, and at least {LEAST_GROUPS} are needed."
+        return self._unvaried_reason()
+
+    def _unvaried_reason(self) -> str:
+        """Say so where seeds are copies of one run, or all scores are one number.
+
+        Answers that are right or wrong may agree over seeds by themselves, where nearly all of them do; numbers of
+        many digits do not.
+        """
+        if self.span is None and np.ptp(self.values[self.stable]) == 0 and span_of(self.values) == 0:
+            return "every score is the same number, so nothing is known of how scores vary."
+        table = self.values[self.stable]
+        if not (table == table[:, :1]).all():
+            return ""
+        graded = self.span is None and not np.isin(table, (0.0, 1.0)).all()
+        varied = (table != table[:, :, :1]).any() if graded else (np.ptp(table[:, 0], axis=0) > 0).sum() >= FEW
+        return "every seed has the same scores: copies of one run say nothing about the next seed." if varied else ""
 
     def _finish(
         self,

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import fdtri, stdtr, stdtrit
 
 from rankexp.analysis.power import VarianceComponents, satterthwaite
+from rankexp.analysis.sparse import Sparse, span_of, sparse
 
 POOLING_LEVEL = 0.15
 """Level of the F test of a pair's own seed variance against that of the other ranks, before they are pooled.
@@ -46,6 +47,7 @@ class PairedDifference:
         pooled: Whether ``mss`` is pooled over the ranks rather than the pair's own.
         seeds: Number of seeds.
         examples: Number of examples.
+        sparse: What bounds it besides, where so few examples deviate that the variance is not to be trusted; else None.
     """
 
     mean: float
@@ -58,19 +60,30 @@ class PairedDifference:
     pooled: bool
     seeds: int
     examples: int
+    sparse: Sparse | None = None
 
     @property
     def standard_error(self) -> float:
         """Standard error of the mean difference, in score units."""
         return math.sqrt(self.variance)
 
+    @property
+    def reversed(self) -> PairedDifference:
+        """The same difference, of the second rank to the first."""
+        turned = self.sparse and replace(
+            self.sparse, usual=-self.sparse.usual, below=self.sparse.above, above=self.sparse.below
+        )
+        return replace(self, mean=-self.mean, sparse=turned)
+
     def lower(self, level: float = 0.05) -> float:
         """One-sided lower confidence bound of the mean difference, in score units."""
-        return self.mean - float(stdtrit(self.df, 1 - level)) * self.standard_error
+        bound = self.mean - float(stdtrit(self.df, 1 - level)) * self.standard_error
+        return bound if self.sparse is None else min(bound, self.sparse.lower(level))
 
     def upper(self, level: float = 0.05) -> float:
         """One-sided upper confidence bound of the mean difference, in score units."""
-        return self.mean + float(stdtrit(self.df, 1 - level)) * self.standard_error
+        bound = self.mean + float(stdtrit(self.df, 1 - level)) * self.standard_error
+        return bound if self.sparse is None else max(bound, self.sparse.upper(level))
 
     def noninferior(self, margin: float, level: float = 0.05) -> bool:
         """Whether the first rank is shown to lose less than ``margin`` to the second."""
@@ -82,11 +95,13 @@ class PairedDifference:
 
     def p_noninferior(self, margin: float) -> float:
         """One-sided p-value of "loses ``margin`` or more"; small where the first rank is non-inferior."""
-        return self._tail(-(self.mean + margin))
+        p = self._tail(-(self.mean + margin))
+        return p if self.sparse is None else max(p, self.sparse.p_below(margin))
 
     def p_worse(self) -> float:
         """One-sided p-value of "no worse"; small where the first rank is worse."""
-        return self._tail(self.mean)
+        p = self._tail(self.mean)
+        return p if self.sparse is None else max(p, self.sparse.p_above(0.0))
 
     def components(self) -> VarianceComponents:
         """Estimate the variance components; at these seeds and examples they add up to ``variance``.
@@ -113,12 +128,14 @@ class MeanSquares:
     Args:
         values: Complete scores.
         pool: Positions of the ranks over which the seed variance is pooled.
+        span: Largest difference of two scores that can be; None to take it from the scores.
 
     Shape:
         values ``(ranks, seeds, examples)``; cells ``(ranks, seeds)``; by_example ``(ranks, examples)``
     """
 
-    def __init__(self, values: Floats, pool: Sequence[int]) -> None:
+    def __init__(self, values: Floats, pool: Sequence[int], span: float | None = None) -> None:
+        self.values, self._span = values, span
         self.seeds, self.examples = int(values.shape[1]), int(values.shape[2])
         centred = values - values.mean(axis=0)
         self.cells = centred.mean(axis=2)
@@ -157,19 +174,37 @@ class MeanSquares:
         between_examples = self.seeds * _sum_of_squares(by_example - mean)
         residual = total - self.seeds * self.examples * mean**2 - between_seeds - between_examples
         mss, seed_df, pooled = self._seed_mean_square(between_seeds / (self.seeds - 1), inside={i, j} <= self.pool)
-        msi = between_examples / (self.examples - 1)
+        few = self._sparse(i, j)
+        msi = max(between_examples / (self.examples - 1), self.seeds * few.floor if few else 0.0)
         msr = max(residual, 0.0) / ((self.seeds - 1) * (self.examples - 1))
         variance = max(mss + msi - msr, mss, msi) / (self.seeds * self.examples)
         variance = variance if variance > ROUNDING**2 else 0.0
         df = satterthwaite(mss, msi, msr, seed_df, self.seeds, self.examples)
-        return PairedDifference(mean, variance, df, mss, msi, msr, seed_df, pooled, self.seeds, self.examples)
+        return PairedDifference(mean, variance, df, mss, msi, msr, seed_df, pooled, self.seeds, self.examples, few)
+
+    @cached_property
+    def span(self) -> float:
+        """Largest difference of two scores that can be."""
+        return span_of(self.values) if self._span is None else self._span
+
+    def _sparse(self, i: int, j: int) -> Sparse | None:
+        found = sparse(self.values[i] - self.values[j], 0.0)
+        return found and replace(found, span=self.span)
 
 
-def paired_difference(scores: ArrayLike, i: int, j: int) -> PairedDifference:
+def paired_difference(scores: ArrayLike, i: int, j: int, span: float | None = None) -> PairedDifference:
     """Compare the ranks at positions ``i`` and ``j``: mean of score i minus score j, with its variance.
 
     The variance is max(MSS + MSI - MSR, MSS, MSI) / (seeds * examples), where MSS is pooled over all ranks in
-    ``scores`` unless the pair's own is significantly larger.
+    ``scores`` unless the pair's own is significantly larger. Where fewer than 10 examples deviate from the usual
+    difference, the bounds are exact ones as well (:mod:`rankexp.analysis.sparse`).
+
+    Args:
+        scores: The scores.
+        i: Position of the first rank.
+        j: Position of the second.
+        span: Largest difference of two scores that can be: 1 for accuracies, also where documents are averaged. None
+            takes 1 where all scores are 0 or 1, and else their range.
 
     Shape:
         scores ``(ranks, seeds, examples)``, as for :func:`rankexp.analysis.decision.decide`
@@ -183,7 +218,7 @@ def paired_difference(scores: ArrayLike, i: int, j: int) -> PairedDifference:
     if (seeds := values.shape[1]) < 2:
         found = "1 complete seed" if seeds == 1 else f"{seeds} complete seeds"
         raise ValueError(f"scores has {found}; 2 or more are needed for a variance.")
-    return MeanSquares(values, range(len(values))).difference(i, j)
+    return MeanSquares(values, range(len(values)), span).difference(i, j)
 
 
 def checked_scores(scores: ArrayLike) -> Floats:

@@ -15,6 +15,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from rankexp.analysis.comparison import Comparison, DecisionScores
+from rankexp.analysis.diagnosis import Diagnosis, diagnose, well_above
+from rankexp.analysis.majority import constant_score
 from rankexp.analysis.verdict import Verdict
 from rankexp.config import StudyConfig
 from rankexp.files import DamagedRecordError, ForeignRecordError
@@ -61,6 +63,11 @@ class Study:
         return float(self.record.config["decide"]["level"])
 
     @property
+    def asked(self) -> bool:
+        """Whether a verdict was asked for."""
+        return bool(self.record.config["decide"].get("verdict", True))
+
+    @property
     def score(self) -> Literal["accuracy", "loss"]:
         """What is compared: ``accuracy``, or ``loss`` (its negative is the score)."""
         return "loss" if self.record.config["decide"]["score"] == "loss" else "accuracy"
@@ -105,7 +112,12 @@ class Study:
 
     @property
     def complete(self) -> bool:
-        """Whether every rank has a result, of whatever kind, for every seed needed; only then is a verdict final."""
+        """Whether every rank has a result, of whatever kind, for every seed needed; only then is a verdict final.
+
+        Also where the study stopped, because no rank had learned anything.
+        """
+        if self.record.notes.get("stopped"):
+            return True
         seeds = set(self.seeds[: self.comparison.sizes[self.look]])
         sets = [self.evidence(f"r={rank}") for rank in self.ranks]
         return bool(sets) and all({t.spec.seed for t in found if t is not None} >= seeds for found in sets)
@@ -149,17 +161,57 @@ class Study:
 
     @cached_property
     def unstable(self) -> tuple[int, ...]:
-        """Ranks with a diverged or collapsed seed among their evidence."""
+        """Ranks that cannot be chosen: with a seed that diverged, collapsed or has learned nothing yet."""
         return tuple(rank for rank in self.ranks if self.unstable_seeds(f"r={rank}"))
 
     def unstable_seeds(self, candidate: str, generation: int | None = None) -> tuple[int, ...]:
-        """Seeds of a candidate that diverged, or whose score on ``tune`` is not above the head-only reference's."""
-        floor, score = self.head_score, self.score
-        return tuple(
-            trial.spec.seed
-            for trial in self.evidence(candidate, generation)
-            if trial is not None and is_unstable(trial.result, floor, score)
+        """Seeds of a candidate that diverged, or whose score on ``tune`` is not above the floor."""
+        return tuple(self.diagnoses(candidate, generation))
+
+    def diagnoses(self, candidate: str, generation: int | None = None) -> dict[int, Diagnosis]:
+        """What is wrong with each seed of a candidate with which something is."""
+        trials = [trial for trial in self.evidence(candidate, generation) if trial is not None]
+        found = {trial.spec.seed: self.diagnosis(candidate, trial) for trial in trials}
+        return {seed: diagnosis for seed, diagnosis in found.items() if diagnosis is not None}
+
+    def diagnosis(self, candidate: str, trial: Trial) -> Diagnosis | None:
+        """What is wrong with a run of a candidate, if anything is."""
+        result = trial.result
+        if not is_unstable(result, self.floor, self.score):
+            return None
+        score = tune_score(result, self.score) if result.status == "completed" else -np.inf
+        learned = self._others_learned(candidate, trial)
+        return diagnose(result.status, score, self.floor, result.history, self.score, others_learned=learned)
+
+    def _others_learned(self, candidate: str, trial: Trial) -> bool:
+        """Whether another run of this candidate or of a rank, at the same rate, is well above the floor."""
+        spec = trial.spec
+        return any(
+            other.key != trial.key
+            and (other.spec.learning_rate, other.spec.alpha) == (spec.learning_rate, spec.alpha)
+            and self._learned(other.result)
+            for item in self.record.planned
+            if (item.candidate == candidate or item.candidate.startswith("r=")) and not item.generation
+            if (other := self.by_key.get(item.key)) is not None
         )
+
+    def _learned(self, result: TrialResult) -> bool:
+        if result.status != "completed" or "tune" not in result.metrics:
+            return False
+        examples = int(result.metrics["tune"]["examples"])
+        return well_above(tune_score(result, self.score), self.floor, self.score, examples)
+
+    @cached_property
+    def unlearned(self) -> tuple[int, ...]:
+        """Ranks that have learned nothing yet, and for which that is all that is wrong."""
+        found = {rank: set(self.diagnoses(f"r={rank}").values()) for rank in self.ranks}
+        return tuple(rank for rank, diagnoses in found.items() if diagnoses == {Diagnosis.UNLEARNED})
+
+    @property
+    def nothing_learned(self) -> bool:
+        """Whether no run of any rank is above the floor, and none of them is unstable."""
+        found = [(f"r={rank}", t) for rank in self.ranks for t in self.evidence(f"r={rank}") if t is not None]
+        return bool(found) and all(self.diagnosis(*one) is Diagnosis.UNLEARNED for one in found)
 
     @property
     def screened(self) -> tuple[int, ...]:
@@ -171,6 +223,17 @@ class Study:
         """Score of the head-only reference on ``tune``; minus infinity where there is none."""
         heads = [t for t in self.evidence("head") if t is not None and t.result.status == "completed"]
         return max((tune_score(t.result, self.score) for t in heads), default=-np.inf)
+
+    @property
+    def majority(self) -> dict[str, float] | None:
+        """Score of the majority class on ``tune`` and ``decide``; None in studies of before it was kept."""
+        kept = self.record.data.get("majority")
+        return {split: constant_score(answer, self.score) for split, answer in kept.items()} if kept else None
+
+    @cached_property
+    def floor(self) -> float:
+        """Score on ``tune`` of what reads no text, or learns no more than a head: a run that learned is above it."""
+        return max(self.head_score, self.majority["tune"] if self.majority else -np.inf)
 
     @cached_property
     def comparison(self) -> Comparison:
@@ -184,6 +247,8 @@ class Study:
             look=self.look,
             unstable=self.unstable,
             screened=self.screened,
+            unlearned=self.unlearned,
+            asked=self.asked,
         )
 
     @property
@@ -256,7 +321,7 @@ def tune_score(result: TrialResult, score: str) -> float:
 
 
 def is_unstable(result: TrialResult, floor: float, score: str) -> bool:
-    """Whether a run diverged, or collapsed to no more than the head-only reference's score ``floor``."""
+    """Whether a run diverged, or came to no more than the ``floor``; :meth:`Study.diagnosis` says why."""
     return result.status == "diverged" or (result.status == "completed" and tune_score(result, score) <= floor)
 
 

@@ -8,9 +8,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 
 from rankexp.analysis.comparison import Comparison, DecisionScores
+from rankexp.analysis.diagnosis import Diagnosis
 from rankexp.analysis.power import LEAST_SEEDS
 from rankexp.analysis.results import Study
 from rankexp.analysis.screen import ScreenRow, best_rate, on_edge, sampled_range, screen_table
+from rankexp.analysis.sparse import LEAST_GROUPS
 from rankexp.ranks import TrialSpec
 from rankexp.record import Trial
 from rankexp.study_record import TestLedger
@@ -207,9 +209,21 @@ def stable_ranks(study: Study) -> Check:
         return Check(name, None, "The decision has not begun.")
     if not study.unstable:
         return Check(name, True, "No seed of any rank diverged or collapsed.")
-    bad = _listed(f"r={rank} (seeds {_listed(study.unstable_seeds(f'r={rank}'))})" for rank in study.unstable)
-    remedy = "Add warm-up, clip gradients or tune over lower rates; an unstable rank cannot be chosen."
-    return Check(name, False, f"Diverged, or no better than the head alone: {bad}.", remedy)
+    found = {rank: study.diagnoses(f"r={rank}") for rank in study.unstable}
+    lower = _seeds_of(found, [item for item in Diagnosis if item.unstable])
+    longer = _seeds_of(found, [Diagnosis.UNLEARNED])
+    evidence = [f"Diverged, or no better than the head alone: {lower}."] if lower else []
+    evidence += [f"Learned nothing yet, as far as the majority class and the head alone: {longer}."] if longer else []
+    remedies = (
+        ["Add warm-up, clip gradients or tune over lower rates; an unstable rank cannot be chosen."] if lower else []
+    )
+    remedies += ["Raise train.steps or the learning rates."] if longer else []
+    return Check(name, False, " ".join(evidence), " ".join(remedies))
+
+
+def _seeds_of(found: Mapping[int, Mapping[int, Diagnosis]], wanted: Sequence[Diagnosis]) -> str:
+    seeds = {rank: [s for s, diagnosis in of.items() if diagnosis in wanted] for rank, of in found.items()}
+    return _listed(f"r={rank} (seeds {_listed(some)})" for rank, some in seeds.items() if some)
 
 
 def nothing_pruned(study: Study) -> Check:
@@ -286,6 +300,8 @@ def adapted_weights(study: Study) -> Check:
 
 def enough_seeds(study: Study) -> Check:
     """At least three seeds, better five."""
+    if not study.asked:
+        return Check("Enough seeds", None, "No verdict was asked for.")
     used = study.verdict.seeds if study.verdict is not None else len(study.seeds)
     remedy = f"Set decide.seeds={RECOMMENDED_SEEDS} or more; finished runs are not trained again."
     return _seed_count(used, remedy)
@@ -309,7 +325,9 @@ def _example_count(scores: DecisionScores, remedy: str) -> Check:
     passed = groups >= RECOMMENDED_EXAMPLES
     kind = "examples" if groups == scores.examples else "independent documents"
     evidence = f"{groups:,} {kind} decide; {RECOMMENDED_EXAMPLES:,} are recommended."
-    return Check(name, passed, evidence, "" if passed else remedy, advisory=True)
+    if groups < LEAST_GROUPS:
+        evidence = f"{groups:,} {kind} decide; {LEAST_GROUPS} are needed and {RECOMMENDED_EXAMPLES:,} recommended."
+    return Check(name, passed, evidence, "" if passed else remedy, advisory=groups >= LEAST_GROUPS)
 
 
 def _declared_stable(comparison: Comparison) -> Check:
@@ -338,6 +356,9 @@ def head_reference(study: Study) -> Check:
     if math.isfinite(study.head_score):
         return Check(name, True, f"The head alone reaches {study.head_score:.3f} on tune.", advisory=True)
     evidence = "There is none, so a run that learned nothing cannot be told from a poor one."
+    if study.majority:
+        reached = f"{study.majority['tune']:.3f} on tune"
+        evidence = f"There is none; the majority class alone, {reached}, tells what learned nothing."
     return Check(name, False, evidence, "Give references.head a learning rate.", advisory=True)
 
 

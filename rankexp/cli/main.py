@@ -90,7 +90,9 @@ def _parser() -> argparse.ArgumentParser:
         file="CSV file with columns rank, seed, example, score; a higher score is better",
     )
     decided.add_argument(
-        "--margin", type=float, help="loss of score that does not matter (default 0.01 if scores are 0/1)"
+        "--margin",
+        help="loss of score that does not matter: 2pt or 0.02 if scores are 0/1 (default 1pt), 0.01nat for losses, "
+        "else a number in their unit",
     )
     decided.add_argument("--loss", action="store_true", help="scores are losses: lower is better")
     decided.add_argument("--level", type=float, default=0.05, help="one-sided significance level (default 0.05)")

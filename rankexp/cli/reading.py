@@ -10,9 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rankexp.cli.output import DAMAGED, INPUT_OUTPUT, OK, SOME_FAILED, print_verdict, shown
+from rankexp.cli.output import DAMAGED, INPUT_OUTPUT, OK, SOME_FAILED, complain, print_verdict, shown
 
 if TYPE_CHECKING:
+    from rankexp.analysis.comparison import DecisionScores, Kind
     from rankexp.analysis.results import Study
 
 
@@ -63,7 +64,7 @@ def decide(options: argparse.Namespace, rest: list[str]) -> int:
         scores, kind = replace(scores, values=-scores.values), "loss"
     if options.margin is None and kind != "accuracy":
         raise ConfigError(f"the scores of {file} are not 0 or 1; say with --margin how much of them does not matter.")
-    margin = 0.01 if options.margin is None else options.margin
+    margin = _margin(options.margin, scores, kind)
     comparison = Comparison(scores, margin, options.level, kind, unstable=unstable)
     try:
         doc = scores_document(printable(file.name), comparison)
@@ -73,6 +74,25 @@ def decide(options: argparse.Namespace, rest: list[str]) -> int:
     print_verdict(doc)
     print(f"\nreport    {shown(page)}")
     return OK
+
+
+def _margin(written: str | None, scores: DecisionScores, kind: Kind) -> float:
+    """Read the margin of a file of scores, and warn of one that is probably a slip."""
+    import numpy as np
+
+    from rankexp.margins import check_range, parse_margin, wide_margin
+    from rankexp.options import ConfigError
+
+    try:
+        margin = parse_margin("1pt" if written is None else written, kind)
+        if kind != "accuracy":
+            given = -scores.values if kind == "loss" else scores.values
+            check_range(margin, float(np.nanmin(given)), float(np.nanmax(given)))
+    except ValueError as error:
+        raise ConfigError(f"--margin is {written!r}: {error}.") from None
+    if warning := wide_margin(margin, kind):
+        complain(f"warning: {warning}")
+    return margin
 
 
 def power(options: argparse.Namespace, rest: list[str]) -> int:

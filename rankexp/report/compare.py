@@ -130,7 +130,7 @@ def _row(study: Study, ladder: Ladder, ranks: Sequence[int]) -> Document:
         "name": study.name,
         "model": study.record.model["name"],
         "data": study.record.data["name"],
-        "status": str(verdict.status) if verdict else None,
+        "status": str(verdict.status) if verdict else None if study.asked else "DESCRIPTIVE",
         "chosen_rank": verdict.chosen_rank if verdict else None,
         "reference_rank": verdict.reference_rank if verdict else None,
         "margin": study.margin,

@@ -28,7 +28,8 @@ from rankexp.report.spectra import spectrum
 from rankexp.report.words import summary
 
 SCHEMA_VERSION = 1
-UNFINISHED = "UNFINISHED"
+UNFINISHED, DESCRIPTIVE = "UNFINISHED", "DESCRIPTIVE"
+"""Statuses beside those of a verdict: runs are missing, or no verdict was asked for."""
 
 Document = dict[str, Any]
 _SETUP = ("lora", "train", "search", "decide", "references", "contest", "task")
@@ -53,6 +54,7 @@ def document(study: Study) -> Document:
     verdict = study.verdict if study.complete else None
     doc = _verdict_box(study)
     doc["references"] = tables.references(study)
+    doc["majority"] = study.majority
     doc |= _paste(study, doc)
     doc["screen"] = _screen(study)
     doc["importance"] = study.record.notes.get("importance")
@@ -79,7 +81,9 @@ def scores_document(name: str, comparison: Comparison) -> Document:
     ranks = tables.decision_rows(comparison)
     unknown = {"learning_rate": None, "alpha": None, "lost": "", "trainable_parameters": None}
     doc: Document = {**_head(name), "created": "", "finished": "", **_decision(comparison)}
-    doc |= dict.fromkeys(("test", "setup", "lora_config", "lora_config_python", "front", "training_data", "importance"))
+    doc |= dict.fromkeys(
+        ("test", "setup", "majority", "lora_config", "lora_config_python", "front", "training_data", "importance")
+    )
     doc |= {
         "references": {},
         "screen": [],
@@ -141,6 +145,9 @@ def _decision(comparison: Comparison, *, final: bool = True) -> Document:
     if not final:
         seeds = 0 if verdict is None else verdict.seeds
         return {"status": UNFINISHED, **nothing, **asked, "seeds": seeds, "reason": "Runs of the decision are missing."}
+    if not comparison.asked:
+        seeds = min((len(scores.means(rank)) for rank in scores.ranks), default=0)
+        return {"status": DESCRIPTIVE, **nothing, **asked, "seeds": seeds, "reason": "No verdict was asked for."}
     if verdict is None:
         reason = "No run of the decision completed."
         return {"status": str(Status.INSUFFICIENT), **nothing, **asked, "seeds": 0, "reason": reason}

@@ -138,7 +138,7 @@ def _mean_with_interval(axes: Axes, row: Document, doc: Document) -> None:
     face = colour if chosen or row["unstable"] else COLOURS["paper"]
     point, size = ([row["rank"]], [row["mean"]]), 11 if chosen else 7.5
     axes.plot(*point, marker=marker, ms=size, mfc=face, mec=colour, mew=1.8, zorder=5)
-    if text := "chosen" if chosen else "unstable" if row["unstable"] else "":
+    if text := "chosen" if chosen else row["reading"] if row["unstable"] else "":
         axes.annotate(
             text, (row["rank"], row["mean"]), xytext=(9, -11), textcoords="offset points",
             ha="left", va="center", fontsize=10, fontweight="bold", color=colour, zorder=6,
@@ -159,10 +159,23 @@ def _focus(axes: Axes, rows: list[Document], doc: Document) -> None:
     axes.set_ylim(min(values) - 1.6 * room, max(values) + 1.6 * room)
 
 
+def _lines(doc: Document) -> dict[str, Document]:
+    """The references; the majority class beside them where it lies above the head, or there is no head."""
+    majority, head = doc["majority"], doc["references"].get("head")
+    if not majority or (head and head["mean"] >= majority["decide"]):
+        return dict(doc["references"])
+    shown = {name: row for name, row in doc["references"].items() if name != "head"}
+    return {"majority": {"mean": majority["decide"]}, **shown}
+
+
 def _reference_lines(axes: Axes, doc: Document) -> None:
     low, high = axes.get_ylim()
-    looks = {"head": ("head only", "muted", (0, (1, 1.5))), "full": ("full fine-tuning", "green", (0, (6, 2)))}
-    for name, row in doc["references"].items():
+    looks = {
+        "majority": ("majority class", "muted", (0, (1, 4))),
+        "head": ("head only", "muted", (0, (1, 1.5))),
+        "full": ("full fine-tuning", "green", (0, (6, 2))),
+    }
+    for name, row in _lines(doc).items():
         label, colour, style = looks[name]
         text = f"{label} {formats.score(row['mean'], doc['score'])}"
         inside = low <= row["mean"] <= high

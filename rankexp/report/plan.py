@@ -19,6 +19,8 @@ def plan_text(study: Study, target: float) -> str:
     if not study.level < target < 1:
         raise ValueError(f"target is {target:g}; a power between the level, {study.level:g}, and 1 is needed.")
     verdict = study.verdict if study.complete else None
+    if study.complete and not study.asked:
+        return f"{study.name}: no verdict was asked for (decide.verdict=false), so there is no power to speak of."
     if verdict is None:
         return f"{study.name}: undecided, because runs of the decision are missing."
     found = plan(verdict, target)

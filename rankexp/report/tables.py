@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 
 from rankexp.analysis.comparison import Comparison
+from rankexp.analysis.diagnosis import Diagnosis
 from rankexp.analysis.paired import paired_difference
-from rankexp.analysis.results import Study, group_means, is_unstable
+from rankexp.analysis.results import Study, group_means
+from rankexp.analysis.sparse import LEAST_GROUPS
 from rankexp.analysis.verdict import RankRow, Verdict
 from rankexp.record import Scores, Trial
 
@@ -130,19 +132,20 @@ def _decision_row(comparison: Comparison, rank: int, verdict: Verdict | None) ->
         "p": decided.p_noninferior if decided else None,
         "accepted": bool(decided and decided.accepted),
         "unstable": rank in comparison.unstable,
-        "reading": _reading(verdict, decided) if verdict is not None and decided is not None else "",
+        "unlearned": rank in comparison.unlearned,
+        "reading": _reading(comparison, verdict, decided) if verdict is not None and decided is not None else "",
         "seed_means": _by_seed(means),
     }
 
 
 def _rank_row(study: Study, row: Row) -> Row:
     done, every = study.chosen_trials(row["rank"]), study.evidence(f"r={row['rank']}")
-    return {**row, "seeds": len(done), **_failures(study, every), **_training(done)}
+    return {**row, "seeds": len(done), **_failures(study, row["rank"], every), **_training(done)}
 
 
-def _reading(verdict: Verdict, row: RankRow) -> str:
+def _reading(comparison: Comparison, verdict: Verdict, row: RankRow) -> str:
     if row.unstable:
-        return "unstable"
+        return "learned nothing yet" if row.rank in comparison.unlearned else "unstable"
     if row.rank in (verdict.chosen_rank, verdict.reference_rank):
         names = {verdict.reference_rank: ["reference"]}
         return ", ".join((["chosen"] if row.rank == verdict.chosen_rank else []) + names.get(row.rank, []))
@@ -152,14 +155,15 @@ def _reading(verdict: Verdict, row: RankRow) -> str:
     return "worse" if row.upper < 0 else "not shown"
 
 
-def _failures(study: Study, trials: Sequence[Trial | None]) -> Row:
+def _failures(study: Study, rank: int, trials: Sequence[Trial | None]) -> Row:
     results = [trial.result for trial in trials if trial is not None]
     failed = [result for result in results if result.status == "failed"]
     memory = [result for result in failed if "memory" in result.reason.lower()]
-    collapsed = [r for r in results if r.status == "completed" and is_unstable(r, study.head_score, study.score)]
+    found = list(study.diagnoses(f"r={rank}").values())
     counts = {
         "diverged": sum(result.status == "diverged" for result in results),
-        "collapsed": len(collapsed),
+        "collapsed": found.count(Diagnosis.COLLAPSED),
+        "learned_nothing": found.count(Diagnosis.UNLEARNED),
         "out_of_memory": len(memory),
         "failed": len(failed) - len(memory),
         "waiting": sum(trial is None for trial in trials),
@@ -192,9 +196,9 @@ def _test_difference(study: Study, tables: Mapping[int, dict[int, Scores]], pair
     seeds = sorted(tables[chosen].keys() & tables[reference].keys())
     cells = [[group_means(tables[rank][seed], study.score)[1] for seed in seeds] for rank in (chosen, reference)]
     values = np.array(cells)
-    if len(seeds) < 2:
+    if len(seeds) < 2 or values.shape[2] < LEAST_GROUPS:
         return {**empty, "difference": float(values[0].mean() - values[1].mean()) if seeds else None}
-    found = paired_difference(values, 0, 1)
+    found = paired_difference(values, 0, 1, study.comparison.span)
     return {
         "difference": found.mean,
         "lower": found.lower(study.level),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from rankexp.analysis.power import LEAST_SEEDS
+from rankexp.analysis.sparse import LEAST_GROUPS
 from rankexp.report.formats import amount, confidence, count, evidence_unit, percent, score
 
 Document = dict[str, Any]
@@ -26,6 +28,10 @@ def headline(doc: Document) -> str:
     status, chosen = doc["status"], doc["chosen_rank"]
     if status == "UNFINISHED":
         return "Not decided yet: the study is unfinished."
+    if status == "DESCRIPTIVE":
+        return "No verdict was asked for."
+    if status == "INSUFFICIENT" and nothing_learned(doc):
+        return "No rank has learned anything yet."
     if status == "INSUFFICIENT":
         return "No rank can be named yet."
     if len(doc["ranks"]) == 1:
@@ -41,7 +47,11 @@ def meaning(doc: Document) -> str:
     """Say what the status means here."""
     if doc["status"] == "UNFINISHED":
         return "Runs that the decision needs are still missing."
+    if doc["status"] == "DESCRIPTIVE":
+        return "The numbers describe what was run, and conclude nothing."
     chosen = doc["chosen_rank"]
+    if chosen is None and nothing_learned(doc):
+        return "No run is better than an answer that reads no text."
     if chosen is None:
         return "The evidence is too thin to name a rank."
     if len(doc["ranks"]) == 1:
@@ -49,7 +59,8 @@ def meaning(doc: Document) -> str:
     if _open_below(doc):
         return "The choice is good enough; a smaller rank might be too."
     if doc["status"] == "SAFE":
-        return "The choice is good enough, but ranks that trained unstably leave it unsettled."
+        what = "have learned nothing yet" if not _unstable(doc) else "trained unstably"
+        return f"The choice is good enough, but ranks that {what} leave it unsettled."
     worse = "the next smaller rank is measurably worse" if _next_smaller(doc, chosen) else "nothing smaller was tried"
     return f"The choice is good enough, and {worse}."
 
@@ -65,8 +76,12 @@ def certainty(doc: Document) -> str:
     if doc["status"] == "UNFINISHED":
         done = sum(row["seeds"] for row in doc["ranks"].values())
         return f"{count(done)} of {count(_planned_cells(doc))} runs of the decision are complete." if done else ""
+    if doc["status"] == "DESCRIPTIVE":
+        return f"Seen on {count(doc['seeds'])} seeds × {count(doc['examples'])} examples; nothing was tested."
     based = f"{count(doc['seeds'])} seeds × {count(doc['examples'])} examples"
     chosen, reference = doc["chosen_rank"], doc["reference_rank"]
+    if chosen is None and nothing_learned(doc):
+        return f"{_doubt(doc)} The rest was not trained."
     if chosen is None and _all_unstable(doc):
         return f"{_doubt(doc)} Based on {based}."
     if chosen is None:
@@ -117,10 +132,37 @@ def change(doc: Document) -> list[str]:
     """Say what would change the answer."""
     if doc["status"] == "UNFINISHED":
         return ["Run the same `rankexp sweep` again: finished runs are kept."]
-    sentences = _change_insufficient(doc) if doc["chosen_rank"] is None else _change_chosen(doc)
-    if unstable := [rank for rank, row in doc["ranks"].items() if row["unstable"]]:
+    if doc["status"] == "DESCRIPTIVE":
+        sentences = [
+            "The same command without `decide.verdict=false` asks for a verdict; finished runs are not trained again."
+        ]
+    else:
+        sentences = _change_insufficient(doc) if doc["chosen_rank"] is None else _change_chosen(doc)
+    if unstable := _unstable(doc):
         sentences.append(f"Rank {joined(unstable)} trained unstably and cannot be chosen; a lower rate may cure it.")
+    if unlearned := [rank for rank, row in doc["ranks"].items() if row["unlearned"]]:
+        sentences.append(f"Rank {joined(unlearned)} learned nothing yet: {_learn_more(doc)}.")
     return sentences
+
+
+def nothing_learned(doc: Document) -> bool:
+    """Whether every rank has learned nothing yet."""
+    return bool(doc["ranks"]) and all(row["unlearned"] for row in doc["ranks"].values())
+
+
+def _unstable(doc: Document) -> list[str]:
+    return [rank for rank, row in doc["ranks"].items() if row["unstable"] and not row["unlearned"]]
+
+
+def _learn_more(doc: Document) -> str:
+    """Say what cures a run that learned nothing, and how far it got."""
+    cure = "raise `train.steps`, or the rates (`search.learning_rates`)"
+    train, splits = doc["setup"]["train"], doc["setup"]["data"].get("splits", {})
+    examples = splits.get("train", {}).get("examples", 0)
+    if not examples:
+        return cure
+    epochs = train["steps"] * train["batch_size"] * train["accumulation"] / examples
+    return f"{cure}; {count(train['steps'])} steps were {epochs:.2g} epochs"
 
 
 def power(doc: Document) -> str:
@@ -193,10 +235,16 @@ def _change_insufficient(doc: Document) -> list[str]:
         )
     elif doc["compared"] is not None:
         sentences.append("Neither seeds nor examples alone would settle it: add both, or accept a wider margin.")
+    elif nothing_learned(doc):
+        pass  # what cures that is said of every rank that has learned nothing
     elif _all_unstable(doc):
         sentences.append("Find a setting that trains stably: lower rates, more warm-up, clipped gradients.")
-    else:
+    elif doc["seeds"] < LEAST_SEEDS:
         sentences.append("Add seeds: `decide.seeds=5` is the default." if doc["setup"] else "Add seeds.")
+    elif doc["groups"] < LEAST_GROUPS:
+        sentences.append(f"Add {_unit(doc)} to decide on: {LEAST_GROUPS} are needed, and thousands are better.")
+    else:
+        sentences.append("Look at the scores: runs with other seeds do not give the very same numbers.")
     if (shares := doc["variance_shares"]) and shares["seeds"] is not None:
         parts = percent(shares["seeds"]), percent(shares["examples"]), percent(shares["residual"])
         sentences.append("The noise is {} from seeds, {} from examples and {} from both together.".format(*parts))

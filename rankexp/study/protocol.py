@@ -8,6 +8,7 @@ from functools import partial
 
 from rankexp.analysis.decision import Verdict
 from rankexp.analysis.results import Study, load_study
+from rankexp.analysis.screen import screen_table
 from rankexp.record import Scores, Trial
 from rankexp.strategies.setting import Setting
 from rankexp.study.contest import Contest
@@ -29,10 +30,19 @@ class Protocol(Step):
         self.runner.display.expect(self._expected(screen))
         chosen, references = screen.run()
         self._decide(chosen, references)
+        if self._hopeless():
+            return self._stopped()
         contest.run()
         self._confirm()
         self._squeeze()
         self._read_back()
+        return load_study(self.study.folder)
+
+    def _stopped(self) -> Study:
+        """Leave the rest untrained: more seeds of ranks that have learned nothing would say nothing."""
+        self.runner.display.say("no rank beats the majority class and the head alone: the study stops here")
+        if not self.study.read().notes.get("stopped"):
+            self.study.note(stopped="nothing learned")
         return load_study(self.study.folder)
 
     def _expected(self, screen: Screen) -> int:
@@ -48,7 +58,8 @@ class Protocol(Step):
     def _decide(self, chosen: list[Setting], references: list[Setting]) -> None:
         """Train every rank with the seeds of each look until one decides, and the references with the first seeds.
 
-        Full fine-tuning takes longest, so it goes first.
+        Full fine-tuning takes longest, so it goes first. Where no run of the screen has learned anything, the first
+        seed is trained alone, and the others only if that has.
         """
         seeds = self.config.decide.seeds
         sizes = self.config.decide.looks or [len(seeds)]
@@ -59,26 +70,52 @@ class Protocol(Step):
             if look > first:
                 self.study.note(look=look)
             known = sizes[look - 1] if look > first else 0
+            if self.config.decide.verdict and not (known or self._screened_learned()):
+                self._train(chosen, seeds[:1], 0, asked)
+                asked = []
+            if self._hopeless():
+                return
             verdict = self._look(chosen, seeds[: sizes[look]], known, asked)
             if verdict is not None and verdict.confident:
                 return
             asked = []
 
+    def _hopeless(self) -> bool:
+        """Whether a verdict is wanted, and no rank has learned anything that it could be about."""
+        return self.config.decide.verdict and load_study(self.study.folder).nothing_learned
+
+    def _screened_learned(self) -> bool:
+        """Whether a rank's run of the screen is above the floor, or may have been."""
+        study = load_study(self.study.folder)
+        rows = [row for row in screen_table(study) if row.status == "completed"]
+        scored = [
+            (row.rank, -row.tune_loss if study.score == "loss" else row.tune_accuracy)
+            for row in rows
+            if row.tune_loss is not None
+        ]
+        heads = [score for rank, score in scored if rank == 0 and score is not None]
+        ranks = [score for rank, score in scored if rank and score is not None]
+        floor = max([study.floor, *heads])
+        return not ranks or max(ranks) > floor
+
     def _look(self, chosen: list[Setting], seeds: list[int], known: int, beside: list[Asked]) -> Verdict | None:
         """Train every rank with the seeds after ``known``; an unstable rank with all of them again, at half rate."""
-        record = self.study.read()
-        slower = {item.candidate for item in record.planned if item.generation}
-        asked = beside + self._evidence("decide", [s for s in chosen if s.candidate not in slower], seeds[known:])
-        if known:
-            self.runner.display.expect_more(len(asked))
-        self.runner.run_all(asked)
+        self._train(chosen, seeds, known, beside)
         study = load_study(self.study.folder)
         for setting in chosen:
-            if study.unstable_seeds(setting.candidate, generation=0):
+            if any(found.unstable for found in study.diagnoses(setting.candidate, generation=0).values()):
                 self.runner.display.expect_more(len(seeds))
                 halved = replace(setting, learning_rate=setting.learning_rate / 2)
                 self.runner.run_all(self._evidence("decide", [halved], seeds, generation=1))
         return load_study(self.study.folder).verdict
+
+    def _train(self, chosen: list[Setting], seeds: list[int], known: int, beside: list[Asked]) -> None:
+        """Train every rank that was not trained anew at half its rate with the seeds after ``known``."""
+        slower = {item.candidate for item in self.study.read().planned if item.generation}
+        asked = beside + self._evidence("decide", [s for s in chosen if s.candidate not in slower], seeds[known:])
+        if known:
+            self.runner.display.expect_more(len(asked))
+        self.runner.run_all(asked)
 
     def _squeeze(self) -> None:
         """Cut the largest stable rank's first adapter to each smaller rank and score it on ``tune``, for the report."""

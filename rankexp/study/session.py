@@ -16,6 +16,7 @@ from rankexp.progress import Display
 from rankexp.record import Trial
 from rankexp.report.build import write_report
 from rankexp.strategies.setting import HEAD, Candidate
+from rankexp.study.answerable import check_seeds
 from rankexp.study.attempt import WAIT_SECONDS
 from rankexp.study.lead import StudyHeldError
 from rankexp.study.storage import Storage
@@ -53,6 +54,8 @@ def run_study(config: StudyConfig, display: Display, *, mends: bool = False) -> 
         DamagedRecordError: The record is damaged.
         StorageError: The database cannot be used.
     """
+    if not StudyStore(config.study_folder).begun():
+        check_seeds(config.decide)
     with _workplace(config, config.study_folder, display) as place:
         return _lead(place, mends=mends)
 
@@ -69,8 +72,14 @@ def resume_study(folder: Path, display: Display) -> Outcome:
 
 
 def begin_study(config: StudyConfig) -> Path:
-    """Make the folder of a study, for workers to join, and return it."""
+    """Make the folder of a study, for workers to join, and return it.
+
+    Raises:
+        ConfigError: It has too few seeds for a verdict.
+    """
     store = StudyStore(config.study_folder.absolute())
+    if not store.begun():
+        check_seeds(config.decide)
     Storage.of(store.workspace, config.storage)
     store.begin(config.to_dict())
     return store.folder
@@ -130,7 +139,7 @@ def run_trial(config: StudyConfig, display: Display) -> Trial:
     one = config.trial
     with (
         _workplace(config, config.study_folder, display) as place,
-        place.leading([one.rank] if one.rank else []) as protocol,
+        place.leading([one.rank] if one.rank else [], decides=False) as protocol,
     ):
         candidate = Candidate.of_rank(one.rank) if one.rank else HEAD
         setting = candidate.at(one.learning_rate, config.lora.alpha)

@@ -9,10 +9,11 @@ from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
+from rankexp.analysis.majority import constant_answer
 from rankexp.config import StudyConfig
 from rankexp.leftovers import remove_leftovers
 from rankexp.lora.inject import linear_modules
@@ -23,6 +24,7 @@ from rankexp.processes import this_machine
 from rankexp.progress import Display
 from rankexp.ranks import RankMap
 from rankexp.record import TrialStore
+from rankexp.study.answerable import check_data, warnings
 from rankexp.study.claims import Claims, lead_of, team_of
 from rankexp.study.lanes import Lanes
 from rankexp.study.lead import Lead
@@ -107,12 +109,13 @@ class Workplace:
         return self._claims.done(self.lead)
 
     @contextmanager
-    def leading(self, ranks: Sequence[int], *, mends: bool = False) -> Iterator[Protocol]:
+    def leading(self, ranks: Sequence[int], *, mends: bool = False, decides: bool = True) -> Iterator[Protocol]:
         """Lead the study: nobody else plans its trials meanwhile.
 
         Args:
             ranks: Ranks that the layers must be able to hold.
             mends: Whether damaged trials are deleted first.
+            decides: Whether it is to come to a verdict, for which a new one must be large enough.
 
         Raises:
             StudyHeldError: Another process leads it, or has taken over.
@@ -123,7 +126,7 @@ class Workplace:
             store = StudyStore(self.folder, lead.writing)
             if mends:
                 mend(store.folder, self.display.say)
-            yield self._protocol(store, ranks, lead)
+            yield self._protocol(store, ranks, lead, decides=decides)
 
     def helper(self) -> Runner:
         """Return what trains for a study that another process leads.
@@ -135,7 +138,9 @@ class Workplace:
         _check_same(store.read(), self.loaded)
         return self._runner(store)
 
-    def _protocol(self, store: StudyStore, ranks: Sequence[int], lead: Lead) -> Protocol:
+    def _protocol(self, store: StudyStore, ranks: Sequence[int], lead: Lead, *, decides: bool) -> Protocol:
+        if decides and not store.exists():
+            self._check_size()
         record = _create_or_check(store, self.config, self.loaded, ranks, self.display)
         remove_leftovers(self.workspace, self.folder)
         shapes = {name: (shape[0], shape[1]) for name, shape in record.model["shapes"].items()}
@@ -147,6 +152,13 @@ class Workplace:
             shapes,
         )
         return Protocol(self.config, store, specs, self._runner(store, lead), self._storage)
+
+    def _check_size(self) -> None:
+        """Refuse a study that can settle nothing, and warn of one that hardly can."""
+        decide, card = self.config.decide, _card(self.loaded.data)
+        check_data(decide, card)
+        for warning in warnings(decide, card):
+            self.display.say(warning)
 
     def _runner(self, store: StudyStore, lead: Lead | None = None) -> Runner:
         return Runner(
@@ -257,7 +269,7 @@ def _new_record(
             "drawn": list(loading_of(bench.model).drawn),
             "reach": reach_of(bench.model, shapes, bench.saved).card(),
         },
-        data=bench.data.card(),
+        data=_card(bench.data),
         settings={
             "precision": precision,
             "device": str(bench.device),
@@ -266,6 +278,16 @@ def _new_record(
         },
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
+
+
+def _card(data: TaskData) -> dict[str, Any]:
+    """Describe the data, with what can be had on ``tune`` and ``decide`` without reading a text."""
+    tune, decide = data.splits["tune"], data.splits["decide"]
+    majority = {
+        "tune": constant_answer(tune.labels, data.labels),
+        "decide": constant_answer(decide.labels, data.labels, decide.group_ids),
+    }
+    return {**data.card(), "majority": majority}
 
 
 def _check_ranks(ranks: Sequence[int], shapes: Mapping[str, tuple[int, int]]) -> None:

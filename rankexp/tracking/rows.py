@@ -179,8 +179,15 @@ def study_params(study: StudyRecord) -> dict[str, str]:
     return {legal_key(name): _text(value)[:_LONGEST_PARAM] for name, value in _flat(study.config)}
 
 
-def verdict_tags(verdict: Verdict | None) -> dict[str, str]:
-    """Tags of a summary run; they may change, as params may not."""
+def verdict_tags(verdict: Verdict | None, *, asked: bool = True) -> dict[str, str]:
+    """Tags of a summary run; they may change, as params may not.
+
+    Args:
+        verdict: The verdict, if there is one.
+        asked: Whether one was asked for.
+    """
+    if not asked:
+        return {"verdict": "DESCRIPTIVE", "reason": "no verdict was asked for"}
     if verdict is None:
         return {"verdict": "INSUFFICIENT", "reason": "there is no evidence yet"}
     return {

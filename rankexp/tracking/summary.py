@@ -50,7 +50,7 @@ def _summary_run(client: Client, study: Study) -> str:
 
 
 def _tags(study: Study) -> dict[str, str]:
-    tags = rows.verdict_tags(study.verdict)
+    tags = rows.verdict_tags(study.verdict, asked=study.asked)
     rank = f", rank {tags['chosen_rank']}" if tags.get("chosen_rank", "none") != "none" else ""
     note = f"**{tags['verdict']}**{rank}: {tags['reason']}\n\nThe report is among the artifacts: `report/report.html`."
     return {**tags, "mlflow.note.content": note, "record": str(study.store.folder)}

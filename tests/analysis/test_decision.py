@@ -111,36 +111,113 @@ def test_one_rank_has_nothing_to_be_compared_with():
 # --- no variance, ties, strictness
 
 
-def test_identical_scores_have_no_variance():
-    right = np.arange(100) % 5 > 0
-    verdict = decide(np.broadcast_to(right, (3, 4, 100)), (4, 8, 16), margin=0.01)
-    assert (verdict.status, verdict.chosen_rank, verdict.reference_rank) == (Status.SETTLED, 4, 16)
-    row = verdict.row(4)
-    assert (row.standard_error, row.lower, row.upper, row.p_noninferior, row.p_worse) == (0, 0, 0, 0, 1)
-    assert verdict.variance_shares is not None
-    assert all(math.isnan(share) for share in verdict.variance_shares.values())
+def answers(examples, *, ranks=3, seeds=4):
+    """Every rank and seed is right on the same 80 %."""
+    return np.broadcast_to(np.arange(examples) % 5 > 0, (ranks, seeds, examples))
 
 
-@pytest.mark.parametrize(("loss", "accepted"), [(0.25, False), (0.24999, True), (0.25001, False)])
-def test_without_variance_the_margin_itself_is_too_much(loss, accepted):
-    base = np.random.default_rng(1).standard_normal((3, 50))
-    verdict = decide(np.stack([base - loss, base]), (4, 8), margin=0.25)
-    assert verdict.row(4).accepted is accepted
-    assert verdict.row(4).p_worse == 0
-    assert verdict.status is Status.SETTLED
+def test_ranks_that_agree_on_every_example_are_bounded_by_how_many_there_are():
+    few, many = (decide(answers(n), (4, 8, 16), margin=0.01) for n in (100, 2000))
+    assert (few.status, few.chosen_rank, few.reference_rank) == (Status.INSUFFICIENT, None, 16)
+    assert (many.status, many.chosen_rank, many.reference_rank) == (Status.SETTLED, 4, 16)
+    row = few.row(4)
+    assert row.lower == -row.upper == pytest.approx(0.025 ** (1 / 100) - 1)
+    assert row.p_noninferior == pytest.approx(2 * 0.99**100)
+    assert row.p_worse == 1
+    assert few.variance_shares == {"seeds": 0, "examples": 1, "residual": 0}
+    assert few.needed_examples > 100
+    assert few.needed_seeds is None
+
+
+@pytest.mark.parametrize("margin", [0.01, 0.05, 0.1])
+@pytest.mark.parametrize("examples", [2, 20, 29, 30])
+def test_two_examples_or_thirty_identical_ones_settle_nothing(examples, margin):
+    for scores in (answers(examples, seeds=3), np.ones((3, 3, examples))):
+        verdict = decide(scores, (4, 8, 16), margin=margin)
+        assert (verdict.status, verdict.chosen_rank) == (Status.INSUFFICIENT, None)
+        if examples < 30:
+            assert verdict.reason == f"Only {examples} independent examples decide, and at least 30 are needed."
+        json.dumps(verdict.as_dict(), allow_nan=False)
+
+
+def test_all_ranks_right_on_everything_are_as_good_as_many_examples_say():
+    assert decide(np.ones((2, 3, 100)), (4, 8), margin=0.02).status is Status.INSUFFICIENT
+    verdict = decide(np.ones((2, 3, 400)), (4, 8), margin=0.02)
+    assert (verdict.status, verdict.chosen_rank) == (Status.SETTLED, 4)
+    assert -0.02 < verdict.row(4).lower < -0.009
+
+
+def test_one_discordant_example_of_forty_is_no_evidence():
+    scores = np.ones((2, 3, 40))
+    scores[1, :, 7] = 0  # the smaller rank even does better
+    verdict = decide(scores, (4, 8), margin=0.05)
+    assert verdict.status is Status.INSUFFICIENT
+    assert verdict.row(4).lower < -0.05
+
+
+def test_one_seed_that_deviates_on_one_example_changes_little():
+    scores = np.ones((2, 3, 2000))
+    scores[0, 1, 7] = 0
+    row = decide(scores, (4, 8), margin=0.01).row(4)
+    assert row.accepted
+    assert -0.004 < row.lower < -0.0018
+
+
+def test_a_constant_loss_is_bounded_by_the_range_of_the_scores():
+    base = np.random.default_rng(1).uniform(-1, 1, size=(3, 400))
+    verdict = decide(np.stack([base - 0.25, base]), (4, 8), margin=0.3)
+    assert verdict.row(4).lower == pytest.approx(-0.25 - 2 * (1 - 0.025 ** (1 / 400)), abs=0.01)
+    assert verdict.row(4).accepted
+    assert verdict.row(4).p_worse < 0.05
+    assert not decide(np.stack([base - 0.25, base]), (4, 8), margin=0.25).row(4).accepted
+
+
+def test_scores_that_are_one_number_say_nothing():
+    verdict = decide(np.full((2, 3, 500), 0.81), (4, 8), margin=0.01)
+    assert verdict.status is Status.INSUFFICIENT
+    assert "every score is the same number" in verdict.reason.lower()
+
+
+def test_copies_of_a_run_are_no_seeds():
+    rng = np.random.default_rng(0)
+    for scores in (rng.normal(size=(2, 1, 500)), (rng.random((2, 1, 500)) < 0.8).astype(float)):
+        copies = np.broadcast_to(scores, (2, 3, 500))
+        verdict = decide(copies, (4, 8), margin=5.0)
+        assert verdict.status is Status.INSUFFICIENT
+        assert "copies of one run" in verdict.reason
 
 
 def test_a_margin_lost_exactly_is_a_loss_even_after_rounding():
     # 0.81 - 0.82 is -0.00999... in floating point.
-    scores = np.stack([np.full((3, 10), 0.81), np.full((3, 10), 0.82)])
-    assert not decide(scores, (4, 8), margin=0.01).row(4).accepted
+    base = np.random.default_rng(0).normal(scale=1e-6, size=(3, 2000))
+    assert not decide(np.stack([base + 0.81, base + 0.82]), (4, 8), margin=0.01).row(4).accepted
 
 
 def test_a_tie_is_not_worse():
-    scores = np.zeros((2, 3, 3))
-    scores[0], scores[1] = np.eye(3), np.eye(3)[::-1]
-    verdict = decide(scores, (4, 8), margin=0.01)
+    scores = np.zeros((2, 3, 600))
+    scores[0], scores[1] = np.tile(np.eye(3), 200), np.tile(np.eye(3)[::-1], 200)
+    verdict = decide(scores, (4, 8), margin=0.2)
     assert (verdict.reference_rank, verdict.chosen_rank) == (8, 4)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(30, 3000),
+    st.integers(3, 6),
+    st.lists(st.tuples(st.integers(0, 29), st.booleans()), max_size=9),
+    st.floats(0.001, 0.3),
+)
+def test_few_deviations_never_say_more_than_the_exact_bound(examples, seeds, deviations, margin):
+    """No confidence beyond the rule of three at half the level, whatever the few discordant examples are."""
+    scores = np.ones((2, seeds, examples))
+    for place, lost in deviations:
+        scores[0 if lost else 1, :, place] = 0
+    verdict = decide(scores, (4, 8), margin=margin)
+    row = verdict.row(4)
+    assert row.lower <= 0.025 ** (1 / examples) - 1 + 1e-12
+    assert -1 <= row.lower <= row.difference <= row.upper <= 1 or len({p for p, _ in deviations}) > 2
+    assert (row.p_noninferior < 0.05) == row.accepted
+    assert verdict.confident <= (row.accepted or row.p_worse < 0.05)
 
 
 def test_the_bound_must_be_strictly_inside_the_margin():

@@ -98,7 +98,7 @@ def test_nothing_of_torch_is_needed(tmp_path):
 @pytest.mark.parametrize(("words", "sentence"), [
     (["decide", "none.csv"], "there is no file none.csv."),
     (["decide", "scores.csv"], "say with --margin how much of them does not matter"),
-    (["decide", "scores.csv", "--margin", "0"], "margin is 0.0; a finite number above 0"),
+    (["decide", "scores.csv", "--margin", "0"], "--margin is '0': a margin is a finite number above 0"),
     (["decide", "scores.csv", "--margin", "1", "--level", "0.7"], "level is 0.7; a one-sided significance level between 0 and 0.5"),
     (["decide", "scores.csv", "--margin", "1", "--unstable", "64"], "unstable names [64], but the ranks are [4, 8]."),
     (["decide", "scores.csv", "extra"], "unknown argument 'extra'"),

@@ -15,7 +15,13 @@ from tiny import OPTIONS, command, environment, rankexp, write_texts
 
 pytestmark = pytest.mark.slow
 
-FEW = ["search.learning_rates=[3e-3]", "references.head=[]", "references.full=[]", "decide.seeds=[0]"]
+FEW = [
+    "search.learning_rates=[3e-3]",
+    "references.head=[]",
+    "references.full=[]",
+    "decide.seeds=[0]",
+    "decide.verdict=false",
+]
 SWEEP = ["sweep", *OPTIONS, *FEW, "task.path=texts.csv", "jobs=1", "threads=1", "checkpoint_every=5"]
 
 

@@ -1,0 +1,99 @@
+"""Why a run is no better than an answer that reads no text: three diagnoses, for three remedies.
+
+*Diverged*: a loss was not finite. *Collapsed*: it had learned, or others at the same setting have, and it lost that.
+Both want a lower rate. *Learned nothing yet*: it was on its way, or hardly moved; it wants more steps or a higher rate.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+Row = Mapping[str, float]
+_WINDOWS = 10
+_PART = 0.05
+"""A change of the loss by less than this part of it is none."""
+
+
+class Diagnosis(StrEnum):
+    """What is wrong with a run."""
+
+    DIVERGED = "diverged"
+    COLLAPSED = "collapsed"
+    UNLEARNED = "learned nothing yet"
+
+    @property
+    def unstable(self) -> bool:
+        """Whether a lower rate may cure it."""
+        return self is not Diagnosis.UNLEARNED
+
+
+def diagnose(
+    status: str, score: float, floor: float, history: Sequence[Row], kind: str, *, others_learned: bool
+) -> Diagnosis | None:
+    """Say what is wrong with a run; None where nothing is, or where it has not completed for another reason.
+
+    Args:
+        status: What came of it.
+        score: Its score on ``tune``; anything where it did not complete.
+        floor: The score that takes no reading: the better of the majority class's and the head-only reference's.
+        history: Its steps, with ``loss``, and ``tune_accuracy`` and ``tune_loss`` where it was evaluated.
+        kind: What a score is: ``accuracy`` or ``loss``.
+        others_learned: Whether another run at the same setting is well above the floor.
+    """
+    if status == "diverged":
+        return Diagnosis.DIVERGED
+    if status != "completed" or score > floor:
+        return None
+    losses = np.array([row["loss"] for row in history if math.isfinite(row["loss"])])
+    if rose(losses) or _was_above(history, floor, kind) or (others_learned and not falls(losses)):
+        return Diagnosis.COLLAPSED
+    return Diagnosis.UNLEARNED
+
+
+def well_above(score: float, floor: float, kind: str, examples: int) -> bool:
+    """Whether a score on ``tune`` is clearly above the floor: by two standard errors of an accuracy, 5 % of a loss."""
+    if kind == "accuracy":
+        return score > floor + 2 * math.sqrt(max(floor * (1 - floor), 0.0) / max(examples, 1))
+    return score > floor + _PART * abs(floor)
+
+
+def rose(losses: NDArray[np.float64]) -> bool:
+    """Whether a training loss ends clearly above its lowest part, or ends no lower than it began after a peak.
+
+    >>> rose(np.linspace(1.1, 0.9, 40)), rose(np.r_[np.linspace(1.1, 0.6, 20), np.full(20, 1.1)])
+    (False, True)
+    """
+    if len(losses) < 2 * _WINDOWS:
+        return False
+    means = np.array([part.mean() for part in np.array_split(losses, _WINDOWS)])
+    much = _noise(losses)
+    return bool(means[-1] > means.min() + much or (means.max() > means[0] + much and means[-1] > means[0] - much / 2))
+
+
+def falls(losses: NDArray[np.float64]) -> bool:
+    """Whether a training loss was still falling in its last half.
+
+    >>> falls(np.linspace(1.1, 0.6, 40)), falls(np.full(40, 1.1))
+    (True, False)
+    """
+    if len(losses) < 4:
+        return False
+    *_, third, last = np.array_split(losses, 4)
+    return bool(third.mean() - last.mean() > _noise(losses) / 2)
+
+
+def _noise(losses: NDArray[np.float64]) -> float:
+    """A change of the mean over a tenth of the steps that batches alone hardly make."""
+    scatter = float(np.diff(losses).std()) / math.sqrt(2)
+    return max(3 * scatter / math.sqrt(max(len(losses) / _WINDOWS, 1.0)), _PART * abs(float(losses[0])))
+
+
+def _was_above(history: Iterable[Row], floor: float, kind: str) -> bool:
+    """Whether it was above the floor when it was evaluated on the way."""
+    name, sign = ("tune_accuracy", 1.0) if kind == "accuracy" else ("tune_loss", -1.0)
+    return any(sign * row[name] > floor for row in history if name in row)

@@ -1,0 +1,99 @@
+"""The margin as people write it, a number with or without a unit, as a loss of score.
+
+``0.02``, ``2pt``, ``2 points`` and ``2%`` are one margin of an accuracy; ``0.01`` and ``0.01nat`` one of a loss. A bare
+number is in the score's own unit; a share of 1 or more, which would forgive everything, can only be a slip.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from decimal import Decimal
+
+POINTS = frozenset({"pt", "pts", "point", "points", "pp", "%"})
+NATS = frozenset({"nat", "nats"})
+WIDE = 0.1
+"""A larger share of accuracy gives away more than anybody is likely to mean."""
+
+_WRITTEN = re.compile(
+    r"\s*(?P<number>[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]+)?)\s*(?P<unit>[a-z%]*)\s*", re.IGNORECASE
+)
+_MEANT = {
+    "accuracy": "write points, such as 2pt, or a share of the examples, such as 0.02",
+    "loss": "write nats, such as 0.01nat or 0.01",
+    "score": "write a number in the unit of the scores, such as 0.5",
+}
+_OTHER = {"accuracy": "accuracies", "loss": "losses", "score": "neither accuracies nor losses"}
+
+
+def parse_margin(written: object, kind: str) -> float:
+    """Read a margin.
+
+    Args:
+        written: A number, or text with or without a unit; case and spaces do not matter.
+        kind: What a score is: ``accuracy``, ``loss`` or ``score`` (anything else).
+
+    Returns:
+        The loss of score that does not matter, in score units: of an accuracy a share.
+
+    Raises:
+        ValueError: It is no such margin; the message has no full stop.
+
+    >>> parse_margin("2pt", "accuracy"), parse_margin("0.7 %", "accuracy"), parse_margin("0.01 NAT", "loss")
+    (0.02, 0.007, 0.01)
+    """
+    match = None if isinstance(written, bool) or written is None else _WRITTEN.fullmatch(str(written))
+    if match is None:
+        raise ValueError(f"no margin is written like that; {_MEANT[kind]}")
+    number, unit = match["number"], match["unit"].lower()
+    if unit and unit not in POINTS | NATS:
+        raise ValueError(f"no score has the unit {match['unit']!r}; {_MEANT[kind]}")
+    if unit in POINTS and kind != "accuracy":
+        raise ValueError(f"points are for accuracies, and the scores are {_OTHER[kind]}; {_MEANT[kind]}")
+    if unit in NATS and kind != "loss":
+        raise ValueError(f"nats are for losses, and the scores are {_OTHER[kind]}; {_MEANT[kind]}")
+    if not 0 < float(number) < math.inf:
+        raise ValueError(f"a margin is a finite number above 0; {_MEANT[kind]}")
+    margin = float(Decimal(number).scaleb(-2)) if unit in POINTS else float(number)
+    if kind == "accuracy" and margin >= 1:
+        raise ValueError(_too_large(number, unit))
+    return margin
+
+
+def _too_large(number: str, unit: str) -> str:
+    if unit:
+        return "100 points or more forgive everything; write fewer, such as 2pt"
+    points = f"{Decimal(number):f}".rstrip("0").rstrip(".") if "." in number else number
+    share = Decimal(number).scaleb(-2)
+    if share >= 1:
+        return f"a share of 1 or more forgives everything; {_MEANT['accuracy']}"
+    plural = "point is" if points == "1" else "points are"
+    return f"a share of 1 or more forgives everything; {points} {plural} {points}pt or {float(share):g}"
+
+
+def wide_margin(margin: float, kind: str) -> str:
+    """Warn of a margin that is probably a slip; empty where it is not.
+
+    >>> wide_margin(0.2, "accuracy")
+    'a margin of 20 points forgives a rank that answers 20 more examples in 100 wrongly; two points are 2pt or 0.02.'
+    """
+    if kind != "accuracy" or margin <= WIDE:
+        return ""
+    points = f"{100 * margin:.4g}"
+    return (
+        f"a margin of {points} points forgives a rank that answers {points} more examples in 100 wrongly; "
+        "two points are 2pt or 0.02."
+    )
+
+
+def check_range(margin: float, least: float, most: float) -> None:
+    """Refuse a margin that no difference of these scores can exceed.
+
+    Raises:
+        ValueError: It is as large as their whole range; the message has no full stop.
+    """
+    if margin >= most - least > 0:
+        raise ValueError(
+            f"the scores range from {least:.4g} to {most:.4g}, and a margin of their whole range forgives everything; "
+            "write a small part of it"
+        )
