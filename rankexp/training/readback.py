@@ -74,13 +74,18 @@ def read_back(
         device: Where to score; where memory does not suffice for a second model, the processor is taken.
         attach: Who reads the adapter; rankexp's own reader if None.
 
+    Returns:
+        What was found; the largest difference there is where the adapter does not fit the base at all.
+
     Raises:
-        ValueError: The adapter does not fit the base.
-        OSError: It cannot be read.
+        OSError: The adapter cannot be read.
     """
     split, recorded = data.splits["decide"].sample(EXAMPLES), trial.scores("decide")
     try:
         scored = _score(base, len(data.labels), split, trial, device, attach or _own)
+    except ValueError:  # of whoever reads the adapter
+        nothing = np.full(len(split), np.nan, dtype=np.float32)
+        scored = Scores(split.example_ids, split.group_ids, np.isnan(nothing), nothing)
     except (RuntimeError, MemoryError) as error:
         if device.type == "cpu" or not is_out_of_memory(error):
             raise

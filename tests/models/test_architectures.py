@@ -8,6 +8,7 @@ import pytest
 import torch
 from architectures import CASES, save, write_texts
 from peft import PeftModel
+from safetensors.torch import load_file, save_file
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -96,6 +97,34 @@ def test_a_text_alone_and_beside_a_longer_one_give_the_same_logits(made, name):
     together = bench.model(**collate(split, [index], bench.padding, CPU).inputs).logits
     alone = [bench.model(input_ids=torch.from_numpy(split.tokens[i].astype(np.int64))[None]).logits for i in index]
     torch.testing.assert_close(together, torch.cat(alone), rtol=0, atol=2e-5 * float(together.abs().max()))
+
+
+@pytest.mark.parametrize("name", ["bert"])
+@pytest.mark.parametrize("lost", ["lora_A", "classifier", "all"])
+def test_an_adapter_that_does_not_give_its_scores_is_found(made, store, name, lost):
+    bench, *_ = made
+    trial = bench.run(spec_of(bench), store)
+    assert read_back(bench.base, bench.data, trial, CPU).passed
+    path = trial.adapter / "adapter_model.safetensors"
+    tensors = load_file(path)
+    if lost == "all":
+        tensors = {key: value for key, value in tensors.items() if "classifier" not in key}
+    else:
+        tensors = {key: value + 0.1 * (lost in key) for key, value in tensors.items()}
+    save_file(tensors, path)
+    found = read_back(bench.base, bench.data, trial, CPU)
+    assert not found.passed
+    assert found.loss_difference > found.tolerance
+
+
+@pytest.mark.parametrize("name", ["bert"])
+def test_weights_that_another_base_has_are_found(made, store, name, tmp_path):
+    """What a trial left in the frozen model of its bench would be, too."""
+    bench, *_ = made
+    with torch.no_grad():
+        bench.model.get_submodule("bert.encoder.layer.0.output.dense").weight.add_(0.05)
+    trial = bench.run(spec_of(bench), store)
+    assert not read_back(bench.base, bench.data, trial, CPU).passed
 
 
 PADDINGS = {
