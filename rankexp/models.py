@@ -84,8 +84,11 @@ def find_model(
     tokenizer: str | None = None,
     seed: int = 0,
     say: Say = lambda _: None,
+    fetch: bool = True,
 ) -> BaseModel:
-    """Find a base model; the arguments are those of :class:`rankexp.config.ModelConfig`.
+    """Find a base model; the arguments are those of :class:`rankexp.config.ModelConfig`, and two more.
+
+    ``say`` is told what is fetched; without ``fetch`` the hub is not asked for what its cache on this machine lacks.
 
     Raises:
         ModelError: There is no such model, or it is of a kind that is refused.
@@ -98,7 +101,7 @@ def find_model(
         return _from_folder(name, asset_folder(path, say), f"rankexp-asset:{path}")
     if Path(path).is_dir():
         return _from_folder(name, Path(path), path)
-    return _from_folder(name, _from_hub(path, revision), path, of_hub=True)
+    return _from_folder(name, _from_hub(path, revision, fetch=fetch), path, of_hub=True)
 
 
 def reset_head(model: nn.Module, seed: int) -> None:
@@ -164,13 +167,14 @@ def _from_config(name: str, architecture: dict[str, Any], tokenizer: str | None,
     return BaseModel(name, f"rankexp-config:{name}", content_key([architecture, seed]), build, tokenize, 0)
 
 
-def _from_hub(path: str, revision: str | None) -> Path:
+def _from_hub(path: str, revision: str | None, *, fetch: bool) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError
 
     try:
         wanted = ["*.json", "*.safetensors", "*.txt", "*.model"]
-        return Path(snapshot_download(path, revision=revision, allow_patterns=wanted))
+        found = snapshot_download(path, revision=revision, allow_patterns=wanted, local_files_only=not fetch)
+        return Path(found)
     except HFValidationError as error:
         raise ModelError(f"option 'model.path' is {path!r}, which is neither a folder nor a hub id.") from error
     except Exception as error:  # whatever the hub client meets: no network, no such id, no rights

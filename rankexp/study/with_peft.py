@@ -32,7 +32,7 @@ def read_with_peft(folder: Path, say: Callable[[str], None]) -> Iterator[ReadBac
         raise ConfigError("--peft needs PEFT, which is not installed; `pip install peft` installs it.")
     study = load_study(folder)
     config = parse(StudyConfig, {**study.record.config, "workspace": study.store.workspace})
-    base = find_model(**asdict(config.model), say=say)
+    base = find_model(**asdict(config.model), say=say, fetch=False)  # a study may be of somebody else
     data = make_task(config.task).load(base.tokenize, say)
     for what, now, then in (
         ("model", base.fingerprint, study.record.model.get("found", study.record.model["fingerprint"])),
