@@ -209,9 +209,18 @@ class Study:
 
     @property
     def nothing_learned(self) -> bool:
-        """Whether no run of any rank is above the floor, and none of them is unstable."""
+        """Whether no run of any rank is above the floor, none of them is unstable, and none is better on ``decide``."""
         found = [(f"r={rank}", t) for rank in self.ranks for t in self.evidence(f"r={rank}") if t is not None]
-        return bool(found) and all(self.diagnosis(*one) is Diagnosis.UNLEARNED for one in found)
+        learned = any(self._better_on_decide(trial) for _, trial in found)
+        return bool(found) and not learned and all(self.diagnosis(*one) is Diagnosis.UNLEARNED for one in found)
+
+    def _better_on_decide(self, trial: Trial) -> bool:
+        """Whether a run is well above the majority class on ``decide``, which has more examples than ``tune``."""
+        if self.majority is None or "decide" not in trial.result.metrics:
+            return False
+        metrics = trial.result.metrics["decide"]
+        score = metrics["accuracy"] if self.score == "accuracy" else -metrics["loss"]
+        return well_above(score, self.majority["decide"], self.score, int(metrics["examples"]))
 
     @property
     def screened(self) -> tuple[int, ...]:

@@ -81,7 +81,9 @@ def certainty(doc: Document) -> str:
     based = f"{count(doc['seeds'])} seeds × {count(doc['examples'])} examples"
     chosen, reference = doc["chosen_rank"], doc["reference_rank"]
     if chosen is None and nothing_learned(doc):
-        return f"{_doubt(doc)} The rest was not trained."
+        done, planned = sum(row["seeds"] for row in doc["ranks"].values()), _planned_cells(doc)
+        stopped = f" The study stopped after {count(done)} of {count(planned)} runs of the decision."
+        return f"{_doubt(doc)}{stopped if done < planned else ''}"
     if chosen is None and _all_unstable(doc):
         return f"{_doubt(doc)} Based on {based}."
     if chosen is None:

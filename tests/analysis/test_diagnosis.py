@@ -1,0 +1,100 @@
+"""Three diagnoses of a run that is no better than what reads no text."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from fake_study import make_study
+
+from rankexp.analysis.diagnosis import Diagnosis, diagnose, falls, rose, well_above
+from rankexp.analysis.majority import constant_answer, constant_score
+from rankexp.analysis.results import load_study
+
+FLOOR = 0.5
+STEPS = 40
+FALLING, FLAT = np.linspace(1.10, 0.95, STEPS), np.full(STEPS, 1.10)
+BACK_UP = np.r_[np.linspace(1.1, 0.5, STEPS // 2), np.linspace(0.5, 1.1, STEPS // 2)]
+PEAK = np.r_[[1.1] * 4, [3.0] * 8, [1.12] * 28]
+
+
+def history(losses, **measured):
+    noise = np.random.default_rng(0).normal(scale=0.01, size=len(losses))
+    rows = [{"step": i, "loss": float(loss)} for i, loss in enumerate(losses + noise, 1)]
+    rows[len(rows) // 2] |= measured
+    return rows
+
+
+@pytest.mark.parametrize(("losses", "measured", "others", "expected"), [
+    (FALLING, {}, False, Diagnosis.UNLEARNED),
+    (FALLING, {}, True, Diagnosis.UNLEARNED),  # still on its way
+    (FLAT, {}, False, Diagnosis.UNLEARNED),
+    (FLAT, {}, True, Diagnosis.COLLAPSED),  # others at this setting have learned
+    (BACK_UP, {}, False, Diagnosis.COLLAPSED),
+    (PEAK, {}, False, Diagnosis.COLLAPSED),
+    (FLAT, {"tune_accuracy": 0.7, "tune_loss": 0.6}, False, Diagnosis.COLLAPSED),  # it had been above
+    (FLAT, {"tune_accuracy": 0.4, "tune_loss": 1.1}, False, Diagnosis.UNLEARNED),
+    (FLAT[:2], {}, False, Diagnosis.UNLEARNED),
+    (FLAT[:0], {}, True, Diagnosis.COLLAPSED),
+])  # fmt: skip
+def test_a_run_at_the_floor_has_collapsed_or_learned_nothing_yet(losses, measured, others, expected):
+    rows = history(losses, **measured) if len(losses) else []
+    assert diagnose("completed", FLOOR, FLOOR, rows, "accuracy", others_learned=others) is expected
+
+
+def test_above_the_floor_nothing_is_wrong_and_a_diverged_run_has_diverged():
+    assert diagnose("completed", 0.51, FLOOR, history(BACK_UP), "accuracy", others_learned=True) is None
+    assert diagnose("diverged", -np.inf, FLOOR, [], "accuracy", others_learned=False) is Diagnosis.DIVERGED
+    assert diagnose("failed", -np.inf, FLOOR, [], "accuracy", others_learned=False) is None
+
+
+def test_only_what_a_lower_rate_may_cure_is_unstable():
+    assert [item for item in Diagnosis if item.unstable] == [Diagnosis.DIVERGED, Diagnosis.COLLAPSED]
+
+
+@pytest.mark.parametrize("scatter", [0.0, 0.02, 0.1])
+def test_noise_of_batches_is_neither_rise_nor_fall(scatter):
+    rng, wrong = np.random.default_rng(1), 0
+    for _ in range(200):
+        losses = 1.1 + scatter * rng.standard_normal(STEPS)
+        wrong += rose(losses) or falls(losses)
+    assert wrong <= 10
+
+
+def test_well_above_is_beyond_chance():
+    assert not well_above(0.54, 0.5, "accuracy", 400)
+    assert well_above(0.56, 0.5, "accuracy", 400)
+    assert well_above(-0.6, -0.69, "loss", 400)
+    assert not well_above(-0.68, -0.69, "loss", 400)
+
+
+def test_the_majority_class_comes_from_labels_alone():
+    labels, groups = np.array([0, 0, 0, 1, 2]), np.array(["a", "a", "a", "b", "c"])
+    plain, by_document = constant_answer(labels, "xyz"), constant_answer(labels, "xyz", groups)
+    assert (plain["label"], plain["accuracy"]) == ("x", 0.6)
+    assert plain["loss"] == pytest.approx(-(0.6 * np.log(0.6) + 0.4 * np.log(0.2)))
+    assert by_document["accuracy"] == pytest.approx(1 / 3)
+    assert by_document["loss"] == pytest.approx(np.log(3))
+    assert constant_score(plain, "loss") == -plain["loss"]
+    assert constant_answer(np.zeros(3, dtype=np.int64), "xy")["loss"] == 0
+
+
+def test_a_study_without_a_majority_class_reads_as_before_and_one_with_it_has_its_floor(tmp_path, monkeypatch):
+    study = load_study(make_study(tmp_path, accuracies={4: 0.55, 8: 0.72}, examples=300))
+    assert study.majority is None
+    assert study.floor == study.head_score == 0.5
+    assert study.unlearned == study.unstable == ()
+    answer = {"label": "pos", "accuracy": 0.6, "loss": 0.69}
+    kept = {**study.record.data, "majority": {"tune": answer, "decide": answer}}
+    study.store.write(type(study.record)(**{**vars(study.record), "data": kept}))
+    again = load_study(study.store.folder)
+    assert again.floor == 0.6
+    assert again.unlearned == again.unstable == (4,)  # its loss was falling all the time
+    assert again.verdict.chosen_rank == 8
+    assert not again.nothing_learned
+
+
+def test_where_no_rank_beats_the_floor_the_verdict_says_so(tmp_path):
+    study = load_study(make_study(tmp_path, accuracies={4: 0.45, 8: 0.46}, examples=300))
+    assert study.nothing_learned
+    assert study.verdict.status == "INSUFFICIENT"
+    assert "learned nothing yet" in study.verdict.reason
