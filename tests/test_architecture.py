@@ -24,6 +24,7 @@ LAYERS = (
         "files",
         "printable",
         "consent",
+        "urls",
         "json_shape",
         "scores",
         "data",

@@ -21,7 +21,7 @@ from rankexp.study.lead import StudyHeldError
 from rankexp.study.storage import Storage
 from rankexp.study.workplace import Workplace
 from rankexp.study_record import Planned, StudyStore
-from rankexp.tracking import TrackingError
+from rankexp.tracking import TrackingError, name_store
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,7 @@ def run_study(config: StudyConfig, display: Display, *, mends: bool = False) -> 
         DamagedRecordError: The record is damaged.
         StorageError: The database cannot be used.
     """
-    with _workplace(config, config.study_folder, display) as place:
-        return _lead(place, mends=mends)
+    return _run(_named(config), display, mends=mends)
 
 
 def resume_study(folder: Path, display: Display) -> Outcome:
@@ -65,11 +64,12 @@ def resume_study(folder: Path, display: Display) -> Outcome:
         StudyHeldError: As :func:`run_study`.
         DamagedRecordError: ``study.json`` itself is damaged.
     """
-    return run_study(replace(_recorded(folder), workers=1), display, mends=True)
+    return _run(replace(_recorded(folder), workers=1), display, mends=True)
 
 
 def begin_study(config: StudyConfig) -> Path:
     """Make the folder of a study, for workers to join, and return it."""
+    config = _named(config)
     store = StudyStore(config.study_folder.absolute())
     Storage.of(store.workspace, config.storage)
     store.begin(config.to_dict())
@@ -127,6 +127,7 @@ def run_trial(config: StudyConfig, display: Display) -> Trial:
         ConfigError: As :func:`run_study`.
         StudyHeldError: As :func:`run_study`.
     """
+    config = _named(config)
     one = config.trial
     with (
         _workplace(config, config.study_folder, display) as place,
@@ -138,6 +139,19 @@ def run_trial(config: StudyConfig, display: Display) -> Trial:
         display.expect(1)
         item = Planned(spec.key, "train", setting.candidate, one.rank, "tuning")
         return protocol.runner.run_all([(item, spec)])[0]
+
+
+def _named(config: StudyConfig) -> StudyConfig:
+    """Take what the user has typed for the user's word."""
+    tracking = config.tracking
+    if tracking.name == "none":
+        return config
+    return replace(config, tracking=replace(tracking, uri=name_store(config.workspace, tracking.uri)))
+
+
+def _run(config: StudyConfig, display: Display, *, mends: bool) -> Outcome:
+    with _workplace(config, config.study_folder, display) as place:
+        return _lead(place, mends=mends)
 
 
 @contextmanager
