@@ -22,7 +22,7 @@ _NOW: set[str] = set()
 
 
 def give_consent(workspace: Path, url: str) -> None:
-    """Remember that the user has named ``url`` for a workspace; where nothing can be kept, other processes ask again."""
+    """Remember that the user has named ``url`` for a workspace; if nothing can be kept, others ask again."""
     _NOW.add(_entry(workspace, url))
     kept = _kept()
     with suppress(OSError):
