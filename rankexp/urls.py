@@ -66,7 +66,7 @@ def _before_host(text: str) -> Iterator[str]:
         yield user  # no scheme at all, but a name
     elif at and colon and password:
         yield password
-    elif at and found["scheme"] in {"http", "https"} and not re.search(r"[/?#]", user):
+    elif at and (found["scheme"] or "").lower() in {"http", "https"} and not re.search(r"[/?#]", user):
         yield name  # a token by itself
 
 
