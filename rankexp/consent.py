@@ -17,9 +17,13 @@ from filelock import FileLock
 
 from rankexp.files import DamagedRecordError, pretty_json, read_json, sha256, write_atomic
 
+_NOW: set[str] = set()
+"""What was named in this process, which holds for it even where nothing can be kept."""
+
 
 def give_consent(workspace: Path, url: str) -> None:
-    """Remember that the user has named ``url`` for a workspace; where nothing can be kept, it is asked for again."""
+    """Remember that the user has named ``url`` for a workspace; if nothing can be kept, others ask again."""
+    _NOW.add(_entry(workspace, url))
     kept = _kept()
     with suppress(OSError):
         kept.parent.mkdir(parents=True, exist_ok=True)
@@ -32,7 +36,8 @@ def give_consent(workspace: Path, url: str) -> None:
 
 def has_consent(workspace: Path, url: str) -> bool:
     """Whether the user has ever named ``url`` for a workspace in this place."""
-    return _known(_kept()).get(_entry(workspace, url)) is True
+    entry = _entry(workspace, url)
+    return entry in _NOW or _known(_kept()).get(entry) is True
 
 
 def _kept() -> Path:

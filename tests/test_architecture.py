@@ -25,6 +25,7 @@ LAYERS = (
         "printable",
         "consent",
         "margins",
+        "urls",
         "json_shape",
         "scores",
         "data",

@@ -78,8 +78,10 @@ def work(composed: DictConfig) -> int:
     from rankexp.config import OF_WORKER
     from rankexp.progress import Display
     from rankexp.study.session import help_study
+    from rankexp.tracking import name_store
 
     config = checked(composed)
+    name_store(config.workspace, config.tracking.uri)
     own = {name: getattr(config, name) for name in OF_WORKER}
     of_launcher = next(filter(callable, map(signal.getsignal, _OF_LAUNCHERS)), None)
     received: list[signal.Signals] = []

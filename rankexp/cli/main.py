@@ -118,7 +118,12 @@ def _parser() -> argparse.ArgumentParser:
         "list what may go from a workspace: checkpoints of trials that have ended, and adapters of ranks not chosen",
     )
     cleaned.add_argument("--delete", action="store_true", help="delete it; the record stays valid, and says what went")
-    command("sync", reading.sync, "bring a study's runs into MLflow", study="name of a study, or its folder")
+    command(
+        "sync",
+        reading.sync,
+        "bring a study's runs into MLflow: sync STUDY [tracking.uri=URL]",
+        study="name of a study, or its folder",
+    )
     ui = command("ui", reading.ui, "open MLflow's pages of a workspace")
     ui.add_argument("--port", type=int, default=5000, help="port on this machine (default 5000)")
     ui.add_argument("--no-browser", action="store_true", help="print the address only")

@@ -20,7 +20,9 @@ def print_verdict(doc: dict[str, Any]) -> None:
 
 def complain(sentence: str) -> None:
     """Print one sentence about what went wrong."""
-    print(f"rankexp: {sentence}", file=sys.stderr)
+    from rankexp.urls import without_secrets
+
+    print(f"rankexp: {without_secrets(sentence)}", file=sys.stderr)
 
 
 def shown(path: Path) -> str:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from rankexp.analysis.comparison import DecisionScores, Kind
     from rankexp.analysis.results import Study
 
+_URI = "tracking.uri="
+
 
 def report(options: argparse.Namespace, rest: list[str]) -> int:
     """Write the report of a study again, or put several on one page."""
@@ -186,10 +188,16 @@ def clean(options: argparse.Namespace, rest: list[str]) -> int:
 def sync(options: argparse.Namespace, rest: list[str]) -> int:
     """Bring a study's runs into MLflow."""
     from rankexp.analysis.results import load_study
-    from rankexp.tracking import open_tracker
+    from rankexp.tracking import name_store, open_tracker, said
 
-    study = load_study(study_folder(options.study, rest))
-    tracker = open_tracker("mlflow", study.record.config["tracking"]["uri"], study.store.workspace)
+    typed = [word.removeprefix(_URI) for word in rest if word.startswith(_URI)]
+    study = load_study(study_folder(options.study, [word for word in rest if not word.startswith(_URI)]))
+    workspace, uri = study.store.workspace, study.record.config.get("tracking", {}).get("uri")
+    if typed:
+        uri = name_store(workspace, None if typed[-1] in {"", "null"} else typed[-1])
+    tracker = open_tracker("mlflow", uri, workspace)
+    if sentence := said(workspace, uri):
+        print(sentence)
     try:
         written = tracker.sync(study)
         report = study.store.folder / "report"

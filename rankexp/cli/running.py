@@ -157,8 +157,20 @@ def _print_outcome(outcome: Outcome, workspace: Path) -> None:
     print_verdict(brief(outcome.study))
     print(f"\ntrained   {outcome.trained} trials, {len(outcome.study.by_key)} in the study")
     print(f"report    {shown(outcome.report)}")
-    if outcome.study.record.config["tracking"]["name"] == "mlflow":
-        print(f"MLflow    rankexp ui{here}")
+    tracking = outcome.study.record.config["tracking"]
+    if tracking["name"] == "mlflow":
+        print(f"MLflow    {_mirror(outcome.study.store.workspace, tracking['uri']) or f'rankexp ui{here}'}")
+
+
+def _mirror(workspace: Path, uri: str | None) -> str | None:
+    """Return where runs are mirrored; None for the workspace's own store."""
+    from rankexp.tracking import TrackingError, find_store, shown
+
+    try:
+        found = find_store(workspace, uri)
+    except TrackingError:
+        return f"rankexp sync STUDY tracking.uri={shown(uri or '')}"
+    return found and shown(found)
 
 
 def _run_trial(config: StudyConfig) -> int:

@@ -22,7 +22,7 @@ from rankexp.study.lead import StudyHeldError
 from rankexp.study.storage import Storage
 from rankexp.study.workplace import Workplace
 from rankexp.study_record import Planned, StudyStore
-from rankexp.tracking import TrackingError
+from rankexp.tracking import TrackingError, name_store
 
 
 @dataclass(frozen=True)
@@ -54,10 +54,10 @@ def run_study(config: StudyConfig, display: Display, *, mends: bool = False) -> 
         DamagedRecordError: The record is damaged.
         StorageError: The database cannot be used.
     """
+    config = _named(config)
     if not StudyStore(config.study_folder).begun():
         check_seeds(config.decide)
-    with _workplace(config, config.study_folder, display) as place:
-        return _lead(place, mends=mends)
+    return _run(config, display, mends=mends)
 
 
 def resume_study(folder: Path, display: Display) -> Outcome:
@@ -68,7 +68,7 @@ def resume_study(folder: Path, display: Display) -> Outcome:
         StudyHeldError: As :func:`run_study`.
         DamagedRecordError: ``study.json`` itself is damaged.
     """
-    return run_study(replace(_recorded(folder), workers=1), display, mends=True)
+    return _run(replace(_recorded(folder), workers=1), display, mends=True)
 
 
 def begin_study(config: StudyConfig) -> Path:
@@ -77,6 +77,7 @@ def begin_study(config: StudyConfig) -> Path:
     Raises:
         ConfigError: It has too few seeds for a verdict.
     """
+    config = _named(config)
     store = StudyStore(config.study_folder.absolute())
     if not store.begun():
         check_seeds(config.decide)
@@ -136,6 +137,7 @@ def run_trial(config: StudyConfig, display: Display) -> Trial:
         ConfigError: As :func:`run_study`.
         StudyHeldError: As :func:`run_study`.
     """
+    config = _named(config)
     one = config.trial
     with (
         _workplace(config, config.study_folder, display) as place,
@@ -147,6 +149,19 @@ def run_trial(config: StudyConfig, display: Display) -> Trial:
         display.expect(1)
         item = Planned(spec.key, "train", setting.candidate, one.rank, "tuning")
         return protocol.runner.run_all([(item, spec)])[0]
+
+
+def _named(config: StudyConfig) -> StudyConfig:
+    """Take what the user has typed for the user's word."""
+    tracking = config.tracking
+    if tracking.name == "none":
+        return config
+    return replace(config, tracking=replace(tracking, uri=name_store(config.workspace, tracking.uri)))
+
+
+def _run(config: StudyConfig, display: Display, *, mends: bool) -> Outcome:
+    with _workplace(config, config.study_folder, display) as place:
+        return _lead(place, mends=mends)
 
 
 @contextmanager

@@ -29,6 +29,7 @@ from rankexp.files import ForeignRecordError, inside, parse_file, pretty_json, w
 from rankexp.json_shape import shaped_json
 from rankexp.options import ConfigError
 from rankexp.record import SHAPE
+from rankexp.urls import holds_secret, without_secrets
 
 _KEPT, _OWN = "storage.json", "state.db"
 _WAIT_SECONDS = 60
@@ -283,10 +284,10 @@ def _checked(text: str) -> str:
         url = sa.make_url(text)
         backend = url.get_backend_name()
     except (ArgumentError, sa.exc.NoSuchModuleError, ValueError):
-        raise ConfigError(f"option 'storage': {text!r} is no URL of a database.") from None
+        raise ConfigError(f"option 'storage': {without_secrets(text, text)!r} is no URL of a database.") from None
     if backend not in _CLOCKS:
         raise ConfigError(f"option 'storage': {backend} is not known; SQLite and PostgreSQL are.")
-    if url.password is not None or "password" in url.query:
+    if holds_secret(text):
         raise ConfigError("option 'storage' holds a password, which would be kept; put it in ~/.pgpass or PGPASSWORD.")
     if backend == _POSTGRESQL:
         url = url.set(drivername="postgresql+psycopg")

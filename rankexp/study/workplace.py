@@ -36,7 +36,7 @@ from rankexp.study.storage import Storage
 from rankexp.study.verify import mend
 from rankexp.study_record import StudyRecord, StudyStore
 from rankexp.tasks.base import TaskData, make_task
-from rankexp.tracking import Tracker, open_tracker
+from rankexp.tracking import NullTracker, Tracker, TrackingError, open_tracker, said
 from rankexp.training.device import find_device, find_precision
 from rankexp.training.reach import reach_of
 from rankexp.training.trial import Bench
@@ -84,8 +84,16 @@ class Workplace:
 
     @cached_property
     def tracker(self) -> Tracker:
-        """The mirror."""
-        return open_tracker(self.config.tracking.name, self.config.tracking.uri, self.workspace)
+        """The mirror; none where the study names a server and the user has not."""
+        name, uri = self.config.tracking.name, self.config.tracking.uri
+        try:
+            tracker = open_tracker(name, uri, self.workspace)
+        except TrackingError as error:
+            self.display.say(f"{error} Training goes on without it.")
+            return NullTracker()
+        if name == "mlflow" and (sentence := said(self.workspace, uri)):
+            self.display.say(sentence)
+        return tracker
 
     @cached_property
     def loaded(self) -> Loaded:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -76,11 +77,39 @@ def create_database(path: Path, artifacts: str) -> None:
         return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(path.with_name(f"{path.name}.lock")):
+        with locked(path.with_name(f"{path.name}.lock")):
             if not path.exists():
                 _create(path, artifacts)
     except (OSError, sqlite3.Error) as error:
         raise TrackingError(f"the tracking database {path} cannot be made: {error}.") from error
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold a lock, whose file is no link.
+
+    Raises:
+        TrackingError: It is one, or cannot be written.
+    """
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        raise TrackingError(f"{path} is a link or no ordinary file, which rankexp does not make; delete it.")
+    lock = FileLock(path)
+    try:
+        lock.acquire()
+    except OSError as error:
+        raise TrackingError(f"{path} cannot be locked: {error.strerror or error}.") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def latest_version() -> str:
+    """Version of the database that the installed MLflow reads and writes."""
+    load_mlflow()
+    from mlflow.store.db.utils import _get_latest_schema_revision
+
+    return str(_get_latest_schema_revision())
 
 
 def _create(path: Path, artifacts: str) -> None:

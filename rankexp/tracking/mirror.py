@@ -15,8 +15,8 @@ from rankexp.record import Trial
 from rankexp.study_record import StudyRecord
 from rankexp.tracking import reconcile, rows
 from rankexp.tracking.client import Client
-from rankexp.tracking.local import database_uri
 from rankexp.tracking.page import open_experiment
+from rankexp.tracking.place import find_store
 from rankexp.tracking.protocol import LiveRun, NullTracker, Tracker
 from rankexp.tracking.summary import write_summary
 
@@ -33,12 +33,17 @@ def open_tracker(name: Literal["mlflow", "none"], uri: str | None, workspace: Pa
 
     Args:
         name: ``mlflow`` or ``none``.
-        uri: MLflow's tracking URI; None for ``mlflow.db`` in the workspace.
+        uri: MLflow's tracking URI; None for what the environment names, else ``mlflow.db`` in the workspace.
         workspace: The workspace.
+
+    Raises:
+        TrackingError: The user has not named that store for this workspace.
+        ConfigError: The environment names none that there is.
     """
     if name == "none":
         return NullTracker()
-    return MlflowTracker.of_workspace(workspace) if uri is None else MlflowTracker(uri)
+    found = find_store(workspace, uri)
+    return MlflowTracker.of_workspace(workspace) if found is None else MlflowTracker(Client(found))
 
 
 class MlflowTracker:
@@ -47,21 +52,19 @@ class MlflowTracker:
     The first failure prints one warning and turns the mirror off for this process, until a :meth:`sync` succeeds.
 
     Args:
-        uri: MLflow's tracking URI.
-        artifacts: Folder for artifacts; None leaves the place to the server.
+        client: The store.
     """
 
-    def __init__(self, uri: str, artifacts: Path | None = None) -> None:
-        self.client = Client(uri, artifacts)
+    def __init__(self, client: Client) -> None:
+        self.client = client
         self._worker = _Worker(self._turn_off)
         self._live: set[_LiveTrial] = set()
         self._off = False
 
     @classmethod
     def of_workspace(cls, workspace: Path) -> Self:
-        """Mirror in the workspace's own store, ``mlflow.db`` and ``mlartifacts/``."""
-        folder = Path(workspace).resolve()
-        return cls(database_uri(folder / "mlflow.db"), folder / "mlartifacts")
+        """Mirror in the workspace's own store."""
+        return cls(Client.of_workspace(workspace))
 
     def __enter__(self) -> Self:
         return self

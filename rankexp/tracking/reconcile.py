@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Collection, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from filelock import FileLock
 
 from rankexp.processes import Process, this_process
 from rankexp.ranks import TrialSpec
@@ -16,6 +15,7 @@ from rankexp.record import Trial, TrialResult
 from rankexp.study_record import Pruned
 from rankexp.tracking import rows
 from rankexp.tracking.client import Client
+from rankexp.tracking.local import locked
 from rankexp.tracking.page import open_experiment
 
 if TYPE_CHECKING:
@@ -47,9 +47,9 @@ def owner_is_gone(name: str) -> bool | None:
     return Process(match[1], int(match[2]), float(match[3])).gone() if match else None
 
 
-def workspace_lock(workspace: Path) -> FileLock:
+def workspace_lock(workspace: Path) -> AbstractContextManager[None]:
     """Hold this to look for a trial's finished run and write it as one act."""
-    return FileLock(workspace / ".mlflow-sync.lock")
+    return locked(workspace / ".mlflow-sync.lock")
 
 
 def complete(client: Client, run: str, trial: Trial, *, logged: Collection[int] = (), end: int | None = None) -> None:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import math
 import re
+import time
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from rankexp.printable import printable
 from rankexp.ranks import TrialSpec, content_key
 from rankexp.record import Trial, TrialResult
 from rankexp.study_record import StudyRecord
+from rankexp.urls import without_secrets
 
 if TYPE_CHECKING:
     from rankexp.analysis.decision import Verdict
@@ -19,6 +22,10 @@ if TYPE_CHECKING:
 _ILLEGAL = re.compile(r"[^\w\-. :/]")
 _LONGEST_PARAM = 6000
 _LONGEST_TAG = 5000
+_LARGEST = 2**62
+"""Of the whole numbers that a database holds."""
+_LONGEST_SECONDS = 1e9
+_LONGEST_PROFILE = 60_000
 _FINAL = ("accuracy", "loss")
 _SHARED = (
     "task", "method", "learning_rate", "schedule", "warmup_steps", "weight_decay", "max_grad_norm", "steps",
@@ -46,10 +53,16 @@ class Point(NamedTuple):
 def legal_key(name: str) -> str:
     """Replace what MLflow refuses in the name of a metric, param or tag.
 
-    >>> legal_key("layer[0].q@proj=8")
-    'layer_0_.q_proj_8'
+    >>> legal_key("layer[0].q@proj=8"), legal_key("../a//b")
+    ('layer_0_.q_proj_8', 'a/b')
     """
-    return _ILLEGAL.sub("_", name).strip("/")[:250] or "_"
+    parts = [part for part in _ILLEGAL.sub("_", name).split("/") if part.strip(".")]
+    return "/".join(parts)[:230].strip("/") or "_"
+
+
+def shortened(text: str, length: int) -> str:
+    """Return a text as MLflow can hold and people can read it, without passwords of addresses in it."""
+    return printable(without_secrets(text[:length], text[:length] if "://" in text[:length] else ""))[:length]
 
 
 def number(value: float) -> str:
@@ -78,7 +91,7 @@ def trial_params(spec: TrialSpec) -> dict[str, str]:
         params["rank"] = number(spec.rank)
     elif spec.rank_map:
         params["rank_map"] = content_key(dict(spec.rank_map), 12)
-    return {name: value[:_LONGEST_PARAM] for name, value in params.items()}
+    return {name: shortened(value, _LONGEST_PARAM) for name, value in params.items()}
 
 
 def trial_tags(spec: TrialSpec, study: StudyRecord) -> dict[str, str]:
@@ -110,7 +123,7 @@ def outcome_tags(trial: Trial) -> dict[str, str]:
     tags = {"status": result.status, "finished": result.finished, "record": str(trial.folder)}
     tags |= {"reason": result.reason} if result.reason else {}
     tags |= {f"environment.{legal_key(name)}": value for name, value in result.environment.items()}
-    return {name: value[:_LONGEST_TAG] for name, value in tags.items()}
+    return {name: shortened(value, _LONGEST_TAG) for name, value in tags.items()}
 
 
 def history_points(rows: Iterable[Mapping[str, float]], times: Mapping[int, int]) -> list[Point]:
@@ -150,7 +163,11 @@ def final_points(spec: TrialSpec, result: TrialResult, time: int) -> list[Point]
 def split_finite(points: Iterable[Point]) -> tuple[list[Point], set[str]]:
     """Part the points that MLflow can hold from the names of those that it would turn into other numbers."""
     points = list(points)
-    return [p for p in points if math.isfinite(p.value)], {p.key for p in points if not math.isfinite(p.value)}
+    return [p for p in points if _fits(p)], {p.key for p in points if not _fits(p)}
+
+
+def _fits(point: Point) -> bool:
+    return math.isfinite(point.value) and abs(point.step) < _LARGEST and abs(point.time) < _LARGEST
 
 
 def spread_times(rows: Sequence[Mapping[str, float]], result: TrialResult) -> dict[int, int]:
@@ -166,17 +183,20 @@ def result_times(result: TrialResult) -> tuple[int, int]:
     seconds = result.cost.get("wall_seconds") or sum(
         result.cost.get(name, 0.0) for name in ("train_seconds", "eval_seconds")
     )
-    return end - round(1000 * seconds if math.isfinite(seconds) else 0), end
+    return max(0, end - round(1000 * seconds if 0 <= seconds < _LONGEST_SECONDS else 0)), end
 
 
 def milliseconds(moment: str) -> int:
-    """Milliseconds since the epoch of an ISO 8601 time; now if there is none."""
-    return round((datetime.fromisoformat(moment) if moment else datetime.now(UTC)).timestamp() * 1000)
+    """Milliseconds since the epoch of an ISO 8601 time; now if there is none that can be read."""
+    try:
+        return max(0, round(datetime.fromisoformat(moment).timestamp() * 1000))
+    except (ValueError, OverflowError, OSError):
+        return round(time.time() * 1000)
 
 
 def study_params(study: StudyRecord) -> dict[str, str]:
     """Params of a summary run: the resolved configuration with dotted names."""
-    return {legal_key(name): _text(value)[:_LONGEST_PARAM] for name, value in _flat(study.config)}
+    return {legal_key(name): shortened(_text(value), _LONGEST_PARAM) for name, value in _flat(study.config)}
 
 
 def verdict_tags(verdict: Verdict | None, *, asked: bool = True) -> dict[str, str]:
@@ -195,7 +215,7 @@ def verdict_tags(verdict: Verdict | None, *, asked: bool = True) -> dict[str, st
         "chosen_rank": "none" if verdict.chosen_rank is None else str(verdict.chosen_rank),
         "reference_rank": str(verdict.reference_rank),
         "edge": verdict.edge or "none",
-        "reason": verdict.reason[:_LONGEST_TAG],
+        "reason": shortened(verdict.reason, _LONGEST_TAG),
     }
 
 
@@ -217,13 +237,13 @@ def verdict_points(verdict: Verdict | None, time: int) -> list[Point]:
 def dataset_fields(study: StudyRecord) -> dict[str, str]:
     """Name, digest, source and profile of a study's data, without loading it."""
     data = study.data
-    profile = {"splits": data.get("splits", {}), "labels": list(data.get("labels", ()))}
+    profile = json.dumps({"splits": data.get("splits", {}), "labels": list(data.get("labels", ()))})
     return {
-        "name": str(data["name"])[:500],
-        "digest": str(data["fingerprint"])[:36],
+        "name": shortened(str(data["name"]), 500) or "data",
+        "digest": shortened(str(data["fingerprint"]), 36),
         "source_type": "rankexp",
-        "source": json.dumps({"fingerprint": data["fingerprint"]}),
-        "profile": json.dumps(profile),
+        "source": json.dumps({"fingerprint": str(data["fingerprint"])[:1000]}),
+        "profile": profile if len(profile) < _LONGEST_PROFILE else "{}",
     }
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rankexp.tracking import rows
+from rankexp.tracking.artifacts import report_files
 from rankexp.tracking.client import Client
 from rankexp.tracking.page import open_experiment
 from rankexp.tracking.reconcile import SOURCE, workspace_lock
@@ -25,8 +26,8 @@ def write_summary(client: Client, study: Study, report: Path) -> None:
     with workspace_lock(study.store.workspace):
         run = _summary_run(client, study)
     client.log(run, rows.verdict_points(study.verdict, rows.milliseconds("")), tags=_tags(study))
-    if report.is_dir():
-        client.log_folder(run, report, "report")
+    files = report_files(report, study.store.workspace)
+    client.log_files(run, {f"report/{name}": data for name, data in files.items()})
     client.end(run, "FINISHED", _end(study))
 
 

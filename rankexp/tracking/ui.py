@@ -12,11 +12,14 @@ import webbrowser
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 from urllib.error import URLError
 from urllib.request import urlopen
 
+from rankexp.files import ForeignRecordError, open_log
 from rankexp.tracking.client import Client
 from rankexp.tracking.local import database_uri
+from rankexp.tracking.own_store import check_artifacts, open_own_store
 from rankexp.tracking.page import page_url
 from rankexp.tracking.protocol import TrackingError
 
@@ -55,9 +58,11 @@ def open_ui(
         TrackingError: There is nothing to show, the port is taken, or the server does not start.
     """
     folder = Path(workspace).resolve()
-    if not (folder / "mlflow.db").is_file():
+    if not os.path.lexists(folder / "mlflow.db"):
         raise TrackingError(f"{folder} holds no mlflow.db: run `rankexp sweep` or `rankexp sync STUDY` first.")
     _check_port(host, port)
+    open_own_store(folder)
+    check_artifacts(folder / "mlartifacts")
     with _server(folder, host, port) as server:
         try:
             url = _first_page(folder, f"http://{host}:{port}", study)
@@ -71,8 +76,7 @@ def open_ui(
 
 
 def _first_page(folder: Path, server: str, study: str | None) -> str:
-    client = Client(database_uri(folder / "mlflow.db"), folder / "mlartifacts")
-    found = client.find_study(study)
+    found = Client.of_workspace(folder).find_study(study)
     return server if found is None else page_url(server, *found)
 
 
@@ -85,15 +89,30 @@ def _check_port(host: str, port: int) -> None:
             raise TrackingError(f"port {port} of {host} cannot be used: {error}; choose another.") from error
 
 
-@contextmanager
-def _server(folder: Path, host: str, port: int) -> Iterator[subprocess.Popen[bytes]]:
+def server_command(folder: Path, host: str, port: int) -> list[str]:
+    """Return the command that serves a workspace's store and nothing else."""
     command = [sys.executable, "-m", "mlflow", "server", "--host", host, "--port", str(port), "--workers", "1"]
     command += ["--backend-store-uri", database_uri(folder / "mlflow.db")]
     command += ["--uvicorn-opts", "--log-level warning"]
-    command += ["--default-artifact-root", (folder / "mlartifacts").as_uri(), "--no-serve-artifacts"]
-    with (folder / _LOG).open("wb") as log:
+    return [*command, "--default-artifact-root", (folder / "mlartifacts").as_uri(), "--no-serve-artifacts"]
+
+
+def server_environment() -> dict[str, str]:
+    """Return the environment of the server: none of MLflow's variables, which would name other stores or places."""
+    others = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "_MLFLOW_"))}
+    return {**others, **_ENVIRONMENT}
+
+
+@contextmanager
+def _server(folder: Path, host: str, port: int) -> Iterator[subprocess.Popen[bytes]]:
+    with _log(folder) as log:
         server = subprocess.Popen(
-            command, env={**os.environ, **_ENVIRONMENT}, stdout=log, stderr=log, cwd=folder, start_new_session=True
+            server_command(folder, host, port),
+            env=server_environment(),
+            stdout=log,
+            stderr=log,
+            cwd=folder,
+            start_new_session=True,
         )
     old = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
@@ -101,6 +120,13 @@ def _server(folder: Path, host: str, port: int) -> Iterator[subprocess.Popen[byt
     finally:
         signal.signal(signal.SIGTERM, old)
         _stop(server)
+
+
+def _log(folder: Path) -> IO[bytes]:
+    try:
+        return open_log(folder / _LOG, folder)
+    except ForeignRecordError as error:
+        raise TrackingError(f"{str(error).rstrip('.')}; delete it.") from error
 
 
 def _stop(server: subprocess.Popen[bytes]) -> None:
