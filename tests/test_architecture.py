@@ -15,7 +15,8 @@ import rankexp
 ROOT = Path(rankexp.__file__).parent
 HEAVY = {"torch", "mlflow", "transformers", "matplotlib", "optuna"}
 LAYERS = (
-    {"ranks", "options", "assets", "processes", "progress", "files", "printable", "consent", "json_shape"},
+    {"ranks", "options", "assets", "processes", "progress", "files", "printable", "consent", "json_shape"}
+    | {"children", "current_folder"},
     {"record", "study_shape", "config", "models", "lora", "allocators", "tasks"},
     {"study_record"},
     {"analysis"},

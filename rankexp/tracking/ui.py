@@ -15,6 +15,8 @@ from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
 
+from rankexp.children import environment, neutral_folder, python
+from rankexp.files import open_log
 from rankexp.tracking.client import Client
 from rankexp.tracking.local import database_uri
 from rankexp.tracking.page import page_url
@@ -87,20 +89,20 @@ def _check_port(host: str, port: int) -> None:
 
 @contextmanager
 def _server(folder: Path, host: str, port: int) -> Iterator[subprocess.Popen[bytes]]:
-    command = [sys.executable, "-m", "mlflow", "server", "--host", host, "--port", str(port), "--workers", "1"]
+    command = python("-m", "mlflow", "server", "--host", host, "--port", str(port), "--workers", "1")
     command += ["--backend-store-uri", database_uri(folder / "mlflow.db")]
     command += ["--uvicorn-opts", "--log-level warning"]
     command += ["--default-artifact-root", (folder / "mlartifacts").as_uri(), "--no-serve-artifacts"]
-    with (folder / _LOG).open("wb") as log:
-        server = subprocess.Popen(
-            command, env={**os.environ, **_ENVIRONMENT}, stdout=log, stderr=log, cwd=folder, start_new_session=True
-        )
-    old = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    try:
-        yield server
-    finally:
-        signal.signal(signal.SIGTERM, old)
-        _stop(server)
+    own = environment(**_ENVIRONMENT)
+    with neutral_folder() as neutral:  # uvicorn looks for modules where it is, whatever Python is told
+        with open_log(folder / _LOG, folder) as log:
+            server = subprocess.Popen(command, env=own, stdout=log, stderr=log, cwd=neutral, start_new_session=True)
+        old = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+        try:
+            yield server
+        finally:
+            signal.signal(signal.SIGTERM, old)
+            _stop(server)
 
 
 def _stop(server: subprocess.Popen[bytes]) -> None:
