@@ -6,6 +6,10 @@ import re
 
 _HIDDEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
 """Control characters but tab and line feed, marks that turn the direction of text, and halves of characters."""
+_OF_USER = re.compile(r"(\w://[^\s/:@'\"]*:)[^\s'\"]*@")
+_SECRET = re.compile(
+    r"(?P<name>[?&;]\w*(password|passwd|pwd|passphrase|token|api_?key|access_?key|secret)=)[^&;\s'\"]*", re.IGNORECASE
+)
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?")
 
@@ -17,6 +21,15 @@ def printable(text: str) -> str:
     'a\\x1b[2Jb'
     """
     return _HIDDEN.sub(lambda found: found[0].encode("unicode_escape", "surrogatepass").decode("ascii"), text)
+
+
+def without_passwords(text: str) -> str:
+    """Hide what stands in the place of a password in an address.
+
+    >>> without_passwords("postgresql://me:secret@db/x?token=abc&a=1")
+    'postgresql://me:***@db/x?token=***&a=1'
+    """
+    return _SECRET.sub(r"\g<name>***", _OF_USER.sub(r"\1***@", text))
 
 
 def cell(text: str) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from rankexp.children import SAFE_PATH
 from rankexp.cli.compose import checked, launch_with_hydra, launcher_options
+from rankexp.cli.output import say
 from rankexp.cli.typed import quoted, read_typed
 from rankexp.options import ConfigError
 
@@ -65,7 +66,7 @@ def run_on_cluster(name: str, overrides: Sequence[str], config: StudyConfig, fol
 def print_submission(name: str, overrides: Sequence[str], config: StudyConfig) -> None:
     """Print the batch script that would be submitted to Slurm."""
     logs = config.study_folder.absolute() / "workers"
-    print(_batch_script(launcher_options(name, _placed(name, overrides, config, logs)), config.workers))
+    say(_batch_script(launcher_options(name, _placed(name, overrides, config, logs)), config.workers))
 
 
 def work(composed: DictConfig) -> int:
@@ -75,10 +76,12 @@ def work(composed: DictConfig) -> int:
     signal, which is to queue the job again.
     """
     from rankexp.cli.guard import guarded
+    from rankexp.cli.streams import outlive_readers
     from rankexp.config import OF_WORKER
     from rankexp.progress import Display
     from rankexp.study.session import help_study
 
+    outlive_readers()
     config = checked(composed)
     own = {name: getattr(config, name) for name in OF_WORKER}
     of_launcher = next(filter(callable, map(signal.getsignal, _OF_LAUNCHERS)), None)

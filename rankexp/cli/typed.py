@@ -89,6 +89,16 @@ def quoted(text: str) -> str:
     return QuotedString(literal, Quote.single).with_quotes()
 
 
+def refuse_control_characters(option: str, value: str) -> None:
+    """Refuse a line feed and the like in a name.
+
+    Raises:
+        ConfigError: There is one.
+    """
+    if bad := re.search(r"[\x00-\x1f\x7f-\x9f]", value):
+        raise ConfigError(f"option {option!r} holds the control character {bad[0]!r}, which no name may.")
+
+
 def _flags(given: Namespace) -> list[str]:
     """Return Hydra's flags again; beside ``--cfg`` it takes no ``--multirun``."""
     names = [name for name in _SWITCHES if getattr(given, name) and not (name == "multirun" and given.cfg)]
@@ -135,8 +145,7 @@ def _check_size(word: str, option: str) -> None:
 
 def _as_text(word: str, option: str, *, multirun: bool) -> str:
     key, _, value = word.partition("=")
-    if bad := re.search(r"[\x00-\x1f\x7f]", value):
-        raise ConfigError(f"option {option!r} holds the control character {bad[0]!r}, which no name may.")
+    refuse_control_characters(option, value)
     read = _parsed(word)
     if read is not None and (_is_hydras(value, read.value()) or (multirun and read.is_sweep_override())):
         if found := _CODE.search(value.replace("\\", "")) if "${" in value else None:
