@@ -1,9 +1,6 @@
 """Which LoRA rank? Sweeps, paired statistics over seeds and examples, and a report that says how sure it is."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
+TYPE_CHECKING = False  # known to type checkers; importing it might run a typing.py of the current folder
 if TYPE_CHECKING:
     from rankexp.analysis.results import load_study as load_study
 

@@ -1,7 +1,14 @@
-"""``python -m rankexp``."""
+"""``python -m rankexp``, and what the command ``rankexp`` runs."""
 
 import sys
 
-from rankexp.cli import main
+from rankexp.current_folder import forget_current_folder
 
-sys.exit(main())
+forget_current_folder()
+
+from rankexp.cli import main  # noqa: E402
+
+__all__ = ["main"]
+
+if __name__ == "__main__":
+    sys.exit(main())

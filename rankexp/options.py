@@ -19,6 +19,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, Validation
 T = TypeVar("T")
 _HALF = re.compile(r"[\ud800-\udfff]")
 """Halves of characters: bytes of a command line or file name that are not UTF-8."""
+_LONGEST_SHOWN = 700
 CHECKED = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
@@ -32,8 +33,10 @@ def _whole(value: object) -> object:
     return value
 
 
-Positive = Annotated[int, BeforeValidator(_whole), Field(gt=0)]
-Natural = Annotated[int, BeforeValidator(_whole), Field(ge=0)]
+LARGEST = 2**63 - 1
+"""Of a whole number; databases and generators of random numbers hold no larger one."""
+Positive = Annotated[int, BeforeValidator(_whole), Field(gt=0, le=LARGEST)]
+Natural = Annotated[int, BeforeValidator(_whole), Field(ge=0, le=LARGEST)]
 Rate = Annotated[float, Field(gt=0)]
 
 
@@ -124,5 +127,9 @@ def _sentence(kind: type[Any], error: ValidationError, prefix: str) -> str:
         return f"option {name!r} is missing."
     message = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
     value = first["input"]
-    shown = f" is {value!r}" if not isinstance(value, Mapping) and type(value).__name__ != "ArgsKwargs" else ""
+    shown = (
+        f" is {repr(value)[:_LONGEST_SHOWN]}"
+        if not isinstance(value, Mapping) and type(value).__name__ != "ArgsKwargs"
+        else ""
+    )
     return f"option {name!r}{shown}: {message}." if name else f"{message}."

@@ -13,6 +13,8 @@ from typing import TextIO
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
+from rankexp.printable import printable
+
 
 class Display:
     """Shows how far a study is: trials done, the time left, and of each running trial its step and loss.
@@ -49,8 +51,8 @@ class Display:
         self.view.stop()
 
     def say(self, text: str) -> None:
-        """Print a line."""
-        self.console.print(text)
+        """Print a line, whatever names of others are in it."""
+        self.console.print(printable(text))
 
     def expect(self, trials: int) -> None:
         """Set how many trials the study will have, as far as is known."""
@@ -64,7 +66,7 @@ class Display:
     def begin(self, label: str, steps: int) -> TrialLine:
         """Show that a trial starts, and return its line."""
         self.began = self.began or time.perf_counter()
-        return TrialLine(self, label, self.view.add_task(f"  {label}", total=steps, now=""))
+        return TrialLine(self, label, self.view.add_task(f"  {printable(label)}", total=steps, now=""))
 
     def skip(self) -> None:
         """Count a trial that was already in the record."""

@@ -26,6 +26,8 @@ LAYERS = (
         "consent",
         "margins",
         "urls",
+        "children",
+        "current_folder",
         "json_shape",
         "scores",
         "data",

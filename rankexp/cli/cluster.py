@@ -10,7 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rankexp.children import SAFE_PATH
 from rankexp.cli.compose import checked, launch_with_hydra, launcher_options
+from rankexp.cli.output import say
+from rankexp.cli.typed import quoted, read_typed
 from rankexp.options import ConfigError
 
 if TYPE_CHECKING:
@@ -48,9 +51,7 @@ def run_on_cluster(name: str, overrides: Sequence[str], config: StudyConfig, fol
     following = Following(folder)
     logs = folder / "workers"
     display.say(f"{config.workers} workers by launcher={config.launcher.name}; their folder is {logs}")
-    placing = [*overrides, *_placing(config, logs)]
-    if "max_num_timeout" in launcher_options(name, placing) and not any(_TIMEOUTS in word for word in overrides):
-        placing.append(f"{_TIMEOUTS}={_TIMES_QUEUED_AGAIN}")
+    placing = _placed(name, overrides, config, logs)
     with following.shown(display):
         try:
             launch_with_hydra(name, placing, work)
@@ -65,7 +66,7 @@ def run_on_cluster(name: str, overrides: Sequence[str], config: StudyConfig, fol
 def print_submission(name: str, overrides: Sequence[str], config: StudyConfig) -> None:
     """Print the batch script that would be submitted to Slurm."""
     logs = config.study_folder.absolute() / "workers"
-    print(_batch_script(launcher_options(name, [*overrides, *_placing(config, logs)]), config.workers))
+    say(_batch_script(launcher_options(name, _placed(name, overrides, config, logs)), config.workers))
 
 
 def work(composed: DictConfig) -> int:
@@ -75,11 +76,13 @@ def work(composed: DictConfig) -> int:
     signal, which is to queue the job again.
     """
     from rankexp.cli.guard import guarded
+    from rankexp.cli.streams import outlive_readers
     from rankexp.config import OF_WORKER
     from rankexp.progress import Display
     from rankexp.study.session import help_study
     from rankexp.tracking import name_store
 
+    outlive_readers()
     config = checked(composed)
     name_store(config.workspace, config.tracking.uri)
     own = {name: getattr(config, name) for name in OF_WORKER}
@@ -115,15 +118,27 @@ def _is_preempted() -> bool:
     return f"{job} RUNNING" in answer.splitlines()
 
 
-def _placing(config: StudyConfig, logs: Path) -> list[str]:
-    """Return the overrides that make a multirun of a study: one job a worker, and paths that hold anywhere."""
-    return [
+def _placed(name: str, overrides: Sequence[str], config: StudyConfig, logs: Path) -> list[str]:
+    """Return the words that make a multirun of a study: one job a worker, and paths that hold anywhere."""
+    placing = [
+        *read_typed(overrides).words(),
         "--multirun",
         f"launcher.worker=range(0,{config.workers})",
-        f"workspace='{config.study_folder.absolute().parent.parent}'",
-        f"hydra.sweep.dir='{logs}'",
-        f"hydra.job.name={config.study}",
+        f"workspace={quoted(str(config.study_folder.absolute().parent.parent))}",
+        f"hydra.sweep.dir={quoted(str(logs))}",
+        f"hydra.job.name={quoted(config.study)}",
     ]
+    options = launcher_options(name, placing)
+    if "max_num_timeout" in options and not options["max_num_timeout"] and not _names(overrides, _TIMEOUTS):
+        placing.append(f"{_TIMEOUTS}={_TIMES_QUEUED_AGAIN}")
+    if "setup" in options:  # the environment of this process does not reach every cluster's jobs
+        setup = [*(options["setup"] or []), f"export {SAFE_PATH}=1"]
+        placing.append(f"hydra.launcher.setup=[{','.join(map(quoted, setup))}]")
+    return placing
+
+
+def _names(overrides: Sequence[str], option: str) -> bool:
+    return any(option in word for word in overrides)
 
 
 def _batch_script(options: Mapping[str, Any], workers: int) -> str:

@@ -6,30 +6,25 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rankexp.children import isolated
+from rankexp.cli.resources import resource as resource
+from rankexp.cli.resources import sweep_names as sweep_names
+from rankexp.cli.typed import Typed, read_typed
 from rankexp.config import StudyConfig
 from rankexp.options import ConfigError, near_miss, parse
+from rankexp.printable import printable
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-_CODE = re.compile(r"_target_|oc\.decode|oc\.create|searchpath")
-"""What names code to run, can make it up, or fetches it from elsewhere."""
-_ROOT = Path(__file__).resolve().parents[1]
-
-
-def resource(name: str) -> Path:
-    """Return the folder ``conf`` or ``sweeps``: inside an installed package, beside it in a source tree."""
-    inside = _ROOT / name
-    return inside if inside.is_dir() else _ROOT.parent / name
-
-
-def sweep_names() -> list[str]:
-    """Names of the sweeps that come with rankexp."""
-    return sorted(path.stem for path in resource("sweeps").glob("*.yaml"))
+_MOST_REFERENCES = 30
+"""More than this many can refer to each other so that what they stand for fills the memory."""
+_HYDRAS_OWN = ("hydra.runtime.", "hydra.overrides.", "hydra.job.override_dirname", "hydra.job.config_name")
+"""What Hydra notes by itself of a composition."""
 
 
 def run_with_hydra(name: str, arguments: Sequence[str], job: Callable[[StudyConfig], None]) -> None:
@@ -43,7 +38,7 @@ def run_with_hydra(name: str, arguments: Sequence[str], job: Callable[[StudyConf
     Raises:
         ConfigError: An override or a value is wrong; one sentence.
     """
-    from omegaconf.errors import MissingMandatoryValue
+    from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
     raised: list[Exception] = []
 
@@ -54,6 +49,8 @@ def run_with_hydra(name: str, arguments: Sequence[str], job: Callable[[StudyConf
             job(checked(composed))
         except MissingMandatoryValue as error:
             raised.append(ConfigError(f"option {error.full_key!r} is missing; give it with {error.full_key}=…"))
+        except (OmegaConfBaseException, RecursionError) as error:
+            raised.append(ConfigError(_first_sentence(str(error))))
         except Exception as error:  # Hydra would print a line of its own before raising it again
             raised.append(error)
 
@@ -74,16 +71,15 @@ def launch_with_hydra(name: str, arguments: Sequence[str], task: Callable[[DictC
         ConfigError: As in :func:`run_with_hydra`.
     """
     import hydra
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
 
-    _refuse_code(arguments)
-    _register_search_path()
-    with _as_program(arguments):
-        try:
+    from rankexp.cli.config_dir import searching
+
+    typed = read_typed(arguments)
+    with _in_one_sentence(name, typed):
+        if typed.folder is not None:
+            _check_folder(name, typed, typed.folder)
+        with searching(typed.folder), _as_program(typed), isolated():
             hydra.main(version_base="1.3", config_path=str(resource("conf")), config_name=name)(task)()
-        except (HydraException, OmegaConfBaseException) as error:
-            raise ConfigError(_sentence(str(error), name, arguments)) from None
 
 
 def launcher_options(name: str, arguments: Sequence[str]) -> dict[str, Any]:
@@ -92,18 +88,104 @@ def launcher_options(name: str, arguments: Sequence[str]) -> dict[str, Any]:
     Raises:
         ConfigError: As in :func:`run_with_hydra`.
     """
-    from hydra import compose, initialize_config_dir
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf
 
-    _register_search_path()
-    overrides = [word for word in arguments if "=" in word and not word.startswith("launcher.worker=")]
-    with initialize_config_dir(str(resource("conf")), version_base="1.3"):
-        composed = compose(name, overrides, return_hydra_config=True)
+    typed = read_typed(arguments)
+    overrides = [word for word in typed.overrides if not word.startswith("launcher.worker=")]
+    with _in_one_sentence(name, typed):
+        composed = _composed(name, overrides, typed.folder)
         HydraConfig.instance().set_config(composed)
         options = OmegaConf.to_container(composed.hydra.launcher, resolve=True)
     assert isinstance(options, dict)
     return {str(option): value for option, value in options.items()}
+
+
+def _composed(name: str, overrides: Sequence[str], folder: Path | None) -> DictConfig:
+    """Compose a configuration with Hydra's own part, and do nothing with it."""
+    from hydra import initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.types import RunMode
+
+    from rankexp.cli.config_dir import searching
+
+    with searching(folder), initialize_config_dir(str(resource("conf")), version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        return loader.load_configuration(
+            name, list(overrides), RunMode.MULTIRUN, from_shell=False, validate_sweep_overrides=False
+        )
+
+
+def _check_folder(name: str, typed: Typed, folder: Path) -> None:
+    """Check what comes of the files of a folder, before Hydra acts on it.
+
+    Hydra's own part must be what rankexp and the command line make it, but for plain settings of a launcher; and where
+    something is written or sent is said by whoever types the command.
+
+    Raises:
+        ConfigError: It is not so.
+    """
+    from omegaconf import OmegaConf
+
+    from rankexp.cli.config_dir import LAUNCHERS, is_launcher_setting, leaves
+
+    composed = _composed(name, typed.overrides, folder)
+    launcher = composed.hydra.runtime.choices["hydra/launcher"]
+    of_hydra = [word for word in typed.overrides if word.lstrip("+~").startswith("hydra.")]
+    choices = [word for word in typed.overrides if word.startswith("hydra/") and not word.startswith("hydra/launcher=")]
+    if launcher not in LAUNCHERS and f"hydra/launcher={launcher}" not in typed.overrides:
+        raise ConfigError(f"folder {printable(str(folder))} is refused: it chooses the launcher {launcher!r}.")
+    plain = _composed("config", [f"hydra/launcher={launcher}", *choices, *of_hydra], None)
+    found, expected = (dict(leaves(OmegaConf.to_container(one.hydra), "hydra")) for one in (composed, plain))
+    for option in found.keys() | expected.keys():
+        if option.startswith(_HYDRAS_OWN) or found.get(option) == expected.get(option):
+            continue
+        if expected.get(option) == {} and option not in found:  # its settings are further options
+            continue
+        if not is_launcher_setting(option, found.get(option)):
+            raise ConfigError(
+                f"folder {printable(str(folder))} is refused: it changes option {printable(option)!r}, on which "
+                "Hydra acts; the defaults of a sweep begin with `- config` and leave Hydra's own options alone."
+            )
+    _check_places(composed, typed, folder)
+
+
+def _check_places(composed: DictConfig, typed: Typed, folder: Path) -> None:
+    from omegaconf import OmegaConf
+
+    values: Any = OmegaConf.to_container(composed)
+    if str(values).count("${") > _MOST_REFERENCES + str(OmegaConf.to_container(composed.hydra)).count("${"):
+        raise ConfigError(
+            f"folder {printable(str(folder))} is refused: it has more than {_MOST_REFERENCES} references."
+        )
+    for option in {"storage", "tracking.uri"} - typed.options():
+        if OmegaConf.select(composed, option) is not None:
+            raise ConfigError(f"folder {printable(str(folder))} names a {option}; type {option}=… yourself to use it.")
+    workspace = str(OmegaConf.select(composed, "workspace"))
+    if "workspace" not in typed.options() and not _is_below(workspace, Path.cwd()):
+        raise ConfigError(
+            f"folder {printable(str(folder))} names the workspace {printable(workspace)!r}, which is not below the "
+            "current folder; type workspace=… yourself to use it."
+        )
+
+
+def _is_below(path: str, folder: Path) -> bool:
+    real = os.path.realpath(os.path.expanduser(path))
+    return os.path.commonpath([real, os.path.realpath(folder)]) == os.path.realpath(folder)
+
+
+@contextmanager
+def _in_one_sentence(name: str, typed: Typed) -> Iterator[None]:
+    """Turn what Hydra raises into one sentence."""
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        yield
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(_sentence(str(error) or str(error.__cause__), name, typed)) from None
+    except RecursionError:
+        raise ConfigError(f"the configuration of {name} refers to itself, or is nested too deep.") from None
 
 
 def checked(composed: DictConfig) -> StudyConfig:
@@ -119,30 +201,11 @@ def checked(composed: DictConfig) -> StudyConfig:
     return parse(StudyConfig, values)
 
 
-def _register_search_path() -> None:
-    """Add ``sweeps`` to where Hydra looks, in this process alone."""
-    from hydra.core.config_search_path import ConfigSearchPath
-    from hydra.core.plugins import Plugins
-    from hydra.plugins.search_path_plugin import SearchPathPlugin
-
-    class RankexpSearchPath(SearchPathPlugin):
-        """Where the sweeps are."""
-
-        def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-            """Add the folder of sweeps."""
-            search_path.append("rankexp", f"file://{resource('sweeps')}")
-
-    if not any(
-        plugin.__name__ == RankexpSearchPath.__name__ for plugin in Plugins.instance().discover(SearchPathPlugin)
-    ):
-        Plugins.instance().register(RankexpSearchPath)
-
-
 @contextmanager
-def _as_program(arguments: Sequence[str]) -> Iterator[None]:
+def _as_program(typed: Typed) -> Iterator[None]:
     """Show Hydra our arguments, and have it raise instead of printing and leaving."""
     before, full = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
-    sys.argv, os.environ["HYDRA_FULL_ERROR"] = ["rankexp", *_in_order(arguments)], "1"
+    sys.argv, os.environ["HYDRA_FULL_ERROR"] = ["rankexp", *typed.flags, *typed.overrides], "1"
     try:
         yield
     finally:
@@ -151,63 +214,6 @@ def _as_program(arguments: Sequence[str]) -> Iterator[None]:
             del os.environ["HYDRA_FULL_ERROR"]
         else:
             os.environ["HYDRA_FULL_ERROR"] = full
-
-
-def _in_order(arguments: Sequence[str]) -> list[str]:
-    """Put flags before overrides, which Hydra wants together, and drop ``--multirun`` beside ``--cfg``.
-
-    >>> _in_order(["a=1", "--cfg", "job", "-m", "b=2"])
-    ['--cfg', 'job', 'a=1', 'b=2']
-    """
-    overrides = [word for word in arguments if "=" in word and not word.startswith("-")]
-    flags = [word for word in arguments if word not in overrides]
-    if {"--cfg", "-c"} & set(flags):
-        flags = [word for word in flags if word not in {"--multirun", "-m"}]
-    return flags + overrides
-
-
-def _refuse_code(arguments: Sequence[str]) -> None:
-    """Refuse what names code to run in what a user gives to Hydra, which would call some of it before we see it.
-
-    Raises:
-        ConfigError: It is in an override, a file, or a flag that reads more than we can look through.
-    """
-    from hydra._internal.utils import get_args_parser
-
-    flags = get_args_parser().parse_args(_in_order(arguments))
-    for flag in ("config_path", "config_name", "experimental_rerun"):
-        if getattr(flags, flag) is not None:
-            raise ConfigError(f"flag --{flag.replace('_', '-')} is refused; give a folder with --config-dir.")
-    for word in flags.overrides:
-        if _names_code(word):
-            option = word.partition("=")[0].lstrip("+~")
-            raise ConfigError(f"option {option!r} is refused: it can name code to run ({_names_code(word)}).")
-    for path in _configurations(Path(flags.config_dir)) if flags.config_dir else ():
-        for text in _texts(path):
-            if found := _names_code(text):
-                raise ConfigError(f"file {path} is refused: it can name code to run ({found}).")
-
-
-def _configurations(folder: Path) -> Iterator[Path]:
-    for place, _, names in os.walk(folder, followlinks=True):
-        yield from (Path(place) / name for name in sorted(names) if name.endswith(".yaml"))
-
-
-def _texts(path: Path) -> Iterator[str]:
-    """Iterate over a file's own text and every key and value in it, as YAML's escapes write them."""
-    from yaml import SafeLoader, YAMLError, scan
-    from yaml.tokens import ScalarToken
-
-    text = path.read_text(encoding="utf-8", errors="replace")
-    yield text
-    with suppress(YAMLError):  # which Hydra will say
-        yield from (token.value for token in scan(text, SafeLoader) if isinstance(token, ScalarToken))
-
-
-def _names_code(text: str) -> str | None:
-    """Return what in a text may make Hydra call something, also with the escapes of Hydra's own grammar."""
-    found = _CODE.search(text.replace("\\", ""))
-    return found[0] if found else None
 
 
 def _refuse_targets(value: Any, place: str = "") -> None:
@@ -222,12 +228,12 @@ def _refuse_targets(value: Any, place: str = "") -> None:
             _refuse_targets(inner, f"{place}{i}.")
 
 
-def _sentence(message: str, name: str, arguments: Sequence[str]) -> str:
+def _sentence(message: str, name: str, typed: Typed) -> str:
     """Turn what Hydra says into one sentence, with the near miss."""
     if match := re.search(r"Could not override '(contest\.contenders\.[^']+)'", message):
         return f"there is no contender for {match[1]!r}; write '+{match[1]}=…' to add one."
     if match := re.search(r"Could not override '([^']+)'", message):
-        return f"unknown option {match[1]!r}{near_miss(match[1], known_options(name, arguments))}"
+        return f"unknown option {match[1]!r}{near_miss(match[1], known_options(name, typed))}"
     if match := re.search(r"Could not find 'hydra/launcher/(submitit\w*|ray)'", message):
         extra = "ray" if match[1] == "ray" else "slurm"
         return f"launcher={extra} needs `pip install 'rankexp[{extra}]'`."
@@ -238,20 +244,23 @@ def _sentence(message: str, name: str, arguments: Sequence[str]) -> str:
         r"Could not append to config|not find a match for '([^']+)'|Key '(\S+)' is not in struct", message
     ):
         wrong = next((group for group in match.groups() if group), "")
-        return f"unknown option {wrong!r}{near_miss(wrong, known_options(name, arguments))}"
-    return " ".join(message.split("\n")[0].split()).rstrip(".") + "."
+        return f"unknown option {wrong!r}{near_miss(wrong, known_options(name, typed))}"
+    return _first_sentence(message)
 
 
-def known_options(name: str, arguments: Sequence[str]) -> list[str]:
-    """Dotted names of all options of a configuration, with the choices of groups that ``arguments`` make."""
-    from hydra import compose, initialize_config_dir
+def _first_sentence(message: str) -> str:
+    return printable(" ".join(message.split("\n")[0].split()).rstrip(".")[:500]) + "."
+
+
+def known_options(name: str, typed: Typed) -> list[str]:
+    """Dotted names of all options of a configuration, with the choices of groups that were typed."""
     from omegaconf import OmegaConf
 
-    _register_search_path()
     groups = {folder.name for folder in resource("conf").iterdir() if folder.is_dir()}
-    choices = [word for word in arguments if word.partition("=")[0] in groups]
-    with initialize_config_dir(str(resource("conf")), version_base="1.3"):
-        values = OmegaConf.to_container(compose(name, choices), resolve=False)
+    choices = [word for word in typed.overrides if word.partition("=")[0] in groups]
+    values = OmegaConf.to_container(_composed(name, choices, typed.folder), resolve=False)
+    assert isinstance(values, dict)
+    values.pop("hydra")
 
     def walk(value: Any, prefix: str) -> list[str]:
         inner = (

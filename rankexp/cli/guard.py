@@ -10,12 +10,14 @@ import traceback
 from collections.abc import Callable, Sequence
 from types import FrameType
 
-from rankexp.cli.output import BAD_INPUT, DAMAGED, DEFECT, INPUT_OUTPUT, INTERRUPTED, OK, TERMINATED, complain
+from rankexp.cli.output import BAD_INPUT, DAMAGED, DEFECT, INPUT_OUTPUT, INTERRUPTED, TERMINATED, complain
+from rankexp.printable import printable
+from rankexp.urls import without_secrets
 
 _OF_THE_SURROUNDINGS = {"StudyHeldError", "StorageError", "WorkersFailedError", "TrackingError"}
 """Errors by name, so that what raises them need not be loaded to say that something else went wrong."""
-ENDING = (signal.SIGTERM, signal.SIGUSR1)
-"""What schedulers send before they end a job."""
+ENDING = (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
+"""What schedulers send before they end a job, and what a terminal sends that is closed."""
 
 
 class TerminatedError(BaseException):
@@ -43,7 +45,8 @@ def guarded(
 
     if threading.current_thread() is threading.main_thread():
         for number in ending:
-            signal.signal(number, terminate)
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
+                signal.signal(number, terminate)
     try:
         return run()
     except KeyboardInterrupt:
@@ -52,9 +55,6 @@ def guarded(
     except TerminatedError:
         complain("terminated; finished trials are kept, and the same command goes on from there.")
         return TERMINATED
-    except BrokenPipeError:
-        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
-        return OK
     except Exception as error:
         return _explain(error)
 
@@ -85,7 +85,7 @@ def _explain(error: Exception) -> int:
         complain(f"the database of the workspace failed: {said.strip().rstrip('.')}.")
         return INPUT_OUTPUT
     else:
-        traceback.print_exception(error)
+        sys.stderr.write(without_secrets(printable("".join(traceback.format_exception(error)))))
         complain("this is a defect of rankexp; please report it with the lines above.")
         return DEFECT
     complain(str(error))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rankexp.children import environment, python
+from rankexp.files import open_log
 from rankexp.options import ConfigError
 
 if TYPE_CHECKING:
@@ -63,14 +64,14 @@ def _running(
     try:
         for number, visible in enumerate(devices):
             own = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
-            with (logs / f"{number}.log").open("wb") as stream:
+            with open_log(logs / f"{number}.log", logs.parents[2]) as stream:
                 workers.append(
                     subprocess.Popen(
-                        [sys.executable, "-m", "rankexp", "worker", *words],
+                        python("-m", "rankexp", "worker", *words),
                         stdin=subprocess.DEVNULL,
                         stdout=stream,
                         stderr=subprocess.STDOUT,
-                        env={**os.environ, **own},
+                        env=environment(**own),
                     )
                 )
         yield workers

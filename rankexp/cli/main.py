@@ -13,7 +13,8 @@ from pathlib import Path
 from rankexp import __version__
 from rankexp.cli import reading, running
 from rankexp.cli.guard import guarded
-from rankexp.cli.output import BAD_INPUT, OK
+from rankexp.cli.output import BAD_INPUT, OK, complain
+from rankexp.cli.streams import outlive_readers
 
 _EPILOG = """\
 examples:
@@ -30,7 +31,7 @@ examples:
   rankexp decide scores.csv                      the same verdict on runs of your own trainer
 
 exit codes: 0 done, 1 a defect of rankexp, 2 bad input, 3 a damaged record, 4 some trials failed,
-5 input/output or a study held by another command, 130 and 143 interrupted.
+5 input/output or a study held by another command, 130 and 143 interrupted (also by a closed terminal).
 """
 
 
@@ -40,12 +41,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: The command line without the program's name; ``sys.argv`` by default.
     """
+    if arguments is None:
+        outlive_readers()
     given = list(sys.argv[1:] if arguments is None else arguments)
+    for word in given:
+        if not _is_text(word):
+            complain(f"argument {word!r} is not UTF-8; rename the file, or give it through a link with another name.")
+            return BAD_INPUT
     options, rest = _parser().parse_known_args(given)
     if not hasattr(options, "run"):
         _parser().print_help()
         return OK if not given else BAD_INPUT
     return guarded(lambda: int(options.run(options, rest)))
+
+
+def _is_text(word: str) -> bool:
+    try:
+        return bool(word.encode()) or not word
+    except UnicodeEncodeError:  # bytes of a name that stand for no character
+        return False
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -6,23 +6,30 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from rankexp.printable import printable
+from rankexp.urls import without_secrets
+
 OK, DEFECT, BAD_INPUT, DAMAGED, SOME_FAILED, INPUT_OUTPUT, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 4, 5, 130, 143
+
+
+def say(text: str) -> None:
+    """Print a text, whatever names of others are in it."""
+    print(printable(text))
 
 
 def print_verdict(doc: dict[str, Any]) -> None:
     """Print the verdict box in three lines."""
     said = doc["summary"]
-    print(f"\n{doc['status']}: {said['headline']}")
+    say(f"\n{doc['status']}: {said['headline']}")
     for line in (said["certainty"], said["test"]):
         if line:
-            print(line)
+            say(line)
 
 
 def complain(sentence: str) -> None:
-    """Print one sentence about what went wrong."""
-    from rankexp.urls import without_secrets
-
-    print(f"rankexp: {without_secrets(sentence)}", file=sys.stderr)
+    """Print one sentence about what went wrong, on one line and without passwords."""
+    line = without_secrets(printable(sentence)).replace("\n", "\\n")
+    print(f"rankexp: {line}", file=sys.stderr)
 
 
 def shown(path: Path) -> str:

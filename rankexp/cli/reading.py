@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -10,7 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rankexp.cli.output import DAMAGED, INPUT_OUTPUT, OK, SOME_FAILED, complain, print_verdict, shown
+from rankexp.cli.output import DAMAGED, INPUT_OUTPUT, OK, SOME_FAILED, complain, print_verdict, say, shown
+from rankexp.cli.typed import refuse_control_characters
 
 if TYPE_CHECKING:
     from rankexp.analysis.comparison import DecisionScores, Kind
@@ -32,9 +34,9 @@ def report(options: argparse.Namespace, rest: list[str]) -> int:
     if len(studies) == 1:
         if options.out:
             raise ConfigError("--out is for a comparison; a study's report lies in the study's folder.")
-        print(shown(write_report(studies[0])))
+        say(shown(write_report(studies[0])))
         return OK
-    print(shown(compared(studies, workspace_of(settings), options.out)))
+    say(shown(compared(studies, workspace_of(settings), options.out)))
     return OK
 
 
@@ -74,7 +76,7 @@ def decide(options: argparse.Namespace, rest: list[str]) -> int:
         raise ConfigError(str(error)) from error
     page = write_document(doc, options.out or file.with_name(f"{file.stem}-report"))
     print_verdict(doc)
-    print(f"\nreport    {shown(page)}")
+    say(f"\nreport    {shown(page)}")
     return OK
 
 
@@ -104,7 +106,7 @@ def power(options: argparse.Namespace, rest: list[str]) -> int:
     from rankexp.report.plan import plan_text
 
     try:
-        print(plan_text(load_study(study_folder(options.study, rest)), options.target))
+        say(plan_text(load_study(study_folder(options.study, rest)), options.target))
     except ValueError as error:
         raise ConfigError(str(error)) from error
     return OK
@@ -118,12 +120,12 @@ def status(options: argparse.Namespace, rest: list[str]) -> int:
 
     study = load_study(study_folder(options.study, rest))
     doc = brief(study)
-    print(f"{study.name}: {doc['status']}. {doc['summary']['headline']}")
+    say(f"{study.name}: {doc['status']}. {doc['summary']['headline']}")
     counts = Counter(zip(study.trials["phase"], study.trials["status"], strict=True))
     for (phase, status), count in counts.items():
-        print(f"  {phase:<10} {count:>4} {status}")
+        say(f"  {phase:<10} {count:>4} {status}")
     for sentence in at_work(study.store.folder):
-        print(sentence)
+        say(sentence)
     return OK
 
 
@@ -135,7 +137,7 @@ def verify(options: argparse.Namespace, rest: list[str]) -> int:
     folder = study_folder(options.study, rest)
     found = problems(folder)
     for problem in found:
-        print(f"{problem.kind:<8} {problem.text}")
+        say(f"{problem.kind:<8} {problem.text}")
     kinds = {problem.kind for problem in found}
     if kinds & {"damaged", "foreign"}:
         return DAMAGED
@@ -144,7 +146,7 @@ def verify(options: argparse.Namespace, rest: list[str]) -> int:
     if found:
         return SOME_FAILED
     trials = len({item.key for item in StudyStore(folder).read().planned})
-    print(f"{folder.name}: {trials} trials, each with one valid result; every hash holds")
+    say(f"{folder.name}: {trials} trials, each with one valid result; every hash holds")
     return _verified_with_peft(folder) if options.peft else OK
 
 
@@ -153,9 +155,9 @@ def _verified_with_peft(folder: Path) -> int:
     from rankexp.study.with_peft import read_with_peft
 
     whole = True
-    for found in read_with_peft(folder, print):
+    for found in read_with_peft(folder, say):
         verdict = "as recorded" if found.passed else "NOT as recorded"
-        print(
+        say(
             f"r={found.rank:<4} seed {found.seed}  {found.key}  {found.examples} examples, losses differ by at most "
             f"{found.loss_difference:.1e}, {found.agreement:.1%} agree: {verdict}"
         )
@@ -175,13 +177,13 @@ def clean(options: argparse.Namespace, rest: list[str]) -> int:
     for kind in dict.fromkeys(item.kind for item in found):
         sizes = [item.size for item in found if item.kind == kind]
         plural = "s" * (len(sizes) != 1)
-        print(f"{len(sizes):>6} {kind}{plural} {sum(sizes) / 2**20:>10.1f} MiB")
+        say(f"{len(sizes):>6} {kind}{plural} {sum(sizes) / 2**20:>10.1f} MiB")
     total = f"{len(found)} files and folders, {sum(item.size for item in found) / 2**20:.1f} MiB"
     if not options.delete:
-        print(f"{total} may go; --delete deletes them")
+        say(f"{total} may go; --delete deletes them")
         return OK
     remove(workspace, found)
-    print(f"{total} deleted")
+    say(f"{total} deleted")
     return OK
 
 
@@ -205,7 +207,7 @@ def sync(options: argparse.Namespace, rest: list[str]) -> int:
             tracker.summary(study, report)
     finally:
         tracker.close()
-    print(f"{study.name}: {written} runs written")
+    say(f"{study.name}: {written} runs written")
     return OK
 
 
@@ -222,7 +224,7 @@ def assets(_: argparse.Namespace, rest: list[str]) -> int:
 
     no_more(rest)
     for asset in ASSETS.values():
-        print(f"{asset.name:<10} {asset.title}\n{'':<10} {shown(asset_folder(asset.name, print))}")
+        say(f"{asset.name:<10} {asset.title}\n{'':<10} {shown(asset_folder(asset.name, print))}")
     return OK
 
 
@@ -244,10 +246,18 @@ def workspace_of(rest: list[str], refusal: str = "") -> Path:
     """Return the workspace that ``rest`` names, and refuse anything else in it but the storage that belongs to it."""
     given = {name: [word for word in rest if word.startswith(f"{name}=")] for name in ("workspace", "storage")}
     no_more([word for word in rest if word not in given["workspace"] + given["storage"]], refusal)
-    workspace = Path(given["workspace"][-1].removeprefix("workspace=") if given["workspace"] else "runs")
+    workspace = Path(_value_of(given["workspace"][-1]) if given["workspace"] else "runs").expanduser()
     if given["storage"]:
-        _name_storage(workspace, given["storage"][-1].removeprefix("storage="))
+        _name_storage(workspace, _value_of(given["storage"][-1]))
     return workspace
+
+
+def _value_of(word: str) -> str:
+    """Return the value of an option as ``sweep`` reads it: quotes around all of it are Hydra's."""
+    option, _, value = word.partition("=")
+    refuse_control_characters(option, value)
+    inner = re.fullmatch(r"""(['"])(.*)\1""", value, re.DOTALL)
+    return inner[2].replace(f"\\{inner[1]}", inner[1]) if inner else value
 
 
 def _name_storage(workspace: Path, url: str) -> None:

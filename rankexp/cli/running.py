@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rankexp.cli.output import OK, SOME_FAILED, print_verdict, shown
+from rankexp.cli.output import OK, SOME_FAILED, print_verdict, say, shown
 from rankexp.cli.reading import compared, study_folder
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ def sweep(_: argparse.Namespace, rest: list[str]) -> int:
     from rankexp.options import ConfigError, near_miss
 
     if {"--help", "-h"} & set(rest):
-        print(_sweep_help(sweep_names()))
+        say(_sweep_help(sweep_names()))
         return OK
     named = rest and not rest[0].startswith("-") and "=" not in rest[0]
     name, overrides = (rest[0], rest[1:]) if named else ("rank_grid", rest)
@@ -44,7 +45,7 @@ def sweep(_: argparse.Namespace, rest: list[str]) -> int:
         outcomes += _run_on_cluster(name, overrides, placed)
     if len(outcomes) > 1:
         studies = [outcome.study for outcome in outcomes]
-        print(f"compared  {shown(compared(studies, studies[0].store.workspace))}")
+        say(f"compared  {shown(compared(studies, studies[0].store.workspace))}")
     return max(map(_code, outcomes), default=OK)
 
 
@@ -117,7 +118,8 @@ def _run_sweep(config: StudyConfig) -> list[Outcome]:
     from rankexp.study.session import begin_study, run_study
 
     if config.workers == 0:
-        print(f"study     {shown(begin_study(config))}\njoin it   rankexp worker {config.study_folder.name}")
+        say(f"study     {shown(begin_study(config))}")
+        say(f"join it   rankexp worker {config.study_folder.name}{_where(config.workspace)}")
         return []
     if config.launcher.name == "none" and config.workers > 1:
         raise ConfigError(f"workers={config.workers} needs a launcher: launcher=local, slurm or ray.")
@@ -152,14 +154,13 @@ def _run_on_cluster(name: str, overrides: list[str], configs: Sequence[StudyConf
 def _print_outcome(outcome: Outcome, workspace: Path) -> None:
     from rankexp.report.document import brief
 
-    workspace = Path(shown(workspace))
-    here = "" if workspace == Path("runs") else f" workspace={workspace}"
     print_verdict(brief(outcome.study))
-    print(f"\ntrained   {outcome.trained} trials, {len(outcome.study.by_key)} in the study")
-    print(f"report    {shown(outcome.report)}")
+    say(f"\ntrained   {outcome.trained} trials, {len(outcome.study.by_key)} in the study")
+    say(f"report    {shown(outcome.report)}")
     tracking = outcome.study.record.config["tracking"]
     if tracking["name"] == "mlflow":
-        print(f"MLflow    {_mirror(outcome.study.store.workspace, tracking['uri']) or f'rankexp ui{here}'}")
+        mirror = _mirror(outcome.study.store.workspace, tracking["uri"])
+        say(f"MLflow    {mirror or f'rankexp ui{_where(workspace)}'}")
 
 
 def _mirror(workspace: Path, uri: str | None) -> str | None:
@@ -173,6 +174,12 @@ def _mirror(workspace: Path, uri: str | None) -> str | None:
     return found and shown(found)
 
 
+def _where(workspace: Path) -> str:
+    """Return what to add to a command for a workspace that is not the usual one, as a shell wants it."""
+    place = shown(workspace)
+    return "" if place == "runs" else f" {shlex.quote(f'workspace={place}')}"
+
+
 def _run_trial(config: StudyConfig) -> int:
     from rankexp.progress import Display
     from rankexp.study.attempt import outcome_of
@@ -180,5 +187,7 @@ def _run_trial(config: StudyConfig) -> int:
 
     with Display() as display:
         trial = run_trial(config, display)
-    print(f"{trial.key}  {outcome_of(trial)}\nadapter   {shown(trial.adapter)}")
+    say(f"{trial.key}  {outcome_of(trial)}")
+    if trial.adapter.is_dir():  # one that failed or diverged has none
+        say(f"adapter   {shown(trial.adapter)}")
     return SOME_FAILED if trial.result.status == "failed" else OK

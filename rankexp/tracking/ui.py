@@ -16,6 +16,7 @@ from typing import IO
 from urllib.error import URLError
 from urllib.request import urlopen
 
+from rankexp.children import environment, neutral_folder, python
 from rankexp.files import ForeignRecordError, open_log
 from rankexp.tracking.client import Client
 from rankexp.tracking.local import database_uri
@@ -91,7 +92,7 @@ def _check_port(host: str, port: int) -> None:
 
 def server_command(folder: Path, host: str, port: int) -> list[str]:
     """Return the command that serves a workspace's store and nothing else."""
-    command = [sys.executable, "-m", "mlflow", "server", "--host", host, "--port", str(port), "--workers", "1"]
+    command = python("-m", "mlflow", "server", "--host", host, "--port", str(port), "--workers", "1")
     command += ["--backend-store-uri", database_uri(folder / "mlflow.db")]
     command += ["--uvicorn-opts", "--log-level warning"]
     return [*command, "--default-artifact-root", (folder / "mlartifacts").as_uri(), "--no-serve-artifacts"]
@@ -99,27 +100,28 @@ def server_command(folder: Path, host: str, port: int) -> list[str]:
 
 def server_environment() -> dict[str, str]:
     """Return the environment of the server: none of MLflow's variables, which would name other stores or places."""
-    others = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "_MLFLOW_"))}
-    return {**others, **_ENVIRONMENT}
+    own = {name: value for name, value in environment().items() if not name.startswith(("MLFLOW_", "_MLFLOW_"))}
+    return {**own, **_ENVIRONMENT}
 
 
 @contextmanager
 def _server(folder: Path, host: str, port: int) -> Iterator[subprocess.Popen[bytes]]:
-    with _log(folder) as log:
-        server = subprocess.Popen(
-            server_command(folder, host, port),
-            env=server_environment(),
-            stdout=log,
-            stderr=log,
-            cwd=folder,
-            start_new_session=True,
-        )
-    old = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    try:
-        yield server
-    finally:
-        signal.signal(signal.SIGTERM, old)
-        _stop(server)
+    with neutral_folder() as neutral:  # uvicorn looks for modules where it is, whatever Python is told
+        with _log(folder) as log:
+            server = subprocess.Popen(
+                server_command(folder, host, port),
+                env=server_environment(),
+                stdout=log,
+                stderr=log,
+                cwd=neutral,
+                start_new_session=True,
+            )
+        old = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+        try:
+            yield server
+        finally:
+            signal.signal(signal.SIGTERM, old)
+            _stop(server)
 
 
 def _log(folder: Path) -> IO[bytes]:
