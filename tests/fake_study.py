@@ -139,6 +139,8 @@ def make_study(
     score: str = "accuracy",
     looks: Sequence[int] = (),
     look: int = 0,
+    verdict: bool = True,
+    majority: float = 0.0,
     notes: Mapping[str, Any] = MappingProxyType({}),
     contenders: Mapping[str, tuple[RankMap, float]] = MappingProxyType({}),
     prunings: Mapping[str, Pruning] = MappingProxyType({}),
@@ -147,7 +149,7 @@ def make_study(
     """Record a study of every phase and return its folder.
 
     ``diverged`` and ``missing`` list (rank, seed) pairs of the decide step; ``contenders`` have a map and an accuracy;
-    those with ``prunings`` are AdaLoRA.
+    those with ``prunings`` are AdaLoRA. ``majority`` is the share of the largest class; 0 for a study of before it was kept.
     """
     accuracies = dict(accuracies or CLEAR)
     store, planned = TrialStore(workspace), []
@@ -197,6 +199,9 @@ def make_study(
             add("contest", contender, None, "evidence", trial)
     values = _study_values(seeds, margin, rates, accuracies, labels, examples, dimensions)
     values["config"]["decide"] |= {"score": score, "looks": list(looks)}
+    values["config"]["decide"] |= {} if verdict else {"verdict": False}
+    answer = {"label": labels[0], "accuracy": majority, "loss": 1.0}
+    values["data"] |= {"majority": {"tune": answer, "decide": answer}} if majority else {}
     values["notes"] |= {"look": look} if looks else {}
     values["notes"] |= notes
     if contenders:

@@ -71,7 +71,7 @@ def rose(losses: NDArray[np.float64]) -> bool:
     if len(losses) < 2 * _WINDOWS:
         return False
     means = np.array([part.mean() for part in np.array_split(losses, _WINDOWS)])
-    much = _noise(losses)
+    much = _noise(losses, _WINDOWS, 3.5, _PART)
     return bool(means[-1] > means.min() + much or (means.max() > means[0] + much and means[-1] > means[0] - much / 2))
 
 
@@ -84,13 +84,13 @@ def falls(losses: NDArray[np.float64]) -> bool:
     if len(losses) < 4:
         return False
     *_, third, last = np.array_split(losses, 4)
-    return bool(third.mean() - last.mean() > _noise(losses) / 2)
+    return bool(third.mean() - last.mean() > _noise(losses, 4, 2, _PART / 5))
 
 
-def _noise(losses: NDArray[np.float64]) -> float:
-    """A change of the mean over a tenth of the steps that batches alone hardly make."""
+def _noise(losses: NDArray[np.float64], parts: int, errors: float, share: float) -> float:
+    """A difference of the means of two parts that batches alone hardly make: some errors, or a share of the loss."""
     scatter = float(np.diff(losses).std()) / math.sqrt(2)
-    return max(3 * scatter / math.sqrt(max(len(losses) / _WINDOWS, 1.0)), _PART * abs(float(losses[0])))
+    return max(errors * scatter * math.sqrt(2 * parts / len(losses)), share * abs(float(losses[0])))
 
 
 def _was_above(history: Iterable[Row], floor: float, kind: str) -> bool:

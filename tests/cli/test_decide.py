@@ -112,6 +112,51 @@ def test_bad_input_is_one_sentence(tmp_path, capsys, words, sentence):
     assert not (tmp_path / "scores-report").exists()
 
 
+def test_a_margin_in_points_needs_scores_of_0_and_1(tmp_path, capsys):
+    write_csv(tmp_path / "right.csv", (np.random.default_rng(0).random((2, 3, 60)) < 0.8).astype(float), (4, 8))
+    for margin, says in (
+        ("2", "2 points are 2pt or 0.02"),
+        ("0.01nat", "nats are for losses"),
+        ("-1", "finite number above 0"),
+    ):
+        assert main(["decide", "right.csv", f"--margin={margin}"]) == 2
+        assert says in capsys.readouterr().err
+    write_csv(tmp_path / "loss.csv", table([0.5, 0.6], examples=40), (4, 8))
+    for words, says in (
+        (["--loss", "--margin", "2pt"], "points are for accuracies"),
+        (["--margin", "50"], "a margin of their whole range"),
+        (["--loss", "--margin", "50nat"], "a margin of their whole range"),
+    ):
+        assert main(["decide", "loss.csv", *words]) == 2
+        assert says in capsys.readouterr().err
+    assert not list(tmp_path.glob("*-report"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("margin", "warned"), [("5pt", False), ("0.2", True), ("20%", True)])
+def test_a_margin_above_a_tenth_is_warned_of(tmp_path, capsys, margin, warned):
+    write_csv(tmp_path / "right.csv", (np.random.default_rng(0).random((2, 3, 400)) < 0.8).astype(float), (4, 8))
+    assert main(["decide", "right.csv", "--margin", margin]) == 0
+    assert ("warning: a margin of 20 points" in capsys.readouterr().err) == warned
+    doc = json.loads((tmp_path / "right-report" / "report.json").read_text())
+    assert doc["margin"] == (0.2 if warned else 0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("examples", "says"), [(2, "Only 2 independent examples decide"), (30, "is not shown to be within 1 point")]
+)
+def test_identical_scores_of_few_examples_settle_nothing(tmp_path, capsys, examples, says):
+    write_csv(tmp_path / "same.csv", np.ones((2, 3, examples)), (4, 8))
+    assert main(["decide", "same.csv"]) == 0
+    said = capsys.readouterr().out
+    assert "INSUFFICIENT" in said
+    assert says in said
+    doc = json.loads((tmp_path / "same-report" / "report.json").read_text())
+    jsonschema.validate(doc, SCHEMA)
+    assert doc["chosen_rank"] is None
+
+
 @pytest.mark.slow
 def test_an_unstable_rank_is_never_chosen(tmp_path):
     write_csv(tmp_path / "scores.csv", table([0.72, 0.72, 0.72, 0.72], examples=200, noise=0.01))

@@ -40,6 +40,8 @@ CASES = {
     "second_look": ({"seeds": 6, "looks": (3, 6), "look": 1}, "SETTLED", 8),
     "loss": ({"seeds": 5, "score": "loss", "margin": 0.05, "dimensions": (10, 100)}, "SETTLED", 8),
     "contest": ({"seeds": 5, "contenders": PRUNED, "prunings": PRUNINGS}, "SETTLED", 8),
+    "nothing_learned": ({"accuracies": {8: 0.47, 16: 0.48}, "majority": 0.55}, "INSUFFICIENT", None),
+    "no_verdict": ({"seeds": 2, "verdict": False, "majority": 0.4}, "DESCRIPTIVE", None),
     "all_unstable": ({"seeds": 3, "diverged": [(r, 0) for r in (4, 8, 16, 32)]}, "INSUFFICIENT", None),
 }
 
