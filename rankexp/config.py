@@ -384,7 +384,7 @@ class StudyConfig:
     model: ModelConfig
     task: dict[str, Any]
     workspace: Annotated[Path, BeforeValidator(_at_home)] = Path("runs")
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d{1,4})?)$")] = "auto"
     jobs: Literal["auto"] | Share = "auto"
     threads: Literal["auto"] | Share = "auto"
     pack: Literal["auto"] | Positive = "auto"

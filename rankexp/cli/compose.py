@@ -50,7 +50,8 @@ def run_with_hydra(name: str, arguments: Sequence[str], job: Callable[[StudyConf
         except MissingMandatoryValue as error:
             raised.append(ConfigError(f"option {error.full_key!r} is missing; give it with {error.full_key}=…"))
         except (OmegaConfBaseException, RecursionError) as error:
-            raised.append(ConfigError(_first_sentence(str(error))))
+            option = getattr(error, "full_key", None)
+            raised.append(ConfigError(_first_sentence(f"option {option!r}: {error}" if option else str(error))))
         except Exception as error:  # Hydra would print a line of its own before raising it again
             raised.append(error)
 

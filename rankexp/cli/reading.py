@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
 from collections import Counter
@@ -246,7 +247,7 @@ def workspace_of(rest: list[str], refusal: str = "") -> Path:
     """Return the workspace that ``rest`` names, and refuse anything else in it but the storage that belongs to it."""
     given = {name: [word for word in rest if word.startswith(f"{name}=")] for name in ("workspace", "storage")}
     no_more([word for word in rest if word not in given["workspace"] + given["storage"]], refusal)
-    workspace = Path(_value_of(given["workspace"][-1]) if given["workspace"] else "runs").expanduser()
+    workspace = Path(os.path.expanduser(_value_of(given["workspace"][-1])) if given["workspace"] else "runs")
     if given["storage"]:
         _name_storage(workspace, _value_of(given["storage"][-1]))
     return workspace

@@ -27,7 +27,7 @@ TEXTS = frozenset(
     | {f"task.{name}" for name in ("path", "text", "label", "group", "split")}
 )
 """Options whose values are texts of any characters."""
-_LONGEST = 100_000
+_LONGEST, _LONGEST_NAME = 100_000, 255
 _DEEPEST = 50
 _CODE = re.compile(r"_target_|oc\.decode|oc\.create|searchpath")
 """What names code to run, can make it up, or fetches it from elsewhere."""
@@ -133,6 +133,8 @@ def _override(word: str, *, multirun: bool) -> str:
 
 def _check_size(word: str, option: str) -> None:
     shown = printable(option[:100])
+    if len(option) > _LONGEST_NAME:
+        raise ConfigError(f"unknown option {f'{shown}…'!r}, of {len(option)} characters.")
     if len(word) > _LONGEST:
         raise ConfigError(f"option {shown!r} has {len(word)} characters; at most {_LONGEST} are accepted.")
     depth = deepest = 0
@@ -174,12 +176,18 @@ def _parsed(word: str) -> Override | None:
 def _check_choice(word: str, option: str) -> None:
     """Refuse what cannot be read, and names of files that lead out of Hydra's folders."""
     read = _parsed(word)
+    if read is None and "=" not in word:
+        raise ConfigError(f"argument {printable(word[:100])!r} is no option; write option=value.")
     if read is None:
         key, _, value = word.partition("=")
         example = shlex.quote(f"{key}={quoted(value)}") if len(word) < 200 else f"{key}='…'"
         raise ConfigError(f"option {printable(option[:100])!r} cannot be read; quote a text for Hydra: {example}.")
     value = word.partition("=")[2]
-    if "." not in option and option not in TEXTS and re.search(r"(^|[\[,/'\"\s])(\.\.|/|\w+://)", value):
+    if "." in option or option in TEXTS:
+        return
+    if len(value) > _LONGEST_NAME and (resource("conf") / option).is_dir():
+        raise ConfigError(f"there is no {printable(value[:100])!r}… in group {option!r}.")
+    if re.search(r"(^|[\[,/'\"\s])(\.\.|/|\w+://)", value):
         _refuse_place(option, value)
 
 
