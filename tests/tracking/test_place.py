@@ -21,6 +21,10 @@ from rankexp.study.storage import Storage
 from rankexp.tracking import MlflowTracker, TrackingError, find_store, name_store, open_tracker
 from rankexp.tracking.place import VARIABLE, absolute
 
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:mlflow"),
+    pytest.mark.filterwarnings("ignore:.*:DeprecationWarning:pydantic"),
+]
 SERVER = "http://127.0.0.1:9"
 TRAIN = ["train", *(word for word in OPTIONS if word != "tracking=none" and not word.startswith("search."))]
 FEW = ["task.path=texts.csv", "train.steps=4", "jobs=1", "threads=1"]
@@ -168,7 +172,7 @@ def test_training_is_mirrored_where_the_environment_says(tmp_path: Path) -> None
         assert connection.execute("SELECT status FROM runs").fetchall() == [("FINISHED",)]
         ((place,),) = connection.execute("SELECT artifact_uri FROM runs")
     assert place.startswith((tmp_path / "mlartifacts").as_uri())
-    assert json.loads((study_of(tmp_path) / "study.json").read_text())["config"]["tracking"]["uri"] is None
+    assert json.loads((study_of(tmp_path, "train") / "study.json").read_text())["config"]["tracking"]["uri"] is None
 
 
 @pytest.mark.slow
