@@ -17,13 +17,9 @@ from filelock import FileLock
 
 from rankexp.files import DamagedRecordError, pretty_json, read_json, sha256, write_atomic
 
-_NOW: set[str] = set()
-"""What was named in this process, which holds for it even where nothing can be kept."""
-
 
 def give_consent(workspace: Path, url: str) -> None:
-    """Remember that the user has named ``url`` for a workspace; if nothing can be kept, others ask again."""
-    _NOW.add(_entry(workspace, url))
+    """Remember that the user has named ``url`` for a workspace; where nothing can be kept, it is asked for again."""
     kept = _kept()
     with suppress(OSError):
         kept.parent.mkdir(parents=True, exist_ok=True)
@@ -36,8 +32,7 @@ def give_consent(workspace: Path, url: str) -> None:
 
 def has_consent(workspace: Path, url: str) -> bool:
     """Whether the user has ever named ``url`` for a workspace in this place."""
-    entry = _entry(workspace, url)
-    return entry in _NOW or _known(_kept()).get(entry) is True
+    return _known(_kept()).get(_entry(workspace, url)) is True
 
 
 def _kept() -> Path:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
+from textwrap import shorten
 from typing import Any, Self, TypeVar
 
 from rankexp.files import ForeignRecordError, write_atomic
@@ -196,7 +197,7 @@ class Client:
             raise
         except Exception as error:
             lines = str(error).splitlines()
-            reason = lines[0][:300].rstrip(".") if lines else type(error).__name__
+            reason = shorten(lines[0], 300, placeholder=" …").rstrip(".") if lines else type(error).__name__
             said = printable(without_secrets(f"the tracking store {self.uri} cannot be used: {reason}.", self.uri))
             raise TrackingError(said) from error
 

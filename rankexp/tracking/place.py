@@ -15,6 +15,8 @@ from rankexp.urls import holds_secret, without_secrets
 VARIABLE = "MLFLOW_TRACKING_URI"
 """The environment variable by which MLflow's users name a store; it holds where the configuration names none."""
 
+_TYPED: set[tuple[str, str]] = set()
+"""What was named in this process, which holds for it even where no consent can be kept."""
 _WORDS = {"databricks", "uc", "databricks-uc"}
 """What MLflow takes for a store though it is neither a URL nor a path."""
 _SECRET = (
@@ -34,6 +36,7 @@ def name_store(workspace: Path, uri: str | None) -> str | None:
     if holds_secret(uri):
         raise ConfigError(_SECRET)
     kept = absolute(uri)
+    _TYPED.add((os.path.realpath(workspace), kept))
     give_consent(workspace, kept)
     return kept
 
@@ -57,7 +60,7 @@ def find_store(workspace: Path, uri: str | None) -> str | None:
     uri = absolute(uri)
     if _elsewhere(workspace, uri) is None:
         return None
-    if not has_consent(workspace, uri):
+    if (os.path.realpath(workspace), uri) not in _TYPED and not has_consent(workspace, uri):
         raise TrackingError(
             f"the study says that its runs go to {shown(uri)}, which you have not named for this workspace; "
             f"`rankexp sync STUDY tracking.uri={shown(uri)}` names it."

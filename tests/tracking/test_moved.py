@@ -64,7 +64,7 @@ def test_a_copy_writes_nothing_in_the_original(original: Path, tmp_path: Path, n
         path = client_of(tracker).download_artifacts(summary.info.run_id, "report/report.html")
         records = {Path(run.data.tags["record"]) for run in runs_of(tracker, "attributes.status = 'FINISHED'")}
     assert Path(path).read_text() == f"of {copied}"
-    assert Path(path).is_relative_to(copied / "mlartifacts")
+    assert len(list(copied.glob("mlartifacts/rank_grid/*/artifacts/report/report.html"))) == 1
     assert {folder.parent for folder in records} == {copied / "trials", copied / "studies"}
     assert tree(original) == before
 
