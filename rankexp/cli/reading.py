@@ -216,7 +216,7 @@ def ui(options: argparse.Namespace, rest: list[str]) -> int:
     """Open MLflow's pages."""
     from rankexp.tracking import open_ui
 
-    return open_ui(workspace_of(rest), port=options.port, open_browser=not options.no_browser)
+    return open_ui(workspace_of(rest), port=options.port, open_browser=not options.no_browser, say=say)
 
 
 def assets(_: argparse.Namespace, rest: list[str]) -> int:

@@ -59,5 +59,4 @@ def _fill_descriptors() -> None:
 def _surviving(stream: TextIO | None, descriptor: int) -> TextIO:
     buffer = io.BufferedWriter(_Surviving(descriptor))
     encoding = getattr(stream, "encoding", None) or "utf-8"
-    lines = descriptor == 2 or os.isatty(descriptor)
-    return io.TextIOWrapper(buffer, encoding, errors="backslashreplace", line_buffering=lines, write_through=lines)
+    return io.TextIOWrapper(buffer, encoding, errors="backslashreplace", line_buffering=True)

@@ -103,6 +103,7 @@ def test_pip_does_not_import_from_where_it_is(
     assert_nothing_imported(tmp_path)
 
 
+@thorough
 def test_mlflows_pages_do_not_import_from_the_workspace(tmp_path: Path, plant: Callable[[Path], None]) -> None:
     workspace = tmp_path / "runs"
     for folder in (tmp_path, workspace):
@@ -114,20 +115,18 @@ def test_mlflows_pages_do_not_import_from_the_workspace(tmp_path: Path, plant: C
     )
     subprocess.run([sys.executable, "-P", "-c", code], check=True, cwd="/", env=environment())
     assert_nothing_imported(tmp_path)
-    with subprocess.Popen(
-        command("ui", "--no-browser", "--port", "5077"),
-        cwd=tmp_path,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as server:
-        assert server.stdout is not None
-        url = server.stdout.readline().strip()
-        assert url.startswith("http://127.0.0.1:5077"), url
-        with urlopen("http://127.0.0.1:5077/health", timeout=20) as answer:
-            assert answer.status == 200
-        server.send_signal(signal.SIGHUP)
-        assert server.wait(30) == 143
+    words = command("ui", "--no-browser", "--port", "5077")
+    with subprocess.Popen(words, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdout is not None
+            url = server.stdout.readline().strip()
+            assert url.startswith("http://127.0.0.1:5077"), url
+            with urlopen("http://127.0.0.1:5077/health", timeout=20) as answer:
+                assert answer.status == 200
+            server.send_signal(signal.SIGHUP)
+            assert server.wait(30) == 143
+        finally:
+            server.kill()
     assert_nothing_imported(tmp_path)
 
 
@@ -168,6 +167,7 @@ def test_a_study_outlives_what_it_speaks_to(tmp_path: Path, how: str) -> None:
     assert rankexp(tmp_path, "verify", study_of(tmp_path).name).returncode == 0
 
 
+@thorough
 def test_a_worker_outlives_the_reader_of_its_log(tmp_path: Path) -> None:
     assert sweep(tmp_path, *SHORT, "workers=0").returncode == 0
     with subprocess.Popen(
@@ -179,7 +179,8 @@ def test_a_worker_outlives_the_reader_of_its_log(tmp_path: Path) -> None:
     assert json.loads((study_of(tmp_path) / "report" / "report.json").read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("deaf", [False, pytest.param(True, marks=thorough)])
+@thorough
+@pytest.mark.parametrize("deaf", [False, True])
 def test_a_terminal_that_is_closed_ends_a_study_cleanly_but_not_under_nohup(tmp_path: Path, deaf: bool) -> None:
     write_texts(tmp_path / "texts.csv")
     words = command("sweep", *OPTIONS, "task.path=texts.csv")
@@ -197,6 +198,7 @@ def test_a_terminal_that_is_closed_ends_a_study_cleanly_but_not_under_nohup(tmp_
     assert rankexp(tmp_path, "verify", study_of(tmp_path).name).returncode == 0
 
 
+@thorough
 def test_paths_of_any_characters_hold_for_workers_too(tmp_path: Path) -> None:
     write_texts(tmp_path / "größe (1)=it's.csv")
     words = ["launcher=local", "workers=2", "jobs=1", "threads=1", "workspace=läufe [2], a=b"]
