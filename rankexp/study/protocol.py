@@ -43,6 +43,7 @@ class Protocol(Step):
         self.runner.display.say("no rank beats the majority class and the head alone: the study stops here")
         if not self.study.read().notes.get("stopped"):
             self.study.note(stopped="nothing learned")
+        self._read_back()
         return load_study(self.study.folder)
 
     def _expected(self, screen: Screen) -> int:

@@ -131,11 +131,11 @@ def tokenizer(case: Case) -> PreTrainedTokenizerFast:
     )  # fmt: skip
 
 
-def write_texts(path: Path, labels: int) -> Path:
+def write_texts(path: Path, labels: int, rows: int = 24) -> Path:
     """Write texts of very different lengths, with unknown words at some ends."""
     draw = random.Random(0)
     lines = ["text,label"]
-    for i in range(24 * labels):
+    for i in range(rows * labels):
         words = [draw.choice(WORDS) for _ in range(draw.choice([1, 3, 6, 12, 20]))]
         lines.append(f"w{i % 40} {' '.join(words)} {draw.choice(['nice', 'unheard'])} n{i},{i % labels}")
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")

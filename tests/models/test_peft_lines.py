@@ -32,7 +32,7 @@ def rankexp(folder, *words):
 
 def study_of(name, folder):
     save(CASES[name], folder / "model")
-    write_texts(folder / "texts.csv", CASES[name].labels)
+    write_texts(folder / "texts.csv", CASES[name].labels, rows=80)
     done = rankexp(folder, "sweep", *OPTIONS)
     assert done.returncode == 0, done.stderr
     (study,) = (folder / "runs/studies").glob("s-*")
