@@ -47,7 +47,7 @@ def decide(
     Ranks that a screen left out have no scores here. A screen is no evidence, so where one of them lies next below the
     choice, smaller ranks are not excluded and the verdict is ``SAFE`` at most.
 
-    Fewer than 3 seeds or 30 examples, seeds that are copies of one run, and scores that are all one number decide
+    Fewer than 3 seeds or 20 examples, seeds that are copies of one run, and scores that are all one number decide
     nothing.
 
     Args:

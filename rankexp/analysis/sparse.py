@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import bdtr, betaincinv
 
-LEAST_GROUPS = 30
-"""Fewer independent examples or documents give no verdict: 30 that all agree do not exclude a loss of 11 points."""
+LEAST_GROUPS = 20
+"""Fewer independent examples or documents give no verdict: 20 that all agree do not exclude a loss of 17 points."""
 
 FEW = 10
 """With fewer groups than this that deviate, the variance is not trusted alone.

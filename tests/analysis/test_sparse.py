@@ -21,7 +21,7 @@ def table(losses, gains, groups, seeds=3):
     return found
 
 
-@pytest.mark.parametrize("groups", [30, 100, 2000])
+@pytest.mark.parametrize("groups", [20, 30, 100, 2000])
 @pytest.mark.parametrize("losses", [0, 1, 5, 9])
 def test_the_bound_is_clopper_and_pearsons(losses, groups):
     found = sparse(table(losses, 0, groups), 1.0)
@@ -32,7 +32,7 @@ def test_the_bound_is_clopper_and_pearsons(losses, groups):
     assert found.p_above(0.0) == 1
 
 
-@pytest.mark.parametrize(("losses", "gains", "groups"), [(10, 0, 100), (5, 5, 100), (0, 10, 2000), (0, 0, 29)])
+@pytest.mark.parametrize(("losses", "gains", "groups"), [(10, 0, 100), (5, 5, 100), (0, 10, 2000), (0, 0, 19)])
 def test_where_ten_deviate_or_few_are_there_it_is_silent(losses, gains, groups):
     assert sparse(table(losses, gains, groups), 1.0) is None
 
@@ -48,7 +48,7 @@ def test_the_usual_difference_need_not_be_zero():
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(0, 4), st.integers(0, 4), st.integers(30, 500), st.sampled_from([0.01, 0.05, 0.1]))
+@given(st.integers(0, 4), st.integers(0, 4), st.integers(20, 500), st.sampled_from([0.01, 0.05, 0.1]))
 def test_turned_round_it_is_its_mirror_image(losses, gains, groups, level):
     values = np.stack([table(losses, gains, groups), np.zeros((3, groups))])
     one, other = paired_difference(values, 0, 1), paired_difference(values, 1, 0)

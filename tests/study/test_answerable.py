@@ -21,7 +21,7 @@ def card(groups, examples=None, loss=0.69):
 @pytest.mark.parametrize(("decide", "data", "says"), [
     (DecideConfig(seeds=[0, 1]), card(500), "decide.seeds=3, or type decide.verdict=false"),
     (DecideConfig(seeds=[7]), card(500), "is 1 seed, and a verdict takes at least 3"),
-    (DecideConfig(), card(29), "has 29 independent examples, and a verdict takes at least 30"),
+    (DecideConfig(), card(19), "has 19 independent examples, and a verdict takes at least 20"),
     (DecideConfig(), card(12, 4000), "has 12 independent documents"),
     (DecideConfig(), card(1), "has 1 independent example,"),
     (DecideConfig(score="loss", margin=0.7), card(500), "guessing by the class frequencies loses 0.69"),
@@ -45,10 +45,10 @@ def test_a_study_that_hardly_can_is_warned_of():
 
 @pytest.mark.slow
 def test_a_refusal_trains_nothing(tmp_path):
-    write_texts(tmp_path / "few.csv", 120)
+    write_texts(tmp_path / "few.csv", 80)
     for words, says in (
         ("decide.seeds=2", "a verdict takes at least 3"),
-        ("task.path=few.csv", "at least 30"),
+        ("task.path=few.csv", "at least 20"),
         ("decide.margin=2", "2pt or 0.02"),
     ):
         done = sweep(tmp_path, words)
