@@ -306,7 +306,8 @@ class TrackingConfig:
 
     Attributes:
         name: ``mlflow`` or ``none``.
-        uri: MLflow's tracking URI; null for ``mlflow.db`` in the workspace.
+        uri: MLflow's tracking URI, without a password; null for the environment's ``MLFLOW_TRACKING_URI``, else
+            ``mlflow.db`` in the workspace.
     """
 
     name: Literal["mlflow", "none"] = "mlflow"

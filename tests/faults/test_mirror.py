@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shutil
 import signal
 import socket
 import sqlite3
@@ -185,3 +187,69 @@ def test_numbers_that_are_not_finite_never_reach_mlflow(tmp_path: Path) -> None:
         numbers = query(database, f"SELECT value, is_nan FROM {table}")
         assert numbers
         assert all(abs(float(str(value))) < 1e300 and not nan for value, nan in numbers)
+
+
+def tree(folder: Path) -> dict[str, tuple[bytes, int]]:
+    """Content and time of change of every file."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {str(path): (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
+
+
+def test_a_copied_workspace_writes_nothing_where_it_came_from(tmp_path: Path) -> None:
+    """Sweep in A, copy it to B, go on in B with every command, then move B and look at MLflow's page there."""
+    first, second, third = (tmp_path / name for name in ("a", "b ü", "c 50%20#1"))
+    first.mkdir()
+    assert start_sweep(first).wait(200) == 0
+    copied = Path(shutil.copytree(first, second))
+    before = tree(first)
+    for words in (["sync", "rank_grid"], ["status", "rank_grid"], ["report", "rank_grid"], [*SWEEP, "train.steps=40"]):
+        done = rankexp(copied, *words)
+        assert done.returncode == 0, done.stderr
+        assert tree(first) == before
+    shutil.rmtree(first)
+    moved = copied.rename(third)
+    assert rankexp(moved, "sync", study_of_steps(moved, 40)).returncode == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == [third.name]
+    places = query(moved / "runs" / "mlflow.db", "SELECT artifact_uri FROM runs")
+    assert len(places) == 2 * (8 + 1)
+    assert all(str(place).startswith((moved / "runs" / "mlartifacts").as_uri()) for (place,) in places)
+    port = free_port()
+    server = start(moved, "ui", "--port", str(port), "--no-browser")
+    try:
+        wait_until(lambda: answers(f"http://127.0.0.1:{port}/health"))
+        runs = "SELECT run_uuid FROM tags WHERE key = 'kind' AND value = 'summary'"
+        for (run,) in query(moved / "runs" / "mlflow.db", runs):
+            address = f"http://127.0.0.1:{port}/get-artifact?path=report/report.html&run_uuid={run}"
+            with urlopen(address, timeout=60) as page:
+                assert b"<html" in page.read()
+    finally:
+        server.send_signal(signal.SIGTERM)
+        server.wait(30)
+
+
+def study_of_steps(folder: Path, steps: int) -> str:
+    """Name of the study whose runs have so many steps."""
+    files = (folder / "runs" / "studies").glob("*/study.json")
+    (found,) = (file for file in files if json.loads(file.read_text())["config"]["train"]["steps"] == steps)
+    return found.parent.name
+
+
+def test_resume_sends_nothing_to_a_server_that_only_the_study_names(tmp_path: Path) -> None:
+    process = start_sweep(tmp_path)
+    wait_until(lambda: runs_with(tmp_path / "runs" / "mlflow.db", "FINISHED"))
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    file = study_of(tmp_path) / "study.json"
+    values = json.loads(file.read_text())
+    with socket.create_server(("127.0.0.1", 0)) as canary:
+        values["config"]["tracking"]["uri"] = f"http://127.0.0.1:{canary.getsockname()[1]}"
+        file.write_text(json.dumps(values))
+        done = rankexp(tmp_path, "resume", "rank_grid")
+        assert done.returncode == 0, done.stderr
+        said = " ".join((done.stdout + done.stderr).split())
+        assert said.count("which you have not named for this workspace") == 1
+        assert said.count("Training goes on without it") == 1
+        canary.settimeout(0.1)
+        with pytest.raises(TimeoutError):
+            canary.accept()
+    assert rankexp(tmp_path, "verify", "rank_grid").returncode == 0
