@@ -72,6 +72,7 @@ def test_the_page_says_what_scores_cannot_show(tmp_path):
     assert {path.name for path in (tmp_path / "here").iterdir()} == {
         "report.html",
         "report.md",
+        "manifest.json",
         "report.json",
         "figures",
     }

@@ -21,7 +21,7 @@ def studies(folder, *changes, **settings):
     for place, change in enumerate(changes):
         study = make_study(folder / str(place), examples=300, name=f"asked-0123456{place}", **settings)
         record = StudyStore(study).read()
-        config = {**record.config, "workspace": f"runs-{place}", "jobs": place, **change}
+        config = {**record.config, "workspace": f"runs-{place}", "jobs": place + 1, **change}
         StudyStore(study).write(dataclasses.replace(record, config=config))
         found.append(load_study(study))
     return found

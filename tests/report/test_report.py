@@ -28,7 +28,7 @@ pytestmark = pytest.mark.slow
 
 DRAWN = FIGURES.keys() - {"intrinsic", "contenders", "pruning"}
 FILES = {
-    "report.html", "report.md", "report.json", "trials.csv",
+    "report.html", "report.md", "report.json", "trials.csv", "manifest.json",
     *(f"figures/{name}.{kind}" for name in DRAWN for kind in ("svg", "png")),
 }  # fmt: skip
 
@@ -202,9 +202,9 @@ def test_hostile_names_are_shown_and_not_obeyed(tmp_path):
     evil = "<script>alert('x')</script>"
     folder = make_study(tmp_path, seeds=1, labels=[evil, "a|b"])
     record = StudyStore(folder).read()
-    edit(folder, name=evil, model={**record.model, "name": evil}, data={**record.data, "name": "[x](http://x)"})
+    edit(folder, model={**record.model, "name": evil}, data={**record.data, "name": "[x](http://x)"})
     doc, page, text = reported(folder)
-    assert doc["study"] == evil
+    assert doc["setup"]["model"]["name"] == evil
     assert "<script>alert" not in page
     assert html.escape(evil, quote=False).replace("'", "&#39;") in page
     assert "<script" not in text.replace("\\<", "")
