@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rankexp.children import SAFE_PATH
+from rankexp.children import SAFE_PATH, isolated
 from rankexp.cli.compose import checked, launch_with_hydra, launcher_options
 from rankexp.cli.output import say
 from rankexp.cli.typed import quoted, read_typed
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 _TIMEOUTS = "hydra.launcher.max_num_timeout"
 _TIMES_QUEUED_AGAIN = 1000
 """How often a job whose time is up is queued again; Hydra's launcher by itself never does."""
+_RAY_MEMORY = 78_643_200
+"""Bytes for objects that tasks share, of which there are none; what Hydra's launcher takes."""
 _OF_LAUNCHERS = (signal.SIGUSR1, signal.SIGUSR2)
 """Signals of which launchers use one to say that a job's time is up."""
 _NOT_OF_SLURM = {"_target_", "submitit_folder", "max_num_timeout"}
@@ -54,6 +56,8 @@ def run_on_cluster(name: str, overrides: Sequence[str], config: StudyConfig, fol
     placing = _placed(name, overrides, config, logs)
     with following.shown(display):
         try:
+            if "ray" in (options := launcher_options(name, placing)):
+                _join_ray(options["ray"]["init"])
             launch_with_hydra(name, placing, work)
         except ConfigError:
             raise
@@ -61,6 +65,24 @@ def run_on_cluster(name: str, overrides: Sequence[str], config: StudyConfig, fol
             display.say(f"a worker failed: {' '.join(str(error).split())[:500]}")
             following.wait()
     return following.outcome(logs)
+
+
+def _join_ray(options: Mapping[str, Any]) -> None:
+    """Start or join Ray as Hydra's launcher would, but with no word of the folder that this command runs in.
+
+    Ray's workers otherwise look there for modules before anywhere else, and so beside other people's data.
+    """
+    import ray
+    from ray.job_config import JobConfig
+
+    class Placeless(JobConfig):
+        """Has paths of its own, so that Ray adds none."""
+
+        def _runtime_env_has_working_dir(self) -> bool:
+            return True
+
+    with isolated():
+        ray.init(**{"object_store_memory": _RAY_MEMORY, **options}, job_config=Placeless())
 
 
 def print_submission(name: str, overrides: Sequence[str], config: StudyConfig) -> None:

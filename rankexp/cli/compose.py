@@ -76,6 +76,8 @@ def launch_with_hydra(name: str, arguments: Sequence[str], task: Callable[[DictC
     from rankexp.cli.config_dir import searching
 
     typed = read_typed(arguments)
+    if os.path.isabs(name) or ".." in name.split("/") or "://" in name:
+        raise ConfigError(f"{printable(name)!r} is a place, not a sweep; give its folder with --config-dir.")
     with _in_one_sentence(name, typed):
         if typed.folder is not None:
             _check_folder(name, typed, typed.folder)

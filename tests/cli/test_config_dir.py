@@ -252,6 +252,13 @@ def test_a_typed_choice_is_no_path(tmp_path: Path, choice: str) -> None:
         run_with_hydra("rank_grid", [choice.format(tmp_path)], lambda _: None)
 
 
+@pytest.mark.parametrize("name", ["../evil", "{}/evil", "file://{}/evil", "a/../../evil"])
+def test_a_typed_sweep_is_no_path(tmp_path: Path, name: str) -> None:
+    (tmp_path / "evil.yaml").write_text("hydra: {output_subdir: made}\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match="is a place, not a sweep"):
+        composed(folder_of(tmp_path, mine=OWN), name=name.format(tmp_path))
+
+
 def test_the_configuration_of_ones_own_folder_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = folder_of(tmp_path, mine=OWN + "device: ${oc.env:SECRET}\n", good=OWN)
     assert main(["sweep", "good", f"--config-dir={folder}", "--cfg", "job", "launcher=slurm"]) == 0
