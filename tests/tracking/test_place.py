@@ -148,6 +148,7 @@ def test_a_strangers_study_is_sent_nowhere(template: Path, tmp_path: Path) -> No
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_reading_leaves_the_mirror_alone(template: Path, tmp_path: Path) -> None:
     workspace = Path(shutil.copytree(template, tmp_path / "runs"))
     before = {path: path.stat().st_mtime_ns for path in workspace.iterdir() if path.name.startswith("mlflow")}
