@@ -190,7 +190,9 @@ def power(doc: Document) -> str:
 def price(doc: Document) -> str:
     """Say what more evidence would take in device hours; measured, hence no part of the document itself."""
     more = doc["cost"] and doc["cost"]["more"]
-    if doc["status"] != "INSUFFICIENT" or nothing_learned(doc) or not doc["cost"] or not doc["cost"]["device_hours_per_seed"]:
+    if doc["status"] != "INSUFFICIENT" or nothing_learned(doc):
+        return ""
+    if not doc["cost"] or not doc["cost"]["device_hours_per_seed"]:
         return ""
     one = f"One more seed of every rank takes {hours(doc['cost']['device_hours_per_seed'])}"
     if not more:
