@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rankexp.cli.output import DAMAGED, INPUT_OUTPUT, OK, SOME_FAILED, complain, print_verdict, say, shown
-from rankexp.cli.typed import refuse_control_characters
 
 if TYPE_CHECKING:
     from rankexp.analysis.comparison import DecisionScores, Kind
@@ -255,6 +254,8 @@ def workspace_of(rest: list[str], refusal: str = "") -> Path:
 
 def _value_of(word: str) -> str:
     """Return the value of an option as ``sweep`` reads it: quotes around all of it are Hydra's."""
+    from rankexp.cli.typed import refuse_control_characters
+
     option, _, value = word.partition("=")
     refuse_control_characters(option, value)
     inner = re.fullmatch(r"""(['"])(.*)\1""", value, re.DOTALL)

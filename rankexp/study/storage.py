@@ -45,6 +45,8 @@ _CLOCKS = {
     _POSTGRESQL: "CAST(extract(epoch FROM clock_timestamp()) AS double precision)",
 }
 """Seconds since 1970, by the one clock that all processes share."""
+_OF_JOURNALS = bytes.fromhex("d9d505f920a163d7")
+"""What a journal of SQLite ends with that names the list of all journals of a transaction over several files."""
 _MAKING_TABLES = 0x72616E6B
 """PostgreSQL's advisory lock for whoever makes tables: two that make the same one at once fail."""
 
@@ -159,11 +161,24 @@ def _ordinary(path: Path) -> Path:
     """Return the path of a database that a study keeps beside its record.
 
     Raises:
-        ForeignRecordError: It is a link, or no ordinary file.
+        ForeignRecordError: It is a link or no ordinary file, or a journal beside it is, or names another file.
     """
-    if os.path.lexists(path) and (path.is_symlink() or not path.is_file()):
-        raise ForeignRecordError(f"{path} is a link or no ordinary file, which rankexp does not write there.")
+    for file in (path, *(path.with_name(path.name + end) for end in ("-journal", "-wal", "-shm"))):
+        if os.path.lexists(file) and (file.is_symlink() or not file.is_file()):
+            raise ForeignRecordError(f"{file} is a link or no ordinary file, which rankexp does not write there.")
+    journal = path.with_name(f"{path.name}-journal")
+    if journal.exists() and _names_another(journal):
+        raise ForeignRecordError(
+            f"{journal} names another file, which SQLite might delete; rankexp writes no such one."
+        )
     return path
+
+
+def _names_another(journal: Path) -> bool:
+    """Whether a journal is one of several of a transaction, whose list SQLite deletes (its file format, section 3)."""
+    with journal.open("rb") as file:
+        file.seek(max(journal.stat().st_size - len(_OF_JOURNALS), 0))
+        return file.read() == _OF_JOURNALS
 
 
 def database_url(path: Path) -> str:

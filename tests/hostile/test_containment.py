@@ -401,6 +401,28 @@ def test_a_state_that_is_a_link(tmp_path: Path, workspace: Path) -> None:
         Storage.of(workspace)
 
 
+@pytest.mark.parametrize("end", ["-journal", "-wal", "-shm"])
+def test_a_journal_beside_the_state_that_is_a_link(tmp_path: Path, workspace: Path, end: str) -> None:
+    finished(workspace)
+    (workspace / f"state.db{end}").symlink_to(tmp_path / "victim" / "thesis.png")
+    with pytest.raises(ForeignRecordError, match="state.db"):
+        Storage.of(workspace)
+
+
+@pytest.mark.usefixtures("untouched")
+def test_a_journal_that_names_a_file_to_delete(tmp_path: Path, workspace: Path) -> None:
+    """SQLite deletes the list of journals that a hot journal names, if it finds none of them in use."""
+    finished(workspace)
+    name = str(tmp_path / "victim" / "thesis.png").encode()
+    end = bytes.fromhex("d9d505f920a163d7")
+    checksum = sum(name).to_bytes(4, "big")
+    (workspace / "state.db-journal").write_bytes(
+        end + b"\0" * 504 + name + len(name).to_bytes(4, "big") + checksum + end
+    )
+    with pytest.raises(ForeignRecordError, match="names another file"):
+        Storage.of(workspace)
+
+
 @pytest.mark.slow
 def test_reading_commands_write_nothing(tmp_path: Path, workspace: Path, study: Path) -> None:
     finished(workspace)

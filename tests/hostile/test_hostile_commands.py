@@ -163,7 +163,7 @@ def test_configurations_of_somebody_else(place: Place, trick: str) -> None:
     (folder / "mine.yaml").write_text(evil_configurations(place.canary, place.made)[trick], encoding="utf-8")
     done = place.run("sweep", "mine", "--config-dir", "conf", "workers=0", *TINY)
     assert done.returncode == 2, done.stdout + done.stderr
-    assert "mine.yaml" in done.stderr, done.stderr
+    assert "mine" in done.stderr, done.stderr
     assert not (place.here / "runs").exists()
 
 
