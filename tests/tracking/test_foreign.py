@@ -19,6 +19,7 @@ from rankexp.tracking.ui import server_environment
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.thorough,
     pytest.mark.filterwarnings("ignore::DeprecationWarning:mlflow"),
     pytest.mark.filterwarnings("ignore:.*:DeprecationWarning:pydantic"),
 ]

@@ -15,6 +15,7 @@ from rankexp.tracking.rows import legal_key, milliseconds, result_times, shorten
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.thorough,
     pytest.mark.filterwarnings("ignore::DeprecationWarning:mlflow"),
     pytest.mark.filterwarnings("ignore:.*:DeprecationWarning:pydantic"),
 ]
