@@ -83,6 +83,15 @@ class Size(TypedDict, total=False):
 
 
 @with_config(_OPEN)
+class Constant(TypedDict):
+    """What the best constant answer scores on a split."""
+
+    label: str
+    accuracy: float
+    loss: float
+
+
+@with_config(_OPEN)
 class Data(TypedDict, total=False):
     """The data."""
 
@@ -91,6 +100,7 @@ class Data(TypedDict, total=False):
     test_fingerprint: Required[_Key]
     labels: list[str]
     splits: Required[dict[str, Size]]
+    majority: dict[str, Constant]
     dropped_duplicates: _Count
     overlaps: _Count | None
 
