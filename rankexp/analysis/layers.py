@@ -86,6 +86,8 @@ def load_layers(study: Study) -> Layers | None:
     if not found:
         return None
     adapted = next(iter(next(iter(found.values())).values()))
+    if strange := sorted(adapted.keys() - study.record.model["shapes"].keys()):
+        raise DamagedRecordError(f"{study.store.folder / 'study.json'} does not name the adapted layer {strange[0]!r}.")
     shapes = {name: tuple(study.record.model["shapes"][name]) for name in adapted}
     recorded = [full_spectrum(trial) for trial in study.evidence("full") if trial is not None]
     full = next((spectrum for spectrum in recorded if spectrum), {})

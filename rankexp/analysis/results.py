@@ -287,10 +287,22 @@ def _check_config(store: StudyStore, record: StudyRecord) -> None:
     """
     try:
         parse(StudyConfig, {**record.config, "workspace": store.workspace})
+        for section, names in _NEEDED.items():
+            if section not in record.config or names - record.config[section].keys():
+                raise ConfigError(f"its {section} is not whole.")
     except ConfigError as error:
         raise ForeignRecordError(
             f"{store.folder / 'study.json'} has a configuration that is not known here: {error}"
         ) from error
+
+
+_NEEDED = {
+    "decide": {"margin", "level", "score", "seeds"},
+    "search": {"strategy", "ranks", "learning_rates"},
+    "tracking": {"name", "uri"},
+    "references": set[str](),
+}
+"""Options that every study's configuration has written down."""
 
 
 def load_study(path: str | Path) -> Study:

@@ -23,7 +23,6 @@ from rankexp.files import RecordError, sha256
 from rankexp.options import ConfigError
 from rankexp.ranks import canonical_json
 from rankexp.record import Scores, TrialStore
-from rankexp.report.document import document
 from rankexp.report.folder import written
 from rankexp.study.storage import Storage
 from rankexp.study.verify import problems
@@ -64,8 +63,7 @@ def read_everything(ground: Ground) -> None:
     with suppress(RecordError, ConfigError):
         problems(ground.study)
     with suppress(RecordError, ConfigError):
-        study = load_study(ground.study)
-        document(study)
+        load_study(ground.study)
 
 
 def broken(ground: Ground, path: Path, data: bytes) -> None:
