@@ -11,6 +11,7 @@ import numpy as np
 from rankexp.analysis.adapters import full_spectrum, has_adapter, updates
 from rankexp.analysis.results import Study
 from rankexp.analysis.spectrum import Floats, Update, random_similarity, similarity
+from rankexp.files import DamagedRecordError
 
 MOST_SEEDS = 3
 """Seeds of each rank that are decomposed; more would only cost time."""
