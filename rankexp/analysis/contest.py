@@ -210,7 +210,7 @@ def _parameters(study: Study, trials: Sequence[Trial], rank: int) -> int:
 
 
 def _strategy(study: Study, name: str) -> str:
-    return str(study.record.config["contest"]["contenders"].get(name, {}).get("strategy", "uniform"))
+    return str(study.config.contest.contenders.get(name, {}).get("strategy", "uniform"))
 
 
 def _effort(study: Study, name: str) -> list[float]:
@@ -219,7 +219,7 @@ def _effort(study: Study, name: str) -> list[float]:
     These are a contender's own runs on ``tune``; for the uniform rank those that tuned it, and where the decision chose
     it all that led there: the tuning and the evidence of every rank.
     """
-    chosen = name.startswith("r=") and study.record.config["contest"]["rank"] == "auto"
+    chosen = name.startswith("r=") and study.config.contest.rank == "auto"
     wanted = {
         item.key
         for item in study.record.planned

@@ -35,6 +35,7 @@ class Study:
     Raises:
         FileNotFoundError: There is no study in ``folder``.
         DamagedRecordError: The record is damaged.
+        ForeignRecordError: It was written by another version of rankexp, or altered.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -42,7 +43,7 @@ class Study:
         if not self.store.exists():
             raise FileNotFoundError(f"{folder} holds no study: study.json is missing.")
         self.record: StudyRecord = self.store.read()
-        _check_config(self.store, self.record)
+        self.config: StudyConfig = _config(self.store, self.record)
         store = TrialStore(self.store.workspace)
         keys = dict.fromkeys(item.key for item in self.record.planned)
         self.by_key: dict[str, Trial] = {key: store.read(key) for key in keys if key in store}
@@ -55,22 +56,22 @@ class Study:
     @property
     def margin(self) -> float:
         """Largest loss of score that is accepted for a smaller rank, in score units."""
-        return float(self.record.config["decide"]["margin"])
+        return self.config.decide.margin
 
     @property
     def level(self) -> float:
         """One-sided significance level."""
-        return float(self.record.config["decide"]["level"])
+        return self.config.decide.level
 
     @property
     def asked(self) -> bool:
         """Whether a verdict was asked for."""
-        return bool(self.record.config["decide"].get("verdict", True))
+        return self.config.decide.verdict
 
     @property
     def score(self) -> Literal["accuracy", "loss"]:
         """What is compared: ``accuracy``, or ``loss`` (its negative is the score)."""
-        return "loss" if self.record.config["decide"]["score"] == "loss" else "accuracy"
+        return self.config.decide.score
 
     @cached_property
     def trials(self) -> pd.DataFrame:
@@ -103,7 +104,7 @@ class Study:
     @property
     def seeds(self) -> tuple[int, ...]:
         """Seeds that were declared for the decision, in the order in which they are trained."""
-        return tuple(self.record.config["decide"]["seeds"])
+        return tuple(self.config.decide.seeds)
 
     @property
     def look(self) -> int:
@@ -148,7 +149,7 @@ class Study:
     @property
     def contenders(self) -> tuple[str, ...]:
         """Names of what is compared with a uniform rank, in the order of the configuration."""
-        return tuple(self.record.config.get("contest", {}).get("contenders", {}))
+        return tuple(self.config.contest.contenders)
 
     def group_scores(self, candidate: str, seed: int) -> tuple[tuple[str, ...], NDArray[np.float64], int] | None:
         """Return groups of ``decide``, the mean score of each, and the number of examples; None without a result."""
@@ -225,7 +226,7 @@ class Study:
     @property
     def screened(self) -> tuple[int, ...]:
         """Ranks that the search could have proposed and that its screen left out of the decision."""
-        return tuple(rank for rank in self.record.config["search"]["ranks"] if self.ranks and rank not in self.ranks)
+        return tuple(rank for rank in self.config.search.ranks if self.ranks and rank not in self.ranks)
 
     @cached_property
     def head_score(self) -> float:
@@ -252,7 +253,7 @@ class Study:
             margin=self.margin,
             level=self.level,
             kind=self.score,
-            looks=tuple(self.record.config["decide"].get("looks", ())),
+            looks=tuple(self.config.decide.looks),
             look=self.look,
             unstable=self.unstable,
             screened=self.screened,
@@ -279,30 +280,18 @@ class Study:
         return [t for t in self.evidence(f"r={rank}") if t is not None and t.result.status == "completed"]
 
 
-def _check_config(store: StudyStore, record: StudyRecord) -> None:
-    """Refuse a study whose configuration this version does not know.
+def _config(store: StudyStore, record: StudyRecord) -> StudyConfig:
+    """Read the configuration of a study, whose workspace may have been moved since.
 
     Raises:
         ForeignRecordError: It is of another version of rankexp, or was altered.
     """
     try:
-        parse(StudyConfig, {**record.config, "workspace": store.workspace})
-        for section, names in _NEEDED.items():
-            if section not in record.config or names - record.config[section].keys():
-                raise ConfigError(f"its {section} is not whole.")
+        return parse(StudyConfig, {**record.config, "workspace": store.workspace})
     except ConfigError as error:
         raise ForeignRecordError(
             f"{store.folder / 'study.json'} has a configuration that is not known here: {error}"
         ) from error
-
-
-_NEEDED = {
-    "decide": {"margin", "level", "score", "seeds"},
-    "search": {"strategy", "ranks", "learning_rates"},
-    "tracking": {"name", "uri"},
-    "references": set[str](),
-}
-"""Options that every study's configuration has written down."""
 
 
 def load_study(path: str | Path) -> Study:

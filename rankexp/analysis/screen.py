@@ -134,10 +134,10 @@ def screen_table(study: Study) -> tuple[ScreenRow, ...]:
 
 def sampled_range(study: Study) -> tuple[float, float] | None:
     """Ends of the range that learning rates were sampled from; None for a grid."""
-    search = study.record.config["search"]
-    if search["strategy"] not in SAMPLED:
+    search = study.config.search
+    if search.strategy not in SAMPLED:
         return None
-    return _ends(search["learning_rates"])
+    return _ends(search.learning_rates)
 
 
 def _order(row: ScreenRow) -> tuple[float, float, float, bool]:

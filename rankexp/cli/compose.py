@@ -248,6 +248,8 @@ def _sentence(message: str, name: str, typed: Typed) -> str:
     ):
         wrong = next((group for group in match.groups() if group), "")
         return f"unknown option {wrong!r}{near_miss(wrong, known_options(name, typed))}"
+    if match := re.search(r"raised while composing config:\n(.*)(?:\n *full_key: (.+))?", message):
+        return _first_sentence(f"option {match[2]!r} of {name}: {match[1]}" if match[2] else f"in {name}: {match[1]}")
     return _first_sentence(message)
 
 
@@ -256,12 +258,17 @@ def _first_sentence(message: str) -> str:
 
 
 def known_options(name: str, typed: Typed) -> list[str]:
-    """Dotted names of all options of a configuration, with the choices of groups that were typed."""
+    """List the options of a configuration, or of the plain one where it cannot be composed, with typed choices."""
+    from hydra.errors import HydraException
     from omegaconf import OmegaConf
 
     groups = {folder.name for folder in resource("conf").iterdir() if folder.is_dir()}
     choices = [word for word in typed.overrides if word.partition("=")[0] in groups]
-    values = OmegaConf.to_container(_composed(name, choices, typed.folder), resolve=False)
+    try:
+        composed = _composed(name, choices, typed.folder)
+    except HydraException:  # it is this configuration that is wrong
+        composed = _composed("config", [], None)
+    values = OmegaConf.to_container(composed, resolve=False)
     assert isinstance(values, dict)
     values.pop("hydra")
 

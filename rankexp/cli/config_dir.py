@@ -35,6 +35,7 @@ LAUNCHERS = ("basic", "submitit_slurm", "submitit_local", "ray")
 _SCHEME = "rankexp-folder"
 _LARGEST = 1 << 18
 _DEEPEST = 40
+_SHOWN = 200
 _OPTIONS = frozenset(field.name for field in fields(StudyConfig))
 _OF_JOBS = (
     *("timeout_min", "cpus_per_task", "gpus_per_node", "tasks_per_node", "mem_gb", "nodes", "name", "stderr_to_stdout"),
@@ -120,6 +121,11 @@ def _refuse(path: Path, why: str) -> NoReturn:
     raise ConfigError(f"file {printable(str(path))} is refused: {why}.")
 
 
+def _cut(text: str) -> str:
+    """Return the beginning of a text of somebody else, for a message."""
+    return printable(text[:_SHOWN])
+
+
 def _text(path: Path, folder: Path) -> str:
     real = Path(os.path.realpath(path))
     try:
@@ -161,14 +167,14 @@ def _check_events(path: Path, text: str) -> None:
         if getattr(event, "anchor", None) is not None:
             _refuse(path, f"{row} has a YAML anchor or alias; refer to other options with ${{option}}")
         if (tag := getattr(event, "tag", None)) is not None:
-            _refuse(path, f"{row} has the YAML tag {printable(str(tag))!r}")
+            _refuse(path, f"{row} has the YAML tag {_cut(str(tag))!r}")
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > _DEEPEST:
             _refuse(path, f"{row} is nested more than {_DEEPEST} deep")
 
 
 def _check(path: Path, values: dict[Any, Any]) -> None:
-    for item in _listed(path, values.get("defaults")):
+    for item in _listed(path, values.get("defaults", [])):
         _check_default(path, item)
     if "hydra" in values:
         _check_hydra(path, values["hydra"])
@@ -176,14 +182,12 @@ def _check(path: Path, values: dict[Any, Any]) -> None:
 
 
 def _listed(path: Path, defaults: Any) -> list[Any]:
-    if defaults is not None and not isinstance(defaults, list):
-        _refuse(path, "its defaults must be a list")
-    return defaults or []
+    return defaults if isinstance(defaults, list) else _refuse(path, "its defaults must be a list")
 
 
 def _check_default(path: Path, item: Any) -> None:
     """Check one line of a defaults list: a file of this folder or of rankexp, at a place of rankexp's own."""
-    shown = printable(str(item))
+    shown = _cut(str(item))
     group, choice = next(iter(item.items())) if isinstance(item, dict) and len(item) == 1 else (item, None)
     found = _GROUP.fullmatch(group) if isinstance(group, str) else None
     if found is None or not _stays(found["group"]):
@@ -207,7 +211,7 @@ def _check_package(path: Path, package: str | None) -> None:
     if any(part in ("hydra", "_name_", "") for part in parts) or (
         parts and package == ".".join(parts) and parts[0] not in _OPTIONS
     ):
-        _refuse(path, f"package {printable(package)!r} is no place of rankexp's own options")
+        _refuse(path, f"package {_cut(package)!r} is no place of rankexp's own options")
 
 
 def _check_hydra(path: Path, node: Any) -> None:
@@ -215,7 +219,7 @@ def _check_hydra(path: Path, node: Any) -> None:
         if not is_launcher_setting(name, value):
             _refuse(
                 path,
-                f"option {printable(name)!r} is {printable(repr(value))[:200]}; of Hydra's own it may set plain "
+                f"option {_cut(name)!r} is {_cut(repr(value))}; of Hydra's own it may set plain "
                 f"values of hydra.launcher's {', '.join(sorted(_OF_JOBS))}, and numbers of hydra.launcher.ray",
             )
 
@@ -243,15 +247,16 @@ def _check_plain(path: Path, value: Any, place: str) -> None:
     """Check that values are plain, and that references are to options alone."""
     if isinstance(value, dict):
         for key, inner in value.items():
+            if not isinstance(key, str | int):
+                _refuse(path, f"option {_cut(f'{place}{key}')!r} is no name")
             if "_target_" in str(key):
-                _refuse(path, f"option {printable(f'{place}{key}')!r} can name code to run")
+                _refuse(path, f"option {_cut(f'{place}{key}')!r} can name code to run")
             _check_plain(path, inner, f"{place}{key}.")
     elif isinstance(value, list):
         for number, inner in enumerate(value):
             _check_plain(path, inner, f"{place}{number}.")
     elif isinstance(value, str) and "${" in _REFERENCE.sub(_hydras, value):
-        shown = printable(value)[:200]
-        _refuse(path, f"option {printable(place[:-1])!r} is {shown!r}; it may refer to options as ${{option}} alone")
+        _refuse(path, f"option {_cut(place[:-1])!r} is {_cut(value)!r}; it may refer to options as ${{option}} alone")
 
 
 def _hydras(reference: re.Match[str]) -> str:

@@ -27,9 +27,13 @@ def print_verdict(doc: dict[str, Any]) -> None:
 
 
 def complain(sentence: str) -> None:
-    """Print one sentence about what went wrong, on one line and without passwords."""
-    line = without_secrets(printable(sentence)).replace("\n", "\\n")
-    print(f"rankexp: {line}", file=sys.stderr)
+    """Print one sentence about what went wrong."""
+    print(f"rankexp: {one_line(sentence)}", file=sys.stderr)
+
+
+def one_line(sentence: str) -> str:
+    """Return a sentence on one line and without passwords, whatever names of others are in it."""
+    return without_secrets(printable(sentence)).replace("\n", "\\n")
 
 
 def shown(path: Path) -> str:

@@ -194,7 +194,7 @@ def sync(options: argparse.Namespace, rest: list[str]) -> int:
 
     typed = [word.removeprefix(_URI) for word in rest if word.startswith(_URI)]
     study = load_study(study_folder(options.study, [word for word in rest if not word.startswith(_URI)]))
-    workspace, uri = study.store.workspace, study.record.config.get("tracking", {}).get("uri")
+    workspace, uri = study.store.workspace, study.config.tracking.uri
     if typed:
         uri = name_store(workspace, None if typed[-1] in {"", "null"} else typed[-1])
     tracker = open_tracker("mlflow", uri, workspace)

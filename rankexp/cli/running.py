@@ -157,9 +157,9 @@ def _print_outcome(outcome: Outcome, workspace: Path) -> None:
     print_verdict(brief(outcome.study))
     say(f"\ntrained   {outcome.trained} trials, {len(outcome.study.by_key)} in the study")
     say(f"report    {shown(outcome.report)}")
-    tracking = outcome.study.record.config["tracking"]
-    if tracking["name"] == "mlflow":
-        mirror = _mirror(outcome.study.store.workspace, tracking["uri"])
+    tracking = outcome.study.config.tracking
+    if tracking.name == "mlflow":
+        mirror = _mirror(outcome.study.store.workspace, tracking.uri)
         say(f"MLflow    {mirror or f'rankexp ui{_where(workspace)}'}")
 
 

@@ -6,12 +6,13 @@ own, so they are quoted for it here. Words in quotes and with ``${…}`` are Hyd
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from rankexp.cli.resources import resource
 from rankexp.options import ConfigError
@@ -68,13 +69,19 @@ def read_typed(arguments: Sequence[str]) -> Typed:
     """
     from hydra._internal.utils import get_args_parser
 
-    given = get_args_parser().parse_intermixed_args(list(arguments))
+    parser = get_args_parser()
+    parser.error = _refuse_flag  # type: ignore[assignment]  # which would print a page and leave
+    given = parser.parse_intermixed_args(list(arguments))
     for flag in _UNSEEN:
         if getattr(given, flag) is not None:
             raise ConfigError(f"flag --{flag.replace('_', '-')} is refused; give a folder with --config-dir.")
     multirun = given.multirun
     overrides = tuple(_override(word, multirun=multirun) for word in given.overrides)
     return Typed(tuple(_flags(given)), overrides, _folder(given.config_dir))
+
+
+def _refuse_flag(message: str) -> NoReturn:
+    raise ConfigError(f"{printable(message[:500]).removesuffix('.')}; `rankexp sweep --help` lists the flags.")
 
 
 def quoted(text: str) -> str:
@@ -110,8 +117,8 @@ def _folder(given: str | None) -> Path | None:
     if given is None:
         return None
     folder = Path(given).expanduser().absolute()
-    if not folder.is_dir():
-        raise ConfigError(f"there is no folder {printable(given)!r}, which --config-dir names.")
+    if not os.path.isdir(folder):
+        raise ConfigError(f"there is no folder {printable(given[:_LONGEST_NAME])!r}, which --config-dir names.")
     return folder
 
 
@@ -122,6 +129,8 @@ def _name(word: str) -> str:
 def _override(word: str, *, multirun: bool) -> str:
     """Check an override, and quote its value for Hydra where it is a text."""
     option = _name(word)
+    if not option:
+        raise ConfigError(f"argument {printable(word[:100])!r} names no option.")
     _check_size(word, option)
     if option in TEXTS and not word.startswith("~"):
         word = _as_text(word, option, multirun=multirun)

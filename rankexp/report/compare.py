@@ -73,7 +73,7 @@ def compare(studies: Sequence[Study]) -> Document:
     ranks = common_ranks(ladders)
     baseline = ranks[-1]
     enough = len(studies) >= LEAST_STUDIES
-    differing = _differing([study.record.config for study in studies])
+    differing = _differing([study.config.to_dict() for study in studies])
     rows = [
         {**_row(study, ladder, ranks), "label": _label(study, options), "options": options}
         for study, ladder, options in zip(studies, ladders, differing, strict=True)

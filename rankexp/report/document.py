@@ -170,14 +170,14 @@ def _screen(study: Study) -> list[Document]:
 
 
 def _setup(study: Study) -> Document:
-    record = study.record
+    record, config = study.record, study.config.to_dict()
     settings = {name: record.settings.get(name) for name in ("precision", "device")}
     measured = {name: value for name, value in record.settings.items() if name not in settings}
     model = {name: value for name, value in record.model.items() if name != "shapes"}
     return {
         "model": {**model, "layers": len(record.model.get("shapes", {}))},
         "data": dict(record.data),
-        **{name: record.config[name] for name in _SETUP if name in record.config},
+        **{name: config[name] for name in _SETUP},
         **settings,
         "notes": dict(record.notes),
         "cost": measured,

@@ -158,7 +158,7 @@ def intrinsic(study: Study) -> Row | None:
 
     Sources: Li et al. 2018 (d90), Aghajanyan et al. 2021. None where no subspace was trained.
     """
-    found = {f"d={n}": n for n in study.record.config["references"].get("dimensions", ())}
+    found = {f"d={n}": n for n in study.config.references.dimensions}
     means = {n: _decide_mean(study, name) for name, n in found.items()}
     known = {n: mean for n, mean in sorted(means.items()) if mean is not None}
     if not known:

@@ -10,9 +10,8 @@ from pathlib import Path
 from torch import nn
 
 from rankexp.analysis.results import load_study
-from rankexp.config import StudyConfig
 from rankexp.models import find_model
-from rankexp.options import ConfigError, parse
+from rankexp.options import ConfigError
 from rankexp.tasks.base import make_task
 from rankexp.training.device import find_device
 from rankexp.training.readback import ReadBack, read_back
@@ -31,9 +30,8 @@ def read_with_peft(folder: Path, say: Callable[[str], None]) -> Iterator[ReadBac
     if find_spec("peft") is None:
         raise ConfigError("--peft needs PEFT, which is not installed; `pip install peft` installs it.")
     study = load_study(folder)
-    config = parse(StudyConfig, {**study.record.config, "workspace": study.store.workspace})
-    base = find_model(**asdict(config.model), say=say, fetch=False)  # a study may be of somebody else
-    data = make_task(config.task).load(base.tokenize, say)
+    base = find_model(**asdict(study.config.model), say=say, fetch=False)  # a study may be of somebody else
+    data = make_task(study.config.task).load(base.tokenize, say)
     for what, now, then in (
         ("model", base.fingerprint, study.record.model.get("found", study.record.model["fingerprint"])),
         ("data", data.fingerprint, study.record.data["fingerprint"]),

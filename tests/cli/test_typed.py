@@ -91,6 +91,10 @@ def test_control_characters_are_no_part_of_a_name(option: str, sign: str, one_se
 @pytest.mark.parametrize(
     ("word", "said"),
     [
+        ("+@contest.contenders.a=b", "names no option"),
+        ("--helf", "unrecognized arguments: --helf"),
+        ("--cfg=" + "9" * 5000, "invalid choice"),
+        ("--config-dir=" + "x" * 5000, "there is no folder"),
         ("study=a(b", "'study' cannot be read; quote a text for Hydra: "),
         ("lora.target_modules=[a", "'lora.target_modules' cannot be read"),
         ("decide.seeds=" + "[" * 5000, "nested 5000 deep"),

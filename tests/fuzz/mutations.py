@@ -1,15 +1,20 @@
-"""Ways to break a file: its bytes, and the tree of its JSON; and how long to go on with it."""
+"""Ways to break a file: its bytes, and the tree of its values; how long to go on with it; and what may be said of it."""
 
 from __future__ import annotations
 
 import copy
 import json
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
+
+from rankexp.cli.output import one_line
+from rankexp.files import RecordError
+from rankexp.options import ConfigError
 
 EVIL: list[Any] = [
     None, True, -1, 0, 1e308, -1e308, 2**63, 10**30, 0.5, "", "x", "../../x", "/etc/passwd", "a\nb", "\x1b[2J", "\ud83d",
@@ -18,19 +23,36 @@ EVIL: list[Any] = [
 """Values that are of the wrong type, too large, too deep, or mean something to somebody."""
 
 
-def fuzzing(default: float, pace: float) -> Callable[[Any], Any]:
-    """Return hypothesis' settings for about so many seconds; ``RANKEXP_FUZZ_SECONDS`` asks for others, and new inputs.
+_MINUTE = 60
 
-    ``pace`` is how many examples a test tries in a second, about.
+
+def fuzzing(seconds: float, pace: float) -> Callable[[Any], Any]:
+    """Return hypothesis' settings for about so many seconds of the minute that all of these tests take together.
+
+    ``RANKEXP_FUZZ_SECONDS`` asks for so many seconds in all instead, and for inputs that were not tried before.
+
+    Args:
+        seconds: The share of one test.
+        pace: How many examples it tries in a second, about.
     """
     wanted = os.environ.get("RANKEXP_FUZZ_SECONDS")
     return settings(
-        max_examples=int((float(wanted) if wanted else default) * pace),
+        max_examples=max(1, int(float(wanted or _MINUTE) / _MINUTE * seconds * pace)),
         derandomize=wanted is None,
         deadline=None,
         database=None,
         suppress_health_check=list(HealthCheck),
     )
+
+
+def only_refused(read: Callable[..., Any], *arguments: Any) -> Any:
+    """Return what is read, or None where that is refused in one sentence."""
+    try:
+        return read(*arguments)
+    except (ConfigError, RecordError) as error:
+        said = one_line(str(error))
+        assert re.fullmatch(r"[^\n]{9,2000}[.?…]", said), said
+        return None
 
 
 @st.composite
@@ -55,28 +77,28 @@ def broken_bytes(draw: st.DrawFn, whole: bytes) -> bytes:
 
 
 @st.composite
-def broken_tree(draw: st.DrawFn, whole: Any) -> Any:
-    """Replace, delete or add some of what a JSON value holds."""
-    value = copy.deepcopy(whole)
-    for _ in range(draw(st.integers(1, 3))):
-        value = _broken(draw, value)
+def broken_tree(draw: st.DrawFn, whole: Any, traps: Sequence[Any] = ()) -> Any:
+    """Replace, delete or add some of what a nested value holds, with ``traps`` among the replacements."""
+    value, evil = copy.deepcopy(whole), [*EVIL, *traps]
+    for _ in range(draw(st.sampled_from([1, 1, 1, 2, 3]))):
+        value = _broken(draw, value, evil)
     return value
 
 
-def _broken(draw: st.DrawFn, value: Any, depth: int = 0) -> Any:
+def _broken(draw: st.DrawFn, value: Any, evil: Sequence[Any], depth: int = 0) -> Any:
     inner = list(value) if isinstance(value, dict) else list(range(len(value))) if isinstance(value, list) else []
     if not inner or draw(st.integers(0, 7)) == 0:
-        return copy.deepcopy(draw(st.sampled_from(EVIL))) if depth or draw(st.booleans()) else value
+        return copy.deepcopy(draw(st.sampled_from(evil))) if depth or draw(st.booleans()) else value
     key = draw(st.sampled_from(inner))
     match draw(st.integers(0, 9)):
         case 0:
             del value[key]
         case 1 if isinstance(value, dict):
-            value[str(draw(st.sampled_from(EVIL)))] = copy.deepcopy(value[key])
+            value[str(draw(st.sampled_from(evil)))] = copy.deepcopy(value[key])
         case 1:
             value.append(copy.deepcopy(value[key]))
         case _:
-            value[key] = _broken(draw, value[key], depth + 1)
+            value[key] = _broken(draw, value[key], evil, depth + 1)
     return value
 
 

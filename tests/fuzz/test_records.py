@@ -23,6 +23,7 @@ from rankexp.files import RecordError, sha256
 from rankexp.options import ConfigError
 from rankexp.ranks import canonical_json
 from rankexp.record import Scores, TrialStore
+from rankexp.report.document import document
 from rankexp.report.folder import written
 from rankexp.study.storage import Storage
 from rankexp.study.verify import problems
@@ -63,7 +64,7 @@ def read_everything(ground: Ground) -> None:
     with suppress(RecordError, ConfigError):
         problems(ground.study)
     with suppress(RecordError, ConfigError):
-        load_study(ground.study)
+        document(load_study(ground.study))
 
 
 def broken(ground: Ground, path: Path, data: bytes) -> None:
@@ -87,7 +88,7 @@ def tree_of(ground: Ground, name: str) -> Any:
 
 
 @given(data=st.data())
-@fuzzing(8, 80)
+@fuzzing(12, 60)
 def test_study_json(ground: Ground, data: st.DataObject) -> None:
     broken(ground, ground.file("study.json"), as_json(data.draw(broken_tree(tree_of(ground, "study.json")))))
 

@@ -4,25 +4,19 @@ import csv
 import gzip
 import io
 import json
-import os
-import re
 from functools import cache
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from hypothesis import HealthCheck, given, settings
+from fuzz.mutations import fuzzing, only_refused
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rankexp.analysis.score_file import read_scores_csv
 from rankexp.data.readers import FORMATS, read_table
-from rankexp.options import ConfigError
 from rankexp.printable import printable
 from rankexp.tasks.tabular import CsvTask
-
-SECONDS = float(os.environ.get("RANKEXP_FUZZ_SECONDS", "8"))
-A_SECOND = 250
-"""Files that are tried in a second, about."""
 
 ROWS = [
     {"text": f'{"the a, film"[i % 4 :]} "{i}"', "label": i % 2, "group": f"g{i // 2}", "rank": 4 << i % 2,
@@ -104,15 +98,6 @@ def changed_files(draw):
     return end, draw(st.one_of(st.just(data), st.just(data), st.just(data), st.binary(max_size=200)))
 
 
-def only_refused(read, *arguments):
-    try:
-        return read(*arguments)
-    except ConfigError as error:
-        assert re.fullmatch(r"[^\n]{9,2000}[.?]", said := str(error)), said
-        assert printable(said) == said
-        return None
-
-
 def said_by(text):
     assert printable(text) == text
     assert "\n" not in text
@@ -127,10 +112,7 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("tables")
 
 
-@settings(
-    max_examples=int(SECONDS * A_SECOND), deadline=None, database=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example],
-)  # fmt: skip
+@fuzzing(10, 250)
 @given(file=changed_files())
 def test_any_bytes_are_a_table_or_refused_in_a_sentence(folder, file):
     end, data = file
