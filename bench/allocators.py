@@ -22,11 +22,12 @@ from baselines import Setting
 from pack_vs_peft import spec_of
 
 from rankexp.allocators.base import Allocator, make_allocator
-from rankexp.models import find_model
-from rankexp.ranks import RankMap, TrialSpec
-from rankexp.record import TrialStore
+from rankexp.models.base import find_model
+from rankexp.ranks import RankMap
+from rankexp.record.trials import TrialStore
+from rankexp.specs import TrialSpec
 from rankexp.tasks.sentiment import SentimentTask
-from rankexp.training.evidence import DataEvidence
+from rankexp.training.probes.evidence import DataEvidence
 from rankexp.training.trial import Bench
 
 NAMES = ("uniform", "by_depth", "by_module", "pattern", "fisher", "gradient_spectrum", "activation_spectrum")

@@ -34,14 +34,14 @@ from overhead import DEFAULT
 from time_to_choice import GRID, grid_run
 from transformers.utils import logging
 
-from rankexp.analysis.knee import knee
-from rankexp.analysis.results import Study
+from rankexp.analysis.statistics.knee import knee
+from rankexp.analysis.study import Study
 from rankexp.assets import asset_folder
 from rankexp.config import StudyConfig
-from rankexp.models import find_model
+from rankexp.models.base import find_model
 from rankexp.options import parse
 from rankexp.progress import Display
-from rankexp.record import Trial
+from rankexp.record.trials import Trial
 from rankexp.study.session import run_study
 from rankexp.tasks.base import TaskData
 from rankexp.tasks.sentiment import SentimentTask

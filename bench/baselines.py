@@ -23,7 +23,7 @@ from transformers import (
     TrainingArguments,
 )
 
-from rankexp.models import Padding
+from rankexp.models.base import Padding
 from rankexp.tasks.base import Split, TaskData
 from rankexp.training.batching import collate, training_batches
 from rankexp.training.optim import rate_factor

@@ -18,7 +18,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from statistics import fmean
 
-from rankexp.analysis.simulation import CLEAR, NEAR_MARGIN, Cell, Rates, simulate
+from rankexp.analysis.statistics.simulation import CLEAR, NEAR_MARGIN, Cell, Rates, simulate
 
 ALLOWED = 0.07
 

@@ -14,8 +14,9 @@ import torch
 from baselines import Setting
 from pack_vs_peft import spec_of
 
-from rankexp.models import find_model
-from rankexp.ranks import RankMap, TrialSpec
+from rankexp.models.base import find_model
+from rankexp.ranks import RankMap
+from rankexp.specs import TrialSpec
 from rankexp.tasks.sentiment import SentimentTask
 from rankexp.training.loop import Loop
 from rankexp.training.prefix import Prefix

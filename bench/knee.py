@@ -4,7 +4,7 @@ On each of several subsamples of the sentiment data (other ``split_seed``) ranks
 own with seeds 0, 1, 2 and again with 3, 4, 5, at the learning rate that the default grid chooses for all of them.
 Beside them, with seeds 0, 1, 2: nested runs that sample the losses of the ranks, nested runs that sum them, sampled
 ones of four times the steps (``--long``), and rank 32 cut by singular values. Every curve is of losses on ``decide``,
-the mean over the three seeds, and its knee is that of ``rankexp.analysis.knee``. Run one process a core:
+the mean over the three seeds, and its knee is that of ``rankexp.analysis.statistics.knee``. Run one process a core:
 
     OMP_NUM_THREADS=1 python bench/knee.py --subsamples 0 1 2 3 4
 """
@@ -24,10 +24,11 @@ from baselines import Setting
 from numpy.typing import NDArray
 from pack_vs_peft import spec_of
 
-from rankexp.analysis.knee import knee
-from rankexp.models import find_model
-from rankexp.ranks import RankMap, TrialSpec
-from rankexp.record import TrialStore
+from rankexp.analysis.statistics.knee import knee
+from rankexp.models.base import find_model
+from rankexp.ranks import RankMap
+from rankexp.record.trials import TrialStore
+from rankexp.specs import TrialSpec
 from rankexp.tasks.sentiment import SentimentTask
 from rankexp.training.trial import Bench
 

@@ -17,7 +17,7 @@ from sklearn.model_selection import GroupKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from rankexp.models import Padding, find_model
+from rankexp.models.base import Padding, find_model
 from rankexp.tasks.base import Split
 from rankexp.tasks.sentiment import SentimentTask
 from rankexp.training.batching import collate, scoring_batches

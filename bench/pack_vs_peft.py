@@ -28,9 +28,10 @@ from baselines import NO_DROPOUT, Setting, check_loss, make_trainer, peft_model,
 from transformers.utils import logging
 
 from rankexp.assets import asset_folder
-from rankexp.models import find_model
-from rankexp.ranks import RankMap, TrialSpec
-from rankexp.record import Trial, TrialStore
+from rankexp.models.base import find_model
+from rankexp.ranks import RankMap
+from rankexp.record.trials import Trial, TrialStore
+from rankexp.specs import TrialSpec
 from rankexp.tasks.base import TaskData
 from rankexp.tasks.sentiment import SentimentTask
 from rankexp.training.trial import Bench

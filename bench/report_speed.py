@@ -11,7 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from rankexp.analysis.results import load_study
+from rankexp.analysis.study import load_study
 from rankexp.report.build import write_report
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))

@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from rankexp.models import find_model
-from rankexp.ranks import RankMap, TrialSpec
+from rankexp.models.base import find_model
+from rankexp.ranks import RankMap
+from rankexp.specs import TrialSpec
 from rankexp.tasks.base import SPLITS, Split, TaskData
 from rankexp.training.device import find_precision
 from rankexp.training.loop import Loop

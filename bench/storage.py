@@ -31,15 +31,16 @@ import numpy as np
 import torch
 
 from rankexp.progress import Display
-from rankexp.ranks import RankMap, TrialSpec
-from rankexp.record import Scores, TrialResult, TrialStore
-from rankexp.study.attempt import Attempt
-from rankexp.study.claims import Claims, lead_of
-from rankexp.study.lanes import Lanes
-from rankexp.study.offers import Offers
-from rankexp.study.runner import Runner
-from rankexp.study.storage import Storage
-from rankexp.study_record import Planned, StudyRecord, StudyStore
+from rankexp.ranks import RankMap
+from rankexp.record.studies import Planned, StudyRecord, StudyStore
+from rankexp.record.trials import Scores, TrialResult, TrialStore
+from rankexp.specs import TrialSpec
+from rankexp.study.coordination.claims import Claims, lead_of
+from rankexp.study.coordination.database import Storage
+from rankexp.study.coordination.offers import Offers
+from rankexp.study.execution.attempt import Attempt
+from rankexp.study.execution.lanes import Lanes
+from rankexp.study.execution.runner import Runner
 from rankexp.tracking import open_tracker
 
 STUDY = "load-00000000"

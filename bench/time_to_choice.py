@@ -27,7 +27,7 @@ from transformers.utils import logging
 
 from rankexp.assets import asset_folder
 from rankexp.config import StudyConfig
-from rankexp.models import find_model
+from rankexp.models.base import find_model
 from rankexp.options import parse
 from rankexp.progress import Display
 from rankexp.study.session import run_study

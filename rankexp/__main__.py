@@ -2,7 +2,7 @@
 
 import sys
 
-from rankexp.current_folder import forget_current_folder
+from rankexp.safety.current_folder import forget_current_folder
 
 forget_current_folder()
 

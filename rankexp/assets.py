@@ -24,7 +24,7 @@ from pathlib import Path
 import platformdirs
 from filelock import FileLock
 
-from rankexp.children import environment, python
+from rankexp.safety.children import environment, python
 
 Say = Callable[[str], None]
 

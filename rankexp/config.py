@@ -16,9 +16,11 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, TypeAdapter, ValidationInfo, field_validator
 from pydantic.dataclasses import dataclass
 
+from rankexp.keys import content_key
 from rankexp.margins import parse_margin
 from rankexp.options import CHECKED, Natural, Positive, Rate
-from rankexp.ranks import ENGINE_VERSION, NestedLosses, Scaling, content_key
+from rankexp.ranks import Scaling
+from rankexp.specs import ENGINE_VERSION, NestedLosses
 
 OF_WORKER = ("device", "jobs", "threads", "pack", "checkpoint_every", "lease_seconds", "workers")
 """Options that may differ from one worker of a study to the next."""

@@ -13,7 +13,7 @@ from typing import TextIO
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
-from rankexp.printable import printable
+from rankexp.safety.printable import printable
 
 
 class Display:

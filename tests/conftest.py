@@ -31,7 +31,7 @@ def bench(tmp_path_factory):
 @pytest.fixture
 def store(tmp_path):
     """Return an empty record of trials."""
-    from rankexp.record import TrialStore
+    from rankexp.record.trials import TrialStore
 
     return TrialStore(tmp_path)
 

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save
 
-from rankexp.ranks import Pruning, RankMap, TrialSpec
-from rankexp.record import Scores, Trial, TrialResult, TrialStore
-from rankexp.study_record import Planned, StudyRecord, StudyStore, TestLedger
+from rankexp.ranks import RankMap
+from rankexp.record.studies import Planned, StudyRecord, StudyStore, TestLedger
+from rankexp.record.trials import Scores, Trial, TrialResult, TrialStore
+from rankexp.specs import Pruning, TrialSpec
 
 SHAPES = {f"encoder.layer.{i}.attention.self.{m}": (64, 64) for i in range(2) for m in ("query", "value")}
 KINDS = [{"name": f"encoder.layer.attention.self.{m}", "count": 2, "share": 0.02} for m in ("query", "value")]
@@ -254,7 +255,7 @@ def _study_values(seeds, margin, rates, accuracies, labels, examples, dimensions
 
 
 def _open_test(study: StudyStore, store: TrialStore, examples: int) -> None:
-    from rankexp.analysis.results import load_study
+    from rankexp.analysis.study import load_study
 
     result = load_study(study.folder)
     assert result.verdict is not None

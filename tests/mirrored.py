@@ -9,10 +9,11 @@ from typing import Any
 
 from fake_study import SHAPES, make_study
 
-from rankexp.analysis.results import Study, load_study
-from rankexp.ranks import RankMap, TrialSpec
-from rankexp.record import Trial, TrialResult, TrialStore
-from rankexp.study_record import Planned
+from rankexp.analysis.study import Study, load_study
+from rankexp.ranks import RankMap
+from rankexp.record.studies import Planned
+from rankexp.record.trials import Trial, TrialResult, TrialStore
+from rankexp.specs import TrialSpec
 from rankexp.tracking import MlflowTracker
 
 NAME = "rank_grid-01234567"

@@ -15,36 +15,8 @@ import rankexp
 ROOT = Path(rankexp.__file__).parent
 HEAVY = {"torch", "mlflow", "transformers", "matplotlib", "optuna"}
 LAYERS = (
-    {
-        "ranks",
-        "options",
-        "assets",
-        "processes",
-        "progress",
-        "files",
-        "printable",
-        "consent",
-        "margins",
-        "urls",
-        "children",
-        "current_folder",
-        "json_shape",
-        "scores",
-        "data",
-    },
-    {
-        "record",
-        "leftovers",
-        "study_shape",
-        "config",
-        "models",
-        "model_files",
-        "model_loading",
-        "lora",
-        "allocators",
-        "tasks",
-    },
-    {"study_record"},
+    {"keys", "ranks", "specs", "options", "assets", "progress", "margins", "safety", "record", "data"},
+    {"config", "models", "lora", "allocators", "tasks"},
     {"analysis"},
     {"__init__"},
     {"strategies", "training", "report", "tracking"},
@@ -71,7 +43,7 @@ SOURCES = {module_name(path): path for path in sorted(ROOT.rglob("*.py"))}
 
 
 def part(module):
-    """``rankexp.study.runner`` is of the part ``study``, ``rankexp`` itself of ``__init__``."""
+    """``rankexp.study.execution.runner`` is of the part ``study``, ``rankexp`` itself of ``__init__``."""
     return [*module.split("."), "__init__"][1]
 
 
@@ -128,9 +100,9 @@ def of(*parts):
 
 
 def test_the_source_is_read():
-    assert Import("rankexp.ranks", True) in imports("rankexp.record")
-    assert Import("optuna", True) in imports("rankexp.study.search.screen")
-    assert Import("rankexp.study.search.screen", False) in imports("rankexp.study.sampled")
+    assert Import("rankexp.ranks", True) in imports("rankexp.specs")
+    assert Import("optuna", True) in imports("rankexp.study.search.driver")
+    assert Import("rankexp.study.search.driver", False) in imports("rankexp.study.search.sampled")
     assert "rankexp.config" in reachable(["rankexp.cli.compose"])
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from rankexp import assets
 from rankexp.assets import ASSETS, Asset, AssetError, asset_folder, cache_folder
-from rankexp.files import sha256
+from rankexp.record.files import sha256
 
 pytestmark = pytest.mark.slow
 FILES = {"config.json": b"{}", "weights.bin": bytes(range(256))}

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from rankexp.consent import give_consent, has_consent
+from rankexp.safety.consent import give_consent, has_consent
 
 URL = "postgresql://somebody:secret@example.org/db"
 
@@ -51,7 +51,7 @@ def test_without_a_place_to_keep_it_nothing_is_remembered_and_nothing_raised(tmp
 
 
 def test_several_at_once_lose_nothing(tmp_path):
-    code = "import sys; from pathlib import Path; from rankexp.consent import give_consent\n"
+    code = "import sys; from pathlib import Path; from rankexp.safety.consent import give_consent\n"
     code += "for i in range(10): give_consent(Path(sys.argv[1]), f'{sys.argv[2]}-{i}')"
     at_work = [subprocess.Popen([sys.executable, "-c", code, tmp_path, name], env=os.environ) for name in "abc"]
     assert [process.wait() for process in at_work] == [0, 0, 0]

@@ -13,7 +13,7 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from transformers import AutoModelForSequenceClassification, BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
 
-from rankexp.models import ModelError, find_model, head_names, reset_head
+from rankexp.models.base import ModelError, find_model, head_names, reset_head
 
 TINY = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 12}
 ARCHITECTURES = {

@@ -10,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from rankexp.keys import canonical_json, content_key
 from rankexp.lora.inject import inject, trainable_parameters
-from rankexp.ranks import Pruning, RankMap, TrialSpec, canonical_json, content_key
+from rankexp.ranks import RankMap
+from rankexp.specs import Pruning, TrialSpec
 
 NAMES = st.text("abcx.0_", min_size=1, max_size=4)
 RANKS = st.dictionaries(NAMES, st.integers(0, 64), max_size=6)

@@ -13,11 +13,11 @@ import time
 import numpy as np
 import pytest
 
-from rankexp.files import DamagedRecordError, read_json, write_atomic
-from rankexp.leftovers import remove_leftovers
-from rankexp.processes import this_machine
-from rankexp.ranks import TrialSpec
-from rankexp.record import Scores, TrialResult, TrialStore
+from rankexp.record.files import DamagedRecordError, read_json, write_atomic
+from rankexp.record.leftovers import remove_leftovers
+from rankexp.record.processes import this_machine
+from rankexp.record.trials import Scores, TrialResult, TrialStore
+from rankexp.specs import TrialSpec
 
 SPEC = TrialSpec(model="m", data="d", task="csv", method="lora", rank_map={"q": 4}, learning_rate=1e-3, steps=9)
 DONE = TrialResult(

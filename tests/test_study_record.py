@@ -9,10 +9,10 @@ import sys
 import numpy as np
 import pytest
 
-from rankexp.files import DamagedRecordError
-from rankexp.ranks import TrialSpec
-from rankexp.record import Scores
-from rankexp.study_record import Planned, Pruned, StudyRecord, StudyStore, TestLedger
+from rankexp.record.files import DamagedRecordError
+from rankexp.record.studies import Planned, Pruned, StudyRecord, StudyStore, TestLedger
+from rankexp.record.trials import Scores
+from rankexp.specs import TrialSpec
 
 RECORD = StudyRecord(
     name="s-01234567",
@@ -133,7 +133,7 @@ def test_a_damaged_ledger_opens_nothing(tmp_path, text):
 
 RACE = """
 import os, sys, time
-from rankexp.study_record import TestLedger
+from rankexp.record.studies import TestLedger
 workspace, go, name = sys.argv[1:]
 while not os.path.exists(go):
     time.sleep(0.001)

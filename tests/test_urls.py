@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rankexp.urls import holds_secret, without_secrets
+from rankexp.safety.secrets import holds_secret, without_secrets
 
 WITH = [
     "http://me:s3cret@host:5000",

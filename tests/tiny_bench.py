@@ -9,10 +9,11 @@ from pathlib import Path
 
 import torch
 
-from rankexp.files import sha256
-from rankexp.models import BaseModel, find_model
-from rankexp.ranks import MAPPED, Pruning, RankMap, TrialSpec
-from rankexp.record import Trial, TrialStore
+from rankexp.models.base import BaseModel, find_model
+from rankexp.ranks import RankMap
+from rankexp.record.files import sha256
+from rankexp.record.trials import Trial, TrialStore
+from rankexp.specs import MAPPED, Pruning, TrialSpec
 from rankexp.tasks.tabular import CsvTask
 from rankexp.training.trial import Bench
 

@@ -14,12 +14,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from rankexp.analysis.adapters import adapter_parameters
-from rankexp.analysis.paired import PairedDifference, paired_difference
-from rankexp.analysis.power import LEAST_SEEDS
-from rankexp.analysis.results import Study
-from rankexp.analysis.sparse import LEAST_GROUPS
-from rankexp.record import Trial
+from rankexp.analysis.statistics.paired import PairedDifference, paired_difference
+from rankexp.analysis.statistics.power import LEAST_SEEDS
+from rankexp.analysis.statistics.sparse import LEAST_GROUPS
+from rankexp.analysis.study import Study
+from rankexp.analysis.updates.factors import adapter_parameters
+from rankexp.record.trials import Trial
 
 EQUAL_BUDGET = 0.01
 """Budgets that differ by no more than this share are equal."""

@@ -8,10 +8,10 @@ from typing import Literal
 
 import numpy as np
 
-from rankexp.analysis.power import needed_examples, needed_seeds, power
-from rankexp.analysis.results import Study
-from rankexp.analysis.verdict import Verdict
-from rankexp.record import Trial
+from rankexp.analysis.statistics.power import needed_examples, needed_seeds, power
+from rankexp.analysis.statistics.verdict import Verdict
+from rankexp.analysis.study import Study
+from rankexp.record.trials import Trial
 
 TARGET_POWER = 0.8
 

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from rankexp.config import SAMPLED
-from rankexp.ranks import TrialSpec
+from rankexp.specs import TrialSpec
 
 if TYPE_CHECKING:
-    from rankexp.analysis.results import Study
-    from rankexp.record import Trial
+    from rankexp.analysis.study import Study
+    from rankexp.record.trials import Trial
 
 Edge = Literal["low", "high", "only"]
 TRIED = frozenset({"completed", "diverged", "pruned"})

@@ -7,15 +7,15 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 
-from rankexp.analysis.comparison import Comparison, DecisionScores
 from rankexp.analysis.diagnosis import Diagnosis
-from rankexp.analysis.power import LEAST_SEEDS
-from rankexp.analysis.results import Study
 from rankexp.analysis.screen import ScreenRow, best_rate, on_edge, sampled_range, screen_table
-from rankexp.analysis.sparse import LEAST_GROUPS
-from rankexp.ranks import TrialSpec
-from rankexp.record import Trial
-from rankexp.study_record import TestLedger
+from rankexp.analysis.statistics.comparison import Comparison, DecisionScores
+from rankexp.analysis.statistics.power import LEAST_SEEDS
+from rankexp.analysis.statistics.sparse import LEAST_GROUPS
+from rankexp.analysis.study import Study
+from rankexp.record.studies import TestLedger
+from rankexp.record.trials import Trial
+from rankexp.specs import TrialSpec
 
 RECOMMENDED_SEEDS = 5
 RECOMMENDED_EXAMPLES = 2000

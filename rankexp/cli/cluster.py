@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rankexp.children import SAFE_PATH, isolated
 from rankexp.cli.compose import checked, launch_with_hydra, launcher_options
 from rankexp.cli.output import say
 from rankexp.cli.typed import quoted, read_typed
 from rankexp.options import ConfigError
+from rankexp.safety.children import SAFE_PATH, isolated
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -48,7 +48,7 @@ def run_on_cluster(name: str, overrides: Sequence[str], config: StudyConfig, fol
         ConfigError: The launcher is not installed, or refuses an option.
         WorkersFailedError: The workers did not bring the study to its end.
     """
-    from rankexp.study.follow import Following
+    from rankexp.study.watch import Following
 
     following = Following(folder)
     logs = folder / "workers"

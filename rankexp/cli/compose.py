@@ -10,13 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rankexp.children import isolated
 from rankexp.cli.resources import resource as resource
 from rankexp.cli.resources import sweep_names as sweep_names
 from rankexp.cli.typed import Typed, read_typed
 from rankexp.config import StudyConfig
 from rankexp.options import ConfigError, near_miss, parse
-from rankexp.printable import printable
+from rankexp.safety.children import isolated
+from rankexp.safety.printable import printable
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig

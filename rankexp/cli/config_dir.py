@@ -27,9 +27,9 @@ from omegaconf._utils import get_yaml_loader
 
 from rankexp.cli.resources import resource
 from rankexp.config import StudyConfig
-from rankexp.files import RecordError, inside, parse_file
 from rankexp.options import ConfigError
-from rankexp.printable import printable
+from rankexp.record.files import RecordError, inside, parse_file
+from rankexp.safety.printable import printable
 
 LAUNCHERS = ("basic", "submitit_slurm", "submitit_local", "ray")
 _SCHEME = "rankexp-folder"

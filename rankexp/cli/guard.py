@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 
 from rankexp.cli.output import BAD_INPUT, DAMAGED, DEFECT, INPUT_OUTPUT, INTERRUPTED, TERMINATED, complain
-from rankexp.printable import printable
-from rankexp.urls import without_secrets
+from rankexp.safety.printable import printable
+from rankexp.safety.secrets import without_secrets
 
 _OF_THE_SURROUNDINGS = {"StudyHeldError", "StorageError", "WorkersFailedError", "TrackingError"}
 """Errors by name, so that what raises them need not be loaded to say that something else went wrong."""
@@ -62,8 +62,8 @@ def guarded(
 def _explain(error: Exception) -> int:
     """Say in one sentence what went wrong; a traceback only for defects of ours."""
     from rankexp.assets import AssetError
-    from rankexp.files import DamagedRecordError, RecordError, UnreadableRecordError
     from rankexp.options import ConfigError
+    from rankexp.record.files import DamagedRecordError, RecordError, UnreadableRecordError
 
     name = type(error).__name__
     if isinstance(error, ConfigError):

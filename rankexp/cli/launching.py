@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rankexp.children import environment, python
-from rankexp.files import open_log
 from rankexp.options import ConfigError
+from rankexp.record.files import open_log
+from rankexp.safety.children import environment, python
 
 if TYPE_CHECKING:
     from rankexp.config import StudyConfig
@@ -36,8 +36,8 @@ def run_local(config: StudyConfig, folder: Path, display: Display) -> Outcome:
         WorkersFailedError: They did not bring the study to its end.
     """
     from rankexp.config import OF_WORKER
-    from rankexp.study.follow import Following
-    from rankexp.study.workplace import shares
+    from rankexp.study.watch import Following
+    from rankexp.study.worker import shares
 
     logs = folder / "workers"
     logs.mkdir(exist_ok=True)

@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from rankexp.printable import printable
-from rankexp.urls import without_secrets
+from rankexp.safety.printable import printable
+from rankexp.safety.secrets import without_secrets
 
 OK, DEFECT, BAD_INPUT, DAMAGED, SOME_FAILED, INPUT_OUTPUT, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 4, 5, 130, 143
 

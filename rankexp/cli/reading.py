@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING
 from rankexp.cli.output import DAMAGED, INPUT_OUTPUT, OK, SOME_FAILED, complain, print_verdict, say, shown
 
 if TYPE_CHECKING:
-    from rankexp.analysis.comparison import DecisionScores, Kind
-    from rankexp.analysis.results import Study
+    from rankexp.analysis.statistics.comparison import DecisionScores, Kind
+    from rankexp.analysis.study import Study
 
 _URI = "tracking.uri="
 
 
 def report(options: argparse.Namespace, rest: list[str]) -> int:
     """Write the report of a study again, or put several on one page."""
-    from rankexp.analysis.results import load_study
+    from rankexp.analysis.study import load_study
     from rankexp.options import ConfigError
     from rankexp.report.build import write_report
 
@@ -42,7 +42,7 @@ def report(options: argparse.Namespace, rest: list[str]) -> int:
 
 def compared(studies: Sequence[Study], workspace: Path, folder: Path | None = None) -> Path:
     """Put studies on one page, in the workspace's ``comparisons/`` unless told where."""
-    from rankexp.ranks import content_key
+    from rankexp.keys import content_key
     from rankexp.report.compare import write_comparison
 
     name = f"{studies[0].name}+{len(studies) - 1}-{content_key([study.name for study in studies], 8)}"
@@ -53,12 +53,12 @@ def compared(studies: Sequence[Study], workspace: Path, folder: Path | None = No
 
 def decide(options: argparse.Namespace, rest: list[str]) -> int:
     """Decide on scores of another trainer."""
-    from rankexp.analysis.comparison import Comparison
-    from rankexp.analysis.score_file import read_scores_csv
+    from rankexp.analysis.statistics.comparison import Comparison
+    from rankexp.analysis.statistics.score_file import read_scores_csv
     from rankexp.options import ConfigError
-    from rankexp.printable import printable
     from rankexp.report.build import write_document
     from rankexp.report.document import scores_document
+    from rankexp.safety.printable import printable
 
     no_more(rest)
     file = Path(options.file)
@@ -101,7 +101,7 @@ def _margin(written: str | None, scores: DecisionScores, kind: Kind) -> float:
 
 def power(options: argparse.Namespace, rest: list[str]) -> int:
     """Say what more seeds or examples would give."""
-    from rankexp.analysis.results import load_study
+    from rankexp.analysis.study import load_study
     from rankexp.options import ConfigError
     from rankexp.report.plan import plan_text
 
@@ -114,7 +114,7 @@ def power(options: argparse.Namespace, rest: list[str]) -> int:
 
 def status(options: argparse.Namespace, rest: list[str]) -> int:
     """Say how far a study is."""
-    from rankexp.analysis.results import load_study
+    from rankexp.analysis.study import load_study
     from rankexp.report.document import brief
     from rankexp.study.verify import at_work
 
@@ -131,8 +131,8 @@ def status(options: argparse.Namespace, rest: list[str]) -> int:
 
 def verify(options: argparse.Namespace, rest: list[str]) -> int:
     """Check a study's record, and list what keeps it from being whole."""
+    from rankexp.record.studies import StudyStore
     from rankexp.study.verify import problems
-    from rankexp.study_record import StudyStore
 
     folder = study_folder(options.study, rest)
     found = problems(folder)
@@ -189,7 +189,7 @@ def clean(options: argparse.Namespace, rest: list[str]) -> int:
 
 def sync(options: argparse.Namespace, rest: list[str]) -> int:
     """Bring a study's runs into MLflow."""
-    from rankexp.analysis.results import load_study
+    from rankexp.analysis.study import load_study
     from rankexp.tracking import name_store, open_tracker, said
 
     typed = [word.removeprefix(_URI) for word in rest if word.startswith(_URI)]
@@ -265,7 +265,7 @@ def _value_of(word: str) -> str:
 def _name_storage(workspace: Path, url: str) -> None:
     """Take the user's word for the database of a workspace that has one already."""
     from rankexp.options import ConfigError
-    from rankexp.study.storage import Storage
+    from rankexp.study.coordination.database import Storage
 
     if Storage.kept(workspace).within(workspace):
         raise ConfigError(f"workspace {workspace} keeps its state in a file of its own; leave out storage=.")

@@ -19,7 +19,7 @@ from typing import Any
 from rankexp.data.delimited import read_delimited
 from rankexp.data.json_rows import read_json, read_json_lines
 from rankexp.data.table import Table, TaskError, brief
-from rankexp.printable import printable
+from rankexp.safety.printable import printable
 
 _TEXT: dict[str, Callable[[str, str], Table]] = {
     ".csv": partial(read_delimited, usual=","),

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from rankexp.analysis.results import Study
-from rankexp.printable import cell
+from rankexp.analysis.study import Study
 from rankexp.report import formats, svg
 from rankexp.report.canvas import NARROW, WIDE
 from rankexp.report.captions import captions
@@ -20,6 +19,7 @@ from rankexp.report.document import document
 from rankexp.report.figures import FIGURES
 from rankexp.report.folder import write_files
 from rankexp.report.words import hours, power, price, recovery
+from rankexp.safety.printable import cell
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

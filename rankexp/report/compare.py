@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 import rankexp
-from rankexp.analysis.across import LEAST_STUDIES, Ladder, aggregate, common_ranks
-from rankexp.analysis.results import Study
+from rankexp.analysis.statistics.across import LEAST_STUDIES, Ladder, aggregate, common_ranks
+from rankexp.analysis.study import Study
 from rankexp.config import NO_QUESTION
 from rankexp.options import ConfigError
 from rankexp.report import formats, svg

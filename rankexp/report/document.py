@@ -16,16 +16,16 @@ from typing import Any
 import numpy as np
 
 import rankexp
-from rankexp.analysis.comparison import Comparison
-from rankexp.analysis.results import Study
 from rankexp.analysis.screen import best_rate, screen_table
+from rankexp.analysis.statistics.comparison import Comparison
+from rankexp.analysis.statistics.verdict import Status
+from rankexp.analysis.study import Study
 from rankexp.analysis.validity import checks, score_checks
-from rankexp.analysis.verdict import Status
-from rankexp.printable import printable
 from rankexp.report import evidence, tables
 from rankexp.report.peft_config import as_python, lora_config
 from rankexp.report.spectra import spectrum
 from rankexp.report.words import summary
+from rankexp.safety.printable import printable
 
 SCHEMA_VERSION = 1
 UNFINISHED, DESCRIPTIVE = "UNFINISHED", "DESCRIPTIVE"

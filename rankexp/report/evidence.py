@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from rankexp.analysis.comparison import Comparison
 from rankexp.analysis.contest import contest
 from rankexp.analysis.cost import Plan, hours_per_seed, plan, price, spent
-from rankexp.analysis.pareto import pareto_front
-from rankexp.analysis.power import LEAST_SEEDS, power
-from rankexp.analysis.results import Study
-from rankexp.analysis.verdict import Verdict
-from rankexp.record import Trial
+from rankexp.analysis.statistics.comparison import Comparison
+from rankexp.analysis.statistics.pareto import pareto_front
+from rankexp.analysis.statistics.power import LEAST_SEEDS, power
+from rankexp.analysis.statistics.verdict import Verdict
+from rankexp.analysis.study import Study
+from rankexp.record.trials import Trial
 
 Row = dict[str, Any]
 _INTRINSIC_SHARE = 0.9

@@ -6,8 +6,8 @@ import json
 from collections.abc import Collection, Iterable
 from typing import Any
 
-from rankexp.analysis.results import Study
-from rankexp.ranks import TrialSpec
+from rankexp.analysis.study import Study
+from rankexp.specs import TrialSpec
 
 
 def lora_config(study: Study, rank: int | None) -> dict[str, Any] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rankexp.analysis.cost import plan, price
-from rankexp.analysis.results import Study
+from rankexp.analysis.study import Study
 from rankexp.report.formats import amount, count, evidence_unit, percent
 from rankexp.report.words import hours
 

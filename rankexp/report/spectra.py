@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from rankexp.analysis.adapters import layer_place
-from rankexp.analysis.layers import Layers, finite_mean, load_layers
-from rankexp.analysis.results import Study
-from rankexp.analysis.spectrum import Floats, best_map, energy, entropy_rank, stable_rank
+from rankexp.analysis.study import Study
+from rankexp.analysis.updates.factors import layer_place
+from rankexp.analysis.updates.layers import Layers, finite_mean, load_layers
+from rankexp.analysis.updates.spectrum import Floats, best_map, energy, entropy_rank, stable_rank
 from rankexp.ranks import RankMap
 
 Row = dict[str, Any]

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from rankexp.analysis.comparison import Comparison
 from rankexp.analysis.diagnosis import Diagnosis
-from rankexp.analysis.paired import paired_difference
-from rankexp.analysis.results import Study, group_means
-from rankexp.analysis.sparse import LEAST_GROUPS
-from rankexp.analysis.verdict import RankRow, Verdict
-from rankexp.record import Scores, Trial
+from rankexp.analysis.statistics.comparison import Comparison
+from rankexp.analysis.statistics.paired import paired_difference
+from rankexp.analysis.statistics.sparse import LEAST_GROUPS
+from rankexp.analysis.statistics.verdict import RankRow, Verdict
+from rankexp.analysis.study import Study, group_means
+from rankexp.record.trials import Scores, Trial
 
 Row = dict[str, Any]
 MEASURED = (

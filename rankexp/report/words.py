@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from rankexp.analysis.power import LEAST_SEEDS
-from rankexp.analysis.sparse import LEAST_GROUPS
+from rankexp.analysis.statistics.power import LEAST_SEEDS
+from rankexp.analysis.statistics.sparse import LEAST_GROUPS
 from rankexp.report.formats import amount, confidence, count, evidence_unit, percent, score
 
 Document = dict[str, Any]

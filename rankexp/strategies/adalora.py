@@ -8,7 +8,8 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from rankexp.options import CHECKED
-from rankexp.ranks import Pruning, RankMap
+from rankexp.ranks import RankMap
+from rankexp.specs import Pruning
 from rankexp.strategies.base import Question, Search, tuned
 from rankexp.strategies.setting import Candidate, Setting, Variant
 

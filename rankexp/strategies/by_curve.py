@@ -10,7 +10,7 @@ from pydantic.dataclasses import dataclass
 
 from rankexp.analysis.screen import best_rate
 from rankexp.options import CHECKED
-from rankexp.ranks import NestedLosses
+from rankexp.specs import NestedLosses
 from rankexp.strategies.base import Question, Search
 from rankexp.strategies.curve import Curve
 from rankexp.strategies.setting import Candidate, Setting

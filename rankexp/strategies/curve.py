@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from rankexp.analysis.screen import ScreenRow, best_rate
-from rankexp.ranks import NestedLosses
+from rankexp.specs import NestedLosses
 from rankexp.strategies.base import Search
 from rankexp.strategies.grid import widened
 from rankexp.strategies.setting import Candidate, Variant

@@ -8,7 +8,8 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from rankexp.options import CHECKED
-from rankexp.ranks import Initialisation, Scaling
+from rankexp.ranks import Scaling
+from rankexp.specs import Initialisation
 from rankexp.strategies import setting
 from rankexp.strategies.base import Question, Search, tuned
 

@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from rankexp.analysis.results import Study, load_study
-from rankexp.files import inside
-from rankexp.files import remove as remove_path
-from rankexp.leftovers import remove_leftovers
+from rankexp.analysis.study import Study, load_study
+from rankexp.keys import is_key
 from rankexp.options import ConfigError
-from rankexp.ranks import is_key
-from rankexp.record import TrialStore
-from rankexp.study.claims import Claims, lead_of
-from rankexp.study.storage import Storage
-from rankexp.study_record import StudyStore
+from rankexp.record.files import inside
+from rankexp.record.files import remove as remove_path
+from rankexp.record.leftovers import remove_leftovers
+from rankexp.record.studies import StudyStore
+from rankexp.record.trials import TrialStore
+from rankexp.study.coordination.claims import Claims, lead_of
+from rankexp.study.coordination.database import Storage
 
 _WEIGHTS = ("adapter/adapter_model.safetensors", "adapter/model.safetensors")
 Kind = Literal["checkpoint", "adapter", "full model", "damaged trial"]

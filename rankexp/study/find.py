@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from rankexp.options import ConfigError, near_miss
-from rankexp.study_record import StudyStore
+from rankexp.record.studies import StudyStore
 
 
 def find_study(name: str, workspace: Path, *, begun: bool = False) -> Path:

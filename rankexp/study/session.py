@@ -9,19 +9,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rankexp.analysis.results import Study, load_study
+from rankexp.analysis.study import Study, load_study
 from rankexp.config import StudyConfig
 from rankexp.options import ConfigError, parse
 from rankexp.progress import Display
-from rankexp.record import Trial
+from rankexp.record.studies import Planned, StudyStore
+from rankexp.record.trials import Trial
 from rankexp.report.build import write_report
 from rankexp.strategies.setting import HEAD, Candidate
-from rankexp.study.answerable import check_seeds
-from rankexp.study.attempt import WAIT_SECONDS
-from rankexp.study.lead import StudyHeldError
-from rankexp.study.storage import Storage
-from rankexp.study.workplace import Workplace
-from rankexp.study_record import Planned, StudyStore
+from rankexp.study.coordination.database import Storage
+from rankexp.study.coordination.lead import StudyHeldError
+from rankexp.study.execution.attempt import WAIT_SECONDS
+from rankexp.study.protocol.answerable import check_seeds
+from rankexp.study.worker import Workplace
 from rankexp.tracking import TrackingError, name_store
 
 

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from rankexp.consent import has_consent
-from rankexp.files import DamagedRecordError, ForeignRecordError, RecordError, UnreadableRecordError
-from rankexp.record import TrialStore
-from rankexp.study.claims import Claims, lead_of
-from rankexp.study.storage import Storage, StorageError
-from rankexp.study_record import StudyStore
+from rankexp.record.files import DamagedRecordError, ForeignRecordError, RecordError, UnreadableRecordError
+from rankexp.record.studies import StudyStore
+from rankexp.record.trials import TrialStore
+from rankexp.safety.consent import has_consent
+from rankexp.study.coordination.claims import Claims, lead_of
+from rankexp.study.coordination.database import Storage, StorageError
 
 Kind = Literal["damaged", "foreign", "unreadable", "failed", "missing", "running"]
 _KINDS: dict[type[RecordError], Kind] = {

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from torch import nn
 
-from rankexp.analysis.results import load_study
-from rankexp.models import find_model
+from rankexp.analysis.study import load_study
+from rankexp.models.base import find_model
 from rankexp.options import ConfigError
 from rankexp.tasks.base import make_task
 from rankexp.training.device import find_device

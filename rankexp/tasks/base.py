@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from rankexp.data.splits import SPLITS as SPLITS
 from rankexp.data.summary import Summary
 from rankexp.data.table import TaskError as TaskError
+from rankexp.keys import content_key
 from rankexp.options import plugin
-from rankexp.ranks import content_key
 
 Say = Callable[[str], None]
 Tokenize = Callable[[Sequence[str], int, Sequence[str]], list[list[int]]]

@@ -13,8 +13,8 @@ from pydantic.dataclasses import dataclass
 
 from rankexp.data.rows import Row, normalised
 from rankexp.data.splits import deal
+from rankexp.keys import content_key
 from rankexp.options import CHECKED, Natural, Positive
-from rankexp.ranks import content_key
 from rankexp.tasks.base import SPLITS, Say, Split, TaskData, TaskError, Tokenize
 
 if TYPE_CHECKING:

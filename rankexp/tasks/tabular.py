@@ -14,7 +14,7 @@ from rankexp.data.readers import read_table
 from rankexp.data.rows import Row
 from rankexp.data.table import Table, Value, brief, is_missing
 from rankexp.options import CHECKED
-from rankexp.printable import printable
+from rankexp.safety.printable import printable
 from rankexp.tasks.base import Say, TaskError
 from rankexp.tasks.classification import TextClassification
 

@@ -7,7 +7,7 @@ import os
 import re
 from pathlib import Path
 
-from rankexp.files import RecordError, inside, parse_file
+from rankexp.record.files import RecordError, inside, parse_file
 
 _LOG = logging.getLogger("rankexp")
 _OURS = re.compile(r"report\.(html|md|json)|trials\.csv|figures/[\w.-]{1,100}\.(svg|png)")

@@ -13,13 +13,13 @@ from pathlib import Path
 from textwrap import shorten
 from typing import Any, Self, TypeVar
 
-from rankexp.files import ForeignRecordError, write_atomic
-from rankexp.printable import printable
+from rankexp.record.files import ForeignRecordError, write_atomic
+from rankexp.safety.printable import printable
+from rankexp.safety.secrets import without_secrets
 from rankexp.tracking.local import create_database, database_path, database_uri, load_mlflow
 from rankexp.tracking.own_store import open_own_store, place_of
 from rankexp.tracking.protocol import TrackingError
 from rankexp.tracking.rows import Point
-from rankexp.urls import without_secrets
 
 T = TypeVar("T")
 _METRICS_A_BATCH = 1000

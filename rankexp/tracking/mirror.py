@@ -10,9 +10,9 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Literal, Self
 
-from rankexp.ranks import TrialSpec
-from rankexp.record import Trial
-from rankexp.study_record import StudyRecord
+from rankexp.record.studies import StudyRecord
+from rankexp.record.trials import Trial
+from rankexp.specs import TrialSpec
 from rankexp.tracking import reconcile, rows
 from rankexp.tracking.client import Client
 from rankexp.tracking.page import open_experiment
@@ -21,7 +21,7 @@ from rankexp.tracking.protocol import LiveRun, NullTracker, Tracker
 from rankexp.tracking.summary import write_summary
 
 if TYPE_CHECKING:
-    from rankexp.analysis.results import Study
+    from rankexp.analysis.study import Study
 
 _FLUSH_SECONDS = 2.0
 _FLUSH_ROWS = 200

@@ -14,7 +14,7 @@ from contextlib import closing
 from pathlib import Path, PurePosixPath
 from urllib.parse import quote, unquote, urlsplit
 
-from rankexp.files import ForeignRecordError, inside
+from rankexp.record.files import ForeignRecordError, inside
 from rankexp.tracking.local import create_database, latest_version, locked
 from rankexp.tracking.protocol import TrackingError
 

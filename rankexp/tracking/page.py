@@ -9,8 +9,8 @@ import json
 from typing import Any
 from urllib.parse import urlencode
 
-from rankexp.ranks import content_key
-from rankexp.study_record import StudyRecord
+from rankexp.keys import content_key
+from rankexp.record.studies import StudyRecord
 from rankexp.tracking import rows
 from rankexp.tracking.client import Client
 

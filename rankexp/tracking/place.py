@@ -6,11 +6,11 @@ import os
 import re
 from pathlib import Path
 
-from rankexp.consent import give_consent, has_consent
 from rankexp.options import ConfigError
+from rankexp.safety.consent import give_consent, has_consent
+from rankexp.safety.secrets import holds_secret, without_secrets
 from rankexp.tracking.local import database_path, database_uri
 from rankexp.tracking.protocol import TrackingError
-from rankexp.urls import holds_secret, without_secrets
 
 VARIABLE = "MLFLOW_TRACKING_URI"
 """The environment variable by which MLflow's users name a store; it holds where the configuration names none."""

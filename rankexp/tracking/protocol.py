@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from rankexp.ranks import TrialSpec
-from rankexp.record import Trial
-from rankexp.study_record import StudyRecord
+from rankexp.record.studies import StudyRecord
+from rankexp.record.trials import Trial
+from rankexp.specs import TrialSpec
 
 if TYPE_CHECKING:
-    from rankexp.analysis.results import Study
+    from rankexp.analysis.study import Study
 
 
 class TrackingError(Exception):

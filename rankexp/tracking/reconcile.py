@@ -9,17 +9,17 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rankexp.processes import Process, this_process
-from rankexp.ranks import TrialSpec
-from rankexp.record import Trial, TrialResult
-from rankexp.study_record import Pruned
+from rankexp.record.processes import Process, this_process
+from rankexp.record.studies import Pruned
+from rankexp.record.trials import Trial, TrialResult
+from rankexp.specs import TrialSpec
 from rankexp.tracking import rows
 from rankexp.tracking.client import Client
 from rankexp.tracking.local import locked
 from rankexp.tracking.page import open_experiment
 
 if TYPE_CHECKING:
-    from rankexp.analysis.results import Study
+    from rankexp.analysis.study import Study
 
 STATUS = {"completed": "FINISHED", "diverged": "FINISHED", "failed": "FAILED"}
 """MLflow's status of each outcome: a diverged trial ran to its result, which its tag ``status`` names."""

@@ -10,14 +10,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from rankexp.printable import printable
-from rankexp.ranks import TrialSpec, content_key
-from rankexp.record import Trial, TrialResult
-from rankexp.study_record import StudyRecord
-from rankexp.urls import without_secrets
+from rankexp.keys import content_key
+from rankexp.record.studies import StudyRecord
+from rankexp.record.trials import Trial, TrialResult
+from rankexp.safety.printable import printable
+from rankexp.safety.secrets import without_secrets
+from rankexp.specs import TrialSpec
 
 if TYPE_CHECKING:
-    from rankexp.analysis.decision import Verdict
+    from rankexp.analysis.statistics.decision import Verdict
 
 _ILLEGAL = re.compile(r"[^\w\-. :/]")
 _LONGEST_PARAM = 6000

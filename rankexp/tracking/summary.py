@@ -12,7 +12,7 @@ from rankexp.tracking.page import open_experiment
 from rankexp.tracking.reconcile import SOURCE, workspace_lock
 
 if TYPE_CHECKING:
-    from rankexp.analysis.results import Study
+    from rankexp.analysis.study import Study
 
 
 def write_summary(client: Client, study: Study, report: Path) -> None:

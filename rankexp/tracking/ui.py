@@ -16,8 +16,8 @@ from typing import IO
 from urllib.error import URLError
 from urllib.request import urlopen
 
-from rankexp.children import environment, neutral_folder, python
-from rankexp.files import ForeignRecordError, open_log
+from rankexp.record.files import ForeignRecordError, open_log
+from rankexp.safety.children import environment, neutral_folder, python
 from rankexp.tracking.client import Client
 from rankexp.tracking.local import database_uri
 from rankexp.tracking.own_store import check_artifacts, open_own_store

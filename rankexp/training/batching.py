@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rankexp.models import Padding
+from rankexp.models.base import Padding
 from rankexp.tasks.base import Split
 
 BUCKETS = {"cpu": 1, "cuda": 8}

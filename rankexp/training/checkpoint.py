@@ -18,7 +18,8 @@ from pydantic import Field, with_config
 from safetensors import SafetensorError
 from typing_extensions import TypedDict
 
-from rankexp.files import (
+from rankexp.keys import canonical_json
+from rankexp.record.files import (
     DamagedRecordError,
     RecordError,
     inside,
@@ -29,9 +30,9 @@ from rankexp.files import (
     sha256,
     write_atomic,
 )
-from rankexp.json_shape import shaped_json
-from rankexp.ranks import TrialSpec, canonical_json
-from rankexp.record import SHAPE, Digest
+from rankexp.record.json_shape import shaped_json
+from rankexp.record.trials import SHAPE, Digest
+from rankexp.specs import TrialSpec
 from rankexp.training.slot import Saved, Slot
 
 _SCHEMA = 1

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rankexp.lora.pack import Pack
-from rankexp.models import Padding
-from rankexp.ranks import TrialSpec
+from rankexp.models.base import Padding
+from rankexp.specs import TrialSpec
 from rankexp.tasks.base import Split
 from rankexp.tasks.classification import loss as example_loss
 from rankexp.training.batching import Batch, collate

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from rankexp.ranks import TrialSpec
+from rankexp.specs import TrialSpec
 from rankexp.tasks.base import Split
 from rankexp.training.loop import Loop, together
 from rankexp.training.slot import Slot

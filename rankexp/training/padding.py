@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rankexp.lora.pack import Adapter, Pack
-from rankexp.model_loading import loading_of, pad_of, reason, set_pad, token_embeddings
-from rankexp.models import Padding, new_head
+from rankexp.models.base import Padding, new_head
+from rankexp.models.loading import loading_of, pad_of, reason, set_pad, token_embeddings
 from rankexp.options import ConfigError
 from rankexp.tasks.base import Split
 

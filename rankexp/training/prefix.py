@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rankexp.lora.pack import Adapter, Pack
-from rankexp.model_loading import blocks_of
-from rankexp.models import Padding
-from rankexp.ranks import TrialSpec
+from rankexp.models.base import Padding
+from rankexp.models.loading import blocks_of
+from rankexp.specs import TrialSpec
 from rankexp.tasks.base import Split
 from rankexp.training.batching import Batch, collate, scoring_batches
 from rankexp.training.device import autocast

@@ -16,9 +16,9 @@ import torch
 from torch import nn
 
 from rankexp.lora.peft_format import load_adapter
-from rankexp.model_loading import head_names, loading_of, set_pad
-from rankexp.models import BaseModel
-from rankexp.record import Scores, Trial
+from rankexp.models.base import BaseModel
+from rankexp.models.loading import head_names, loading_of, set_pad
+from rankexp.record.trials import Scores, Trial
 from rankexp.tasks.base import Split, TaskData
 from rankexp.tasks.classification import correct, loss
 from rankexp.training.device import autocast

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rankexp.lora.pack import Adapter
-from rankexp.ranks import TrialSpec
+from rankexp.specs import TrialSpec
 from rankexp.tasks.base import Split
 from rankexp.training.batching import training_batches
 from rankexp.training.optim import adamw, rate_factor, set_rate

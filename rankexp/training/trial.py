@@ -17,23 +17,24 @@ from numpy.typing import NDArray
 from safetensors.torch import load_model, save_file, save_model
 from torch import Tensor, nn
 
+from rankexp.keys import content_key
 from rankexp.lora.inject import eject, new_layers, target_shapes
 from rankexp.lora.pack import Adapter, Pack
 from rankexp.lora.peft_format import load_adapter, save_adapter
 from rankexp.lora.squeeze import squeezed
-from rankexp.model_loading import loading_of, set_pad
-from rankexp.models import BaseModel, Padding, head_names, new_head
-from rankexp.ranks import MAPPED, TrialSpec, content_key
-from rankexp.record import Scores, Trial, TrialStore
+from rankexp.models.base import BaseModel, Padding, head_names, new_head
+from rankexp.models.loading import loading_of, set_pad
+from rankexp.record.trials import Scores, Trial, TrialStore
+from rankexp.specs import MAPPED, TrialSpec
 from rankexp.tasks.base import Split, TaskData
 from rankexp.training.adapters import make_adapter, update_spectrum, weights_of
 from rankexp.training.batching import collate
-from rankexp.training.calibration import Calibration
 from rankexp.training.checkpoint import Checkpoints
 from rankexp.training.loop import Loop, is_out_of_memory
 from rankexp.training.outcome import environment_of, failure_of, result_of
 from rankexp.training.padding import check_fits, find_padding
 from rankexp.training.prefix import Prefix
+from rankexp.training.probes.calibration import Calibration
 from rankexp.training.scoring import score
 from rankexp.training.slot import Observe, Row, Slot, StopTrialError
 

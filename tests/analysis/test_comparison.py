@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from made_scores import table
 
-from rankexp.analysis.comparison import Comparison, DecisionScores
-from rankexp.analysis.decision import decide
-from rankexp.analysis.simulation import CLEAR, MARGIN, NEAR_MARGIN, RANKS, Cell
+from rankexp.analysis.statistics.comparison import Comparison, DecisionScores
+from rankexp.analysis.statistics.decision import decide
+from rankexp.analysis.statistics.simulation import CLEAR, MARGIN, NEAR_MARGIN, RANKS, Cell
 
 
 def comparison(values, looks=(), **settings):

@@ -12,8 +12,8 @@ from scipy import stats
 
 import rankexp.report
 from rankexp.analysis.contest import contest, holm
-from rankexp.analysis.paired import paired_difference
-from rankexp.analysis.results import load_study
+from rankexp.analysis.statistics.paired import paired_difference
+from rankexp.analysis.study import load_study
 from rankexp.ranks import RankMap
 from rankexp.report.build import write_report
 

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_scores import table
 
-from rankexp.analysis.decision import Status, decide
-from rankexp.analysis.paired import paired_difference
-from rankexp.analysis.power import needed_examples, needed_seeds
+from rankexp.analysis.statistics.decision import Status, decide
+from rankexp.analysis.statistics.paired import paired_difference
+from rankexp.analysis.statistics.power import needed_examples, needed_seeds
 
 RANKS = (4, 8, 16, 32)
 

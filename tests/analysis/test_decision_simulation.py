@@ -6,8 +6,8 @@ from functools import cache
 import numpy as np
 import pytest
 
-from rankexp.analysis.decision import decide
-from rankexp.analysis.simulation import ACCURACY, CLEAR, MARGIN, NEAR_MARGIN, RANKS, Cell, Scenario, simulate
+from rankexp.analysis.statistics.decision import decide
+from rankexp.analysis.statistics.simulation import ACCURACY, CLEAR, MARGIN, NEAR_MARGIN, RANKS, Cell, Scenario, simulate
 
 pytestmark = pytest.mark.slow
 

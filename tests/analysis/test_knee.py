@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rankexp.analysis.knee import knee, shortlist
+from rankexp.analysis.statistics.knee import knee, shortlist
 
 RANKS = (4, 8, 16, 32)
 

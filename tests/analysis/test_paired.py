@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from made_scores import table
 from scipy import stats
 
-from rankexp.analysis.paired import paired_difference
+from rankexp.analysis.statistics.paired import paired_difference
 
 
 def naive_anova(difference):

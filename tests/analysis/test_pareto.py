@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from made_scores import table
 
-from rankexp.analysis.pareto import pareto_front
+from rankexp.analysis.statistics.pareto import pareto_front
 
 
 def test_the_front_is_what_nothing_cheaper_equals():

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from rankexp.analysis.power import (
+from rankexp.analysis.statistics.power import (
     MOST_SEEDS,
     VarianceComponents,
     needed_examples,

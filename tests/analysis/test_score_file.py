@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rankexp.analysis.score_file import read_scores_csv
+from rankexp.analysis.statistics.score_file import read_scores_csv
 from rankexp.options import ConfigError
 
 

@@ -5,10 +5,11 @@ import dataclasses
 import pytest
 from fake_study import make_study
 
-from rankexp.analysis.results import load_study
 from rankexp.analysis.screen import ScreenRow, best_rate, on_edge, sampled_range, screen_table
-from rankexp.ranks import RankMap, TrialSpec
-from rankexp.study_record import Pruned, StudyStore
+from rankexp.analysis.study import load_study
+from rankexp.ranks import RankMap
+from rankexp.record.studies import Pruned, StudyStore
+from rankexp.specs import TrialSpec
 
 
 def row(rate, loss, candidate="r=8", status="completed", alpha=16.0):

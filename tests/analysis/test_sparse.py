@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from rankexp.analysis.paired import paired_difference
-from rankexp.analysis.power import power
-from rankexp.analysis.sparse import FEW, least_margin, span_of, sparse
+from rankexp.analysis.statistics.paired import paired_difference
+from rankexp.analysis.statistics.power import power
+from rankexp.analysis.statistics.sparse import FEW, least_margin, span_of, sparse
 
 
 def table(losses, gains, groups, seeds=3):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from made_scores import table
 
-from rankexp.analysis.decision import Status, decide
+from rankexp.analysis.statistics.decision import Status, decide
 
 RANKS = (4, 8, 16, 32)
 

@@ -6,10 +6,10 @@ import shutil
 import pytest
 from fake_study import make_scores, make_study, make_trial
 
-from rankexp.analysis.results import load_study
+from rankexp.analysis.study import load_study
 from rankexp.analysis.validity import checks
-from rankexp.record import TrialStore
-from rankexp.study_record import Planned, Pruned, StudyStore, TestLedger
+from rankexp.record.studies import Planned, Pruned, StudyStore, TestLedger
+from rankexp.record.trials import TrialStore
 
 
 def check(folder, name):

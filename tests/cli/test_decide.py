@@ -15,9 +15,9 @@ from fake_study import make_study
 from made_scores import table
 
 import rankexp
-from rankexp.analysis.across import Ladder, aggregate
-from rankexp.analysis.comparison import Comparison, DecisionScores
-from rankexp.analysis.results import load_study
+from rankexp.analysis.statistics.across import Ladder, aggregate
+from rankexp.analysis.statistics.comparison import Comparison, DecisionScores
+from rankexp.analysis.study import load_study
 from rankexp.cli.main import main
 
 SCHEMA = json.loads((Path(rankexp.__file__).parent / "report" / "report.schema.json").read_text())

@@ -12,7 +12,7 @@ from rankexp.cli.compose import run_with_hydra
 from rankexp.cli.launching import devices_of
 from rankexp.config import StudyConfig
 from rankexp.options import ConfigError
-from rankexp.study.workplace import shares
+from rankexp.study.worker import shares
 
 
 def configured(*options: str) -> StudyConfig:

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from tiny import OPTIONS, command, environment, start, wait_until, write_texts
 
-from rankexp.files import sha256
-from rankexp.record import TrialStore
+from rankexp.record.files import sha256
+from rankexp.record.trials import TrialStore
 
 pytestmark = pytest.mark.slow
 

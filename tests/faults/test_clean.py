@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from tiny import rankexp, report_of, study_of, sweep
 
-from rankexp.analysis.results import load_study
-from rankexp.record import TrialStore
+from rankexp.analysis.study import load_study
+from rankexp.record.trials import TrialStore
 
 pytestmark = pytest.mark.slow
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from tiny import OPTIONS, command, environment, report_of, sweep, write_texts
 
-from rankexp.record import TrialStore
-from rankexp.study_record import StudyStore
+from rankexp.record.studies import StudyStore
+from rankexp.record.trials import TrialStore
 
 pytestmark = pytest.mark.slow
 

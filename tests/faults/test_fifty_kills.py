@@ -31,7 +31,7 @@ SWEEP = [
 PHASES = {
     "MLflow": ("rankexp/tracking/",),
     "report": ("rankexp/report/",),
-    "result": ("write (rankexp/record.py", "_publish (rankexp/record.py"),
+    "result": ("write (rankexp/record/trials.py", "_publish (rankexp/record/trials.py"),
     "checkpoint": ("save (rankexp/training/checkpoint.py",),
     "training": ("run (rankexp/training/loop.py",),
 }

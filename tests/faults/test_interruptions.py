@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from tiny import OPTIONS, finished, report_of, start, sweep, wait_until, write_texts
 
-from rankexp.record import TrialStore
+from rankexp.record.trials import TrialStore
 
 pytestmark = pytest.mark.slow
 

@@ -10,7 +10,7 @@ import psutil
 import pytest
 from tiny import OPTIONS, rankexp, report_of, start, study_of, sweep, wait_until, write_texts
 
-from rankexp.record import TrialStore
+from rankexp.record.trials import TrialStore
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

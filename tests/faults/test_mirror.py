@@ -22,7 +22,7 @@ from urllib.request import urlopen
 import pytest
 from tiny import OPTIONS, environment, rankexp, start, study_of, wait_until, write_texts
 
-from rankexp.record import TrialStore
+from rankexp.record.trials import TrialStore
 
 pytestmark = [pytest.mark.slow, pytest.mark.thorough]
 

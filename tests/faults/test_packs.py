@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from tiny import rankexp, report_of, study_of, sweep_with_plugin
 
-from rankexp.analysis.results import Study, load_study
+from rankexp.analysis.study import Study, load_study
 
 pytestmark = [pytest.mark.slow, pytest.mark.thorough]
 

@@ -11,7 +11,7 @@ import pytest
 from slurm import slurm, slurm_cluster
 from tiny import OPTIONS, finished, rankexp, report_of, start, study_of, sweep, wait_until, write_texts
 
-from rankexp.record import TrialStore
+from rankexp.record.trials import TrialStore
 
 pytestmark = [pytest.mark.slow, pytest.mark.thorough, pytest.mark.timeout(600)]
 

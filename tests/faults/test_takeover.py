@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from tiny import OPTIONS, command, environment, pause, start, wait_until, write_texts
 
-from rankexp.record import TrialStore
+from rankexp.record.trials import TrialStore
 
 pytestmark = pytest.mark.slow
 

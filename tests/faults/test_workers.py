@@ -13,7 +13,7 @@ import pytest
 from postgresql import postgresql_server
 from tiny import OPTIONS, finished, pause, rankexp, report_of, start, study_of, sweep, wait_until
 
-from rankexp.record import TrialStore
+from rankexp.record.trials import TrialStore
 
 pytestmark = pytest.mark.slow
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 from tiny_bench import digests, make_bench, make_spec
 
-from rankexp.ranks import Pruning
-from rankexp.record import TrialStore
+from rankexp.record.trials import TrialStore
+from rankexp.specs import Pruning
 
 
 def main(folder: Path, workspace: Path, killed_in: int) -> None:

@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from rankexp.cli.output import one_line
-from rankexp.files import RecordError
 from rankexp.options import ConfigError
+from rankexp.record.files import RecordError
 
 EVIL: list[Any] = [
     None, True, -1, 0, 1e308, -1e308, 2**63, 10**30, 0.5, "", "x", "../../x", "/etc/passwd", "a\nb", "\x1b[2J", "\ud83d",

@@ -16,18 +16,18 @@ from hostile.tricks import make_canary, state_of
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rankexp.analysis.adapters import updates
-from rankexp.analysis.results import load_study
-from rankexp.consent import has_consent
-from rankexp.files import RecordError, sha256
+from rankexp.analysis.study import load_study
+from rankexp.analysis.updates.factors import updates
+from rankexp.keys import canonical_json
 from rankexp.options import ConfigError
-from rankexp.ranks import canonical_json
-from rankexp.record import Scores, TrialStore
+from rankexp.record.files import RecordError, sha256
+from rankexp.record.studies import StudyStore, TestLedger
+from rankexp.record.trials import Scores, TrialStore
 from rankexp.report.document import document
 from rankexp.report.folder import written
-from rankexp.study.storage import Storage
+from rankexp.safety.consent import has_consent
+from rankexp.study.coordination.database import Storage
 from rankexp.study.verify import problems
-from rankexp.study_record import StudyStore, TestLedger
 
 pytestmark = pytest.mark.slow
 
@@ -115,7 +115,7 @@ def test_spec_json(ground: Ground, data: st.DataObject) -> None:
 @fuzzing(3, 300)
 def test_a_spec_whose_key_was_made_to_fit(ground: Ground, data: st.DataObject) -> None:
     """A stranger names the folder by the key of what he wrote."""
-    from rankexp.ranks import content_key
+    from rankexp.keys import content_key
 
     values = data.draw(broken_tree(tree_of(ground, "spec.json")))
     with suppress(ValueError, UnicodeEncodeError):
@@ -206,8 +206,8 @@ def test_small_files(tmp_path_factory: pytest.TempPathFactory, data: st.DataObje
 @given(data=st.data())
 @fuzzing(3, 250)
 def test_a_database_of_claims(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
-    from rankexp.study.claims import Claims
-    from rankexp.study.storage import StorageError
+    from rankexp.study.coordination.claims import Claims
+    from rankexp.study.coordination.database import StorageError
 
     folder = tmp_path_factory.getbasetemp() / "claims"
     whole = folder / "whole.db"

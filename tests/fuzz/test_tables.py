@@ -13,9 +13,9 @@ from fuzz.mutations import fuzzing, only_refused
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rankexp.analysis.score_file import read_scores_csv
+from rankexp.analysis.statistics.score_file import read_scores_csv
 from rankexp.data.readers import FORMATS, read_table
-from rankexp.printable import printable
+from rankexp.safety.printable import printable
 from rankexp.tasks.tabular import CsvTask
 
 ROWS = [

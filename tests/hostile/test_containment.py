@@ -14,11 +14,11 @@ from fake_study import make_study
 from hostile.servers import canary_server
 from tiny import rankexp
 
-from rankexp.files import DamagedRecordError, ForeignRecordError, RecordError, UnreadableRecordError, parse_file
-from rankexp.record import TrialStore
+from rankexp.record.files import DamagedRecordError, ForeignRecordError, RecordError, UnreadableRecordError, parse_file
+from rankexp.record.studies import StudyStore
+from rankexp.record.trials import TrialStore
 from rankexp.study.clean import removable, remove
-from rankexp.study.storage import Storage
-from rankexp.study_record import StudyStore
+from rankexp.study.coordination.database import Storage
 
 READING = ("status", "verify", "power", "report")
 
@@ -133,7 +133,7 @@ WRONG: list[Callable[[dict[str, Any]], object]] = [
 
 @pytest.mark.parametrize("change", WRONG)
 def test_a_study_of_another_shape(study: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    from rankexp.analysis.results import load_study
+    from rankexp.analysis.study import load_study
 
     edit(study, change)
     with pytest.raises(RecordError, match=r"study\.json"):
@@ -207,8 +207,8 @@ def test_a_result_of_a_newer_version_is_left_alone(tmp_path: Path, study: Path) 
 
 
 def test_manifests_that_name_files_elsewhere(study: Path) -> None:
-    from rankexp.files import sha256
-    from rankexp.ranks import canonical_json
+    from rankexp.keys import canonical_json
+    from rankexp.record.files import sha256
 
     key = StudyStore(study).read().planned[0].key
     path = study.parents[1] / "trials" / key / "result.json"
@@ -224,7 +224,7 @@ def test_manifests_that_name_files_elsewhere(study: Path) -> None:
 @pytest.mark.usefixtures("untouched")
 @pytest.mark.parametrize("linked", ["report", "report/figures"])
 def test_a_report_is_not_written_through_a_link(tmp_path: Path, study: Path, linked: str) -> None:
-    from rankexp.analysis.results import load_study
+    from rankexp.analysis.study import load_study
     from rankexp.report.build import write_report
 
     (study / linked).parent.mkdir(exist_ok=True)
@@ -236,7 +236,7 @@ def test_a_report_is_not_written_through_a_link(tmp_path: Path, study: Path, lin
 
 @pytest.mark.usefixtures("untouched")
 def test_a_report_replaces_what_a_link_stands_for_and_not_its_target(tmp_path: Path, study: Path) -> None:
-    from rankexp.analysis.results import load_study
+    from rankexp.analysis.study import load_study
     from rankexp.report.build import write_report
 
     (study / "report").mkdir()
@@ -286,7 +286,7 @@ def test_only_unchanged_figures_of_an_earlier_report_go(tmp_path: Path) -> None:
 
 
 def test_a_manifest_of_somebody_else_deletes_nothing_but_figures(tmp_path: Path) -> None:
-    from rankexp.files import sha256
+    from rankexp.record.files import sha256
     from rankexp.report.folder import MANIFEST, write_files
 
     folder = tmp_path / "r"
@@ -305,7 +305,7 @@ def test_a_manifest_of_somebody_else_deletes_nothing_but_figures(tmp_path: Path)
 
 def finished(workspace: Path) -> None:
     """Say in the workspace's database that its study has ended, so that its adapters may go."""
-    from rankexp.study.claims import Claims, lead_of
+    from rankexp.study.coordination.claims import Claims, lead_of
 
     with closing(Claims(Storage.of(workspace))) as claims:
         for folder in (workspace / "studies").iterdir():

@@ -14,8 +14,9 @@ from rankexp.lora.adalora import AdaLoRALinear, PrunedAdapter, triplets_at
 from rankexp.lora.inject import inject
 from rankexp.lora.layer import LoRALinear, lora_layers
 from rankexp.lora.peft_format import save_adapter
-from rankexp.models import Padding
-from rankexp.ranks import Pruning, RankMap
+from rankexp.models.base import Padding
+from rankexp.ranks import RankMap
+from rankexp.specs import Pruning
 
 FACTORS = ("lora_A", "lora_E", "lora_B")
 quiet = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
@@ -265,7 +266,7 @@ def test_averages_and_mask_are_part_of_the_state_and_the_frozen_layer_is_not():
 @pytest.fixture(scope="module")
 def trial(bench, tmp_path_factory):
     """A trial with a bias towards some layers: 128 triplets down to 7."""
-    from rankexp.record import TrialStore
+    from rankexp.record.trials import TrialStore
 
     store = TrialStore(tmp_path_factory.mktemp("adalora"))
     spec = make_spec(bench, "adalora", rank=8, steps=30, pruning=Pruning(budget=7, first=5, last=20, every=3))

@@ -12,8 +12,9 @@ from safetensors.torch import load_file, save_file
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from rankexp.models import Padding, find_model
-from rankexp.ranks import RankMap, TrialSpec
+from rankexp.models.base import Padding, find_model
+from rankexp.ranks import RankMap
+from rankexp.specs import TrialSpec
 from rankexp.tasks.tabular import CsvTask
 from rankexp.training.batching import collate
 from rankexp.training.reach import reach_of

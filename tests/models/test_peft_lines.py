@@ -14,7 +14,7 @@ from architectures import CASES, save, write_texts
 from torch.nn.functional import cross_entropy
 from transformers import AutoTokenizer
 
-from rankexp.analysis.results import load_study
+from rankexp.analysis.study import load_study
 from rankexp.report.peft_config import lora_config
 
 ROOT = Path(__file__).parents[2]

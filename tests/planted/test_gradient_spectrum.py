@@ -12,7 +12,7 @@ from torch import nn
 
 from rankexp.allocators.gradient_spectrum import GradientSpectrum
 from rankexp.allocators.spectra import largest_singular_value
-from rankexp.training.gradients import layer_gradients
+from rankexp.training.probes.gradients import layer_gradients
 
 RANKS = range(1, 25)
 SEEDS = range(20)

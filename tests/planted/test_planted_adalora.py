@@ -11,7 +11,8 @@ from torch import nn
 
 from rankexp.lora.adalora import AdaLoRALinear, PrunedAdapter
 from rankexp.lora.inject import module_generator
-from rankexp.ranks import Pruning, RankMap, TrialSpec
+from rankexp.ranks import RankMap
+from rankexp.specs import Pruning, TrialSpec
 from rankexp.tasks.base import Split
 from rankexp.training.slot import Slot
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from rankexp.analysis.decision import decide
 from rankexp.analysis.screen import ScreenRow, best_rate
+from rankexp.analysis.statistics.decision import decide
 from rankexp.lora.inject import new_layers
 from rankexp.lora.pack import Adapter, Pack
 

@@ -4,7 +4,7 @@ import pytest
 from chromium import BROWSER, answer, layout
 from fake_study import make_study
 
-from rankexp.analysis.results import load_study
+from rankexp.analysis.study import load_study
 from rankexp.report.build import render_html
 from rankexp.report.document import document
 

@@ -7,10 +7,10 @@ import pytest
 from fake_study import make_study
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from rankexp.analysis.results import load_study
+from rankexp.analysis.study import load_study
+from rankexp.record.studies import StudyStore
 from rankexp.report.canvas import NARROW, WIDE
 from rankexp.report.compare import compare, draw, write_comparison
-from rankexp.study_record import StudyStore
 
 pytestmark = pytest.mark.slow
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from fake_study import MAPS, PRUNED, PRUNINGS, make_study
 
-from rankexp.analysis.results import load_study
+from rankexp.analysis.study import load_study
 from rankexp.lora.adalora import triplets_at
 from rankexp.report import svg
 from rankexp.report.canvas import COLOURS, NARROW, WIDE

@@ -11,7 +11,7 @@ import pytest
 from fake_study import PRUNED, PRUNINGS, make_study
 
 import rankexp
-from rankexp.analysis.results import load_study
+from rankexp.analysis.study import load_study
 from rankexp.report.build import render_markdown, write_report
 from rankexp.report.document import document
 

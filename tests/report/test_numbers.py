@@ -12,7 +12,7 @@ from fake_study import SHAPES, make_study
 from safetensors.numpy import load_file
 from scipy import stats
 
-from rankexp.analysis.results import load_study
+from rankexp.analysis.study import load_study
 from rankexp.report.document import document
 
 pytestmark = pytest.mark.slow

@@ -14,15 +14,15 @@ from fake_study import SHAPES, make_study, make_trial
 from scipy import stats
 
 import rankexp
-from rankexp.analysis.results import load_study
+from rankexp.analysis.study import load_study
 from rankexp.ranks import RankMap
-from rankexp.record import TrialStore
+from rankexp.record.studies import Planned, Pruned, StudyStore
+from rankexp.record.trials import TrialStore
 from rankexp.report.build import write_report
 from rankexp.report.contest_words import contest_sentence
 from rankexp.report.document import document
 from rankexp.report.figures import FIGURES
 from rankexp.report.peft_config import target_modules
-from rankexp.study_record import Planned, Pruned, StudyStore
 
 pytestmark = pytest.mark.slow
 

@@ -14,7 +14,7 @@ from rankexp.ranks import RankMap
 from rankexp.strategies.base import Question, Strategy
 from rankexp.strategies.rank_space import MOST_GROUPS, RankSpace, fitted, groups_of
 from rankexp.strategies.setting import PLAIN, Setting
-from rankexp.study.optuna_strategy import OptunaSearch
+from rankexp.study.search.optuna_strategy import OptunaSearch
 from rankexp.testing.strategies import StrategyConformance, answered, rank_map
 
 

@@ -15,7 +15,7 @@ from rankexp.strategies.by_curve import Nested, Squeeze
 from rankexp.strategies.grid_search import GridSearch
 from rankexp.strategies.rule_of_thumb import RuleOfThumb
 from rankexp.strategies.variant import Variant
-from rankexp.study.optuna_strategy import OptunaSearch
+from rankexp.study.search.optuna_strategy import OptunaSearch
 from rankexp.testing import StrategyConformance
 
 PROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))

@@ -18,27 +18,28 @@ import pytest
 from postgresql import postgresql_server
 
 from rankexp.options import ConfigError
-from rankexp.processes import host_of, this_machine, this_process
-from rankexp.ranks import RankMap, TrialSpec
-from rankexp.study.claims import CLAIMS, ClaimLostError, Claims
-from rankexp.study.offers import Offers
-from rankexp.study.storage import Storage, StorageError
+from rankexp.ranks import RankMap
+from rankexp.record.processes import host_of, this_machine, this_process
+from rankexp.specs import TrialSpec
+from rankexp.study.coordination.claims import CLAIMS, ClaimLostError, Claims
+from rankexp.study.coordination.database import Storage, StorageError
+from rankexp.study.coordination.offers import Offers
 
 SPEC = TrialSpec(
     model="m", data="d", task="csv", method="lora", rank_map=RankMap({"q": 4}), learning_rate=1e-3, steps=9
 )
 OTHER = """
 import sys
-from rankexp.study.claims import Claims
-from rankexp.study.storage import Storage
+from rankexp.study.coordination.claims import Claims
+from rankexp.study.coordination.database import Storage
 print(Claims(Storage(*sys.argv[1:])).take("k"))
 """
 
 PAUSED = """
 import os, signal, sys
-from rankexp.processes import host_of, this_machine, this_process
-from rankexp.study.claims import CLAIMS, ClaimLostError, Claims
-from rankexp.study.storage import Storage
+from rankexp.record.processes import host_of, this_machine, this_process
+from rankexp.study.coordination.claims import CLAIMS, ClaimLostError, Claims
+from rankexp.study.coordination.database import Storage
 claims = Claims(Storage(*sys.argv[1:]), lease=0.5)
 token = claims.take("k")
 print(token, flush=True)

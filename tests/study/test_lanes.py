@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from rankexp.study.lanes import Lanes, StoppedError
+from rankexp.study.execution.lanes import Lanes, StoppedError
 
 
 @dataclass

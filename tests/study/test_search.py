@@ -9,10 +9,10 @@ import optuna
 import pytest
 
 from rankexp.strategies.grid import Setting
-from rankexp.study.race import PrunedError
+from rankexp.study.coordination.database import database_url
+from rankexp.study.execution.race import PrunedError
+from rankexp.study.search.driver import Price, Report, Space, _study, search
 from rankexp.study.search.samplers import SamplerName
-from rankexp.study.search.screen import Price, Report, Space, _study, search
-from rankexp.study.storage import database_url
 
 SPACE = Space((4, 8, 16, 32), (8.0, 16.0), (1e-4, 1e-1))
 pytestmark = [

@@ -11,7 +11,7 @@ import pytest
 from tiny import report_of, study_of, sweep
 
 import rankexp
-from rankexp.record import TrialStore
+from rankexp.record.trials import TrialStore
 
 pytestmark = pytest.mark.slow
 

@@ -12,7 +12,7 @@ from mirrored import (
     fake,
 )
 
-from rankexp.analysis.results import Study, load_study
+from rankexp.analysis.study import Study, load_study
 from rankexp.tracking import MlflowTracker
 from rankexp.tracking.local import create_database
 

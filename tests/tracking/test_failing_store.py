@@ -20,7 +20,7 @@ from mirrored import (
     runs_of,
 )
 
-from rankexp.analysis.results import Study
+from rankexp.analysis.study import Study
 from rankexp.tracking import MlflowTracker, TrackingError
 from rankexp.tracking.client import Client
 

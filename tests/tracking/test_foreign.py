@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from mirrored import NAME, TRIALS, client_of, runs_of
 
-from rankexp.analysis.results import Study
+from rankexp.analysis.study import Study
 from rankexp.tracking import MlflowTracker, TrackingError, open_ui
 from rankexp.tracking.client import Client, _quoted
 from rankexp.tracking.ui import server_environment

@@ -21,8 +21,8 @@ from mirrored import (
     runs_of,
 )
 
-from rankexp.analysis.results import Study, load_study
-from rankexp.record import TrialResult
+from rankexp.analysis.study import Study, load_study
+from rankexp.record.trials import TrialResult
 from rankexp.tracking import MlflowTracker
 
 pytestmark = [

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from mirrored import NAME, TRIALS, client_of, fake, last, live_through, runs_of
 
-from rankexp.analysis.results import load_study
-from rankexp.files import sha256
+from rankexp.analysis.study import load_study
+from rankexp.record.files import sha256
 from rankexp.tracking import MlflowTracker
 from rankexp.tracking.own_store import open_own_store
 

@@ -19,7 +19,7 @@ from mirrored import (
     runs_of,
 )
 
-from rankexp.analysis.results import Study
+from rankexp.analysis.study import Study
 from rankexp.tracking import MlflowTracker, TrackingError, open_ui
 from rankexp.tracking.page import page_url
 

@@ -15,9 +15,9 @@ import pytest
 from mirrored import NAME, TRIALS
 from tiny import OPTIONS, rankexp, study_of, write_texts
 
-from rankexp.files import pretty_json
 from rankexp.options import ConfigError
-from rankexp.study.storage import Storage
+from rankexp.record.files import pretty_json
+from rankexp.study.coordination.database import Storage
 from rankexp.tracking import MlflowTracker, TrackingError, find_store, name_store, open_tracker
 from rankexp.tracking.place import VARIABLE, absolute
 

@@ -15,7 +15,7 @@ from mirrored import (
     runs_of,
 )
 
-from rankexp.analysis.results import Study, load_study
+from rankexp.analysis.study import Study, load_study
 from rankexp.tracking import MlflowTracker, NullTracker, TrackingError, name_store, open_tracker
 from rankexp.tracking.local import create_database, database_path, database_uri
 

@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 from mirrored import TRIALS, client_of, history_of, plan, record_trial, runs_of
 
-from rankexp.analysis.results import Study
-from rankexp.record import TrialResult
+from rankexp.analysis.study import Study
+from rankexp.record.trials import TrialResult
 from rankexp.tracking import MlflowTracker
 from rankexp.tracking.rows import legal_key, milliseconds, result_times, shortened
 

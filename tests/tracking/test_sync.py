@@ -23,10 +23,10 @@ from mirrored import (
     runs_of,
 )
 
-from rankexp.analysis.results import Study
-from rankexp.processes import born, this_machine
-from rankexp.record import TrialResult
-from rankexp.study_record import Pruned
+from rankexp.analysis.study import Study
+from rankexp.record.processes import born, this_machine
+from rankexp.record.studies import Pruned
+from rankexp.record.trials import TrialResult
 from rankexp.tracking import MlflowTracker
 
 pytestmark = [

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rankexp.models import Padding
+from rankexp.models.base import Padding
 from rankexp.tasks.base import Split
 from rankexp.training.batching import collate, scoring_batches, training_batches
 

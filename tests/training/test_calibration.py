@@ -9,7 +9,7 @@ import torch
 from tiny_bench import make_spec
 
 from rankexp.lora.pack import Pack
-from rankexp.training.calibration import EXAMPLES, Calibration
+from rankexp.training.probes.calibration import EXAMPLES, Calibration
 
 LAYERS = ["bert.encoder.layer.0.attention.self.query", "bert.encoder.layer.1.output.dense", "bert.pooler.dense"]
 

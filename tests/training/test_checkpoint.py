@@ -10,10 +10,10 @@ import torch
 from safetensors.torch import load_file
 from tiny_bench import digests, make_spec
 
-from rankexp.leftovers import remove_leftovers
-from rankexp.processes import this_machine
-from rankexp.ranks import Pruning
-from rankexp.record import TrialStore
+from rankexp.record.leftovers import remove_leftovers
+from rankexp.record.processes import this_machine
+from rankexp.record.trials import TrialStore
+from rankexp.specs import Pruning
 from rankexp.training.loop import together
 
 pytestmark = pytest.mark.slow
@@ -253,7 +253,7 @@ def test_a_stopped_trial_leaves_no_checkpoint(bench, tmp_path):
 
 
 def test_a_trial_that_goes_on_elsewhere_is_not_recorded_and_keeps_its_checkpoint(bench, tmp_path):
-    from rankexp.study.claims import ClaimLostError
+    from rankexp.study.coordination.claims import ClaimLostError
 
     spec, store, stopped = make_spec(bench), TrialStore(tmp_path), []
 

@@ -11,9 +11,9 @@ from transformers.pytorch_utils import Conv1D
 
 from rankexp.allocators.base import make_allocator
 from rankexp.lora.pack import Adapter
-from rankexp.models import new_head
-from rankexp.training.evidence import BATCH_SIZE, BATCHES, DataEvidence, fitted_head
-from rankexp.training.gradients import PATTERNS, balanced_signs, layer_gradients
+from rankexp.models.base import new_head
+from rankexp.training.probes.evidence import BATCH_SIZE, BATCHES, DataEvidence, fitted_head
+from rankexp.training.probes.gradients import PATTERNS, balanced_signs, layer_gradients
 
 
 def test_mean_noise_and_fisher_are_those_of_single_gradients():

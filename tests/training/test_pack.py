@@ -14,7 +14,7 @@ from torch import nn
 from rankexp.lora.layer import LoRALinear
 from rankexp.lora.pack import Pack
 from rankexp.ranks import RankMap
-from rankexp.record import TrialStore
+from rankexp.record.trials import TrialStore
 from rankexp.training.loop import Loop, together
 from rankexp.training.slot import Slot, StopTrialError
 

@@ -8,7 +8,7 @@ import torch
 from test_pack import in_precision, make_slot
 from tiny_bench import make_bench, make_spec
 
-from rankexp.models import find_model
+from rankexp.models.base import find_model
 from rankexp.ranks import RankMap
 from rankexp.training.loop import Loop
 from rankexp.training.prefix import Prefix, blocks_of, frozen_blocks

@@ -15,10 +15,10 @@ import torch
 from safetensors.torch import load_file
 from tiny_bench import VARIANTS, digests, make_bench, make_spec
 
-from rankexp.analysis.adapters import full_spectrum
+from rankexp.analysis.updates.factors import full_spectrum
 from rankexp.lora.layer import LoRALinear
-from rankexp.models import Padding
-from rankexp.record import TrialStore
+from rankexp.models.base import Padding
+from rankexp.record.trials import TrialStore
 from rankexp.training.scoring import score
 
 pytestmark = [

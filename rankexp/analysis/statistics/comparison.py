@@ -1,0 +1,110 @@
+"""The runs that a verdict rests on, whoever trained them, and the verdict itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rankexp.analysis.statistics.decision import Verdict, decide
+
+Kind = Literal["accuracy", "loss", "score"]
+NOTHING_LEARNED = "No rank beats the majority class and the head alone: they have learned nothing yet."
+
+
+@dataclass(frozen=True)
+class DecisionScores:
+    """The scores that the verdict rests on.
+
+    Attributes:
+        values: Score of each group of examples, shape (ranks, seeds, groups); NaN where a trial has none.
+        ranks: The ranks, increasing.
+        seeds: The seeds.
+        groups: Names of the groups; the examples themselves where the data has no documents.
+        examples: Number of examples in all groups.
+    """
+
+    values: NDArray[np.float64]
+    ranks: tuple[int, ...]
+    seeds: tuple[int, ...]
+    groups: tuple[str, ...]
+    examples: int
+
+    def means(self, rank: int) -> dict[int, float]:
+        """Mean score of each seed that ``rank`` has."""
+        if not self.groups:
+            return {}
+        means = self.values[self.ranks.index(rank)].mean(axis=1)
+        return {seed: float(mean) for seed, mean in zip(self.seeds, means, strict=True) if np.isfinite(mean)}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Ranks to choose from, the evidence on each, and what counts as good enough.
+
+    A comparison may declare several looks at its seeds: the first so many decide if they can, and only if they cannot
+    are the next ones trained. Each look is a chance to be fooled, so each gets an equal part of the level; and once a
+    later look was opened, only that one counts, whatever the earlier one would say by now.
+
+    Attributes:
+        scores: The evidence.
+        margin: Largest loss that does not matter, in score units.
+        level: One-sided significance level of all looks together.
+        kind: What a score is: ``accuracy``, ``loss`` (minus it) or ``score`` (anything else, higher is better).
+        looks: Numbers of seeds at which to decide, increasing; empty for all seeds at once.
+        look: Position in ``sizes`` of the look that is taken.
+        unstable: Ranks that diverged or collapsed.
+        screened: Ranks that a screen left out.
+        unlearned: Those of ``unstable`` that are not unstable, but have learned nothing yet.
+        asked: Whether a verdict is wanted.
+    """
+
+    scores: DecisionScores
+    margin: float
+    level: float = 0.05
+    kind: Kind = "accuracy"
+    looks: tuple[int, ...] = ()
+    look: int = 0
+    unstable: tuple[int, ...] = ()
+    screened: tuple[int, ...] = ()
+    unlearned: tuple[int, ...] = ()
+    asked: bool = True
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Number of seeds at each look."""
+        return self.looks or (len(self.scores.seeds),)
+
+    @property
+    def level_of_look(self) -> float:
+        """Level of each look; by Bonferroni's inequality they err together at most as often as ``level`` says."""
+        return self.level / len(self.sizes)
+
+    @property
+    def span(self) -> float | None:
+        """Largest difference of two scores that can be; None where only the scores can say."""
+        return 1.0 if self.kind == "accuracy" else None
+
+    @cached_property
+    def verdict(self) -> Verdict | None:
+        """The decision of the look; None while there is nothing to decide on, or where none is wanted."""
+        if not self.asked or not self.scores.groups:
+            return None
+        found = decide(
+            self.scores.values[:, : self.sizes[self.look]],
+            self.scores.ranks,
+            margin=self.margin,
+            level=self.level_of_look,
+            unstable=self.unstable,
+            screened=self.screened,
+            span=self.span,
+        )
+        return replace(found, reason=NOTHING_LEARNED) if self.nothing_learned else found
+
+    @property
+    def nothing_learned(self) -> bool:
+        """Whether every rank has learned nothing yet."""
+        return bool(self.scores.ranks) and set(self.unlearned) == set(self.scores.ranks)

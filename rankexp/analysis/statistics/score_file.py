@@ -1,0 +1,152 @@
+"""Scores that somebody else's trainer wrote: a table with a row for each rank, seed and example."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from rankexp.analysis.statistics.comparison import DecisionScores, Kind
+from rankexp.data.readers import read_table
+from rankexp.data.table import ABSENT, Table, Value, brief, is_missing
+from rankexp.options import ConfigError
+
+COLUMNS = ("rank", "seed", "example", "score")
+_LONGEST = 400
+"""Characters of the longest number."""
+_LARGEST = 2**53
+"""Largest rank or seed: beyond it a number in a file may have lost digits."""
+
+
+def read_scores_csv(
+    path: Path, unstable: Collection[int] = (), say: Callable[[str], None] = lambda _: None
+) -> tuple[DecisionScores, Kind]:
+    """Read the columns rank, seed, example and score, and group where there is one; others are ignored.
+
+    A row that is missing or has no score is a missing score: its seed then counts for no rank, unless the rank is
+    ``unstable``. Examples of one group (a document) are averaged, since they are no independent evidence.
+
+    Args:
+        path: A table in a format that :func:`rankexp.data.readers.read_table` reads.
+        unstable: Ranks that diverged, whose missing seeds cost the others none.
+        say: Is told what had to be decided to read the file.
+
+    Returns:
+        The scores, and ``accuracy`` where every score is 0 or 1, else ``score``.
+
+    Raises:
+        ConfigError: The file cannot be read, or is no such table; the message names column and row.
+    """
+    table = _read(path, say)
+    for name in ("rank", "seed"):
+        table[name] = _whole_numbers(path, table, name)
+    table["score"] = _scores(path, table)
+    _refuse(path, table.duplicated(["rank", "seed", "example"]), "repeats the rank, seed and example of an earlier row")
+    kind: Kind = "accuracy" if table["score"].dropna().isin([0.0, 1.0]).all() else "score"
+    return _table(path, table, unstable), kind
+
+
+def _read(path: Path, say: Callable[[str], None]) -> pd.DataFrame:
+    """Read every field as text; the index is the row's number in the file."""
+    if not os.path.lexists(path):
+        raise ConfigError(f"there is no file {path}.")
+    found = read_table(path, "FILE", ".csv")
+    if not found.names:
+        raise ConfigError(f"{path} cannot be read as CSV: it is empty.")
+    columns = {name: found.whole(name, found.cells(column)) for name, column in _columns(path, found).items()}
+    for note in (*found.notes, *(note for column in columns.values() for note in column.notes)):
+        say(note.sentence())
+    texts = {name: _texts(found, column.values) for name, column in columns.items()}
+    table = pd.DataFrame(texts, index=list(found.numbers), dtype=str)
+    if missing := [name for name in COLUMNS if name not in table.columns]:
+        listed = ", ".join(brief(name) for name in found.names[:20])
+        raise ConfigError(
+            f"{path} has no column {missing[0]!r}; the columns rank, seed, example and score are needed, and it has "
+            f"{listed}."
+        )
+    table = table.loc[(table != "").any(axis=1)]  # blank lines
+    if table.empty:
+        raise ConfigError(f"{path} has no rows.")
+    if "group" not in table.columns:
+        table = table.assign(group=table["example"])
+    _refuse(path, (table["example"] == "") | (table["group"] == ""), "has an empty example or group")
+    groups = table.groupby("example")["group"].nunique()
+    if (groups > 1).any():
+        raise ConfigError(f"{path} puts example {groups.index[groups > 1][0]!r} into more than one group.")
+    return table
+
+
+def _columns(path: Path, found: Table) -> dict[str, str]:
+    """Find the columns that are needed, in any case; each maps to its name in the file."""
+    columns: dict[str, str] = {}
+    for name in found.names:
+        if (plain := name.strip().lower()) in (*COLUMNS, "group"):
+            if plain in columns or name in found.repeated:
+                raise ConfigError(f"{path} has more than one column {plain!r}.")
+            columns[plain] = name
+    return columns
+
+
+def _texts(found: Table, values: Sequence[Value]) -> list[str]:
+    return [_text(value, found, index) for index, value in enumerate(values)]
+
+
+def _text(value: Value, found: Table, index: int) -> str:
+    """Return what a field of text would hold; a row that lacks the column has none."""
+    if value is ABSENT or is_missing(value):
+        return ""
+    if isinstance(value, list | dict | bytes) or "\0" in (text := str(value)):
+        raise ConfigError(f"{found.place(index)} holds {brief(value)}; a number or a name is needed.")
+    return text.lstrip(" ")
+
+
+def _whole_numbers(path: Path, table: pd.DataFrame, name: str) -> pd.Series[int]:
+    numbers = _numbers(table[name])
+    least = 1 if name == "rank" else 0
+    whole = (numbers % 1 == 0) & (numbers >= least) & (numbers <= _LARGEST)
+    _refuse(path, ~whole, f"has no whole number from {least} to {_LARGEST:,} as its {name}")
+    return numbers.astype(int)
+
+
+def _scores(path: Path, table: pd.DataFrame) -> pd.Series[float]:
+    given = table["score"].str.strip().str.lower()
+    known = given.replace({"true": "1", "false": "0", "na": "", "nan": "", "none": "", "null": ""})
+    numbers = _numbers(known)
+    _refuse(path, (numbers.isna() & (known != "")) | np.isinf(numbers), "has a score that is no finite number")
+    return numbers.astype(float)
+
+
+def _numbers(texts: pd.Series[str]) -> pd.Series[float]:
+    """Read numbers; what is none, or has so many digits that it is none here, becomes NaN."""
+    return pd.to_numeric(texts.where(texts.str.len() < _LONGEST, ""), errors="coerce").astype(float)
+
+
+def _table(path: Path, table: pd.DataFrame, unstable: Collection[int]) -> DecisionScores:
+    ranks, seeds = sorted(table["rank"].unique().tolist()), sorted(table["seed"].unique().tolist())
+    examples = table.drop_duplicates("example").set_index("example")["group"].sort_index()
+    full = pd.MultiIndex.from_product([ranks, seeds, examples.index])
+    scores = table.set_index(["rank", "seed", "example"])["score"].reindex(full).to_numpy()
+    cells = scores.reshape(len(ranks), len(seeds), len(examples))
+    groups, index = np.unique(examples.to_numpy(dtype=str), return_inverse=True)
+    if len(groups) < 2:
+        raise ConfigError(f"{path} has one example or group; at least 2 are needed to tell chance from effect.")
+    missing = np.isnan(cells)
+    missing[[k for k, rank in enumerate(ranks) if rank in unstable and len(set(ranks) - set(unstable))]] = False
+    if missing.any(axis=(0, 2)).all():
+        k, s, n = (int(place[0]) for place in np.nonzero(missing))
+        raise ConfigError(
+            f"{path} has no seed that is complete for every rank; rank {ranks[k]}, seed {seeds[s]}, "
+            f"example {examples.index[n]!r} is missing, for one."
+        )
+    sums = np.zeros((len(groups), len(ranks) * len(seeds)))
+    np.add.at(sums, index, cells.reshape(-1, len(examples)).T)
+    values = (sums / np.bincount(index)[:, None]).T.reshape(len(ranks), len(seeds), len(groups))
+    return DecisionScores(values, tuple(ranks), tuple(seeds), tuple(groups.tolist()), len(examples))
+
+
+def _refuse(path: Path, wrong: pd.Series[bool], what: str) -> None:
+    if wrong.any():
+        raise ConfigError(f"{path}: row {wrong.index[wrong][0]} {what}.")

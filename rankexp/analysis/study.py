@@ -1,0 +1,387 @@
+"""A finished or running study as values: its trials as a table, its scores as an array, its verdict.
+
+This is what the report, the command line and a notebook read. Everything comes from the record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from rankexp.analysis.diagnosis import Diagnosis, diagnose, well_above
+from rankexp.analysis.statistics.comparison import Comparison, DecisionScores
+from rankexp.analysis.statistics.majority import constant_score
+from rankexp.analysis.statistics.verdict import Verdict
+from rankexp.config import StudyConfig
+from rankexp.options import ConfigError, parse
+from rankexp.record.files import DamagedRecordError, ForeignRecordError
+from rankexp.record.studies import Planned, StudyRecord, StudyStore
+from rankexp.record.trials import Scores, Trial, TrialResult, TrialStore
+from rankexp.specs import TrialSpec
+
+
+class Study:
+    """A study, read from its folder.
+
+    Args:
+        folder: ``runs/studies/<name>``.
+
+    Raises:
+        FileNotFoundError: There is no study in ``folder``.
+        DamagedRecordError: The record is damaged.
+        ForeignRecordError: It was written by another version of rankexp, or altered.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.store = StudyStore(folder)
+        if not self.store.exists():
+            raise FileNotFoundError(f"{folder} holds no study: study.json is missing.")
+        self.record: StudyRecord = self.store.read()
+        self.config: StudyConfig = _config(self.store, self.record)
+        store = TrialStore(self.store.workspace)
+        keys = dict.fromkeys(item.key for item in self.record.planned)
+        self.by_key: dict[str, Trial] = {key: store.read(key) for key in keys if key in store}
+
+    @property
+    def name(self) -> str:
+        """Name of the study."""
+        return self.record.name
+
+    @property
+    def margin(self) -> float:
+        """Largest loss of score that is accepted for a smaller rank, in score units."""
+        return self.config.decide.margin
+
+    @property
+    def level(self) -> float:
+        """One-sided significance level."""
+        return self.config.decide.level
+
+    @property
+    def asked(self) -> bool:
+        """Whether a verdict was asked for."""
+        return self.config.decide.verdict
+
+    @property
+    def score(self) -> Literal["accuracy", "loss"]:
+        """What is compared: ``accuracy``, or ``loss`` (its negative is the score)."""
+        return self.config.decide.score
+
+    @cached_property
+    def trials(self) -> pd.DataFrame:
+        """One row for each planned trial, in the order of the plan, then those that were pruned."""
+        rows = [_row(item, self.by_key.get(item.key)) for item in self.record.planned]
+        rows += [_pruned_row(item.key, item.spec, len(item.history)) for item in self.store.pruned()]
+        return pd.DataFrame(rows, columns=_COLUMNS)
+
+    def adapter(self, key: str) -> Path:
+        """Return the folder of a trial's adapter in PEFT's format.
+
+        Raises:
+            KeyError: The study has no finished trial of that key.
+        """
+        if key not in self.by_key:
+            raise KeyError(f"study {self.name!r} has no finished trial {key!r}.")
+        return self.by_key[key].adapter
+
+    def evidence(self, candidate: str, generation: int | None = None) -> list[Trial | None]:
+        """Trials that are compared for ``candidate`` (``r=8``, ``head``, ``full``), one a seed; None where missing.
+
+        A rank that was trained again at half its rate is represented by that second set, generation 1, unless
+        ``generation`` says which set.
+        """
+        planned = [item for item in self.record.planned if item.candidate == candidate and item.role == "evidence"]
+        if generation is None:
+            generation = max((item.generation for item in planned), default=0)
+        return [self.by_key.get(item.key) for item in planned if item.generation == generation]
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Seeds that were declared for the decision, in the order in which they are trained."""
+        return tuple(self.config.decide.seeds)
+
+    @property
+    def look(self) -> int:
+        """Position of the look that was opened last; 0 where a study has one look only."""
+        return int(self.record.notes.get("look", 0))
+
+    @property
+    def complete(self) -> bool:
+        """Whether every rank has a result, of whatever kind, for every seed needed; only then is a verdict final.
+
+        Also where the study stopped, because no rank had learned anything.
+        """
+        if self.record.notes.get("stopped"):
+            return True
+        seeds = set(self.seeds[: self.comparison.sizes[self.look]])
+        sets = [self.evidence(f"r={rank}") for rank in self.ranks]
+        return bool(sets) and all({t.spec.seed for t in found if t is not None} >= seeds for found in sets)
+
+    @property
+    def ranks(self) -> tuple[int, ...]:
+        """Ranks that are compared, increasing."""
+        return tuple(sorted({i.rank for i in self.record.planned if i.phase == "decide" and i.rank}))
+
+    @cached_property
+    def scores(self) -> DecisionScores:
+        """The scores on ``decide`` of every rank and seed."""
+        seeds = self.seeds
+        cells = {(rank, s): self.group_scores(f"r={rank}", s) for rank in self.ranks for s in seeds}
+        found = [cell for cell in cells.values() if cell is not None]
+        groups, examples = (found[0][0], found[0][2]) if found else ((), 0)
+        values = np.full((len(self.ranks), len(seeds), len(groups)), np.nan)
+        for i, rank in enumerate(self.ranks):
+            for j, seed in enumerate(seeds):
+                if (cell := cells[rank, seed]) is not None:
+                    if cell[0] != groups:
+                        raise DamagedRecordError(
+                            f"{self.store.folder} has runs of rank {rank} on other examples than the rest."
+                        )
+                    values[i, j] = cell[1]
+        return DecisionScores(values, self.ranks, seeds, groups, examples)
+
+    @property
+    def contenders(self) -> tuple[str, ...]:
+        """Names of what is compared with a uniform rank, in the order of the configuration."""
+        return tuple(self.config.contest.contenders)
+
+    def group_scores(self, candidate: str, seed: int) -> tuple[tuple[str, ...], NDArray[np.float64], int] | None:
+        """Return groups of ``decide``, the mean score of each, and the number of examples; None without a result."""
+        for trial in self.evidence(candidate):
+            if trial is not None and trial.spec.seed == seed and trial.result.status == "completed":
+                scores = trial.scores("decide")
+                groups, means = group_means(scores, self.score)
+                return groups, means, len(scores.example_ids)
+        return None
+
+    @cached_property
+    def unstable(self) -> tuple[int, ...]:
+        """Ranks that cannot be chosen: with a seed that diverged, collapsed or has learned nothing yet."""
+        return tuple(rank for rank in self.ranks if self.unstable_seeds(f"r={rank}"))
+
+    def unstable_seeds(self, candidate: str, generation: int | None = None) -> tuple[int, ...]:
+        """Seeds of a candidate that diverged, or whose score on ``tune`` is not above the floor."""
+        return tuple(self.diagnoses(candidate, generation))
+
+    def diagnoses(self, candidate: str, generation: int | None = None) -> dict[int, Diagnosis]:
+        """What is wrong with each seed of a candidate with which something is."""
+        trials = [trial for trial in self.evidence(candidate, generation) if trial is not None]
+        found = {trial.spec.seed: self.diagnosis(candidate, trial) for trial in trials}
+        return {seed: diagnosis for seed, diagnosis in found.items() if diagnosis is not None}
+
+    def diagnosis(self, candidate: str, trial: Trial) -> Diagnosis | None:
+        """What is wrong with a run of a candidate, if anything is."""
+        result = trial.result
+        if not is_unstable(result, self.floor, self.score):
+            return None
+        score = tune_score(result, self.score) if result.status == "completed" else -np.inf
+        learned = self._others_learned(candidate, trial)
+        return diagnose(result.status, score, self.floor, result.history, self.score, others_learned=learned)
+
+    def _others_learned(self, candidate: str, trial: Trial) -> bool:
+        """Whether another run of this candidate or of a rank, at the same rate, is well above the floor."""
+        spec = trial.spec
+        return any(
+            other.key != trial.key
+            and (other.spec.learning_rate, other.spec.alpha) == (spec.learning_rate, spec.alpha)
+            and self._learned(other.result)
+            for item in self.record.planned
+            if (item.candidate == candidate or item.candidate.startswith("r=")) and not item.generation
+            if (other := self.by_key.get(item.key)) is not None
+        )
+
+    def _learned(self, result: TrialResult) -> bool:
+        if result.status != "completed" or "tune" not in result.metrics:
+            return False
+        examples = int(result.metrics["tune"]["examples"])
+        return well_above(tune_score(result, self.score), self.floor, self.score, examples)
+
+    @cached_property
+    def unlearned(self) -> tuple[int, ...]:
+        """Ranks that have learned nothing yet, and for which that is all that is wrong."""
+        found = {rank: set(self.diagnoses(f"r={rank}").values()) for rank in self.ranks}
+        return tuple(rank for rank, diagnoses in found.items() if diagnoses == {Diagnosis.UNLEARNED})
+
+    @property
+    def nothing_learned(self) -> bool:
+        """Whether no run of any rank is above the floor, none of them is unstable, and none is better on ``decide``."""
+        found = [(f"r={rank}", t) for rank in self.ranks for t in self.evidence(f"r={rank}") if t is not None]
+        learned = any(self._better_on_decide(trial) for _, trial in found)
+        return bool(found) and not learned and all(self.diagnosis(*one) is Diagnosis.UNLEARNED for one in found)
+
+    def _better_on_decide(self, trial: Trial) -> bool:
+        """Whether a run is well above the majority class on ``decide``, which has more examples than ``tune``."""
+        if self.majority is None or "decide" not in trial.result.metrics:
+            return False
+        metrics = trial.result.metrics["decide"]
+        score = metrics["accuracy"] if self.score == "accuracy" else -metrics["loss"]
+        return well_above(score, self.majority["decide"], self.score, int(metrics["examples"]))
+
+    @property
+    def screened(self) -> tuple[int, ...]:
+        """Ranks that the search could have proposed and that its screen left out of the decision."""
+        return tuple(rank for rank in self.config.search.ranks if self.ranks and rank not in self.ranks)
+
+    @cached_property
+    def head_score(self) -> float:
+        """Score of the head-only reference on ``tune``; minus infinity where there is none."""
+        heads = [t for t in self.evidence("head") if t is not None and t.result.status == "completed"]
+        return max((tune_score(t.result, self.score) for t in heads), default=-np.inf)
+
+    @property
+    def majority(self) -> dict[str, float] | None:
+        """Score of the majority class on ``tune`` and ``decide``; None in studies of before it was kept."""
+        kept = self.record.data.get("majority")
+        return {split: constant_score(answer, self.score) for split, answer in kept.items()} if kept else None
+
+    @cached_property
+    def floor(self) -> float:
+        """Score on ``tune`` of what reads no text, or learns no more than a head: a run that learned is above it."""
+        return max(self.head_score, self.majority["tune"] if self.majority else -np.inf)
+
+    @cached_property
+    def comparison(self) -> Comparison:
+        """What the verdict rests on."""
+        return Comparison(
+            self.scores,
+            margin=self.margin,
+            level=self.level,
+            kind=self.score,
+            looks=tuple(self.config.decide.looks),
+            look=self.look,
+            unstable=self.unstable,
+            screened=self.screened,
+            unlearned=self.unlearned,
+            asked=self.asked,
+        )
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """The decision, or None while there is nothing to decide on."""
+        return self.comparison.verdict
+
+    @cached_property
+    def test_scores(self) -> dict[str, Scores]:
+        """Scores on ``test`` by trial key: those of the opened pair, or none."""
+        return self.store.test_scores()
+
+    def mean_score(self, scores: Scores) -> float:
+        """Mean over documents of what this study compares, as in the decision table."""
+        return float(group_means(scores, self.score)[1].mean())
+
+    def chosen_trials(self, rank: int) -> Sequence[Trial]:
+        """Completed evidence of one rank, ordered by seed as planned."""
+        return [t for t in self.evidence(f"r={rank}") if t is not None and t.result.status == "completed"]
+
+
+def _config(store: StudyStore, record: StudyRecord) -> StudyConfig:
+    """Read the configuration of a study, whose workspace may have been moved since.
+
+    Raises:
+        ForeignRecordError: It is of another version of rankexp, or was altered.
+    """
+    try:
+        return parse(StudyConfig, {**record.config, "workspace": store.workspace})
+    except ConfigError as error:
+        raise ForeignRecordError(
+            f"{store.folder / 'study.json'} has a configuration that is not known here: {error}"
+        ) from error
+
+
+def load_study(path: str | Path) -> Study:
+    """Read a study from its folder.
+
+    Args:
+        path: The study's folder, or that of its report.
+
+    Raises:
+        FileNotFoundError: There is no study.
+        DamagedRecordError: The record is damaged.
+    """
+    folder = Path(path).absolute()
+    inside_report = folder.name == "report" and not StudyStore(folder).exists()
+    return Study(folder.parent if inside_report else folder)
+
+
+def group_means(scores: Scores, score: str) -> tuple[tuple[str, ...], NDArray[np.float64]]:
+    """Average the score of each group of examples, since sentences of one document are no independent evidence.
+
+    Args:
+        scores: Per-example scores.
+        score: ``accuracy`` or ``loss``.
+
+    Returns:
+        Names of the groups, sorted, and the mean score of each.
+    """
+    values = scores.correct.astype(np.float64) if score == "accuracy" else -scores.loss.astype(np.float64)
+    names, index = np.unique(scores.group_ids, return_inverse=True)
+    return tuple(names.tolist()), np.bincount(index, weights=values) / np.bincount(index)
+
+
+def tune_score(result: TrialResult, score: str) -> float:
+    """Score on ``tune``: accuracy, or minus the mean loss."""
+    metrics = result.metrics["tune"]
+    return metrics["accuracy"] if score == "accuracy" else -metrics["loss"]
+
+
+def is_unstable(result: TrialResult, floor: float, score: str) -> bool:
+    """Whether a run diverged, or came to no more than the ``floor``; :meth:`Study.diagnosis` says why."""
+    return result.status == "diverged" or (result.status == "completed" and tune_score(result, score) <= floor)
+
+
+_COST = (
+    "trainable_parameters",
+    "adapter_bytes",
+    "peak_memory_bytes",
+    "step_seconds_median",
+    "step_seconds_p95",
+    "tokens_per_second",
+    "train_seconds",
+    "eval_seconds",
+)
+_SPEC = ("method", "rank", "alpha", "scaling", "learning_rate", "seed", "steps", "precision")
+_SCORES = ("tune_accuracy", "tune_loss", "decide_accuracy", "decide_loss")
+_COLUMNS = ["key", "phase", "candidate", "role", "status", "reason", *_SPEC, *_SCORES, *_COST, "finished"]
+
+
+def _row(item: Planned, trial: Trial | None) -> dict[str, Any]:
+    row: dict[str, Any] = {name: getattr(item, name) for name in ("key", "phase", "candidate", "role")}
+    if trial is None:
+        return {**row, "rank": item.rank, "status": "waiting", "reason": ""}
+    metrics = {f"{split}_{k}": v for split, values in trial.result.metrics.items() for k, v in values.items()}
+    costs = {name: trial.result.cost.get(name) for name in _COST}
+    outcome = {name: getattr(trial.result, name) for name in ("status", "reason", "finished")}
+    return {**row, **outcome, **_spec_columns(trial.spec), **metrics, **costs}
+
+
+def _pruned_row(key: str, values: Any, steps: int) -> dict[str, Any]:
+    row = {
+        "key": key,
+        "phase": "screen",
+        "role": "tuning",
+        "status": "pruned",
+        "reason": f"stopped at step {steps}",
+    }
+    spec = TrialSpec.from_dict(values)
+    return {**row, "candidate": f"r={spec.rank}", **_spec_columns(spec)}
+
+
+def _spec_columns(spec: TrialSpec) -> dict[str, Any]:
+    return {name: getattr(spec, name) for name in _SPEC}
+
+
+__all__ = [
+    "DamagedRecordError",
+    "DecisionScores",
+    "Study",
+    "group_means",
+    "is_unstable",
+    "load_study",
+    "tune_score",
+]

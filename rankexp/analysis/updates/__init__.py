@@ -1,0 +1,1 @@
+"""What trained adapters changed: factors, singular values, layers."""

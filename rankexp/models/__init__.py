@@ -1,0 +1,1 @@
+"""The base model: found, built, and what its files say."""

@@ -1,0 +1,225 @@
+"""Base models: a local folder, a hub id, a packaged asset, or random weights from a configuration.
+
+Only safetensors are loaded, and no code that comes with a model is ever run.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from rankexp.assets import asset_folder
+from rankexp.keys import content_key
+from rankexp.models.files import ModelError, check_folder, hash_file, read_config, weight_files
+from rankexp.models.loading import head_names, load_classifier, prepared, reason
+from rankexp.options import near_miss
+
+__all__ = [
+    "BaseModel",
+    "ModelError",
+    "Padding",
+    "Say",
+    "Tokenize",
+    "find_model",
+    "head_names",
+    "new_head",
+    "reset_head",
+]
+
+Say = Callable[[str], None]
+Tokenize = Callable[[Sequence[str], int, Sequence[str]], list[list[int]]]
+"""Turns texts into token ids, given the most ids of a text and the texts that a tokenizer may learn from."""
+_IGNORED_KEYS = ("_name_or_path", "transformers_version")
+
+
+@dataclass(frozen=True)
+class Padding:
+    """How the rows of a batch are filled to one length.
+
+    Attributes:
+        token: Id that fills them.
+        side: Where the filling stands.
+    """
+
+    token: int
+    side: Literal["left", "right"] = "right"
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """A base model that has been found but not loaded.
+
+    Attributes:
+        name: What to call it.
+        reference: What PEFT's ``base_model_name_or_path`` says: the hub id, asset or folder's name.
+        fingerprint: Hash of configuration and weights.
+        build: Makes the model for a number of classes, on the CPU in float32 and in evaluation mode.
+        tokenize: Turns texts into token ids; see :data:`Tokenize`.
+        pad_token_id: Id that fills batches unless the model turns out to need another.
+        padding: What the model was found to need; None while nobody has tried.
+    """
+
+    name: str
+    reference: str
+    fingerprint: str
+    build: Callable[[int], nn.Module]
+    tokenize: Tokenize
+    pad_token_id: int
+    padding: Padding | None = None
+
+
+def find_model(
+    *,
+    name: str,
+    source: str,
+    path: str | None,
+    revision: str | None = None,
+    architecture: Mapping[str, Any] | None = None,
+    tokenizer: str | None = None,
+    seed: int = 0,
+    say: Say = lambda _: None,
+    fetch: bool = True,
+) -> BaseModel:
+    """Find a base model; the arguments are those of :class:`rankexp.config.ModelConfig`, and two more.
+
+    ``say`` is told what is fetched; without ``fetch`` the hub is not asked for what its cache on this machine lacks.
+
+    Raises:
+        ModelError: There is no such model, or it is of a kind that is refused.
+    """
+    if source == "config":
+        return _from_config(name, dict(architecture or {}), tokenizer, seed)
+    if not path:
+        raise ModelError(f"option 'model.path' is missing; source {source!r} needs one.")
+    if source == "asset":
+        return _from_folder(name, asset_folder(path, say), f"rankexp-asset:{path}")
+    if Path(path).is_dir():
+        return _from_folder(name, Path(path), path)
+    return _from_folder(name, _from_hub(path, revision, fetch=fetch), path, of_hub=True)
+
+
+def reset_head(model: nn.Module, seed: int) -> None:
+    """Give the head new weights that depend on ``seed`` alone: normal, of the model's own scale, biases zero."""
+    _draw([model.get_submodule(name) for name in head_names(model)], _scale(model), seed)
+
+
+def new_head(model: nn.Module, seed: int) -> dict[str, nn.Module]:
+    """Return trainable copies of the head's modules by name, with the weights that :func:`reset_head` would give."""
+    head = {name: copy.deepcopy(model.get_submodule(name)).requires_grad_(True) for name in head_names(model)}
+    _draw(head.values(), _scale(model), seed)
+    return head
+
+
+def _scale(model: nn.Module) -> float:
+    return float(getattr(model.config, "initializer_range", 0.02))
+
+
+def _draw(modules: Iterable[nn.Module], std: float, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    for kind, parameter in (named for module in modules for named in module.named_parameters()):
+        with torch.no_grad():
+            if parameter.dim() > 1:
+                parameter.copy_(torch.empty(parameter.shape).normal_(0, std, generator=generator))
+            else:
+                parameter.fill_(0.0 if kind.endswith("bias") else 1.0)
+
+
+def _from_folder(name: str, folder: Path, reference: str, *, of_hub: bool = False) -> BaseModel:
+    check_folder(folder, of_hub=of_hub)
+    config = {key: value for key, value in read_config(folder).items() if key not in _IGNORED_KEYS}
+    files = weight_files(folder)
+    digest = {file.name: hash_file(file) for file in files}
+    tokenizer = _tokenizer(folder)
+    pad = int(next((i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id) if i is not None), 0))
+
+    def build(labels: int) -> nn.Module:
+        return load_classifier(folder, files, labels, pad)
+
+    return BaseModel(name, reference, content_key([config, digest]), build, _pretrained_tokenize(tokenizer), pad)
+
+
+def _from_config(name: str, architecture: dict[str, Any], tokenizer: str | None, seed: int) -> BaseModel:
+    from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForSequenceClassification
+
+    kind = str(architecture.get("model_type"))
+    if kind not in CONFIG_MAPPING:
+        nearest = near_miss(kind, list(CONFIG_MAPPING.keys()))
+        raise ModelError(f"option 'model.architecture.model_type' is {kind!r}, which transformers lacks{nearest}")
+    values = {key: value for key, value in architecture.items() if key != "model_type"}
+    try:
+        AutoConfig.for_model(kind, **values)
+    except Exception as error:  # each model type checks its values in its own way
+        raise ModelError(f"option 'model.architecture' is no configuration of {kind}: {reason(error)}.") from error
+
+    def build(labels: int) -> nn.Module:
+        config = AutoConfig.for_model(kind, **values, num_labels=labels)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return prepared(AutoModelForSequenceClassification.from_config(config), 0)
+
+    tokenize = _pretrained_tokenize(_tokenizer(_checked(tokenizer))) if tokenizer else _word_tokenize(architecture)
+    return BaseModel(name, f"rankexp-config:{name}", content_key([architecture, seed]), build, tokenize, 0)
+
+
+def _from_hub(path: str, revision: str | None, *, fetch: bool) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        wanted = ["*.json", "*.safetensors", "*.txt", "*.model"]
+        found = snapshot_download(path, revision=revision, allow_patterns=wanted, local_files_only=not fetch)
+        return Path(found)
+    except HFValidationError as error:
+        raise ModelError(f"option 'model.path' is {path!r}, which is neither a folder nor a hub id.") from error
+    except Exception as error:  # whatever the hub client meets: no network, no such id, no rights
+        said = reason(error)
+        raise ModelError(f"model {path!r} is no folder here and cannot be had from the hub: {said}.") from error
+
+
+def _checked(folder: str) -> Path:
+    check_folder(Path(folder))
+    return Path(folder)
+
+
+def _tokenizer(folder: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except BaseException as error:  # each kind checks its files in its own way, the Rust ones by a panic
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise ModelError(f"model folder {folder} has no tokenizer that can be loaded.") from error
+    if not any((folder / name).is_file() for name in ("tokenizer.json", *tokenizer.vocab_files_names.values())):
+        raise ModelError(f"model folder {folder} has no tokenizer that can be loaded.")  # transformers makes one up
+    return tokenizer
+
+
+def _pretrained_tokenize(tokenizer: Any) -> Tokenize:
+    def tokenize(texts: Sequence[str], max_length: int, vocabulary: Sequence[str]) -> list[list[int]]:
+        del vocabulary  # it has one of its own
+        ids: list[list[int]] = tokenizer(list(texts), truncation=True, max_length=max_length)["input_ids"]
+        return ids
+
+    return tokenize
+
+
+def _word_tokenize(architecture: Mapping[str, Any]) -> Tokenize:
+    """Make a tokenizer of the most frequent words of the training texts; id 0 pads and 1 is any other word."""
+    size = int(architecture.get("vocab_size", 1000))
+
+    def tokenize(texts: Sequence[str], max_length: int, vocabulary: Sequence[str]) -> list[list[int]]:
+        counts: dict[str, int] = {}
+        for word in (word for text in vocabulary for word in text.casefold().split()):
+            counts[word] = counts.get(word, 0) + 1
+        words = sorted(counts, key=lambda word: (-counts[word], word))[: size - 2]
+        index = {word: i for i, word in enumerate(words, 2)}
+        return [[index.get(word, 1) for word in text.casefold().split()][:max_length] for text in texts]
+
+    return tokenize

@@ -1,0 +1,294 @@
+"""The record of a study: its question, its settings, the trials that it asked for, and the opened test split."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rankexp.keys import is_key
+from rankexp.record.files import (
+    DamagedRecordError,
+    ForeignRecordError,
+    inside,
+    parse_file,
+    pretty_json,
+    sha256,
+    write_atomic,
+    write_once,
+)
+from rankexp.record.json_shape import shaped_json
+from rankexp.record.shapes import BegunFile, Opening, PrunedFile, Role, StudyFile
+from rankexp.record.trials import SCHEMA_VERSION, Scores, read_scores, refuse_other_version
+from rankexp.specs import TrialSpec
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One trial that a study asked for.
+
+    Attributes:
+        key: Content key of the trial.
+        phase: ``screen``, ``decide`` or ``reference``.
+        candidate: What it stands for: ``r=8``, ``head`` or ``full``.
+        rank: Rank of the candidate; 0 for the head alone, None for full fine-tuning or a rank map.
+        role: ``tuning`` for a trial that only chooses a learning rate, ``evidence`` for one that is compared.
+        generation: 1 for evidence that replaces an unstable set at half the learning rate, else 0.
+    """
+
+    key: str
+    phase: str
+    candidate: str
+    rank: int | None
+    role: Role
+    generation: int = 0
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """A trial that a search stopped before its last step; never evidence, and no result of its spec.
+
+    Attributes:
+        key: Content key of the spec.
+        spec: The spec as JSON values.
+        history: Rows of the steps that were run, as in a trial's result.
+    """
+
+    key: str
+    spec: Mapping[str, Any]
+    history: tuple[Mapping[str, float], ...]
+
+
+@dataclass(frozen=True)
+class StudyRecord:
+    """What ``study.json`` holds: the question, what was decided before the first trial, and the trials asked for.
+
+    Attributes:
+        name: Name of the study with the hash of its configuration.
+        config: The resolved configuration.
+        model: ``name``, ``fingerprint``, ``parameters``, ``shapes`` of adapted layers, ``source``, ``head``.
+        data: ``name``, ``fingerprint``, ``test_fingerprint``, ``overlaps``, ``labels``, and sizes by split.
+        settings: Chosen once at the start: ``precision``, ``device``, and what was measured to choose them.
+        planned: Trials that the study asked for, in order.
+        notes: Facts of the protocol that no trial holds, such as how often the learning rates were widened.
+        created: Time of creation, ISO 8601 in UTC.
+    """
+
+    name: str
+    config: Mapping[str, Any]
+    model: Mapping[str, Any]
+    data: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    planned: tuple[Planned, ...] = ()
+    notes: Mapping[str, Any] = field(default_factory=dict)
+    created: str = ""
+
+
+class StudyStore:
+    """One study's folder, ``studies/<name>/``.
+
+    Args:
+        folder: The study's folder.
+        writing: Makes what is held while ``study.json`` is replaced; it may raise to refuse that.
+    """
+
+    def __init__(self, folder: Path, writing: Callable[[], AbstractContextManager[object]] = nullcontext) -> None:
+        self.folder, self._writing = Path(folder), writing
+        self._known: tuple[tuple[int, int, int], StudyRecord] | None = None
+
+    @property
+    def workspace(self) -> Path:
+        """The workspace that the study is in."""
+        return self.folder.parent.parent
+
+    def path(self, name: str) -> Path:
+        """Return the path of a file in the study's folder, whether it is there or not.
+
+        Raises:
+            ForeignRecordError: It leads out of the study's folder, or that out of its workspace.
+        """
+        inside(self.folder, self.workspace)
+        return inside((self.folder / name).parent, self.folder) / Path(name).name
+
+    def exists(self) -> bool:
+        """Whether the study has been created."""
+        return os.path.lexists(self.folder / "study.json")
+
+    def read(self) -> StudyRecord:
+        """Read ``study.json``, unless it is still the one that was read last.
+
+        Raises:
+            DamagedRecordError: The file is missing, or is no record of a study.
+            ForeignRecordError: It was written by another version of rankexp, or not by rankexp.
+            UnreadableRecordError: The system does not let this process read it.
+        """
+        path = self.path("study.json")
+        try:
+            found = path.lstat()
+        except OSError as error:
+            raise DamagedRecordError(f"{path} cannot be read: {error.strerror}.") from error
+        version = (found.st_ino, found.st_mtime_ns, found.st_size)
+        if self._known is None or self._known[0] != version:
+            self._known = version, parse_file(path, lambda data: _study_record(path, data))
+        return self._known[1]
+
+    def write(self, record: StudyRecord) -> None:
+        """Replace ``study.json`` atomically."""
+        data = pretty_json({"schema": SCHEMA_VERSION, **asdict(record)}).encode()
+        with self._writing():
+            write_atomic(self.path("study.json"), data)
+        self.path("begun.json").unlink(missing_ok=True)
+
+    def begin(self, config: Mapping[str, Any]) -> None:
+        """Keep the configuration of a study that nobody has loaded model and data for yet."""
+        if not self.exists():
+            write_atomic(self.path("begun.json"), pretty_json({"schema": SCHEMA_VERSION, "config": config}).encode())
+
+    def begun(self) -> bool:
+        """Whether the study has been created or begun."""
+        return self.exists() or os.path.lexists(self.folder / "begun.json")
+
+    def config(self) -> Mapping[str, Any]:
+        """Read the configuration of a study that was created or begun.
+
+        Raises:
+            DamagedRecordError: As :meth:`read`.
+        """
+        if not self.exists():
+            try:
+                return parse_file(self.path("begun.json"), _begun)
+            except DamagedRecordError:
+                if not self.exists():  # else it was created in this moment
+                    raise
+        return self.read().config
+
+    def plan(self, *added: Planned) -> StudyRecord:
+        """Add trials to the plan, once each, and write it."""
+        record = self.read()
+        planned = replace(record, planned=tuple(dict.fromkeys([*record.planned, *added])))
+        if planned != record:
+            self.write(planned)
+            return planned
+        with self._writing():
+            return record
+
+    def note(self, **facts: Any) -> None:
+        """Write facts of the protocol into ``study.json``."""
+        record = self.read()
+        self.write(replace(record, notes={**record.notes, **facts}))
+
+    def write_test_scores(self, key: str, scores: Scores) -> None:
+        """Keep the scores of one trial of the opened pair on ``test``."""
+        data = scores.to_bytes()
+        write_atomic(self.path(f"test/{key}.sha256"), sha256(data).encode())
+        write_atomic(self.path(f"test/{key}.npz"), data)
+
+    def write_pruned(self, pruned: Pruned) -> None:
+        """Keep what is known of a trial that the search stopped early."""
+        data = {"schema": SCHEMA_VERSION, **asdict(pruned)}
+        write_atomic(self.path(f"pruned/{pruned.key}.json"), pretty_json(data).encode())
+
+    def pruned(self) -> list[Pruned]:
+        """Read the trials that the search stopped early, sorted by key."""
+        return [parse_file(path, partial(_pruned, path.stem)) for path in self._keyed("pruned", ".json")]
+
+    def scored_on_test(self) -> list[str]:
+        """Keys of the trials whose scores on ``test`` are kept, sorted."""
+        return [path.stem for path in self._keyed("test", ".npz")]
+
+    def _keyed(self, folder: str, suffix: str) -> list[Path]:
+        """List the files of a folder, each named by a key, sorted."""
+        found = sorted(self.path(f"{folder}/*").parent.glob(f"*{suffix}"))
+        for path in found:
+            if not is_key(path.stem):
+                raise ForeignRecordError(f"{path} is not named by a trial's key, and is left alone.")
+        return found
+
+    def test_scores(self) -> dict[str, Scores]:
+        """Read the scores on ``test`` by trial key; empty if the split was not opened.
+
+        Raises:
+            DamagedRecordError: A file does not match its hash.
+        """
+        return {key: self.read_test_scores(key) for key in self.scored_on_test()}
+
+    def read_test_scores(self, key: str) -> Scores:
+        """Read the scores of one trial on ``test``.
+
+        Raises:
+            DamagedRecordError: The file does not match its hash.
+        """
+        path = self.path(f"test/{key}.npz")
+        return read_scores(path, parse_file(path.with_suffix(".sha256"), bytes.decode))
+
+
+class TestLedger:
+    """Who opened which test split, so that each is opened once over all studies of a workspace.
+
+    Args:
+        workspace: The workspace; the ledger is its folder ``test_ledger/``.
+    """
+
+    __test__ = False  # a name that pytest would collect
+
+    def __init__(self, workspace: Path) -> None:
+        self.workspace = Path(workspace)
+        self.root = self.workspace / "test_ledger"
+
+    def open(self, fingerprint: str, study: str, keys: Sequence[str]) -> bool:
+        """Enter an opening and say whether these trials may be scored on the split.
+
+        Args:
+            fingerprint: Fingerprint of the texts to test on.
+            study: Name of the study that asks.
+            keys: Content keys of the trials to score.
+
+        Returns:
+            True for the first to ask, and for whoever asks for the very same trials again.
+        """
+        path = self._path(fingerprint)
+        entry = {"study": study, "keys": sorted(keys)}
+        if write_once(path, pretty_json(entry).encode()):
+            return True
+        return bool(self.entry(fingerprint)["keys"] == entry["keys"])
+
+    def entry(self, fingerprint: str) -> dict[str, Any]:
+        """Read who opened the split; empty if nobody did.
+
+        Raises:
+            DamagedRecordError: The entry cannot be read.
+        """
+        path = self._path(fingerprint)
+        return parse_file(path, lambda data: shaped_json(Opening, data)) if os.path.lexists(path) else {}
+
+    def _path(self, fingerprint: str) -> Path:
+        if not is_key(fingerprint):
+            raise ForeignRecordError(
+                f"{self.root} holds no entry {fingerprint!r:.100}; a fingerprint is 20 hex digits."
+            )
+        return inside(self.root, self.workspace) / f"{fingerprint}.json"
+
+
+def _study_record(path: Path, data: bytes) -> StudyRecord:
+    refuse_other_version(path, data)
+    values = shaped_json(StudyFile, data)
+    del values["schema"]
+    datetime.fromisoformat(values["created"] or "2026-01-01")
+    return StudyRecord(planned=tuple(Planned(**row) for row in values.pop("planned")), **values)
+
+
+def _begun(data: bytes) -> Mapping[str, Any]:
+    config: Mapping[str, Any] = shaped_json(BegunFile, data)["config"]
+    return config
+
+
+def _pruned(key: str, data: bytes) -> Pruned:
+    values = shaped_json(PrunedFile, data)
+    if not key == values["key"] == TrialSpec.from_dict(values["spec"]).key:
+        raise ValueError("its content key is another")
+    return Pruned(values["key"], values["spec"], tuple(values["history"]))

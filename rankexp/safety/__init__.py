@@ -1,0 +1,1 @@
+"""What keeps others' names, addresses and files from doing harm."""

@@ -1,0 +1,1 @@
+"""How asked trials are trained: in which order, by whom, and in which packs."""

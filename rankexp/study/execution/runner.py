@@ -1,0 +1,169 @@
+"""Runs the trials that a study asks for, unless the record already holds them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+
+from rankexp.options import ConfigError
+from rankexp.record.studies import Planned, Pruned
+from rankexp.record.trials import Trial
+from rankexp.specs import TrialSpec
+from rankexp.strategies.halving import Halving
+from rankexp.strategies.setting import Setting
+from rankexp.study.execution.attempt import WAIT_SECONDS, Attempt, Means, Wanted
+from rankexp.study.execution.queue import OfferedQueue, Queue
+from rankexp.study.execution.race import PrunedError, Race
+from rankexp.training.memory import capacity
+from rankexp.training.slot import Observe
+
+Asked = tuple[Planned, TrialSpec]
+_OF_A_TRIAL = (RuntimeError, ValueError, ArithmeticError, LookupError, TypeError)
+"""What training a trial may raise, in a task's code or the device's, without anything being wrong with the others."""
+
+
+class Runner(Means):
+    """Trains what is missing, in as many lanes as there are."""
+
+    def run_all(self, asked: Sequence[Asked]) -> list[Trial]:
+        """Plan trials, train those that the record lacks, and return all in the order asked for."""
+        self.study.plan(*(planned for planned, _ in asked))
+        missing = {spec.key: (item, spec) for item, spec in asked if not self.trials.finished(spec.key)}
+        for _ in range(len(asked) - len(missing)):
+            self.display.skip()
+        wanted = [self.wanted(spec, label_of(item, spec)) for item, spec in missing.values()]
+        self.offers.put([(one.spec, one.label) for one in wanted])
+        self._train([[one] for one in wanted])
+        return [self.trials.read(spec.key) for _, spec in asked]
+
+    def help(self, led: Callable[[], bool]) -> None:
+        """Train what another process offers, for as long as it leads the study."""
+        while led():
+            if first := self.offered():
+                queue = OfferedQueue(self, first, led)
+                self.lanes.map(partial(self._lane, queue, self._offered_share), range(self.lanes.count))
+            else:
+                time.sleep(WAIT_SECONDS)
+
+    def _offered_share(self) -> int:
+        return max(1, -(-self.offers.count() // (self.lanes.count * self.workers())))
+
+    def race(self, asked: Sequence[Asked], halving: Halving) -> list[Trial]:
+        """Train trials, those of one candidate side by side, and stop those that fall behind.
+
+        A run that another study trained to its end, but that is behind here, counts as stopped here.
+
+        Returns:
+            The trials that were not stopped, now or earlier.
+        """
+        races: list[Race] = []
+        groups: list[list[Wanted]] = []
+        for candidate in dict.fromkeys(item.candidate for item, _ in asked):
+            own = {spec.key: (item, spec) for item, spec in asked if item.candidate == candidate}
+            race = Race(halving, list(own))
+            done = self._take_in(race, own)
+            races.append(race)
+            left = [(item, spec) for key, (item, spec) in own.items() if key not in done]
+            groups.append([self.wanted(s, label_of(item, s), race.observer(s.key), race.end) for item, s in left])
+        self._train([group for group in groups if group])
+        pruned = {item.key for item in self.study.pruned()}
+        for race in races:
+            for key in race.stopped().keys() - pruned:
+                trial = self.trials.read(key)
+                if trial.result.status == "completed":
+                    history = trial.result.history[: race.stopped()[key]]
+                    self.study.write_pruned(Pruned(key, trial.spec.to_dict(), history))
+                    pruned.add(key)
+        ended = [(item, spec.key) for item, spec in asked if spec.key not in pruned]
+        self.study.plan(*(item for item, _ in ended))
+        return [self.trials.read(key) for _, key in ended]
+
+    def _take_in(self, race: Race, keys: Iterable[str]) -> set[str]:
+        """Tell a race what the record holds of its runs, and return which have ended."""
+        pruned = {item.key: item for item in self.study.pruned()}
+        done = {key for key in keys if key in pruned or self.trials.finished(key)}
+        for key in done:
+            if key in pruned:
+                race.know(key, pruned[key].history)
+            else:
+                race.end(self.trials.read(key))
+            self.display.skip()
+        return done
+
+    def run(self, spec: TrialSpec, label: str, observe: Observe = lambda _: None) -> Trial:
+        """Return the recorded trial, trained first if it is not there.
+
+        Args:
+            spec: The trial.
+            label: What to call it on the screen.
+            observe: Is shown each step, also of a recorded trial; what it raises ends a trial unrecorded.
+        """
+        if not self.trials.finished(spec.key):
+            wanted = self.wanted(spec, label, observe)
+            self._train([[wanted]])
+            if wanted.stopped is not None:
+                raise wanted.stopped
+            return self.trials.read(spec.key)
+        trial = self.trials.read(spec.key)
+        try:
+            for row in trial.result.history:
+                observe(dict(row))
+        except PrunedError as error:
+            self.prune(spec, label, trial.result.history[: error.step])
+            raise
+        self.display.skip()
+        return trial
+
+    def _train(self, groups: Sequence[Sequence[Wanted]]) -> None:
+        """Train groups of trials; those of one group start together, in one lane."""
+        if groups:
+            lanes = min(self.lanes.count, len(groups))
+            share = max(max(map(len, groups)), -(-sum(map(len, groups)) // (lanes * self.workers())))
+            queue = Queue(self, groups)
+            self.lanes.map(partial(self._lane, queue, lambda: share), range(lanes))
+
+    def _lane(self, queue: Queue, share: Callable[[], int], _: int) -> None:
+        """Train in one lane until the queue is closed, at most a share of it at a time, so that no lane idles."""
+        under_way: list[Attempt] = []
+
+        def take(room: int, beside: TrialSpec | None) -> list[Attempt]:
+            return queue.take(room, beside, under_way)
+
+        with self.lanes.bench() as bench:
+            most = self.lanes.pack
+            while queue.open:
+                size = share()
+                if size > 1:
+                    most = most or capacity(bench, queue.largest_spec)
+                    size = min(size, most)
+                try:
+                    bench.run_all(
+                        take,
+                        self.trials,
+                        size if size == 1 or bench.packs else 1,
+                        queue.largest_group,
+                        checkpoint_every=self.checkpoint_every,
+                        check=self.lanes.check,
+                        say=self.display.say,
+                    )
+                except _OF_A_TRIAL as error:
+                    if isinstance(error, ConfigError) or not any(attempt.open for attempt in under_way):
+                        raise
+                    queue.fail(error, under_way, bench.device)
+                finally:
+                    for attempt in under_way:
+                        attempt.abort()
+                self.lanes.check()
+                if queue.open:
+                    time.sleep(WAIT_SECONDS)  # others are training what is left
+
+
+def planned(phase: str, setting: Setting, spec: TrialSpec, role: str, generation: int = 0) -> Planned:
+    """Describe a trial for the study's plan."""
+    return Planned(spec.key, phase, setting.candidate, setting.rank, role, generation)  # type: ignore[arg-type]
+
+
+def label_of(item: Planned, spec: TrialSpec) -> str:
+    """Say in a few words what a trial is."""
+    return f"{item.phase} {item.candidate} rate {spec.learning_rate:g} seed {spec.seed}"

@@ -1,0 +1,1 @@
+"""What a study does, step by step: screen, decide, confirm, contest."""

@@ -1,0 +1,82 @@
+"""From what a study varies to whole trial specs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from rankexp.config import StudyConfig
+from rankexp.ranks import RankMap
+from rankexp.specs import MAPPED, TrialSpec
+from rankexp.strategies.setting import Setting
+
+
+@dataclass(frozen=True)
+class Specs:
+    """Makes the specs of one study.
+
+    Attributes:
+        config: The study's configuration.
+        model: Fingerprint of the base model.
+        data: Fingerprint of the data.
+        precision: ``float32`` or ``bfloat16``.
+        shapes: (in, out) of each layer that LoRA adapts.
+    """
+
+    config: StudyConfig
+    model: str
+    data: str
+    precision: Literal["float32", "bfloat16"]
+    shapes: Mapping[str, tuple[int, int]]
+
+    def tuning(self, setting: Setting) -> TrialSpec:
+        """Spec of a run that only chooses a learning rate: scored on ``tune`` and nothing else."""
+        search = self.config.search
+        spec = self._spec(setting, search.seed, ("tune", *(f"tune@{cut}" for cut in setting.cuts)))
+        raced = search.first_rung and setting.rank
+        spec = replace(spec, steps=search.steps or spec.steps)
+        return replace(spec, eval_every=search.first_rung, patience=0) if raced else spec
+
+    def evidence(self, setting: Setting, seed: int) -> TrialSpec:
+        """Spec of a run that is compared: at full length, scored on training examples, ``tune`` and ``decide``."""
+        return self._spec(setting, seed, ("train", "tune", "decide"))
+
+    def _spec(self, setting: Setting, seed: int, evaluate: tuple[str, ...]) -> TrialSpec:
+        lora, train, variant = self.config.lora, self.config.train, setting.variant
+        mapped = variant.method in MAPPED
+        return TrialSpec(
+            model=self.model,
+            data=self.data,
+            task=self.config.task["name"],
+            method=variant.method,
+            dimension=variant.dimension,
+            rank_map=self.rank_map(setting) if mapped else RankMap(),
+            alpha=setting.alpha,
+            scaling=variant.scaling or lora.scaling,
+            dropout=lora.dropout if mapped else 0.0,
+            initialisation=variant.initialisation,
+            loraplus_lr_ratio=variant.loraplus_lr_ratio,
+            nested_ranks=variant.nested_ranks,
+            nested_losses=variant.nested_losses,
+            pruning=variant.pruning,
+            learning_rate=setting.learning_rate,
+            schedule=train.schedule,
+            warmup_steps=train.warmup_steps,
+            weight_decay=train.weight_decay,
+            max_grad_norm=train.max_grad_norm,
+            steps=train.steps,
+            batch_size=train.batch_size,
+            accumulation=train.accumulation,
+            seed=seed,
+            precision=self.precision,
+            eval_every=train.eval_every,
+            patience=train.patience,
+            evaluate=evaluate,
+        )
+
+    def rank_map(self, setting: Setting) -> RankMap:
+        """Return the rank of each layer in a setting."""
+        if setting.variant.rank_map is not None:
+            return setting.variant.rank_map
+        return RankMap.uniform(self.shapes, setting.rank or max(setting.variant.nested_ranks))

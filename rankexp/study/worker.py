@@ -1,0 +1,330 @@
+"""What a process needs to work for a study: the database, the model, the data, the lanes; and who leads the study."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from rankexp.analysis.statistics.majority import constant_answer
+from rankexp.config import StudyConfig
+from rankexp.lora.inject import linear_modules
+from rankexp.models.base import BaseModel, Padding, find_model
+from rankexp.models.loading import loading_of
+from rankexp.options import ConfigError
+from rankexp.progress import Display
+from rankexp.ranks import RankMap
+from rankexp.record.leftovers import remove_leftovers
+from rankexp.record.processes import this_machine
+from rankexp.record.studies import StudyRecord, StudyStore
+from rankexp.record.trials import TrialStore
+from rankexp.study.coordination.claims import Claims, lead_of, team_of
+from rankexp.study.coordination.database import Storage
+from rankexp.study.coordination.lead import Lead
+from rankexp.study.coordination.offers import Offers
+from rankexp.study.execution.lanes import Lanes
+from rankexp.study.execution.runner import Runner
+from rankexp.study.protocol.answerable import check_data, warnings
+from rankexp.study.protocol.protocol import Protocol
+from rankexp.study.protocol.trial_specs import Specs
+from rankexp.study.verify import mend
+from rankexp.tasks.base import TaskData, make_task
+from rankexp.tracking import NullTracker, Tracker, TrackingError, open_tracker, said
+from rankexp.training.device import find_device, find_precision
+from rankexp.training.reach import reach_of
+from rankexp.training.trial import Bench
+
+_MOST_JOBS = 8
+
+
+class Loaded(NamedTuple):
+    """The model and the data, the lanes that train with them, and the fingerprint of the model's files alone."""
+
+    base: BaseModel
+    data: TaskData
+    lanes: Lanes
+    found: str
+
+
+class Workplace:
+    """What a process works with; model and data are loaded when they are first needed.
+
+    Args:
+        config: The study's configuration, with the options of this process.
+        folder: The study's folder.
+        display: What a person sees.
+
+    Raises:
+        ConfigError: The workspace has another storage.
+        StorageError: The database cannot be used.
+    """
+
+    def __init__(self, config: StudyConfig, folder: Path, display: Display) -> None:
+        self.config, self.folder, self.display = config, folder.absolute(), display
+        self.workspace = self.folder.parent.parent
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._storage = Storage.of(self.workspace, config.storage)
+        self._claims = Claims(self._storage, config.lease_seconds)
+        self.lead = lead_of(self.folder.name)
+        self._team = team_of(self.folder.name)
+        self._claims.take(f"{self._team}{this_machine()}:{os.getpid()}")
+
+    def close(self) -> None:
+        """Give back what is held."""
+        if "tracker" in vars(self):
+            self.tracker.close()
+        self._claims.close()
+
+    @cached_property
+    def tracker(self) -> Tracker:
+        """The mirror; none where the study names a server and the user has not."""
+        name, uri = self.config.tracking.name, self.config.tracking.uri
+        try:
+            tracker = open_tracker(name, uri, self.workspace)
+        except TrackingError as error:
+            self.display.say(f"{error} Training goes on without it.")
+            return NullTracker()
+        if name == "mlflow" and (sentence := said(self.workspace, uri)):
+            self.display.say(sentence)
+        return tracker
+
+    @cached_property
+    def loaded(self) -> Loaded:
+        """Model, data and lanes.
+
+        Raises:
+            ConfigError: There is no such model, data or device.
+        """
+        config = self.config
+        task = make_task(config.task)
+        found = find_model(**asdict(config.model), say=self.display.say)
+        data = task.load(found.tokenize, self.display.say)
+        return _loaded(config, _as_recorded(found, data, StudyStore(self.folder)), data)
+
+    def led(self) -> bool:
+        """Whether another process leads the study, as far as is known."""
+        return self._claims.holder(self.lead) is not None
+
+    def ended(self) -> bool:
+        """Whether the last to lead the study led it to its end."""
+        return self._claims.done(self.lead)
+
+    @contextmanager
+    def leading(self, ranks: Sequence[int], *, mends: bool = False, decides: bool = True) -> Iterator[Protocol]:
+        """Lead the study: nobody else plans its trials meanwhile.
+
+        Args:
+            ranks: Ranks that the layers must be able to hold.
+            mends: Whether damaged trials are deleted first.
+            decides: Whether it is to come to a verdict, for which a new one must be large enough.
+
+        Raises:
+            StudyHeldError: Another process leads it, or has taken over.
+            ConfigError: The configuration does not fit the model, the data or this machine.
+        """
+        lead = Lead(self._claims, self.folder.name)
+        with lead.until_done():
+            store = StudyStore(self.folder, lead.writing)
+            if mends:
+                mend(store.folder, self.display.say)
+            yield self._protocol(store, ranks, lead, decides=decides)
+
+    def helper(self) -> Runner:
+        """Return what trains for a study that another process leads.
+
+        Raises:
+            ConfigError: The model or the data here is another than the study's.
+        """
+        store = StudyStore(self.folder)
+        _check_same(store.read(), self.loaded)
+        return self._runner(store)
+
+    def _protocol(self, store: StudyStore, ranks: Sequence[int], lead: Lead, *, decides: bool) -> Protocol:
+        if decides and not store.exists():
+            self._check_size()
+        record = _create_or_check(store, self.config, self.loaded, ranks, self.display)
+        remove_leftovers(self.workspace, self.folder)
+        shapes = {name: (shape[0], shape[1]) for name, shape in record.model["shapes"].items()}
+        specs = Specs(
+            self.config,
+            self.loaded.base.fingerprint,
+            self.loaded.data.fingerprint,
+            record.settings["precision"],
+            shapes,
+        )
+        return Protocol(self.config, store, specs, self._runner(store, lead), self._storage)
+
+    def _check_size(self) -> None:
+        """Refuse a study that can settle nothing, and warn of one that hardly can."""
+        decide, card = self.config.decide, _card(self.loaded.data)
+        check_data(decide, card)
+        for warning in warnings(decide, card):
+            self.display.say(warning)
+
+    def _runner(self, store: StudyStore, lead: Lead | None = None) -> Runner:
+        return Runner(
+            store,
+            TrialStore(self.workspace),
+            self.loaded.lanes,
+            self._claims,
+            self.tracker,
+            self.display,
+            Offers(self._claims, self.folder.name, lead.writing if lead else None),
+            self.config.checkpoint_every,
+            self._workers,
+            lead.check if lead else lambda: None,
+        )
+
+    def _workers(self) -> int:
+        """How many processes train for the study: those that do, or are meant to."""
+        return max(1, self.config.workers, self._claims.count(self._team))
+
+
+def _create_or_check(
+    store: StudyStore, config: StudyConfig, loaded: Loaded, ranks: Sequence[int], display: Display
+) -> StudyRecord:
+    """Create ``study.json``, or make sure that model and data are still those that it was created with."""
+    if store.exists():
+        record = store.read()
+        _check_same(record, loaded)
+        _check_ranks(ranks, record.model["shapes"])
+        return record
+    with loaded.lanes.bench() as bench:
+        shapes = _target_shapes(config, bench)
+        _check_ranks(ranks, shapes)
+        record = _new_record(store.folder.name, config, bench, shapes, loaded)
+        reach = reach_of(bench.model, shapes, bench.saved)
+    for sentence in (*reach.sentences, *_drawn(bench)):
+        display.say(sentence)
+    if store.begun():  # as it was begun, not with this process's own options
+        record = replace(record, config=store.config())
+    store.write(record)
+    return record
+
+
+def _loaded(config: StudyConfig, base: BaseModel, data: TaskData) -> Loaded:
+    """Make the lanes; what the model needs is found out as it is first loaded, unless the study's record says it."""
+    lanes, found = _lanes(config, base, data), base.fingerprint
+    if base.padding is None:
+        with lanes.bench() as bench:
+            base = bench.base
+    return Loaded(base, data, lanes, found)
+
+
+def _as_recorded(found: BaseModel, data: TaskData, store: StudyStore) -> BaseModel:
+    """Return a model as the study's record says that it has to be used, if that is of the same files and texts."""
+    if not store.exists():
+        return found
+    record = store.read()
+    card, padding = record.model, record.model.get("padding")
+    same = card.get("found") == found.fingerprint and record.data["fingerprint"] == data.fingerprint
+    if not same or padding is None:
+        return found
+    return replace(found, fingerprint=card["fingerprint"], padding=Padding(**padding))
+
+
+def _drawn(bench: Bench) -> list[str]:
+    """Say what of the base is new because its files lack it, and what of the files is not used."""
+    loading, said = loading_of(bench.model), []
+    if loading.drawn:
+        names = ", ".join(loading.drawn)
+        said.append(f"the model's files lack {names}: drawn at random, kept as drawn, and saved with each adapter")
+    if loading.unused:
+        more = f" and {len(loading.unused) - 1} more" if len(loading.unused) > 1 else ""
+        said.append(f"the model's files hold weights that no classifier of its kind has: {loading.unused[0]}{more}")
+    return said
+
+
+def _check_same(record: StudyRecord, loaded: Loaded) -> None:
+    for what, now in (("model", loaded.base.fingerprint), ("data", loaded.data.fingerprint)):
+        if getattr(record, what)["fingerprint"] != now:
+            raise ConfigError(
+                f"the {what} has changed since study {record.name} began; start a new one with study=NAME."
+            )
+
+
+def _target_shapes(config: StudyConfig, bench: Bench) -> dict[str, tuple[int, int]]:
+    try:
+        return bench.shapes(config.lora.target_modules)
+    except ValueError as error:
+        raise ConfigError(f"option 'lora.target_modules': {error}") from None
+
+
+def _new_record(
+    name: str, config: StudyConfig, bench: Bench, shapes: Mapping[str, tuple[int, int]], loaded: Loaded
+) -> StudyRecord:
+    precision, speedup = find_precision(config.train.precision, bench.device)
+    return StudyRecord(
+        name=name,
+        config=config.to_dict(),
+        model={
+            "name": bench.base.name,
+            "fingerprint": bench.base.fingerprint,
+            "source": bench.base.reference,
+            "parameters": sum(p.numel() for p in bench.model.parameters()),
+            "shapes": {name: list(shape) for name, shape in shapes.items()},
+            "head": list(bench.head),
+            "left": [n for n in linear_modules(bench.model, exclude=bench.saved) if n not in shapes],
+            "found": loaded.found,
+            "padding": asdict(bench.padding),
+            "drawn": list(loading_of(bench.model).drawn),
+            "reach": reach_of(bench.model, shapes, bench.saved).card(),
+        },
+        data=_card(bench.data),
+        settings={
+            "precision": precision,
+            "device": str(bench.device),
+            "bfloat16_speedup": speedup,
+            "jobs": loaded.lanes.count,
+        },
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def _card(data: TaskData) -> dict[str, Any]:
+    """Describe the data, with what can be had on ``tune`` and ``decide`` without reading a text."""
+    tune, decide = data.splits["tune"], data.splits["decide"]
+    majority = {
+        "tune": constant_answer(tune.labels, data.labels),
+        "decide": constant_answer(decide.labels, data.labels, decide.group_ids),
+    }
+    return {**data.card(), "majority": majority}
+
+
+def _check_ranks(ranks: Sequence[int], shapes: Mapping[str, tuple[int, int]]) -> None:
+    """Refuse ranks that a target layer cannot hold, before anything is trained."""
+    for rank in ranks:
+        try:
+            RankMap.uniform(shapes, rank).check(shapes)
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
+
+
+def _lanes(config: StudyConfig, base: BaseModel, data: TaskData) -> Lanes:
+    """Decide how many trials train side by side.
+
+    Unless told otherwise: on a processor one lane a core, each with one trial, since packs gain nothing there; on a
+    GPU one lane, with a pack as large as memory allows.
+    """
+    device = find_device(config.device)
+    pack = None if config.pack == "auto" else config.pack
+    if device.type != "cpu":
+        return Lanes(lambda: Bench.load(base, data, device), 1, pack)
+    count, threads = shares(config)
+    torch.set_num_threads(threads)
+    return Lanes(lambda: Bench.load(base, data, device), count, pack or 1)
+
+
+def shares(config: StudyConfig, workers: int = 1) -> tuple[int, int]:
+    """Return how many lanes each of some workers of this machine has on its processor, and of how many threads."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    own = max(1, cores // workers)
+    count = min(own, _MOST_JOBS) if config.jobs == "auto" else config.jobs
+    return count, max(1, own // count) if config.threads == "auto" else config.threads

@@ -1,0 +1,1 @@
+"""What the frozen model says about where to spend rank."""

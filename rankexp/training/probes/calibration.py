@@ -1,0 +1,65 @@
+"""What the layers of the frozen model are given on a few examples, for trials that start from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from rankexp.lora.initialisation import principal_inputs
+from rankexp.lora.pack import Pack
+from rankexp.models.base import Padding
+from rankexp.tasks.base import Split
+from rankexp.training.batching import collate, scoring_batches
+from rankexp.training.probes.moments import second_moments
+
+EXAMPLES = 64
+"""Examples of ``train`` that are looked at, spread evenly over it and the same for every trial."""
+
+_ROWS = 16
+
+
+@dataclass
+class Calibration:
+    """Inputs of a frozen model's layers on some examples; what was measured is kept for the trials to come.
+
+    Attributes:
+        pack: The model.
+        split: The examples to choose from.
+        padding: How batches are filled.
+        device: Where the model is.
+    """
+
+    pack: Pack
+    split: Split
+    padding: Padding
+    device: torch.device
+    _directions: dict[str, Tensor] = field(default_factory=dict)
+
+    def directions(self, ranks: Mapping[str, int]) -> dict[str, Tensor]:
+        """Return so many principal directions of each layer's inputs, as orthonormal rows, strongest first.
+
+        Args:
+            ranks: Directions to return of each layer, by name.
+        """
+        lacking = [name for name, rank in ranks.items() if len(self._directions.get(name, ())) < rank]
+        if lacking:
+            moments = self.moments(lacking)
+            self._directions.update({name: principal_inputs(moments[name], ranks[name]) for name in lacking})
+        return {name: self._directions[name][:rank] for name, rank in ranks.items()}
+
+    def moments(self, names: Iterable[str]) -> dict[str, Tensor]:
+        """Return the second moment of each layer's inputs on up to 64 examples, shape (in, in), in float64.
+
+        Args:
+            names: Layers of the model.
+        """
+        split = self.split.sample(EXAMPLES)
+        parts = scoring_batches(split, _ROWS)
+        batches = [collate(split, [index], self.padding, self.device).inputs for index in parts]
+        with self.pack.holding() as model:
+            layers = {name: model.get_submodule(name) for name in names}
+            return second_moments(layers, [(b["attention_mask"], partial(model, **b)) for b in batches])
