@@ -208,6 +208,19 @@ class TrialSpec:
         """How many rows each example takes in a forward pass."""
         return len(self.nested_ranks) if self.nested_losses == "summed" else 1
 
+    def packs_with(self, other: TrialSpec) -> bool:
+        """Whether two trials may train in one pack: their batches have one shape, and both are plain LoRA or a head.
+
+        How factors start (EVA) and how fast they learn (LoRA+) is a trial's own affair. PiSSA and DoRA compute more
+        from their inputs than two factors give, and train alone.
+        """
+        same = ("batch_size", "accumulation", "precision")
+        return self._plain and other._plain and all(getattr(self, f) == getattr(other, f) for f in same)
+
+    @property
+    def _plain(self) -> bool:
+        return self.method in ("lora", "head") and self.initialisation != "pissa"
+
     @property
     def key(self) -> str:
         """The content key: 20 hex digits of the SHA-256 of the canonical JSON."""

@@ -182,7 +182,7 @@ def _where(workspace: Path) -> str:
 
 def _run_trial(config: StudyConfig) -> int:
     from rankexp.progress import Display
-    from rankexp.study.execution.attempt import outcome_of
+    from rankexp.study.execution.audience import outcome_of
     from rankexp.study.session import run_trial
 
     with Display() as display:

@@ -19,7 +19,7 @@ from rankexp.report.build import write_report
 from rankexp.strategies.setting import HEAD, Candidate
 from rankexp.study.coordination.database import Storage
 from rankexp.study.coordination.lead import StudyHeldError
-from rankexp.study.execution.attempt import WAIT_SECONDS
+from rankexp.study.execution.queue import WAIT_SECONDS
 from rankexp.study.protocol.answerable import check_seeds
 from rankexp.study.worker import Workplace
 from rankexp.tracking import TrackingError, name_store

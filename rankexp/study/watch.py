@@ -15,7 +15,7 @@ from rankexp.record.studies import StudyStore
 from rankexp.record.trials import TrialStore
 from rankexp.study.coordination.claims import Claims, lead_of, team_of
 from rankexp.study.coordination.database import Storage
-from rankexp.study.execution.attempt import outcome_of
+from rankexp.study.execution.audience import outcome_of
 from rankexp.study.session import Outcome
 
 _LOOK_SECONDS = 0.5

@@ -29,6 +29,8 @@ from rankexp.study.coordination.claims import Claims, lead_of, team_of
 from rankexp.study.coordination.database import Storage
 from rankexp.study.coordination.lead import Lead
 from rankexp.study.coordination.offers import Offers
+from rankexp.study.coordination.team import Team
+from rankexp.study.execution.audience import Audience
 from rankexp.study.execution.lanes import Lanes
 from rankexp.study.execution.runner import Runner
 from rankexp.study.protocol.answerable import check_data, warnings
@@ -169,17 +171,11 @@ class Workplace:
             self.display.say(warning)
 
     def _runner(self, store: StudyStore, lead: Lead | None = None) -> Runner:
+        offers = Offers(self._claims, self.folder.name, lead.writing if lead else None)
+        team = Team(self._claims, offers, self._workers, lead.check if lead else lambda: None)
+        audience = Audience(self.display, self.tracker, store)
         return Runner(
-            store,
-            TrialStore(self.workspace),
-            self.loaded.lanes,
-            self._claims,
-            self.tracker,
-            self.display,
-            Offers(self._claims, self.folder.name, lead.writing if lead else None),
-            self.config.checkpoint_every,
-            self._workers,
-            lead.check if lead else lambda: None,
+            store, TrialStore(self.workspace), self.loaded.lanes, team, audience, self.config.checkpoint_every
         )
 
     def _workers(self) -> int:

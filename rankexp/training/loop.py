@@ -28,20 +28,6 @@ Take = Callable[[int, TrialSpec | None], Sequence[Slot]]
 """Gives trials that start together: at most so many, able to share a pack with that spec's if one is given."""
 
 
-def together(one: TrialSpec, other: TrialSpec) -> bool:
-    """Whether two trials may train in one pack: their batches have one shape, and both are plain LoRA or a head.
-
-    How factors start (EVA) and how fast they learn (LoRA+) is a trial's own affair. PiSSA and DoRA compute more from
-    their inputs than two factors give, and train alone.
-    """
-    same = ("batch_size", "accumulation", "precision")
-    return _plain(one) and _plain(other) and all(getattr(one, f) == getattr(other, f) for f in same)
-
-
-def _plain(spec: TrialSpec) -> bool:
-    return spec.method in ("lora", "head") and spec.initialisation != "pissa"
-
-
 @dataclass
 class Loop:
     """Trains trials side by side in one model.

@@ -11,7 +11,7 @@ import torch
 
 from rankexp.specs import TrialSpec
 from rankexp.tasks.base import Split
-from rankexp.training.loop import Loop, together
+from rankexp.training.loop import Loop
 from rankexp.training.slot import Slot
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def capacity(bench: Bench, spec: TrialSpec) -> int:
 
     One trial, then two take a step on the longest examples; their difference is what each further trial takes.
     """
-    if bench.device.type != "cuda" or not together(spec, spec):
+    if bench.device.type != "cuda" or not spec.packs_with(spec):
         return 1
     torch.cuda.empty_cache()
     held = torch.cuda.memory_allocated(bench.device)

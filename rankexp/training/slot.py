@@ -20,22 +20,9 @@ from rankexp.specs import TrialSpec
 from rankexp.tasks.base import Split
 from rankexp.training.batching import training_batches
 from rankexp.training.optim import adamw, rate_factor, set_rate
-
-Row = dict[str, float]
-Observe = Callable[[Row], None]
-"""Is shown each step's row; may raise :class:`StopTrialError` to end the trial, and anything else to end all."""
+from rankexp.training.stop import Observe, Row, StopTrialError
 
 State = Literal["running", "completed", "diverged", "stopped", "failed"]
-
-
-class StopTrialError(Exception):
-    """What an observer raises to end its trial unrecorded while others go on.
-
-    Attributes:
-        goes_on_elsewhere: Whether another process goes on with the trial, and needs its checkpoint.
-    """
-
-    goes_on_elsewhere = False
 
 
 @dataclass(frozen=True)

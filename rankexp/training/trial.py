@@ -36,7 +36,8 @@ from rankexp.training.padding import check_fits, find_padding
 from rankexp.training.prefix import Prefix
 from rankexp.training.probes.calibration import Calibration
 from rankexp.training.scoring import score
-from rankexp.training.slot import Observe, Row, Slot, StopTrialError
+from rankexp.training.slot import Slot
+from rankexp.training.stop import Observe, Row, StopTrialError
 
 _EVIDENCE_SPLIT = "decide"
 TRAINING_SAMPLE = 500
@@ -51,7 +52,7 @@ class Job(Protocol):
         """The trial."""
 
     def observe(self, row: Row) -> None:
-        """Is shown each step; see :data:`rankexp.training.slot.Observe`."""
+        """Is shown each step; see :data:`rankexp.training.stop.Observe`."""
 
     def publishing(self) -> AbstractContextManager[None]:
         """Is held while the trial becomes part of the record; may raise :class:`StopTrialError` to refuse."""
@@ -222,7 +223,7 @@ class Bench:
 
         Args:
             take: Gives jobs that start together: at most so many, and able to train together with that spec if one is
-                given (see :func:`rankexp.training.loop.together`); none if there are none now.
+                given (see :meth:`rankexp.specs.TrialSpec.packs_with`); none if there are none now.
             store: Where to record them.
             size: Most trials in one forward pass.
             seats: Most trials at a time, if that is more.

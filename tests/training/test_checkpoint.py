@@ -234,7 +234,7 @@ def test_a_foreign_checkpoint_is_left_with_a_message(bench, tmp_path, what, foun
 
 
 def test_a_stopped_trial_leaves_no_checkpoint(bench, tmp_path):
-    from rankexp.training.slot import StopTrialError
+    from rankexp.training.stop import StopTrialError
 
     store, stopped = TrialStore(tmp_path), []
 
@@ -276,7 +276,7 @@ def test_a_trial_that_goes_on_elsewhere_is_not_recorded_and_keeps_its_checkpoint
 
 def test_an_observer_that_wants_to_stop_is_heard_after_a_resume(bench, tmp_path):
     """What it says to a step of the past counts at the next step: the trial has a place in the loop by then."""
-    from rankexp.training.slot import StopTrialError
+    from rankexp.training.stop import StopTrialError
 
     spec, store, stopped = make_spec(bench), TrialStore(tmp_path), []
     train(bench, store, spec, cut=6)

@@ -10,7 +10,8 @@ from rankexp.tasks.base import Split
 from rankexp.training.batching import collate
 from rankexp.training.loop import Loop
 from rankexp.training.optim import rate_factor
-from rankexp.training.slot import Slot, StopTrialError
+from rankexp.training.slot import Slot
+from rankexp.training.stop import StopTrialError
 
 
 @pytest.fixture

@@ -16,7 +16,8 @@ from rankexp.lora.pack import Pack
 from rankexp.ranks import RankMap
 from rankexp.record.trials import TrialStore
 from rankexp.training.loop import Loop, together
-from rankexp.training.slot import Slot, StopTrialError
+from rankexp.training.slot import Slot
+from rankexp.training.stop import StopTrialError
 
 NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 DEVICES = ["cpu", pytest.param("cuda", marks=[pytest.mark.gpu, NO_GPU])]

@@ -19,7 +19,7 @@ from sqlalchemy.schema import CreateTable
 
 from rankexp.record.processes import Process, host_of, this_machine, this_process
 from rankexp.study.coordination.database import Storage, StorageError, clock, connected, making_tables, waited_too_long
-from rankexp.training.slot import StopTrialError
+from rankexp.training.stop import StopTrialError
 
 METADATA = sa.MetaData()
 CLAIMS = sa.Table(

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from rankexp.record.trials import Trial
 from rankexp.strategies.halving import Halving
-from rankexp.training.slot import Observe, Row, StopTrialError
+from rankexp.training.stop import Observe, Row, StopTrialError
 
 
 class PrunedError(StopTrialError):

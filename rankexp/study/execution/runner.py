@@ -3,28 +3,58 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 
 from rankexp.options import ConfigError
-from rankexp.record.studies import Planned, Pruned
-from rankexp.record.trials import Trial
+from rankexp.progress import Display
+from rankexp.record.studies import Planned, Pruned, StudyStore
+from rankexp.record.trials import Trial, TrialStore
 from rankexp.specs import TrialSpec
 from rankexp.strategies.halving import Halving
 from rankexp.strategies.setting import Setting
-from rankexp.study.execution.attempt import WAIT_SECONDS, Attempt, Means, Wanted
-from rankexp.study.execution.queue import OfferedQueue, Queue
+from rankexp.study.coordination.team import Team
+from rankexp.study.execution.attempt import Attempt, Wanted
+from rankexp.study.execution.audience import Audience
+from rankexp.study.execution.lanes import Lanes
+from rankexp.study.execution.queue import WAIT_SECONDS, OfferedQueue, Queue
 from rankexp.study.execution.race import PrunedError, Race
 from rankexp.training.memory import capacity
-from rankexp.training.slot import Observe
+from rankexp.training.outcome import failure_of
+from rankexp.training.stop import Observe
 
 Asked = tuple[Planned, TrialSpec]
 _OF_A_TRIAL = (RuntimeError, ValueError, ArithmeticError, LookupError, TypeError)
 """What training a trial may raise, in a task's code or the device's, without anything being wrong with the others."""
 
 
-class Runner(Means):
-    """Trains what is missing, in as many lanes as there are."""
+@dataclass(frozen=True)
+class Runner:
+    """Trains what is missing, in as many lanes as there are.
+
+    Attributes:
+        study: The study that asks.
+        trials: The record of trials.
+        lanes: The loaded models.
+        team: The processes that train for the study.
+        audience: Who sees what is trained.
+        checkpoint_every: Steps of a trial between two checkpoints; 0 for none.
+        trained: Keys that were trained here.
+    """
+
+    study: StudyStore
+    trials: TrialStore
+    lanes: Lanes
+    team: Team
+    audience: Audience
+    checkpoint_every: int = 0
+    trained: list[str] = field(default_factory=list)
+
+    @property
+    def display(self) -> Display:
+        """What a person sees."""
+        return self.audience.display
 
     def run_all(self, asked: Sequence[Asked]) -> list[Trial]:
         """Plan trials, train those that the record lacks, and return all in the order asked for."""
@@ -32,22 +62,41 @@ class Runner(Means):
         missing = {spec.key: (item, spec) for item, spec in asked if not self.trials.finished(spec.key)}
         for _ in range(len(asked) - len(missing)):
             self.display.skip()
-        wanted = [self.wanted(spec, label_of(item, spec)) for item, spec in missing.values()]
-        self.offers.put([(one.spec, one.label) for one in wanted])
+        wanted = [self._wanted(spec, label_of(item, spec)) for item, spec in missing.values()]
+        self.team.offers.put([(one.spec, one.label) for one in wanted])
         self._train([[one] for one in wanted])
         return [self.trials.read(spec.key) for _, spec in asked]
 
     def help(self, led: Callable[[], bool]) -> None:
         """Train what another process offers, for as long as it leads the study."""
         while led():
-            if first := self.offered():
-                queue = OfferedQueue(self, first, led)
+            if first := self._offered():
+                queue = OfferedQueue(
+                    self._offered, led, first, self.trials, self.team, self.audience, self.trained.append
+                )
                 self.lanes.map(partial(self._lane, queue, self._offered_share), range(self.lanes.count))
             else:
                 time.sleep(WAIT_SECONDS)
 
     def _offered_share(self) -> int:
-        return max(1, -(-self.offers.count() // (self.lanes.count * self.workers())))
+        return max(1, -(-self.team.offers.count() // (self.lanes.count * self.team.size())))
+
+    def _offered(self) -> list[Wanted]:
+        return [self._wanted(spec, label) for spec, label in self.team.offered()]
+
+    def _wanted(
+        self,
+        spec: TrialSpec,
+        label: str,
+        observe: Observe = lambda _: None,
+        finished: Callable[[Trial], None] = lambda _: None,
+    ) -> Wanted:
+        """Describe a trial to be trained, with what the record holds of an earlier failure."""
+        known = self.trials.read(spec.key).result.finished if spec.key in self.trials else ""
+        return Wanted(spec, label, observe, finished, partial(self._keep_pruned, spec), failed_before=known)
+
+    def _keep_pruned(self, spec: TrialSpec, history: Sequence[Mapping[str, float]]) -> None:
+        self.study.write_pruned(Pruned(spec.key, spec.to_dict(), tuple(history)))
 
     def race(self, asked: Sequence[Asked], halving: Halving) -> list[Trial]:
         """Train trials, those of one candidate side by side, and stop those that fall behind.
@@ -65,15 +114,14 @@ class Runner(Means):
             done = self._take_in(race, own)
             races.append(race)
             left = [(item, spec) for key, (item, spec) in own.items() if key not in done]
-            groups.append([self.wanted(s, label_of(item, s), race.observer(s.key), race.end) for item, s in left])
+            groups.append([self._wanted(s, label_of(item, s), race.observer(s.key), race.end) for item, s in left])
         self._train([group for group in groups if group])
         pruned = {item.key for item in self.study.pruned()}
         for race in races:
             for key in race.stopped().keys() - pruned:
                 trial = self.trials.read(key)
                 if trial.result.status == "completed":
-                    history = trial.result.history[: race.stopped()[key]]
-                    self.study.write_pruned(Pruned(key, trial.spec.to_dict(), history))
+                    self._keep_pruned(trial.spec, trial.result.history[: race.stopped()[key]])
                     pruned.add(key)
         ended = [(item, spec.key) for item, spec in asked if spec.key not in pruned]
         self.study.plan(*(item for item, _ in ended))
@@ -100,7 +148,7 @@ class Runner(Means):
             observe: Is shown each step, also of a recorded trial; what it raises ends a trial unrecorded.
         """
         if not self.trials.finished(spec.key):
-            wanted = self.wanted(spec, label, observe)
+            wanted = self._wanted(spec, label, observe)
             self._train([[wanted]])
             if wanted.stopped is not None:
                 raise wanted.stopped
@@ -110,7 +158,8 @@ class Runner(Means):
             for row in trial.result.history:
                 observe(dict(row))
         except PrunedError as error:
-            self.prune(spec, label, trial.result.history[: error.step])
+            self._keep_pruned(spec, trial.result.history[: error.step])
+            self.display.end(label, f"pruned at step {error.step}")
             raise
         self.display.skip()
         return trial
@@ -119,8 +168,8 @@ class Runner(Means):
         """Train groups of trials; those of one group start together, in one lane."""
         if groups:
             lanes = min(self.lanes.count, len(groups))
-            share = max(max(map(len, groups)), -(-sum(map(len, groups)) // (lanes * self.workers())))
-            queue = Queue(self, groups)
+            share = max(max(map(len, groups)), -(-sum(map(len, groups)) // (lanes * self.team.size())))
+            queue = Queue(groups, self.trials, self.team, self.audience, self.trained.append)
             self.lanes.map(partial(self._lane, queue, lambda: share), range(lanes))
 
     def _lane(self, queue: Queue, share: Callable[[], int], _: int) -> None:
@@ -150,7 +199,7 @@ class Runner(Means):
                 except _OF_A_TRIAL as error:
                     if isinstance(error, ConfigError) or not any(attempt.open for attempt in under_way):
                         raise
-                    queue.fail(error, under_way, bench.device)
+                    queue.fail(error, under_way, failure_of(error, bench.device))
                 finally:
                     for attempt in under_way:
                         attempt.abort()
