@@ -70,7 +70,7 @@ def read_typed(arguments: Sequence[str]) -> Typed:
     from hydra._internal.utils import get_args_parser
 
     parser = get_args_parser()
-    parser.error = _refuse_flag  # type: ignore[assignment]  # which would print a page and leave
+    parser.error = _refuse_flag  # type: ignore[method-assign]  # which would print a page and leave
     given = parser.parse_intermixed_args(list(arguments))
     for flag in _UNSEEN:
         if getattr(given, flag) is not None:
