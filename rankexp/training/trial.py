@@ -326,7 +326,12 @@ class Bench:
         return self.data.splits["train"].sample(TRAINING_SAMPLE)
 
     def score_trial(self, trial: Trial, split: str) -> Scores:
-        """Score a recorded trial on a split, from its files."""
+        """Score a recorded trial on a split, from its files.
+
+        Raises:
+            DamagedRecordError: One of them does not match its hash.
+        """
+        trial.check()
         if trial.spec.method == "full":
             with self.pack.holding(self.adapter(trial.spec)) as model:
                 load_model(model, trial.adapter / "model.safetensors")

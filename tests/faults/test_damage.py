@@ -57,7 +57,7 @@ def delete(path: Path) -> None:
 
 
 DAMAGE = [
-    ("result.json", truncate),
+    pytest.param("result.json", truncate, marks=pytest.mark.thorough),
     ("adapter/adapter_model.safetensors", flip_a_bit),
     pytest.param("spec.json", truncate, marks=pytest.mark.thorough),
     pytest.param("scores/decide.npz", delete, marks=pytest.mark.thorough),

@@ -77,6 +77,7 @@ def test_the_second_of_two_at_once_is_told_who_has_the_study(tmp_path: Path) -> 
     assert first.returncode == 0
 
 
+@pytest.mark.thorough
 def test_two_studies_of_one_workspace_share_the_work(tmp_path: Path) -> None:
     write_texts(tmp_path / "texts.csv")
     margins = ("0.1", "0.2")

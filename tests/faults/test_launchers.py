@@ -41,6 +41,7 @@ def test_a_launcher_of_hydras_gives_the_same_report(tmp_path: Path, undisturbed:
     assert_same(tmp_path, undisturbed)
 
 
+@pytest.mark.thorough
 def test_preempted_jobs_save_what_they_train_and_are_run_again(tmp_path: Path, undisturbed: Path) -> None:
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
     write_texts(tmp_path / "texts.csv")

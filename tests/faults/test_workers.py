@@ -126,6 +126,7 @@ def test_when_the_leader_is_killed_another_worker_leads(tmp_path: Path, undistur
     assert_whole(tmp_path)
 
 
+@pytest.mark.thorough
 def test_a_sweep_starts_workers_itself(tmp_path: Path, undisturbed: Path) -> None:
     done = sweep(tmp_path, "launcher=local", "workers=2")
     assert done.returncode == 0, done.stderr
@@ -138,6 +139,7 @@ def test_a_sweep_starts_workers_itself(tmp_path: Path, undisturbed: Path) -> Non
     assert "trained   0 trials" in again.stdout
 
 
+@pytest.mark.thorough
 def test_a_leading_worker_with_a_device_of_its_own_changes_nothing_for_the_others(
     tmp_path: Path, undisturbed: Path
 ) -> None:

@@ -63,6 +63,7 @@ def test_the_readmes_lines_give_the_recorded_scores_of_a_half_precision_folder_w
     assert "100.0% agree: as recorded" in verified.stdout
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_a_study_of_a_model_without_pooler_says_so_and_exports_it(tmp_path):
     study, done = study_of("bert without pooler", tmp_path)

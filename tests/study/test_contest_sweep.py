@@ -65,7 +65,8 @@ def test_every_strategy_takes_part_and_a_resumed_contest_trains_and_allocates_no
     assert resumed.record.notes["contest"]["maps"] == maps, "allocated anew, at another cost"
 
 
-@pytest.mark.parametrize("screen", ["squeeze", pytest.param("nested", marks=pytest.mark.thorough)])
+@pytest.mark.thorough
+@pytest.mark.parametrize("screen", ["squeeze", "nested"])
 def test_auto_screens_by_a_curve_and_decides_on_a_shortlist(tmp_path: Path, screen: str) -> None:
     write_texts(tmp_path / "texts.csv")
     options = [option for option in OPTIONS if not option.startswith(("search.ranks", "references"))]

@@ -18,9 +18,8 @@ CALM = [o for o in OPTIONS if not o.startswith("search.learning_rates")]
 HALVING = ["search=halving", "search.first_rung=15"]
 
 
-@pytest.mark.parametrize(
-    "screen", [pytest.param([], id="grid"), pytest.param(HALVING, id="halving", marks=pytest.mark.thorough)]
-)
+@pytest.mark.thorough
+@pytest.mark.parametrize("screen", [pytest.param([], id="grid"), pytest.param(HALVING, id="halving")])
 def test_packs_change_no_more_than_rounding(tmp_path: Path, screen: list[str]) -> None:
     texts = write_texts(tmp_path / "texts.csv")
     studies = []
