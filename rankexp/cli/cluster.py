@@ -48,9 +48,9 @@ def run_on_cluster(name: str, overrides: Sequence[str], config: StudyConfig, fol
         ConfigError: The launcher is not installed, or refuses an option.
         WorkersFailedError: The workers did not bring the study to its end.
     """
-    from rankexp.study.watch import Following
+    from rankexp.study.watch import StudyWatcher
 
-    following = Following(folder)
+    following = StudyWatcher(folder)
     logs = folder / "workers"
     display.say(f"{config.workers} workers by launcher={config.launcher.name}; their folder is {logs}")
     placing = _placed(name, overrides, config, logs)

@@ -36,13 +36,13 @@ def run_local(config: StudyConfig, folder: Path, display: Display) -> Outcome:
         WorkersFailedError: They did not bring the study to its end.
     """
     from rankexp.config import OF_WORKER
-    from rankexp.study.watch import Following
+    from rankexp.study.watch import StudyWatcher
     from rankexp.study.worker import shares
 
     logs = folder / "workers"
     logs.mkdir(exist_ok=True)
     display.say(f"{config.workers} workers; what each says is in {logs}")
-    following = Following(folder)
+    following = StudyWatcher(folder)
     jobs, threads = shares(config, config.workers)
     own = {name: getattr(config, name) for name in OF_WORKER} | {"jobs": jobs, "threads": threads}
     options = [f"{name}={value}" for name, value in own.items()]

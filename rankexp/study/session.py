@@ -21,7 +21,7 @@ from rankexp.study.coordination.database import Storage
 from rankexp.study.coordination.lead import StudyHeldError
 from rankexp.study.execution.queue import WAIT_SECONDS
 from rankexp.study.protocol.answerable import check_seeds
-from rankexp.study.worker import Workplace
+from rankexp.study.worker import Worker
 from rankexp.tracking import TrackingError, name_store
 
 
@@ -104,7 +104,7 @@ def help_study(folder: Path, display: Display, changes: Mapping[str, Any] | None
     """
     recorded = _recorded(folder)
     config = parse(StudyConfig, {**recorded.to_dict(), "workspace": recorded.workspace, **(changes or {})})
-    with _workplace(config, folder, display) as place:
+    with _worker(config, folder, display) as place:
         while True:
             try:
                 _lead(place)
@@ -140,7 +140,7 @@ def run_trial(config: StudyConfig, display: Display) -> Trial:
     config = _named(config)
     one = config.trial
     with (
-        _workplace(config, config.study_folder, display) as place,
+        _worker(config, config.study_folder, display) as place,
         place.leading([one.rank] if one.rank else [], decides=False) as protocol,
     ):
         candidate = Candidate.of_rank(one.rank) if one.rank else HEAD
@@ -160,20 +160,20 @@ def _named(config: StudyConfig) -> StudyConfig:
 
 
 def _run(config: StudyConfig, display: Display, *, mends: bool) -> Outcome:
-    with _workplace(config, config.study_folder, display) as place:
+    with _worker(config, config.study_folder, display) as place:
         return _lead(place, mends=mends)
 
 
 @contextmanager
-def _workplace(config: StudyConfig, folder: Path, display: Display) -> Iterator[Workplace]:
-    place = Workplace(config, folder, display)
+def _worker(config: StudyConfig, folder: Path, display: Display) -> Iterator[Worker]:
+    place = Worker(config, folder, display)
     try:
         yield place
     finally:
         place.close()
 
 
-def _lead(place: Workplace, *, mends: bool = False) -> Outcome:
+def _lead(place: Worker, *, mends: bool = False) -> Outcome:
     with place.leading(place.config.search.ranks, mends=mends) as protocol:
         study = protocol.run()
         report = write_report(study)

@@ -33,7 +33,7 @@ class WorkersFailedError(Exception):
         self.code = code
 
 
-class Following:
+class StudyWatcher:
     """What the processes that work for a study have done since one began to watch.
 
     Args:

@@ -35,7 +35,7 @@ from rankexp.study.execution.lanes import Lanes
 from rankexp.study.execution.runner import Runner
 from rankexp.study.protocol.answerable import check_data, warnings
 from rankexp.study.protocol.protocol import Protocol
-from rankexp.study.protocol.trial_specs import Specs
+from rankexp.study.protocol.trial_specs import TrialSpecs
 from rankexp.study.verify import mend
 from rankexp.tasks.base import TaskData, make_task
 from rankexp.tracking import NullTracker, Tracker, TrackingError, open_tracker, said
@@ -55,7 +55,7 @@ class Loaded(NamedTuple):
     found: str
 
 
-class Workplace:
+class Worker:
     """What a process works with; model and data are loaded when they are first needed.
 
     Args:
@@ -154,7 +154,7 @@ class Workplace:
         record = _create_or_check(store, self.config, self.loaded, ranks, self.display)
         remove_leftovers(self.workspace, self.folder)
         shapes = {name: (shape[0], shape[1]) for name, shape in record.model["shapes"].items()}
-        specs = Specs(
+        specs = TrialSpecs(
             self.config,
             self.loaded.base.fingerprint,
             self.loaded.data.fingerprint,

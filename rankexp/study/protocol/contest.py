@@ -18,7 +18,7 @@ from rankexp.record.studies import StudyStore
 from rankexp.strategies.base import Question, Search, Strategy, make_strategy
 from rankexp.strategies.setting import Setting
 from rankexp.study.execution.runner import Asked, Runner, planned
-from rankexp.study.protocol.trial_specs import Specs
+from rankexp.study.protocol.trial_specs import TrialSpecs
 from rankexp.training.probes.evidence import DataEvidence
 
 
@@ -35,7 +35,7 @@ class Contest:
 
     config: StudyConfig
     study: StudyStore
-    specs: Specs
+    specs: TrialSpecs
     runner: Runner
 
     def check(self) -> None:

@@ -15,11 +15,11 @@ from rankexp.strategies.setting import Setting
 from rankexp.study.execution.runner import Asked, planned
 from rankexp.study.protocol.contest import Contest
 from rankexp.study.protocol.screen import Screen
-from rankexp.study.protocol.step import Step
+from rankexp.study.protocol.stage import Stage
 from rankexp.training.readback import read_back
 
 
-class Protocol(Step):
+class Protocol(Stage):
     """One study, step by step. Every step takes what the record already holds and trains only the rest."""
 
     def run(self) -> Study:

@@ -17,11 +17,11 @@ from rankexp.strategies.grid import Grid
 from rankexp.strategies.halving import Halving
 from rankexp.strategies.setting import FULL, HEAD, Candidate, Setting, Variant
 from rankexp.study.execution.runner import Asked, planned
-from rankexp.study.protocol.step import Step
-from rankexp.study.search.sampled import Sampled
+from rankexp.study.protocol.stage import Stage
+from rankexp.study.search.sampled import SampledScreen
 
 
-class Screen(Step):
+class Screen(Stage):
     """The tuning runs of one study, of which only those that the record lacks are trained."""
 
     def run(self) -> tuple[list[Setting], list[Setting]]:
@@ -75,8 +75,8 @@ class Screen(Step):
         return tuple(self.config.search.alphas) or (self.config.lora.alpha,)
 
     @property
-    def _sampled(self) -> Sampled:
-        return Sampled(self.config, self.study, self.specs, self.runner, self.storage)
+    def _sampled(self) -> SampledScreen:
+        return SampledScreen(self.config, self.study, self.specs, self.runner, self.storage)
 
     def _reference(self, candidates: Sequence[Candidate], rates: list[float], widen: int) -> Grid:
         """Return the grid of a reference; empty where there are no rates."""

@@ -13,7 +13,7 @@ from rankexp.strategies.setting import Setting
 
 
 @dataclass(frozen=True)
-class Specs:
+class TrialSpecs:
     """Makes the specs of one study.
 
     Attributes:

@@ -12,7 +12,7 @@ from rankexp.strategies.rank_space import LogRange, Ordinal
 from rankexp.study.search.samplers import STARTUP, SamplerName, seeded, told
 
 
-class Asking:
+class AskTell:
     """What is asked depends on the seed and on what was told, so a search that is told the same asks the same.
 
     Args:

@@ -13,7 +13,7 @@ from rankexp.options import CHECKED, Positive, Rate
 from rankexp.strategies.base import Question, Search
 from rankexp.strategies.rank_space import RankSpace, groups_of
 from rankexp.strategies.setting import Setting
-from rankexp.study.search.ask_tell import Asking
+from rankexp.study.search.ask_tell import AskTell
 from rankexp.study.search.samplers import STARTUP
 
 
@@ -41,7 +41,7 @@ class OptunaSearch:
         space = self._space(question)
         first = space.uniform()[: question.trials]
         startup = min(STARTUP, max(len(first) + 1, question.trials // 2))  # few runs, and yet some that learn
-        asking = Asking(self.sampler, question.seed, space.dimensions, first, startup)
+        asking = AskTell(self.sampler, question.seed, space.dimensions, first, startup)
         tried: list[tuple[Setting, ScreenRow]] = []
         while left := question.trials - len(tried):
             asked = [asking.ask() for _ in range(min(left, self.at_once if tried else len(first)))]

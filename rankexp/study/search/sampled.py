@@ -14,13 +14,13 @@ from rankexp.specs import TrialSpec
 from rankexp.strategies.setting import Setting
 from rankexp.study.execution.race import PrunedError
 from rankexp.study.execution.runner import label_of, planned
-from rankexp.study.protocol.step import Step
+from rankexp.study.protocol.stage import Stage
 
 if TYPE_CHECKING:
     from rankexp.study.search.driver import Report
 
 
-class Sampled(Step):
+class SampledScreen(Stage):
     """The sampled tuning runs of one study."""
 
     def run(self) -> list[ScreenRow]:

@@ -8,11 +8,11 @@ from rankexp.config import StudyConfig
 from rankexp.record.studies import StudyStore
 from rankexp.study.coordination.database import Storage
 from rankexp.study.execution.runner import Runner
-from rankexp.study.protocol.trial_specs import Specs
+from rankexp.study.protocol.trial_specs import TrialSpecs
 
 
 @dataclass(frozen=True)
-class Step:
+class Stage:
     """A part of the protocol of one study.
 
     Attributes:
@@ -25,6 +25,6 @@ class Step:
 
     config: StudyConfig
     study: StudyStore
-    specs: Specs
+    specs: TrialSpecs
     runner: Runner
     storage: Storage
