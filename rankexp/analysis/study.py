@@ -5,9 +5,10 @@ This is what the report, the command line and a notebook read. Everything comes 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
@@ -31,6 +32,7 @@ class Study:
 
     Args:
         folder: ``runs/studies/<name>``.
+        known: Trials that were read before; those with a final result are not read again.
 
     Raises:
         FileNotFoundError: There is no study in ``folder``.
@@ -38,7 +40,7 @@ class Study:
         ForeignRecordError: It was written by another version of rankexp, or altered.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, known: Mapping[str, Trial] = MappingProxyType({})) -> None:
         self.store = StudyStore(folder)
         if not self.store.exists():
             raise FileNotFoundError(f"{folder} holds no study: study.json is missing.")
@@ -46,7 +48,12 @@ class Study:
         self.config: StudyConfig = _config(self.store, self.record)
         store = TrialStore(self.store.workspace)
         keys = dict.fromkeys(item.key for item in self.record.planned)
-        self.by_key: dict[str, Trial] = {key: store.read(key) for key in keys if key in store}
+        final = {key: trial for key, trial in known.items() if trial.result.final}
+        self.by_key: dict[str, Trial] = {key: final.get(key) or store.read(key) for key in keys if key in store}
+
+    def read_on(self) -> Study:
+        """Return the study as it is now, with what was recorded since this one was read."""
+        return Study(self.store.folder, self.by_key)
 
     @property
     def name(self) -> str:

@@ -67,6 +67,16 @@ class Runner:
         self._train([[one] for one in wanted])
         return [self.trials.read(spec.key) for _, spec in asked]
 
+    def restore(self, trials: Sequence[Trial]) -> list[Trial]:
+        """Train again those whose adapters were cleaned away before this study needed them, and return all."""
+        gone = [trial for trial in trials if trial.cleaned]
+        for trial in gone:
+            if self.trials.read(trial.key).cleaned:  # nobody else was quicker
+                self.trials.discard(trial.key)
+        items = {item.key: item for item in self.study.read().planned}
+        self.run_all([(items[trial.key], trial.spec) for trial in gone])
+        return [self.trials.read(trial.key) if trial in gone else trial for trial in trials]
+
     def help(self, led: Callable[[], bool]) -> None:
         """Train what another process offers, for as long as it leads the study."""
         while led():
