@@ -58,7 +58,7 @@ def delete(path: Path) -> None:
 
 DAMAGE = [
     pytest.param("result.json", truncate, marks=pytest.mark.thorough),
-    ("adapter/adapter_model.safetensors", flip_a_bit),
+    pytest.param("adapter/adapter_model.safetensors", flip_a_bit, marks=pytest.mark.thorough),
     pytest.param("spec.json", truncate, marks=pytest.mark.thorough),
     pytest.param("scores/decide.npz", delete, marks=pytest.mark.thorough),
 ]
@@ -133,6 +133,7 @@ def test_what_is_not_ours_to_judge_is_neither_thrown_away_nor_trained_again(
     assert not (tmp_path / "runs" / "set_aside").exists()
 
 
+@pytest.mark.thorough
 def test_damaged_scores_on_test_are_made_again(tmp_path: Path, study: Path, whole: Path) -> None:
     scored = sorted((study / "test").glob("*.npz"))
     if not scored:

@@ -59,6 +59,7 @@ def test_a_refusal_trains_nothing(tmp_path):
     assert not list(tmp_path.glob("runs/studies/*/study.json"))
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_without_a_verdict_two_seeds_are_trained_and_described(tmp_path):
     few = ("decide.verdict=false", "decide.seeds=2", "search.learning_rates=[1e-2]", "references.full=[]")
@@ -76,6 +77,7 @@ def test_without_a_verdict_two_seeds_are_trained_and_described(tmp_path):
     assert report_of(tmp_path) == doc
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_ranks_that_learned_nothing_stop_the_study_and_are_not_trained_at_half_their_rate(tmp_path):
     few = ("train.steps=40", "search.learning_rates=[1e-5]", "references.full=[]", "decide.seeds=3")

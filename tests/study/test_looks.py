@@ -18,6 +18,7 @@ def seeds_of(folder):
     return sorted(set(trials.loc[trials["phase"] == "decide", "seed"]))
 
 
+@pytest.mark.thorough
 def test_a_first_look_that_suffices_is_the_last(tmp_path):
     done = sweep(tmp_path, *LOOKS, "decide.margin=0.4")
     assert done.returncode == 0, done.stderr
