@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 from fake_study import SHAPES, make_study
 
 from rankexp.analysis.study import Study, load_study
@@ -19,6 +20,12 @@ from rankexp.tracking import MlflowTracker
 NAME = "rank_grid-01234567"
 SMALL = {4: 0.66, 8: 0.72}
 TRIALS = 11
+OF_MLFLOW = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:mlflow"),
+    pytest.mark.filterwarnings("ignore:.*:DeprecationWarning:pydantic"),
+]
+"""Marks of tests that run MLflow in the process."""
 
 
 def fake(workspace: Path, name: str = NAME) -> Study:

@@ -6,6 +6,7 @@ import difflib
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Required, TypedDict, Unpack
 
 import torch
 from torch import nn
@@ -82,16 +83,25 @@ def target_shapes(model: nn.Module, targets: str | Sequence[str], head: Sequence
     return {name: shape for name, shape in shapes.items() if any(_matches(s, name) for s in suffixes)}
 
 
-def inject(
-    model: nn.Module,
-    rank_map: Mapping[str, int],
-    *,
-    alpha: float | Mapping[str, float],
-    scaling: Scaling = "standard",
-    dropout: float = 0.0,
-    seed: int,
-    kind: Callable[..., LoRALinear] = LoRALinear,
-) -> list[str]:
+class LayerOptions(TypedDict, total=False):
+    """How the LoRA layers of a model are made.
+
+    Attributes:
+        alpha: Numerator of the scale, for all layers or by module name.
+        scaling: The rule for the scale.
+        dropout: Probability of zeroing an input of an update.
+        seed: The trial's seed.
+        kind: Makes a layer from the arguments of :class:`~rankexp.lora.layer.LoRALinear`.
+    """
+
+    alpha: Required[float | Mapping[str, float]]
+    scaling: Scaling
+    dropout: float
+    seed: Required[int]
+    kind: Callable[..., LoRALinear]
+
+
+def inject(model: nn.Module, rank_map: Mapping[str, int], **how: Unpack[LayerOptions]) -> list[str]:
     """Freeze the whole model and put a LoRA layer in the place of each layer of ``rank_map``.
 
     A layer's initial factors depend on ``seed``, its name and its shape alone: not on which other layers are
@@ -100,11 +110,7 @@ def inject(
     Args:
         model: The model to change in place; no layer is replaced when an error is raised.
         rank_map: Module name -> rank; rank 0 leaves the layer as it is, frozen.
-        alpha: Numerator of the scale, for all layers or by module name.
-        scaling: The rule for the scale.
-        dropout: Probability of zeroing an input of an update.
-        seed: The trial's seed.
-        kind: Makes a layer from the arguments of :class:`~rankexp.lora.layer.LoRALinear`.
+        how: How each layer is made; see :class:`LayerOptions`.
 
     Returns:
         The names of the adapted layers, ordered.
@@ -113,7 +119,7 @@ def inject(
         ValueError: A name is no linear layer of the model, a rank or alpha is out of range for its layer, or the
             model carries LoRA layers already.
     """
-    layers = new_layers(model, rank_map, alpha=alpha, scaling=scaling, dropout=dropout, seed=seed, kind=kind)
+    layers = new_layers(model, rank_map, **how)
     model.requires_grad_(False)
     for name, layer in layers.items():
         model.set_submodule(name, layer.train(layer.base.training))
@@ -132,7 +138,7 @@ def new_layers(
 ) -> dict[str, LoRALinear]:
     """Make the layers that :func:`inject` would put into the model, ordered by name, and leave the model as it is.
 
-    The arguments and errors are those of :func:`inject`; the adapted layers are frozen.
+    The errors are those of :func:`inject`; the adapted layers are frozen.
     """
     return {
         name: kind(

@@ -10,25 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mirrored import (
-    TRIALS,
-    assert_mirrors,
-    client_of,
-    closed_port,
-    last,
-    live_through,
-    runs_of,
-)
+from mirrored import OF_MLFLOW, TRIALS, assert_mirrors, client_of, closed_port, last, live_through, runs_of
 
 from rankexp.analysis.study import Study
 from rankexp.tracking import MlflowTracker, TrackingError
 from rankexp.tracking.client import Client
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.filterwarnings("ignore::DeprecationWarning:mlflow"),
-    pytest.mark.filterwarnings("ignore:.*:DeprecationWarning:pydantic"),
-]
+pytestmark = OF_MLFLOW
 
 
 def test_a_server_that_is_down_stops_nothing(

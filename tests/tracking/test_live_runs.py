@@ -11,6 +11,7 @@ import pytest
 from fake_study import SHAPES
 from mirrored import (
     NAME,
+    OF_MLFLOW,
     assert_mirrors,
     client_of,
     history_of,
@@ -25,11 +26,7 @@ from rankexp.analysis.study import Study, load_study
 from rankexp.record.trials import TrialResult
 from rankexp.tracking import MlflowTracker
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.filterwarnings("ignore::DeprecationWarning:mlflow"),
-    pytest.mark.filterwarnings("ignore:.*:DeprecationWarning:pydantic"),
-]
+pytestmark = OF_MLFLOW
 
 
 def test_a_live_run_holds_what_the_record_holds(tracker: MlflowTracker, study: Study) -> None:

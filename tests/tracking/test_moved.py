@@ -9,18 +9,14 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from mirrored import NAME, TRIALS, client_of, fake, last, live_through, runs_of
+from mirrored import NAME, OF_MLFLOW, TRIALS, client_of, fake, last, live_through, runs_of
 
 from rankexp.analysis.study import load_study
 from rankexp.record.files import sha256
 from rankexp.tracking import MlflowTracker
 from rankexp.tracking.own_store import open_own_store
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.filterwarnings("ignore::DeprecationWarning:mlflow"),
-    pytest.mark.filterwarnings("ignore:.*:DeprecationWarning:pydantic"),
-]
+pytestmark = OF_MLFLOW
 NAMES = ["runs", "a b", "50% %2e%2e #1?", "über é&=@[x]"]
 
 

@@ -11,23 +11,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from mirrored import (
-    NAME,
-    TRIALS,
-    client_of,
-    closed_port,
-    runs_of,
-)
+from mirrored import NAME, OF_MLFLOW, TRIALS, client_of, closed_port, runs_of
 
 from rankexp.analysis.study import Study
 from rankexp.tracking import MlflowTracker, TrackingError, open_ui
 from rankexp.tracking.page import page_url
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.filterwarnings("ignore::DeprecationWarning:mlflow"),
-    pytest.mark.filterwarnings("ignore:.*:DeprecationWarning:pydantic"),
-]
+pytestmark = OF_MLFLOW
 
 
 def test_the_page_is_kept_once_a_user_changed_it(tracker: MlflowTracker, study: Study) -> None:

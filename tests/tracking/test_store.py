@@ -8,22 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from mirrored import (
-    NAME,
-    TRIALS,
-    last,
-    runs_of,
-)
+from mirrored import NAME, OF_MLFLOW, TRIALS, last, runs_of
 
 from rankexp.analysis.study import Study, load_study
 from rankexp.tracking import MlflowTracker, NullTracker, TrackingError, name_store, open_tracker
 from rankexp.tracking.local import create_database, database_path, database_uri
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.filterwarnings("ignore::DeprecationWarning:mlflow"),
-    pytest.mark.filterwarnings("ignore:.*:DeprecationWarning:pydantic"),
-]
+pytestmark = OF_MLFLOW
 
 
 @pytest.mark.parametrize("name", ["a b", "50% #1?", "é&=@[x]"])

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from mirrored import (
+    OF_MLFLOW,
     TRIALS,
     assert_mirrors,
     client_of,
@@ -29,11 +30,7 @@ from rankexp.record.studies import Pruned
 from rankexp.record.trials import TrialResult
 from rankexp.tracking import MlflowTracker
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.filterwarnings("ignore::DeprecationWarning:mlflow"),
-    pytest.mark.filterwarnings("ignore:.*:DeprecationWarning:pydantic"),
-]
+pytestmark = OF_MLFLOW
 
 
 def test_sync_brings_a_study_over_once(tracker: MlflowTracker, study: Study) -> None:

@@ -162,19 +162,8 @@ def needed_examples(
 ) -> int | None:
     """Smallest number of examples that reaches the power ``target`` with ``seeds`` as they are.
 
-    Args:
-        components: Estimated variances of the paired difference.
-        seeds: Number of seeds, kept, 2 or more.
-        margin: Non-inferiority margin in score units, above 0.
-        level: One-sided significance level, between 0 and 0.5.
-        target: Wanted power, between ``level`` and 1.
-
-    Returns:
-        A total, not an increase, and at least 2; None where examples alone would never do, because the variance
-        between seeds stays.
-
-    Raises:
-        ValueError: An argument is out of range.
+    As :func:`needed_seeds`, the other way round: at least 2; None where examples alone would never do, because the
+    variance between seeds stays.
     """
     _check_target(target, level)
     return _smallest(lambda n: power(components, seeds, n, margin, level) >= target, 2, MOST_EXAMPLES)
