@@ -10,6 +10,8 @@ from tiny import rankexp, report_of, study_of, sweep
 
 from rankexp.analysis.study import load_study
 from rankexp.record.trials import TrialStore
+from rankexp.study.coordination.claims import Claims
+from rankexp.study.coordination.database import Storage
 
 pytestmark = pytest.mark.slow
 
@@ -91,6 +93,10 @@ def test_a_later_study_trains_again_what_it_needs_whole(folder: Path) -> None:
 def test_a_study_that_has_not_ended_is_left_alone(folder: Path) -> None:
     (folder / "runs" / "state.db").unlink()
     before = weights(folder)
+    done = rankexp(folder, "clean", "--delete")
+    assert (done.returncode, weights(folder)) == (2, before)
+    assert "has no record of who is at work" in done.stderr
+    Claims(Storage.of(folder / "runs")).close()  # nobody has led the study to its end, as far as this one knows
     assert rankexp(folder, "clean", "--delete").returncode == 0
     assert weights(folder) == before
 

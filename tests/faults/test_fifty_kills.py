@@ -47,8 +47,10 @@ def phases_of(pid: int) -> set[str]:
         [str(Path(sys.executable).with_name("py-spy")), "dump", "--nonblocking", "--json", "--pid", str(pid)],
         capture_output=True,
         text=True,
-        check=True,
+        check=False,
     )
+    if done.returncode:  # stopped where its threads cannot be walked, as when the interpreter starts
+        return {"unknown"}
     found = set()
     for thread in json.loads(done.stdout):
         stack = "\n".join(f"{frame['name']} ({_short(frame['filename'])}" for frame in thread["frames"])

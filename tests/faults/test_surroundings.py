@@ -109,9 +109,8 @@ def test_mlflows_pages_do_not_import_from_the_workspace(tmp_path: Path, plant: C
     for folder in (tmp_path, workspace):
         plant(folder)
     code = (
-        "import sys; from pathlib import Path; from rankexp.tracking.client import Client;"
-        "from rankexp.tracking.local import database_uri;"
-        f"w = Path({str(workspace)!r}); Client(database_uri(w / 'mlflow.db'), w / 'mlartifacts').find_study(None)"
+        "from pathlib import Path; from rankexp.tracking import MlflowTracker;"
+        f"MlflowTracker.of_workspace(Path({str(workspace)!r})).client.find_study(None)"
     )
     subprocess.run([sys.executable, "-P", "-c", code], check=True, cwd="/", env=environment())
     assert_nothing_imported(tmp_path)

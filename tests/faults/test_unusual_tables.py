@@ -40,7 +40,7 @@ def test_halves_of_characters_and_endless_labels(tmp_path: Path) -> None:
         for i, text in enumerate(texts())
     ]
     (tmp_path / "a.jsonl").write_text("\n".join(lines), encoding="utf-8")
-    done = swept(tmp_path, "task.path=a.jsonl", "task.text=0", "task.label=1.5", "task.group=g")
+    done = swept(tmp_path, "task.path=a.jsonl", "task.text=0", "task.label=1.5", "task.group=g", "decide.verdict=false")
     assert "120 rows with half of a character (a lone surrogate) in '0'" in done.stderr
     assert data_of(tmp_path)["labels"] == ["1", digits]
 
