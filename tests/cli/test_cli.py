@@ -5,19 +5,23 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 
 import pytest
 from tiny import OPTIONS, write_texts
 
 from rankexp.allocators.base import make_allocator
+from rankexp.cli.command import commands
 from rankexp.cli.compose import resource, sweep_names
 from rankexp.cli.main import main
+from rankexp.cli.option_docs import option_groups
 from rankexp.config import StudyConfig
 from rankexp.options import parse
 from rankexp.strategies.base import make_strategy
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "help.txt"
+GOLDEN = Path(__file__).parents[1] / "golden" / "help"
 
 
 @pytest.fixture(autouse=True)
@@ -38,14 +42,48 @@ def complaint(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int,
     return code, lines[0]
 
 
-def test_help_golden(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("name", ["rankexp", *commands()])
+def test_help_golden(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
-        main(["--help"])
+        main(["--help"] if name == "rankexp" else [name, "--help"])
     assert left.value.code == 0
-    text = capsys.readouterr().out
+    text, golden = capsys.readouterr().out, GOLDEN / f"{name}.txt"
     if os.environ.get("RANKEXP_GOLDEN"):
-        GOLDEN.write_text(text, encoding="utf-8")
-    assert text == GOLDEN.read_text(encoding="utf-8")
+        golden.write_text(text, encoding="utf-8")
+    assert text == golden.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("columns", [40, 80, 120, 300])
+def test_pages_fit_the_terminal(
+    columns: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    with pytest.raises(SystemExit):
+        main(["sweep", "--help"])
+    longest = max(map(len, capsys.readouterr().out.splitlines()))
+    assert min(columns, 80) <= longest + 5
+    assert longest <= max(80, min(columns, 120))
+
+
+@pytest.mark.parametrize("command", ["sweep", "train"])
+def test_each_option_has_a_sentence_and_its_default(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """What the help says an option is by default is what is composed, where nothing else is chosen."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from omegaconf import OmegaConf
+
+    assert main([command, "--cfg", "job"]) == 0
+    composed = OmegaConf.to_container(OmegaConf.create(capsys.readouterr().out), resolve=True)
+    assert isinstance(composed, dict)
+    values = parse(StudyConfig, {str(name): value for name, value in composed.items()}).to_dict()
+    chosen = {"study", "decide.seeds", "decide.margin", *(name for name in values if isinstance(values[name], dict))}
+    options = [(group, option) for group in option_groups(commands()[command].overrides) for option in group.options]
+    assert len(options) > 40
+    assert [option.name for _, option in options if not option.sentence] == []
+    for group, option in options:
+        if "task=csv" not in group.heading and option.name not in chosen:
+            read = OverridesParser.create().parse_override(option.label).value()
+            found = reduce(getitem, option.name.split("."), values)
+            assert read == found, option.name
 
 
 @pytest.mark.parametrize("name", sweep_names())

@@ -12,8 +12,8 @@ from tiny import OPTIONS
 
 from rankexp.cli.compose import run_with_hydra
 from rankexp.cli.main import main
-from rankexp.cli.reading import workspace_of
-from rankexp.cli.running import _where
+from rankexp.cli.outcome import where as _where
+from rankexp.cli.settings import workspace_of
 from rankexp.cli.typed import quoted, read_typed
 from rankexp.config import StudyConfig
 from rankexp.options import ConfigError
