@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import shutil
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, NoReturn
 
@@ -71,8 +71,12 @@ class _Help(argparse.Action):
         parser.exit()
 
 
-def parser() -> argparse.ArgumentParser:
-    """Return what takes a command line apart; ``run`` of the result is what it asks for."""
+def parser(describe: Callable[[argparse.ArgumentParser, Command], object] | None = None) -> argparse.ArgumentParser:
+    """Return what takes a command line apart; ``run`` of the result is what it asks for.
+
+    Args:
+        describe: Adds to the parser of each command what is not needed to run it.
+    """
     top = _Parser(prog="rankexp", add_help=True)
     top.add_argument("--version", action="version", version=f"rankexp {__version__}")
     top.listed = commands()
@@ -86,7 +90,9 @@ def parser() -> argparse.ArgumentParser:
         )
         own.add_argument("-h", "--help", action=_Help, command=command)
         command.arguments(own)
-        own.set_defaults(run=command.run, command=command)
+        own.set_defaults(run=command.run)
+        if describe is not None:
+            describe(own, command)
     return top
 
 

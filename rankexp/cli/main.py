@@ -22,9 +22,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: The command line without the program's name; ``sys.argv`` by default.
     """
     if arguments is None:
-        if "_ARGCOMPLETE" in os.environ:
-            pass
+        if {"_ARGCOMPLETE", "COMP_LINE"} <= os.environ.keys():  # a shell asks what could be typed next
+            from rankexp.cli.completion import complete
 
+            complete()
         outlive_readers()
     given = list(sys.argv[1:] if arguments is None else arguments)
     for word in given:

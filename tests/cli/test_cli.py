@@ -14,7 +14,7 @@ from tiny import OPTIONS, write_texts
 
 from rankexp.allocators.base import make_allocator
 from rankexp.cli.command import commands
-from rankexp.cli.compose import resource, sweep_names
+from rankexp.cli.compose import resource, run_with_hydra, sweep_names
 from rankexp.cli.main import main
 from rankexp.cli.option_docs import option_groups
 from rankexp.config import StudyConfig
@@ -180,6 +180,16 @@ def test_cfg_with_multirun_prints_the_configuration(capsys: pytest.CaptureFixtur
     assert "rank: 4" in capsys.readouterr().out
 
 
+def test_a_multirun_leaves_nothing_in_the_current_folder(capsys: pytest.CaptureFixture[str]) -> None:
+    run: list[int] = []
+    run_with_hydra("config", ["--multirun", "trial.rank=4,8"], lambda config: run.append(config.trial.rank))
+    assert run == [4, 8]
+    assert not list(Path().iterdir())
+    kept = Path("notes")
+    run_with_hydra("config", ["--multirun", "trial.rank=4,8", f"hydra.sweep.dir={kept}"], lambda _: None)
+    assert [path.name for path in kept.iterdir()] == ["multirun.yaml"]
+
+
 def test_a_sweep_of_ones_own_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "mine").mkdir()
     text = "defaults:\n  - config\n  - _self_\nstudy: my_sweep\nsearch:\n  ranks: [2, 3]\n"
@@ -197,6 +207,7 @@ def test_train_status_and_multirun(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "decide accuracy" in said
     assert (Path("runs/trials") / said.split()[0] / "adapter" / "adapter_config.json").is_file()
     assert main(["train", "--multirun", *options, "trial.rank=2,4", "trial.seed=0,1"]) == 0
+    assert {path.name for path in Path().iterdir()} == {"runs", "texts.csv"}
     assert len(list(Path("runs/trials").iterdir())) == 4
     assert main(["status", "train"]) == 0
     assert "4 completed" in capsys.readouterr().out
