@@ -135,7 +135,7 @@ def _accelerators() -> Findings:
         yield Finding("fact", "none that torch can use", "GPU")
         yield Finding(
             "slow",
-            "There is no GPU: each core trains one trial at a time; the packaged model takes minutes, larger ones hours.",
+            "There is no GPU: each core trains one trial; minutes for the packaged model, hours for larger ones.",
         )
         if Path("/dev/nvidia0").exists():
             yield Finding(
