@@ -102,14 +102,7 @@ def add_words(parser: argparse.ArgumentParser, command: Command) -> argparse.Act
     Returns:
         The argument that stands for overrides and settings; None where the command takes none.
     """
-    for names, sentence in command.flags.items():
-        *flags, metavar = names.split(" ")
-        valued = not metavar.startswith("-")
-        kept = flags if valued else [*flags, metavar]
-        if valued:
-            parser.add_argument(*kept, metavar=metavar, help=sentence)
-        else:
-            parser.add_argument(*kept, action="store_true", help=sentence)
+    command.flags(parser)
     if not (command.overrides or command.settings):
         return None
     metavar = "[NAME] option=value" if command.first() else "option=value"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from enum import Enum
 
 
@@ -19,14 +19,6 @@ class Section(Enum):
     SET_UP = "set up"
 
 
-OF_HYDRA = {
-    "-c --cfg PART": "print the configuration and run nothing: `job`, or `hydra` and `all` with Hydra's own part",
-    "--config-dir FOLDER": "a folder of your own sweeps and parts",
-    "--hydra-help": "show the other flags of Hydra",
-}
-"""Flags of Hydra that commands take which compose a configuration."""
-
-
 def no_arguments(_: ArgumentParser) -> None:
     """Add no argument."""
 
@@ -34,6 +26,18 @@ def no_arguments(_: ArgumentParser) -> None:
 def study_argument(parser: ArgumentParser) -> None:
     """Add the name of a study."""
     parser.add_argument("study", help="name of a study, or its folder")
+
+
+def hydra_flags(parser: ArgumentParser) -> None:
+    """Add the flags of Hydra that every command knows which composes a configuration."""
+    parser.add_argument(
+        *("-c", "--cfg"),
+        choices=("job", "hydra", "all"),
+        metavar="PART",
+        help="print the configuration and run nothing: `job`, or `hydra` and `all` with Hydra's own part",
+    )
+    parser.add_argument("--config-dir", metavar="FOLDER", help="a folder of your own sweeps and parts")
+    parser.add_argument("--hydra-help", action="store_true", help="show the other flags of Hydra")
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,7 @@ class Command:
         arguments: Adds its own arguments to a parser.
         settings: Options of the configuration that may follow as ``option=value``, where it takes no overrides.
         overrides: Parts of the configuration that it takes as overrides for Hydra; empty for none.
-        flags: Flags that Hydra reads, each with a sentence; the name of its value, if it takes one, stands behind it.
+        flags: Adds flags that Hydra reads, for help and completion.
         first: Names that its first word may have beside an override.
         notes: Writes the paragraphs of its help below the summary.
         place: Commands of a section are listed by this number, then by name.
@@ -59,7 +63,7 @@ class Command:
     arguments: Callable[[ArgumentParser], None] = no_arguments
     settings: tuple[str, ...] = ("workspace", "storage")
     overrides: tuple[str, ...] = ()
-    flags: Mapping[str, str] = field(default_factory=dict)
+    flags: Callable[[ArgumentParser], None] = no_arguments
     first: Callable[[], list[str]] = list
     notes: Callable[[], str] = str
     place: int = 9

@@ -110,8 +110,6 @@ def _described(added: argparse.ArgumentParser, command: Command) -> None:
 def _completer(action: argparse.Action, command: Command, words: argparse.Action | None) -> Callable[..., Offered]:
     if action is words:
         return partial(_complete_word, command)
-    if action.metavar == "PART":
-        return lambda **_: ("job", "hydra", "all")
     if action.dest in ("study", "studies"):
         return partial(_complete_study, command)
     if action.choices is not None:

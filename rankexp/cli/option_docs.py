@@ -8,6 +8,7 @@ import json
 import re
 import typing
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import MISSING, dataclass
 from importlib.metadata import entry_points
 from pathlib import PurePath
@@ -125,8 +126,9 @@ def sentences_of(kind: type[Any]) -> dict[str, str]:
 def _task_groups() -> Iterator[Group]:
     yield Group("The data", tuple(_choice("task")))
     for entry in sorted(entry_points(group="rankexp.tasks"), key=lambda one: one.name):
-        options = tuple(options_of(entry.load(), "task.", values=values_of("task", entry.name)))
-        yield Group(f"The data, with task={printable(entry.name)}", options)
+        with suppress(Exception):  # of a package that is broken; `rankexp doctor` names it
+            options = tuple(options_of(entry.load(), "task.", values=values_of("task", entry.name)))
+            yield Group(f"The data, with task={printable(entry.name)}", options)
 
 
 def _choice(part: str) -> list[Option]:

@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Iterator
 from functools import reduce
+from importlib.metadata import EntryPoint
 from operator import getitem
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 from tiny import OPTIONS, write_texts
 
 from rankexp.allocators.base import make_allocator
+from rankexp.cli import option_docs
 from rankexp.cli.command import commands
 from rankexp.cli.compose import resource, run_with_hydra, sweep_names
 from rankexp.cli.main import main
@@ -168,6 +170,35 @@ def test_bad_input_gets_one_sentence_and_exit_2(
     assert code == 2, said
     assert expected in said
     assert not list(Path().glob("runs/trials/*")), "nothing may be trained"
+
+
+def test_a_new_command_is_one_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import rankexp.cli.commands as package
+
+    (tmp_path / "greet.py").write_text(
+        "from rankexp.cli.command import Command, Section\n"
+        "COMMAND = Command(Section.READ, 'say hello', lambda options, rest: print('hello', *rest) or 0)\n"
+    )
+    monkeypatch.setattr(package, "__path__", [*package.__path__, str(tmp_path)])
+    assert main(["greet", "workspace=x"]) == 0
+    assert capsys.readouterr().out == "hello workspace=x\n"
+    for words in (["--help"], ["greet", "--help"]):
+        with pytest.raises(SystemExit):
+            main(words)
+    assert "  greet         say hello\n" in (said := capsys.readouterr().out)
+    assert "Say hello." in said
+
+
+def test_a_task_that_cannot_be_loaded_is_left_out_of_the_help(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = EntryPoint("broken", "nowhere.to.be:Found", "rankexp.tasks")
+    monkeypatch.setattr(option_docs, "entry_points", lambda group: [broken])
+    with pytest.raises(SystemExit):
+        main(["sweep", "--help"])
+    assert "broken" not in capsys.readouterr().out
 
 
 def test_no_command_prints_the_help(capsys: pytest.CaptureFixture[str]) -> None:

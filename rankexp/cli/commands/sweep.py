@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rankexp.cli.arguments import table
-from rankexp.cli.command import OF_HYDRA, Command, Section
+from rankexp.cli.command import Command, Section, hydra_flags
 from rankexp.cli.outcome import code_of, compared, print_outcome, where
 from rankexp.cli.output import OK, say, shown
 from rankexp.cli.resources import sweep_names, sweep_questions
@@ -94,8 +94,8 @@ def _notes() -> str:
         "a folder given with --config-dir.\n\n"
         "Write option=value to change an option: search.ranks=[8,16] train.steps=200. A part as a whole is chosen by "
         "the name of its file: task=csv, search=tpe, launcher=local. +contest.contenders.mine='{strategy: grid}' adds "
-        "what is not there. `--cfg job` shows what comes of it and runs nothing; the defaults below are those of "
-        "rank_grid unless a sweep says otherwise.\n\n"
+        "what is not there. The defaults below hold where the sweep sets nothing else; `--cfg job` shows what comes of "
+        "it and runs nothing.\n\n"
         f"sweeps:\n{table(rows, label=18)}"
     )
 
@@ -109,7 +109,7 @@ COMMAND = Command(
         *("workers", "launcher", "model", "task", "lora", "train", "search", "decide", "references", "contest"),
         "tracking",
     ),
-    flags=OF_HYDRA,
+    flags=hydra_flags,
     first=sweep_names,
     notes=_notes,
     place=1,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from rankexp.cli.command import OF_HYDRA, Command, Section
+from rankexp.cli.command import Command, Section, hydra_flags
 from rankexp.cli.output import OK, SOME_FAILED, say, shown
 
 if TYPE_CHECKING:
@@ -34,6 +34,12 @@ def _run_trial(config: StudyConfig) -> int:
     return SOME_FAILED if trial.result.status == "failed" else OK
 
 
+def _flags(parser: argparse.ArgumentParser) -> None:
+    hydra_flags(parser)
+    meaning = "train one trial for each value of a list: trial.rank=4,8 trial.seed=0,1"
+    parser.add_argument("-m", "--multirun", action="store_true", help=meaning)
+
+
 COMMAND = Command(
     Section.TRAIN,
     "train single trials",
@@ -42,7 +48,7 @@ COMMAND = Command(
         *("workspace", "device", "threads", "checkpoint_every", "lease_seconds", "storage"),
         *("trial", "model", "task", "lora", "train", "tracking"),
     ),
-    flags={**OF_HYDRA, "-m --multirun": "train one trial for each value of a list: trial.rank=4,8 trial.seed=0,1"},
+    flags=_flags,
     notes=lambda: (
         "Write option=value to change an option: trial.rank=8 train.steps=200. A part as a whole is chosen by the name "
         "of its file: task=csv, model=local, lora=rslora. `--cfg job` shows what comes of it and trains nothing."
