@@ -9,6 +9,8 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import shutil
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import islice
@@ -18,7 +20,8 @@ from rankexp.cli.arguments import add_words, parser
 from rankexp.cli.command import Command
 from rankexp.cli.resources import choices_of, groups
 
-_PLAIN = re.compile(r"\w[\w.,=+@%-]{0,254}|\.[\w.,=+@%-]{1,254}", re.ASCII)
+_PLAIN = re.compile(r"[\w.(][\w .,()=+@%-]{0,254}")
+"""Names in which nothing stands that a shell expands; blanks and brackets are quoted for it."""
 _STUDY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=-]{0,119}")
 _HASH = re.compile(r"-[0-9a-f]{8}$")
 _MOST = 1000
@@ -38,10 +41,19 @@ def complete() -> None:
 
 
 def shell_code(shell: str) -> str:
-    """Return what a shell runs to complete the words of ``rankexp``."""
+    """Return what a shell runs to complete the words of ``rankexp``.
+
+    It asks the command that it knows, and not the one that is typed, since a stranger's folder may hold a ``rankexp``
+    of its own.
+    """
     from argcomplete.shell_integration import shellcode
 
-    return shellcode(["rankexp"], shell=shell)
+    return shellcode(["rankexp"], shell=shell, argcomplete_script=_own_command())
+
+
+def _own_command() -> str:
+    """Return how a shell finds this command: on its path, else where it lies."""
+    return "rankexp" if shutil.which("rankexp") else os.path.abspath(sys.argv[0])
 
 
 def studies(workspace: Path, prefix: str) -> Offered:

@@ -89,7 +89,10 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         make_study(here / "runs", name=name, examples=40)
     (here / "runs" / "studies" / "$(touch made)-01234567").mkdir()
     (here / "runs" / "studies" / "$(touch made)-01234567" / "study.json").touch()
+    (here / "rankexp").write_text("#!/bin/sh\ntouch made\n")
+    (here / "rankexp").chmod(0o755)
     (here / "texts.csv").touch()
+    (here / "meine Läufe (1).csv").touch()
     (here / "t$(touch made).csv").touch()
     yield here
     assert not (here / "made").exists()
@@ -107,6 +110,7 @@ def bash(here: Path) -> Iterator[Shell]:
     ("typed", "expected"),
     [
         ("rankexp sw", "rankexp sweep "),
+        ("./rankexp sw", "./rankexp sweep "),
         ("rankexp sweep rank_v", "rankexp sweep rank_vs_data "),
         ("rankexp sweep ra", "rankexp sweep rank_"),
         ("rankexp sweep rank_grid search.ra", "rankexp sweep rank_grid search.ranks="),
@@ -127,6 +131,8 @@ def bash(here: Path) -> Iterator[Shell]:
         ("rankexp worker mine chec", "rankexp worker mine checkpoint_every="),
         ("rankexp sync mine track", "rankexp sync mine tracking.uri="),
         ("rankexp decide te", "rankexp decide texts.csv "),
+        ("rankexp decide me", "rankexp decide meine\\ Läufe\\ \\(1\\).csv "),
+        ("rankexp sweep task.path=me", "rankexp sweep task.path=meine\\ Läufe\\ \\(1\\).csv "),
         ("rankexp completion f", "rankexp completion fish "),
         ("rankexp verify mine --pe", "rankexp verify mine --peft "),
     ],
@@ -201,6 +207,12 @@ def test_the_code_of_each_shell(shell: str, capsys: pytest.CaptureFixture[str]) 
     assert main(["completion", shell]) == 0
     assert capsys.readouterr().out == shell_code(shell)
     assert "rankexp" in shell_code(shell)
+
+
+def test_a_command_off_the_path_is_asked_where_it_lies(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    monkeypatch.setattr(sys, "argv", ["/opt/mine/bin/rankexp", "completion", "bash"])
+    assert 'local script="/opt/mine/bin/rankexp"' in shell_code("bash")
 
 
 @pytest.mark.parametrize("words", [["-sc", "install=bash"], ["--shell-completion", "query=bash"]])
