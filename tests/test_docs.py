@@ -11,7 +11,8 @@ from typing import NamedTuple
 import pytest
 from fake_study import make_study
 
-from rankexp.cli.main import _parser, main
+from rankexp.cli.arguments import parser
+from rankexp.cli.main import main
 from rankexp.config import OF_WORKER
 from rankexp.testing import AllocatorConformance, StrategyConformance, TaskConformance
 
@@ -115,7 +116,7 @@ def test_a_command_is_accepted(place, words, tmp_path, monkeypatch, capsys):
         shown = words if "--cfg" in words else [*first_of_each(words), "--cfg", "job"]
         assert "workspace:" in output_of(shown, capsys)
     else:
-        options, rest = _parser().parse_known_args(words)
+        options, rest = parser().parse_known_args(words)
         assert hasattr(options, "run")
         allowed = {"workspace", *(OF_WORKER if words[0] == "worker" else ())}
         assert {word.partition("=")[0] for word in rest} <= allowed

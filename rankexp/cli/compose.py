@@ -8,11 +8,12 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from rankexp.cli.resources import resource as resource
 from rankexp.cli.resources import sweep_names as sweep_names
-from rankexp.cli.typed import Typed, read_typed
+from rankexp.cli.typed import Typed, quoted, read_typed
 from rankexp.config import StudyConfig
 from rankexp.options import ConfigError, near_miss, parse
 from rankexp.safety.children import isolated
@@ -81,7 +82,7 @@ def launch_with_hydra(name: str, arguments: Sequence[str], task: Callable[[DictC
     with _in_one_sentence(name, typed):
         if typed.folder is not None:
             _check_folder(name, typed, typed.folder)
-        with searching(typed.folder), _as_program(typed), isolated():
+        with searching(typed.folder), _leaving_no_notes(typed) as words, _as_program(words), isolated():
             hydra.main(version_base="1.3", config_path=str(resource("conf")), config_name=name)(task)()
 
 
@@ -205,10 +206,26 @@ def checked(composed: DictConfig) -> StudyConfig:
 
 
 @contextmanager
-def _as_program(typed: Typed) -> Iterator[None]:
+def _leaving_no_notes(typed: Typed) -> Iterator[list[str]]:
+    """Give the words for Hydra, of which a multirun here writes its notes into a folder that is then deleted.
+
+    Hydra writes ``multirun.yaml`` where ``hydra.sweep.dir`` says, by default the current folder. A launcher whose jobs
+    run elsewhere has other files there, which stay.
+    """
+    words = [*typed.flags, *typed.overrides]
+    elsewhere = typed.options() & {"hydra.sweep.dir", "hydra/launcher"} or {"launcher=slurm", "launcher=ray"} & {*words}
+    if "--multirun" not in typed.flags or elsewhere:
+        yield words
+        return
+    with TemporaryDirectory(prefix="rankexp-") as folder:
+        yield [*words, f"hydra.sweep.dir={quoted(folder)}"]
+
+
+@contextmanager
+def _as_program(words: Sequence[str]) -> Iterator[None]:
     """Show Hydra our arguments, and have it raise instead of printing and leaving."""
     before, full = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
-    sys.argv, os.environ["HYDRA_FULL_ERROR"] = ["rankexp", *typed.flags, *typed.overrides], "1"
+    sys.argv, os.environ["HYDRA_FULL_ERROR"] = ["rankexp", *words], "1"
     try:
         yield
     finally:

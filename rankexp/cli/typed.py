@@ -33,7 +33,7 @@ _DEEPEST = 50
 _CODE = re.compile(r"_target_|oc\.decode|oc\.create|searchpath")
 """What names code to run, can make it up, or fetches it from elsewhere."""
 _WITH_VALUE = ("cfg", "package", "info")
-_SWITCHES = ("help", "hydra_help", "resolve", "run", "multirun", "shell_completion")
+_SWITCHES = ("help", "hydra_help", "resolve", "run", "multirun")
 _UNSEEN = ("config_path", "config_name", "experimental_rerun")
 
 
@@ -75,6 +75,8 @@ def read_typed(arguments: Sequence[str]) -> Typed:
     for flag in _UNSEEN:
         if getattr(given, flag) is not None:
             raise ConfigError(f"flag --{flag.replace('_', '-')} is refused; give a folder with --config-dir.")
+    if given.shell_completion:
+        raise ConfigError("flag --shell-completion is refused; `rankexp completion bash` prints what completes words.")
     multirun = given.multirun
     overrides = tuple(_override(word, multirun=multirun) for word in given.overrides)
     return Typed(tuple(_flags(given)), overrides, _folder(given.config_dir))

@@ -5,19 +5,25 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from functools import reduce
+from importlib.metadata import EntryPoint
+from operator import getitem
 from pathlib import Path
 
 import pytest
 from tiny import OPTIONS, write_texts
 
 from rankexp.allocators.base import make_allocator
-from rankexp.cli.compose import resource, sweep_names
+from rankexp.cli import option_docs
+from rankexp.cli.command import commands
+from rankexp.cli.compose import resource, run_with_hydra, sweep_names
 from rankexp.cli.main import main
+from rankexp.cli.option_docs import option_groups
 from rankexp.config import StudyConfig
 from rankexp.options import parse
 from rankexp.strategies.base import make_strategy
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "help.txt"
+GOLDEN = Path(__file__).parents[1] / "golden" / "help"
 
 
 @pytest.fixture(autouse=True)
@@ -38,14 +44,48 @@ def complaint(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int,
     return code, lines[0]
 
 
-def test_help_golden(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("name", ["rankexp", *commands()])
+def test_help_golden(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
-        main(["--help"])
+        main(["--help"] if name == "rankexp" else [name, "--help"])
     assert left.value.code == 0
-    text = capsys.readouterr().out
+    text, golden = capsys.readouterr().out, GOLDEN / f"{name}.txt"
     if os.environ.get("RANKEXP_GOLDEN"):
-        GOLDEN.write_text(text, encoding="utf-8")
-    assert text == GOLDEN.read_text(encoding="utf-8")
+        golden.write_text(text, encoding="utf-8")
+    assert text == golden.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("columns", [40, 80, 120, 300])
+def test_pages_fit_the_terminal(
+    columns: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    with pytest.raises(SystemExit):
+        main(["sweep", "--help"])
+    longest = max(map(len, capsys.readouterr().out.splitlines()))
+    assert min(columns, 80) <= longest + 5
+    assert longest <= max(80, min(columns, 120))
+
+
+@pytest.mark.parametrize("command", ["sweep", "train"])
+def test_each_option_has_a_sentence_and_its_default(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """What the help says an option is by default is what is composed, where nothing else is chosen."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from omegaconf import OmegaConf
+
+    assert main([command, "--cfg", "job"]) == 0
+    composed = OmegaConf.to_container(OmegaConf.create(capsys.readouterr().out), resolve=True)
+    assert isinstance(composed, dict)
+    values = parse(StudyConfig, {str(name): value for name, value in composed.items()}).to_dict()
+    chosen = {"study", "decide.seeds", "decide.margin", *(name for name in values if isinstance(values[name], dict))}
+    options = [(group, option) for group in option_groups(commands()[command].overrides) for option in group.options]
+    assert len(options) > 40
+    assert [option.name for _, option in options if not option.sentence] == []
+    for group, option in options:
+        if "task=csv" not in group.heading and option.name not in chosen:
+            read = OverridesParser.create().parse_override(option.label).value()
+            found = reduce(getitem, option.name.split("."), values)
+            assert read == found, option.name
 
 
 @pytest.mark.parametrize("name", sweep_names())
@@ -132,6 +172,35 @@ def test_bad_input_gets_one_sentence_and_exit_2(
     assert not list(Path().glob("runs/trials/*")), "nothing may be trained"
 
 
+def test_a_new_command_is_one_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import rankexp.cli.commands as package
+
+    (tmp_path / "greet.py").write_text(
+        "from rankexp.cli.command import Command, Section\n"
+        "COMMAND = Command(Section.READ, 'say hello', lambda options, rest: print('hello', *rest) or 0)\n"
+    )
+    monkeypatch.setattr(package, "__path__", [*package.__path__, str(tmp_path)])
+    assert main(["greet", "workspace=x"]) == 0
+    assert capsys.readouterr().out == "hello workspace=x\n"
+    for words in (["--help"], ["greet", "--help"]):
+        with pytest.raises(SystemExit):
+            main(words)
+    assert "  greet         say hello\n" in (said := capsys.readouterr().out)
+    assert "Say hello." in said
+
+
+def test_a_task_that_cannot_be_loaded_is_left_out_of_the_help(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = EntryPoint("broken", "nowhere.to.be:Found", "rankexp.tasks")
+    monkeypatch.setattr(option_docs, "entry_points", lambda group: [broken])
+    with pytest.raises(SystemExit):
+        main(["sweep", "--help"])
+    assert "broken" not in capsys.readouterr().out
+
+
 def test_no_command_prints_the_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 0
     assert "rankexp sweep" in capsys.readouterr().out
@@ -140,6 +209,16 @@ def test_no_command_prints_the_help(capsys: pytest.CaptureFixture[str]) -> None:
 def test_cfg_with_multirun_prints_the_configuration(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "--multirun", "--cfg", "job", "trial.rank=4"]) == 0
     assert "rank: 4" in capsys.readouterr().out
+
+
+def test_a_multirun_leaves_nothing_in_the_current_folder(capsys: pytest.CaptureFixture[str]) -> None:
+    run: list[int] = []
+    run_with_hydra("config", ["--multirun", "trial.rank=4,8"], lambda config: run.append(config.trial.rank))
+    assert run == [4, 8]
+    assert not list(Path().iterdir())
+    kept = Path("notes")
+    run_with_hydra("config", ["--multirun", "trial.rank=4,8", f"hydra.sweep.dir={kept}"], lambda _: None)
+    assert [path.name for path in kept.iterdir()] == ["multirun.yaml"]
 
 
 def test_a_sweep_of_ones_own_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -159,6 +238,7 @@ def test_train_status_and_multirun(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "decide accuracy" in said
     assert (Path("runs/trials") / said.split()[0] / "adapter" / "adapter_config.json").is_file()
     assert main(["train", "--multirun", *options, "trial.rank=2,4", "trial.seed=0,1"]) == 0
+    assert {path.name for path in Path().iterdir()} == {"runs", "texts.csv"}
     assert len(list(Path("runs/trials").iterdir())) == 4
     assert main(["status", "train"]) == 0
     assert "4 completed" in capsys.readouterr().out

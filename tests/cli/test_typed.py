@@ -12,8 +12,8 @@ from tiny import OPTIONS
 
 from rankexp.cli.compose import run_with_hydra
 from rankexp.cli.main import main
-from rankexp.cli.reading import workspace_of
-from rankexp.cli.running import _where
+from rankexp.cli.outcome import where
+from rankexp.cli.settings import workspace_of
 from rankexp.cli.typed import quoted, read_typed
 from rankexp.config import StudyConfig
 from rankexp.options import ConfigError
@@ -155,8 +155,8 @@ def test_what_can_be(word: str) -> None:
 
 
 def test_printed_commands_can_be_pasted() -> None:
-    assert _where(Path("runs")) == ""
-    assert _where(Path("my runs (1)")) == " 'workspace=my runs (1)'"
+    assert where(Path("runs")) == ""
+    assert where(Path("my runs (1)")) == " 'workspace=my runs (1)'"
 
 
 def test_passwords_are_not_said(capsys: pytest.CaptureFixture[str]) -> None:

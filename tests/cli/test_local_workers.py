@@ -9,7 +9,7 @@ import torch
 from tiny import OPTIONS
 
 from rankexp.cli.compose import run_with_hydra
-from rankexp.cli.launching import devices_of
+from rankexp.cli.local_workers import devices_of
 from rankexp.config import StudyConfig
 from rankexp.options import ConfigError
 from rankexp.study.worker import shares

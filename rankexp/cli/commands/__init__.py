@@ -1,0 +1,1 @@
+"""The commands of ``rankexp``: one module each, found by its name; it defines ``COMMAND``."""
