@@ -310,6 +310,11 @@ class Study:
         """The decision, or None while there is nothing to decide on."""
         return self.comparison.verdict
 
+    @property
+    def final_verdict(self) -> Verdict | None:
+        """The verdict once every run that it needs is there; None before."""
+        return self.verdict if self.complete else None
+
     @cached_property
     def test_scores(self) -> dict[str, Scores]:
         """Scores on ``test`` by trial key: those of the opened pair, or none."""

@@ -248,7 +248,7 @@ def test_once(study: Study) -> Check:
     name = "Test split opened once"
     entry = TestLedger(study.store.workspace).entry(study.record.data["test_fingerprint"])
     opened = sorted(study.test_scores)
-    chosen = study.verdict.chosen_rank if study.verdict is not None and study.complete else None
+    chosen = study.final_verdict.chosen_rank if study.final_verdict is not None else None
     if chosen is None and opened:
         remedy = "Collect a new test split: what was read without a verdict is spent."
         return Check(name, False, "It was opened although no rank is chosen.", remedy)
