@@ -158,17 +158,20 @@ class Study:
         """The scores on ``decide`` of every rank and seed."""
         values, groups, examples = np.empty((len(self.ranks), len(self.seeds), 0)), None, 0
         for i, rank in enumerate(self.ranks):
+            runs = self._by_seed(f"r={rank}")
             for j, seed in enumerate(self.seeds):
-                if (found := self._read_groups(f"r={rank}", seed)) is None:
+                if seed not in runs:
                     continue
+                scores = runs[seed].scores("decide")
+                names, means = self._documents.means(scores, self.score)
                 if groups is None:
-                    groups, examples = found[0], found[2]
+                    groups, examples = names, len(scores.example_ids)
                     values = np.full((*values.shape[:2], len(groups)), np.nan)
-                if found[0] != groups:
+                if names != groups:
                     raise DamagedRecordError(
                         f"{self.store.folder} has runs of rank {rank} on other examples than the rest."
                     )
-                values[i, j] = found[1]
+                values[i, j] = means
         return DecisionScores(values, self.ranks, self.seeds, groups or (), examples)
 
     @property
@@ -180,21 +183,17 @@ class Study:
         """Return the mean score of each group of ``decide``; None without a result."""
         if candidate in self._ladder and seed in self.seeds:
             return self.scores.cell(self._ladder[candidate], seed)
-        found = self._read_groups(candidate, seed)
-        return found[1] if found is not None else None
+        run = self._by_seed(candidate).get(seed)
+        return None if run is None else self._documents.means(run.scores("decide"), self.score)[1]
 
     @cached_property
     def _ladder(self) -> dict[str, int]:
         """The ranks that are compared, by the names of their candidates."""
         return {f"r={rank}": rank for rank in self.ranks}
 
-    def _read_groups(self, candidate: str, seed: int) -> tuple[tuple[str, ...], Floats, int] | None:
-        """Read the groups of ``decide``, the mean score of each, and the number of examples; None without a result."""
-        for trial in self.evidence(candidate):
-            if trial is not None and trial.spec.seed == seed and trial.result.status == "completed":
-                scores = trial.scores("decide")
-                return *self._documents.means(scores, self.score), len(scores.example_ids)
-        return None
+    def _by_seed(self, candidate: str) -> dict[int, Trial]:
+        """The completed trials that are compared for ``candidate`` by seed, the first of each."""
+        return {trial.spec.seed: trial for trial in reversed(self.completed(candidate))}
 
     def decide_means(self, candidate: str) -> dict[int, float]:
         """Mean score on ``decide`` of each seed of a candidate that has one, read once."""

@@ -74,21 +74,21 @@ def write_document(
         ForeignRecordError: It leads out of ``root``.
     """
     wide = _draw(doc, WIDE)
-    drawn = {"wide": _as_svg(wide), "narrow": _as_svg(_draw(doc, NARROW))}
-    files = {f"figures/{name}.svg": image for name, image in drawn["wide"].items()}
-    files |= {f"figures/{name}.png": svg.png_bytes(figure) for name, figure in wide.items()}
+    files = {}
+    for name, figure in wide.items():
+        files[f"figures/{name}.svg"] = svg.svg_bytes(figure)
+        files[f"figures/{name}.png"] = svg.png_bytes(figure)
     files["report.json"] = (json.dumps(doc, indent=1, allow_nan=False, ensure_ascii=False) + "\n").encode()
     files |= beside or {}
     files["report.md"] = _render_markdown(doc, wide).encode()
-    drawn["wide"] = _as_svg(wide)
-    files["report.html"] = _render_html(doc, drawn).encode()
+    files["report.html"] = _render_html(doc, {"wide": wide, "narrow": _draw(doc, NARROW)}).encode()
     write_files(folder, files, root)
     return folder / "report.html"
 
 
 def render_html(doc: Document) -> str:
     """Render a document as one page that needs no other file."""
-    return _render_html(doc, {"wide": _as_svg(_draw(doc, WIDE)), "narrow": _as_svg(_draw(doc, NARROW))})
+    return _render_html(doc, {"wide": _draw(doc, WIDE), "narrow": _draw(doc, NARROW)})
 
 
 def render_markdown(doc: Document) -> str:
@@ -100,11 +100,11 @@ def _render_markdown(doc: Document, drawn: Iterable[str]) -> str:
     return _render("report.md.j2", doc, {name: f"figures/{name}.png" for name in drawn})
 
 
-def _render_html(doc: Document, drawn: Mapping[str, Mapping[str, bytes]]) -> str:
+def _render_html(doc: Document, drawn: Mapping[str, Mapping[str, Figure]]) -> str:
     known = drawings()
     figures = {
         name: {
-            variant: Markup(svg.inline(found[name], f"{variant}-{name}", known[name].caption(doc).alt))
+            variant: Markup(svg.inline(svg.svg_bytes(found[name]), f"{variant}-{name}", known[name].caption(doc).alt))
             for variant, found in drawn.items()
         }
         for name in drawn["wide"]
@@ -138,10 +138,6 @@ def render(template: str, **values: Any) -> str:
 def _draw(doc: Document, size: Size) -> dict[str, Figure]:
     drawn = {name: drawing.draw(doc, size) for name, drawing in drawings().items()}
     return {name: figure for name, figure in drawn.items() if figure is not None}
-
-
-def _as_svg(figures: Mapping[str, Figure]) -> dict[str, bytes]:
-    return {name: svg.svg_bytes(figure) for name, figure in figures.items()}
 
 
 def _in_cell(value: object) -> object:
