@@ -133,7 +133,7 @@ Scored = Mapping[int, NDArray[np.float64]]
 def _scores(study: Study, name: str) -> dict[int, NDArray[np.float64]]:
     """Mean score of each group by seed."""
     cells = {seed: study.group_scores(name, seed) for seed in study.seeds}
-    return {seed: cell[1] for seed, cell in cells.items() if cell is not None}
+    return {seed: cell for seed, cell in cells.items() if cell is not None}
 
 
 def _row(study: Study, name: str, scored: Mapping[str, Scored], rank: int) -> Contender:
@@ -141,7 +141,7 @@ def _row(study: Study, name: str, scored: Mapping[str, Scored], rank: int) -> Co
     made = study.record.notes["contest"].get("maps", {}).get(name, {})
     common = sorted(own.keys() & scored[base].keys())
     means = [float(own[seed].mean()) for seed in sorted(own)]
-    trials = [t for t in study.evidence(name) if t is not None and t.result.status == "completed"]
+    trials = study.completed(name)
     parameters = _parameters(study, trials, rank)
     pair = _difference(study, own, scored[base], common) if name != base and _enough(own, common) else None
     return Contender(

@@ -126,7 +126,7 @@ def screen_table(study: Study) -> tuple[ScreenRow, ...]:
         if item.role == "tuning" and item.phase != "contest" and item.key in study.by_key
     ]
     rows = [row for item in planned for row in ScreenRow.all_of(item.candidate, study.by_key[item.key])]
-    for item in study.store.pruned():
+    for item in study.pruned:
         spec = TrialSpec.from_dict(item.spec)
         rows.append(ScreenRow.of(f"r={spec.rank}", spec))
     return tuple(rows)

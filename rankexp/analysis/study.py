@@ -9,22 +9,23 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from rankexp.analysis.diagnosis import Diagnosis, diagnose, well_above
+from rankexp.analysis.scoring import Documents, Floats, group_means, is_unstable, tune_score
+from rankexp.analysis.screen import ScreenRow, best_rate, screen_table
 from rankexp.analysis.statistics.comparison import Comparison, DecisionScores
 from rankexp.analysis.statistics.majority import constant_score
 from rankexp.analysis.statistics.verdict import Verdict
+from rankexp.analysis.trial_table import trial_table
 from rankexp.config import StudyConfig
 from rankexp.options import ConfigError, parse
 from rankexp.record.files import DamagedRecordError, ForeignRecordError
-from rankexp.record.studies import Planned, StudyRecord, StudyStore
+from rankexp.record.studies import Planned, Pruned, StudyRecord, StudyStore
 from rankexp.record.trials import Scores, Trial, TrialResult, TrialStore
-from rankexp.specs import TrialSpec
 
 
 class Study:
@@ -50,6 +51,8 @@ class Study:
         keys = dict.fromkeys(item.key for item in self.record.planned)
         final = {key: trial for key, trial in known.items() if trial.result.final}
         self.by_key: dict[str, Trial] = {key: final.get(key) or store.read(key) for key in keys if key in store}
+        self._documents = Documents()
+        self._means: dict[str, dict[int, float]] = {}
 
     def read_on(self) -> Study:
         """Return the study as it is now, with what was recorded since this one was read."""
@@ -83,9 +86,22 @@ class Study:
     @cached_property
     def trials(self) -> pd.DataFrame:
         """One row for each planned trial, in the order of the plan, then those that were pruned."""
-        rows = [_row(item, self.by_key.get(item.key)) for item in self.record.planned]
-        rows += [_pruned_row(item.key, item.spec, len(item.history)) for item in self.store.pruned()]
-        return pd.DataFrame(rows, columns=_COLUMNS)
+        return trial_table(self.record.planned, self.by_key, self.pruned)
+
+    @cached_property
+    def pruned(self) -> tuple[Pruned, ...]:
+        """Runs that the search stopped early, sorted by key."""
+        return tuple(self.store.pruned())
+
+    @cached_property
+    def screen(self) -> tuple[ScreenRow, ...]:
+        """The tuning runs that have a result, as planned, then the pruned ones."""
+        return screen_table(self)
+
+    @cached_property
+    def best_rates(self) -> dict[str, ScreenRow]:
+        """The tuning run with the lowest loss of each candidate."""
+        return best_rate(self.screen)
 
     def adapter(self, key: str) -> Path:
         """Return the folder of a trial's adapter in PEFT's format.
@@ -103,10 +119,19 @@ class Study:
         A rank that was trained again at half its rate is represented by that second set, generation 1, unless
         ``generation`` says which set.
         """
-        planned = [item for item in self.record.planned if item.candidate == candidate and item.role == "evidence"]
+        planned = self._compared.get(candidate, [])
         if generation is None:
             generation = max((item.generation for item in planned), default=0)
         return [self.by_key.get(item.key) for item in planned if item.generation == generation]
+
+    @cached_property
+    def _compared(self) -> dict[str, list[Planned]]:
+        """The planned trials that are compared, by candidate."""
+        found: dict[str, list[Planned]] = {}
+        for item in self.record.planned:
+            if item.role == "evidence":
+                found.setdefault(item.candidate, []).append(item)
+        return found
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -130,7 +155,7 @@ class Study:
         sets = [self.evidence(f"r={rank}") for rank in self.ranks]
         return bool(sets) and all({t.spec.seed for t in found if t is not None} >= seeds for found in sets)
 
-    @property
+    @cached_property
     def ranks(self) -> tuple[int, ...]:
         """Ranks that are compared, increasing."""
         return tuple(sorted({i.rank for i in self.record.planned if i.phase == "decide" and i.rank}))
@@ -138,34 +163,53 @@ class Study:
     @cached_property
     def scores(self) -> DecisionScores:
         """The scores on ``decide`` of every rank and seed."""
-        seeds = self.seeds
-        cells = {(rank, s): self.group_scores(f"r={rank}", s) for rank in self.ranks for s in seeds}
-        found = [cell for cell in cells.values() if cell is not None]
-        groups, examples = (found[0][0], found[0][2]) if found else ((), 0)
-        values = np.full((len(self.ranks), len(seeds), len(groups)), np.nan)
+        values, groups, examples = np.empty((len(self.ranks), len(self.seeds), 0)), None, 0
         for i, rank in enumerate(self.ranks):
-            for j, seed in enumerate(seeds):
-                if (cell := cells[rank, seed]) is not None:
-                    if cell[0] != groups:
-                        raise DamagedRecordError(
-                            f"{self.store.folder} has runs of rank {rank} on other examples than the rest."
-                        )
-                    values[i, j] = cell[1]
-        return DecisionScores(values, self.ranks, seeds, groups, examples)
+            runs = self._by_seed(f"r={rank}")
+            for j, seed in enumerate(self.seeds):
+                if seed not in runs:
+                    continue
+                scores = runs[seed].scores("decide")
+                names, means = self._documents.means(scores, self.score)
+                if groups is None:
+                    groups, examples = names, len(scores.example_ids)
+                    values = np.full((*values.shape[:2], len(groups)), np.nan)
+                if names != groups:
+                    raise DamagedRecordError(
+                        f"{self.store.folder} has runs of rank {rank} on other examples than the rest."
+                    )
+                values[i, j] = means
+        return DecisionScores(values, self.ranks, self.seeds, groups or (), examples)
 
     @property
     def contenders(self) -> tuple[str, ...]:
         """Names of what is compared with a uniform rank, in the order of the configuration."""
         return tuple(self.config.contest.contenders)
 
-    def group_scores(self, candidate: str, seed: int) -> tuple[tuple[str, ...], NDArray[np.float64], int] | None:
-        """Return groups of ``decide``, the mean score of each, and the number of examples; None without a result."""
-        for trial in self.evidence(candidate):
-            if trial is not None and trial.spec.seed == seed and trial.result.status == "completed":
-                scores = trial.scores("decide")
-                groups, means = group_means(scores, self.score)
-                return groups, means, len(scores.example_ids)
-        return None
+    def group_scores(self, candidate: str, seed: int) -> Floats | None:
+        """Return the mean score of each group of ``decide``; None without a result."""
+        if candidate in self._ladder and seed in self.seeds:
+            return self.scores.cell(self._ladder[candidate], seed)
+        run = self._by_seed(candidate).get(seed)
+        return None if run is None else self._documents.means(run.scores("decide"), self.score)[1]
+
+    @cached_property
+    def _ladder(self) -> dict[str, int]:
+        """The ranks that are compared, by the names of their candidates."""
+        return {f"r={rank}": rank for rank in self.ranks}
+
+    def _by_seed(self, candidate: str) -> dict[int, Trial]:
+        """The completed trials that are compared for ``candidate`` by seed, the first of each."""
+        return {trial.spec.seed: trial for trial in reversed(self.completed(candidate))}
+
+    def decide_means(self, candidate: str) -> dict[int, float]:
+        """Mean score on ``decide`` of each seed of a candidate that has one, read once."""
+        if candidate in self._ladder:
+            return self.scores.means(self._ladder[candidate])
+        if candidate not in self._means:
+            trials = [t for t in self.completed(candidate) if "decide" in t.result.metrics]
+            self._means[candidate] = {t.spec.seed: self.mean_score(t.scores("decide")) for t in trials}
+        return self._means[candidate]
 
     @cached_property
     def unstable(self) -> tuple[int, ...]:
@@ -238,8 +282,7 @@ class Study:
     @cached_property
     def head_score(self) -> float:
         """Score of the head-only reference on ``tune``; minus infinity where there is none."""
-        heads = [t for t in self.evidence("head") if t is not None and t.result.status == "completed"]
-        return max((tune_score(t.result, self.score) for t in heads), default=-np.inf)
+        return max((tune_score(t.result, self.score) for t in self.completed("head")), default=-np.inf)
 
     @property
     def majority(self) -> dict[str, float] | None:
@@ -273,6 +316,11 @@ class Study:
         """The decision, or None while there is nothing to decide on."""
         return self.comparison.verdict
 
+    @property
+    def final_verdict(self) -> Verdict | None:
+        """The verdict once every run that it needs is there; None before."""
+        return self.verdict if self.complete else None
+
     @cached_property
     def test_scores(self) -> dict[str, Scores]:
         """Scores on ``test`` by trial key: those of the opened pair, or none."""
@@ -280,11 +328,15 @@ class Study:
 
     def mean_score(self, scores: Scores) -> float:
         """Mean over documents of what this study compares, as in the decision table."""
-        return float(group_means(scores, self.score)[1].mean())
+        return float(self._documents.means(scores, self.score)[1].mean())
+
+    def completed(self, candidate: str) -> list[Trial]:
+        """Completed trials that are compared for ``candidate``, as planned."""
+        return [t for t in self.evidence(candidate) if t is not None and t.result.status == "completed"]
 
     def chosen_trials(self, rank: int) -> Sequence[Trial]:
         """Completed evidence of one rank, ordered by seed as planned."""
-        return [t for t in self.evidence(f"r={rank}") if t is not None and t.result.status == "completed"]
+        return self.completed(f"r={rank}")
 
 
 def _config(store: StudyStore, record: StudyRecord) -> StudyConfig:
@@ -314,73 +366,6 @@ def load_study(path: str | Path) -> Study:
     folder = Path(path).absolute()
     inside_report = folder.name == "report" and not StudyStore(folder).exists()
     return Study(folder.parent if inside_report else folder)
-
-
-def group_means(scores: Scores, score: str) -> tuple[tuple[str, ...], NDArray[np.float64]]:
-    """Average the score of each group of examples, since sentences of one document are no independent evidence.
-
-    Args:
-        scores: Per-example scores.
-        score: ``accuracy`` or ``loss``.
-
-    Returns:
-        Names of the groups, sorted, and the mean score of each.
-    """
-    values = scores.correct.astype(np.float64) if score == "accuracy" else -scores.loss.astype(np.float64)
-    names, index = np.unique(scores.group_ids, return_inverse=True)
-    return tuple(names.tolist()), np.bincount(index, weights=values) / np.bincount(index)
-
-
-def tune_score(result: TrialResult, score: str) -> float:
-    """Score on ``tune``: accuracy, or minus the mean loss."""
-    metrics = result.metrics["tune"]
-    return metrics["accuracy"] if score == "accuracy" else -metrics["loss"]
-
-
-def is_unstable(result: TrialResult, floor: float, score: str) -> bool:
-    """Whether a run diverged, or came to no more than the ``floor``; :meth:`Study.diagnosis` says why."""
-    return result.status == "diverged" or (result.status == "completed" and tune_score(result, score) <= floor)
-
-
-_COST = (
-    "trainable_parameters",
-    "adapter_bytes",
-    "peak_memory_bytes",
-    "step_seconds_median",
-    "step_seconds_p95",
-    "tokens_per_second",
-    "train_seconds",
-    "eval_seconds",
-)
-_SPEC = ("method", "rank", "alpha", "scaling", "learning_rate", "seed", "steps", "precision")
-_SCORES = ("tune_accuracy", "tune_loss", "decide_accuracy", "decide_loss")
-_COLUMNS = ["key", "phase", "candidate", "role", "status", "reason", *_SPEC, *_SCORES, *_COST, "finished"]
-
-
-def _row(item: Planned, trial: Trial | None) -> dict[str, Any]:
-    row: dict[str, Any] = {name: getattr(item, name) for name in ("key", "phase", "candidate", "role")}
-    if trial is None:
-        return {**row, "rank": item.rank, "status": "waiting", "reason": ""}
-    metrics = {f"{split}_{k}": v for split, values in trial.result.metrics.items() for k, v in values.items()}
-    costs = {name: trial.result.cost.get(name) for name in _COST}
-    outcome = {name: getattr(trial.result, name) for name in ("status", "reason", "finished")}
-    return {**row, **outcome, **_spec_columns(trial.spec), **metrics, **costs}
-
-
-def _pruned_row(key: str, values: Any, steps: int) -> dict[str, Any]:
-    row = {
-        "key": key,
-        "phase": "screen",
-        "role": "tuning",
-        "status": "pruned",
-        "reason": f"stopped at step {steps}",
-    }
-    spec = TrialSpec.from_dict(values)
-    return {**row, "candidate": f"r={spec.rank}", **_spec_columns(spec)}
-
-
-def _spec_columns(spec: TrialSpec) -> dict[str, Any]:
-    return {name: getattr(spec, name) for name in _SPEC}
 
 
 __all__ = [

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 
 from rankexp.analysis.diagnosis import Diagnosis
-from rankexp.analysis.screen import ScreenRow, best_rate, on_edge, sampled_range, screen_table
+from rankexp.analysis.screen import ScreenRow, on_edge, sampled_range
 from rankexp.analysis.statistics.comparison import Comparison, DecisionScores
 from rankexp.analysis.statistics.power import LEAST_SEEDS
 from rankexp.analysis.statistics.sparse import LEAST_GROUPS
@@ -120,7 +120,7 @@ def same_training(study: Study) -> Check:
 def equal_tuning(study: Study) -> Check:
     """As many tuning runs for one rank as for another."""
     name = "Equal tuning budget"
-    counts = Counter(row.candidate for row in screen_table(study) if row.rank)
+    counts = Counter(row.candidate for row in study.screen if row.rank)
     tuned = {f"r={rank}": counts.get(f"r={rank}", 0) for rank in _candidates(study)}
     if not any(tuned.values()):
         return Check(name, None, "No tuning run is recorded.")
@@ -135,7 +135,7 @@ def equal_tuning(study: Study) -> Check:
 def tuned_rates(study: Study) -> Check:
     """Each rank was trained at the rate that was best for it on ``tune``."""
     name = "Learning rate tuned for each rank"
-    best = best_rate(screen_table(study))
+    best = study.best_rates
     if not study.ranks or not best:
         return Check(name, None, "No rank has a tuned learning rate yet.")
     wrong = [f"r={rank}" for rank in study.ranks if not _uses_best(study, f"r={rank}", best)]
@@ -143,7 +143,7 @@ def tuned_rates(study: Study) -> Check:
         remedy = "Tune the rate of these ranks and train them again."
         return Check(name, False, f"Not at its best tuned rate: {_listed(wrong)}.", remedy)
     rates = _listed(f"r={rank} {best[f'r={rank}'].learning_rate:g}" for rank in study.ranks)
-    stopped = len(study.store.pruned())
+    stopped = len(study.pruned)
     weaker = f" {stopped} runs were stopped early, so these rates were not all tried to the end." if stopped else ""
     return Check(name, True, f"Lowest loss on tune: {rates}.{weaker}")
 
@@ -151,7 +151,7 @@ def tuned_rates(study: Study) -> Check:
 def own_tuning_runs(study: Study) -> Check:
     """The rate of each rank comes from runs of that rank, not from runs that were cut to it."""
     name = "Rates from runs of the same rank"
-    best = best_rate(screen_table(study))
+    best = study.best_rates
     used = {rank: study.by_key.get(row.key) for rank in study.ranks if (row := best.get(f"r={rank}"))}
     borrowed = [f"r={rank}" for rank, trial in used.items() if trial is not None and trial.spec.rank != rank]
     borrowed += [f"r={rank}" for rank, trial in used.items() if trial is not None and trial.spec.nested_ranks]
@@ -178,8 +178,8 @@ def nothing_left_out(study: Study) -> Check:
 def rates_inside(study: Study) -> Check:
     """The best rate of each rank lies inside the grid that was tried."""
     name = "Best rates inside the grid"
-    rows = [row for row in screen_table(study) if row.rank]
-    if not best_rate(rows):
+    rows = [row for row in study.screen if row.rank]
+    if not any(row.status == "completed" for row in rows):
         return Check(name, None, "No tuning run has finished yet.")
     edges = on_edge(rows, sampled_range(study))
     if not edges:
@@ -229,7 +229,7 @@ def _seeds_of(found: Mapping[int, Mapping[int, Diagnosis]], wanted: Sequence[Dia
 def nothing_pruned(study: Study) -> Check:
     """No run that was stopped early is evidence, neither one that a search pruned nor one that lacks steps."""
     name = "No pruned run is evidence"
-    pruned = {item.key for item in study.store.pruned()}
+    pruned = {item.key for item in study.pruned}
     keys = {item.key for item in study.record.planned if item.role == "evidence"}
     used = {key for key in keys if (_stopped_early(study.by_key[key]) if key in study.by_key else key in pruned)}
     if used:
@@ -248,7 +248,7 @@ def test_once(study: Study) -> Check:
     name = "Test split opened once"
     entry = TestLedger(study.store.workspace).entry(study.record.data["test_fingerprint"])
     opened = sorted(study.test_scores)
-    chosen = study.verdict.chosen_rank if study.verdict is not None and study.complete else None
+    chosen = study.final_verdict.chosen_rank if study.final_verdict is not None else None
     if chosen is None and opened:
         remedy = "Collect a new test split: what was read without a verdict is spent."
         return Check(name, False, "It was opened although no rank is chosen.", remedy)
@@ -367,7 +367,7 @@ def _evidence_specs(study: Study) -> list[TrialSpec]:
 
 
 def _candidates(study: Study) -> Sequence[int]:
-    screened = {row.rank for row in screen_table(study) if row.rank}
+    screened = {row.rank for row in study.screen if row.rank}
     return study.ranks or sorted(screened)
 
 

@@ -12,29 +12,24 @@ from markupsafe import Markup
 
 from rankexp.analysis.study import Study
 from rankexp.report import formats, svg
-from rankexp.report.canvas import NARROW, WIDE
-from rankexp.report.captions import captions
-from rankexp.report.contest_words import contest_sentence, reading
+from rankexp.report.canvas import NARROW, WIDE, Document, Size
 from rankexp.report.document import document
-from rankexp.report.figures import FIGURES
 from rankexp.report.folder import write_files
-from rankexp.report.words import hours, power, price, recovery
+from rankexp.report.sections import drawings, sections
 from rankexp.safety.printable import cell
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Document = dict[str, Any]
 _TEMPLATES = Path(__file__).parent / "templates"
 _FILTERS = {
     "amount": formats.amount,
     "code": formats.code,
-    "contender": reading,
     "confidence": formats.confidence,
     "count": formats.count,
     "decimal": formats.decimal,
     "difference": formats.difference,
-    "hours": hours,
+    "hours": formats.hours,
     "loss": formats.loss,
     "md": formats.markdown,
     "p": formats.p_value,
@@ -78,7 +73,11 @@ def write_document(
         ConfigError: The folder holds files of others with these names.
         ForeignRecordError: It leads out of ``root``.
     """
-    files = _figure_files(wide := _draw(doc, WIDE))
+    wide = _draw(doc, WIDE)
+    files = {}
+    for name, figure in wide.items():
+        files[f"figures/{name}.svg"] = svg.svg_bytes(figure)
+        files[f"figures/{name}.png"] = svg.png_bytes(figure)
     files["report.json"] = (json.dumps(doc, indent=1, allow_nan=False, ensure_ascii=False) + "\n").encode()
     files |= beside or {}
     files["report.md"] = _render_markdown(doc, wide).encode()
@@ -94,18 +93,18 @@ def render_html(doc: Document) -> str:
 
 def render_markdown(doc: Document) -> str:
     """Render a document as Markdown that refers to ``figures/``."""
-    return _render_markdown(doc, [name for name, draw in FIGURES.items() if draw(doc, WIDE) is not None])
+    return _render_markdown(doc, _draw(doc, WIDE))
 
 
 def _render_markdown(doc: Document, drawn: Iterable[str]) -> str:
     return _render("report.md.j2", doc, {name: f"figures/{name}.png" for name in drawn})
 
 
-def _render_html(doc: Document, drawn: dict[str, dict[str, Figure]]) -> str:
-    words = captions(doc, drawn["wide"])
+def _render_html(doc: Document, drawn: Mapping[str, Mapping[str, Figure]]) -> str:
+    known = drawings()
     figures = {
         name: {
-            variant: Markup(svg.inline(svg.svg_bytes(found[name]), f"{variant}-{name}", words[name].alt))
+            variant: Markup(svg.inline(svg.svg_bytes(found[name]), f"{variant}-{name}", known[name].caption(doc).alt))
             for variant, found in drawn.items()
         }
         for name in drawn["wide"]
@@ -113,10 +112,14 @@ def _render_html(doc: Document, drawn: dict[str, dict[str, Figure]]) -> str:
     return _render("report.html.j2", doc, figures)
 
 
-def _render(template: str, doc: Document, figures: dict[str, Any]) -> str:
-    words, figures = captions(doc, figures), {**dict.fromkeys(FIGURES), **figures}
-    said = {"price": price(doc), "power": power(doc), "recovery": recovery(doc), "contest": contest_sentence(doc)}
-    return render(template, doc=doc, figures=figures, captions=words, **said)
+def _render(template: str, doc: Document, figures: Mapping[str, Any]) -> str:
+    known = drawings()
+    words = {name: text for section in sections() for name, text in section.words(doc).items()}
+    links = [link for section in sections() for link in section.links if link.shown(doc)]
+    captions = {name: known[name].caption(doc) for name in figures}
+    return render(
+        template, doc=doc, figures={**dict.fromkeys(known), **figures}, captions=captions, links=links, **words
+    )
 
 
 def render(template: str, **values: Any) -> str:
@@ -132,17 +135,9 @@ def render(template: str, **values: Any) -> str:
     return environment.get_template(template).render(**values).rstrip("\n") + "\n"
 
 
-def _draw(doc: Document, size: tuple[float, float]) -> dict[str, Figure]:
-    drawn = {name: draw(doc, size) for name, draw in FIGURES.items()}
+def _draw(doc: Document, size: Size) -> dict[str, Figure]:
+    drawn = {name: drawing.draw(doc, size) for name, drawing in drawings().items()}
     return {name: figure for name, figure in drawn.items() if figure is not None}
-
-
-def _figure_files(drawn: dict[str, Figure]) -> dict[str, bytes]:
-    files = {}
-    for name, figure in drawn.items():
-        files[f"figures/{name}.svg"] = svg.svg_bytes(figure)
-        files[f"figures/{name}.png"] = svg.png_bytes(figure)
-    return files
 
 
 def _in_cell(value: object) -> object:

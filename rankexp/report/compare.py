@@ -18,7 +18,7 @@ from rankexp.config import NO_QUESTION
 from rankexp.options import ConfigError
 from rankexp.report import formats, svg
 from rankexp.report.build import render
-from rankexp.report.canvas import COLOURS, LINES, NARROW, WIDE, Size, difference_axis, new_axes, rank_axis
+from rankexp.report.canvas import COLOURS, LINES, NARROW, WIDE, Document, Size, difference_axis, new_axes, rank_axis
 from rankexp.report.document import plain
 from rankexp.report.folder import write_files
 from rankexp.report.words import joined
@@ -26,7 +26,6 @@ from rankexp.report.words import joined
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Document = dict[str, Any]
 _NAME = "compared"
 _FACTS = ("model", "data", "margin", "seeds", "examples")
 _LEGEND_LINE = 0.2

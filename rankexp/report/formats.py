@@ -141,6 +141,15 @@ def seconds(value: float | None) -> str:
     return f"{value / 60:.1f} min" if value < 3600 else f"{value / 3600:.1f} h"
 
 
+def hours(value: float) -> str:
+    """Write device hours, in minutes where they are few.
+
+    >>> hours(0.02), hours(3.25)
+    ('1.2 device minutes', '3.2 device hours')
+    """
+    return f"{60 * value:.2g} device minutes" if value < 1 else f"{value:.1f} device hours"
+
+
 def decimal(value: float | None) -> str:
     """Write a number with two decimals, such as an effective rank.
 

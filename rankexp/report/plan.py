@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 from rankexp.analysis.cost import plan, price
 from rankexp.analysis.study import Study
-from rankexp.report.formats import amount, count, evidence_unit, percent
-from rankexp.report.words import hours
+from rankexp.report.formats import amount, count, evidence_unit, hours, percent
 
 
 def plan_text(study: Study, target: float) -> str:
@@ -18,7 +17,7 @@ def plan_text(study: Study, target: float) -> str:
     """
     if not study.level < target < 1:
         raise ValueError(f"target is {target:g}; a power between the level, {study.level:g}, and 1 is needed.")
-    verdict = study.verdict if study.complete else None
+    verdict = study.final_verdict
     if study.complete and not study.asked:
         return f"{study.name}: no verdict was asked for (decide.verdict=false), so there is no power to speak of."
     if verdict is None:

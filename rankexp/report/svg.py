@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from rankexp.report.canvas import COLOURS
@@ -16,12 +17,16 @@ _DPI = 160
 
 def svg_bytes(figure: Figure) -> bytes:
     """Render as SVG without a date and with ids that depend on the drawing alone."""
-    return _save(figure, "svg", {"Date": None})
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
+    return _printed(figure, FigureCanvasSVG(figure).print_svg, {"Date": None})
 
 
 def png_bytes(figure: Figure) -> bytes:
     """Render as PNG without the name of the software."""
-    return _save(figure, "png", {"Software": None})
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    return _printed(figure, FigureCanvasAgg(figure).print_png, {"Software": None})
 
 
 def inline(svg: bytes, prefix: str, label: str) -> str:
@@ -48,12 +53,15 @@ def inline(svg: bytes, prefix: str, label: str) -> str:
     return opening + text[text.index(">") :].strip()
 
 
-def _save(figure: Figure, kind: str, metadata: dict[str, None]) -> bytes:
+def _printed(figure: Figure, into: Callable[..., None], metadata: dict[str, None]) -> bytes:
+    """Print a figure, laid out as it is drawn; ``savefig`` would draw it once before, for the layout alone."""
     from matplotlib import rc_context
 
-    buffer = io.BytesIO()
+    buffer, dpi = io.BytesIO(), figure.dpi
     with rc_context({"svg.hashsalt": "rankexp", "svg.fonttype": "none", "font.family": ["DejaVu Sans"]}):
-        figure.savefig(buffer, format=kind, metadata=metadata, dpi=_DPI)
+        figure.dpi = _DPI
+        into(buffer, metadata=metadata)
+        figure.dpi = dpi
     return buffer.getvalue()
 
 

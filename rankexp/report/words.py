@@ -6,9 +6,8 @@ from typing import Any
 
 from rankexp.analysis.statistics.power import LEAST_SEEDS
 from rankexp.analysis.statistics.sparse import LEAST_GROUPS
+from rankexp.report.canvas import Document
 from rankexp.report.formats import amount, confidence, count, evidence_unit, percent, score
-
-Document = dict[str, Any]
 
 
 def summary(doc: Document) -> dict[str, Any]:
@@ -165,67 +164,6 @@ def _learn_more(doc: Document) -> str:
         return cure
     epochs = train["steps"] * train["batch_size"] * train["accumulation"] / examples
     return f"{cure}; {count(train['steps'])} steps were {epochs:.2g} epochs"
-
-
-def power(doc: Document) -> str:
-    """Say whether the study is large enough, and what would make it so."""
-    found = doc["power"]
-    if found is None:
-        return ""
-    target, (low, high) = percent(found["target"]), found["compared"]
-    if found["now"] >= found["target"]:
-        return (
-            f"The study is large enough: if rank {low} is truly as good as rank {high}, it is accepted with a chance "
-            f"of {percent(found['now'])}."
-        )
-    ways = [f"{count(found['seeds'])} seeds of every rank"] if found["seeds"] else []
-    ways += [f"{count(found['examples'])} {_unit(doc)} to decide on"] if found["examples"] else []
-    said = " or ".join(ways) if ways else "more seeds and more examples together"
-    return (
-        f"With what was run, a rank {low} that is truly as good as rank {high} is accepted with a chance of "
-        f"{percent(found['now'])}. For {target} it takes {said}."
-    )
-
-
-def price(doc: Document) -> str:
-    """Say what more evidence would take in device hours; measured, hence no part of the document itself."""
-    more = doc["cost"] and doc["cost"]["more"]
-    if (
-        doc["status"] != "INSUFFICIENT"
-        or nothing_learned(doc)
-        or not doc["cost"]
-        or not doc["cost"]["device_hours_per_seed"]
-    ):
-        return ""
-    one = f"One more seed of every rank takes {hours(doc['cost']['device_hours_per_seed'])}"
-    if not more:
-        return f"{one}."
-    ways = {"seeds": "the missing seeds", "examples": f"scoring the missing {_unit(doc)}, labels not counted,"}
-    said = [f"{ways[name]} {hours(more[name])}" for name in ways if more[name]]
-    names = {"seeds": "seeds", "examples": _unit(doc)}
-    cheaper = f"; {names[more['cheaper']]} are cheaper" if len(said) > 1 else ""
-    return f"{one}{', ' if said else ''}{' and '.join(said)}{cheaper}."
-
-
-def recovery(doc: Document) -> str:
-    """Say how much of full fine-tuning's gain each rank recovers; empty where that is not known."""
-    found = doc.get("recovered")
-    if not found:
-        return ""
-    seeds = "one seed" if found["seeds"] == 1 else f"{found['seeds']} seeds"
-    first, *others = found["ranks"].items()
-    shares = joined([f"rank {first[0]} recovers {percent(first[1])}", *(f"rank {k} {percent(v)}" for k, v in others)])
-    gain = amount(found["gain"], doc["score"])
-    return f"On the {seeds} that all have, full fine-tuning gains {gain} over the head alone; {shares} of it."
-
-
-def hours(value: float) -> str:
-    """Write device hours, in minutes where they are few.
-
-    >>> hours(0.02), hours(3.25)
-    ('1.2 device minutes', '3.2 device hours')
-    """
-    return f"{60 * value:.2g} device minutes" if value < 1 else f"{value:.1f} device hours"
 
 
 def _change_insufficient(doc: Document) -> list[str]:

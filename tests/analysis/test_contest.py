@@ -69,7 +69,7 @@ def test_differences_bounds_and_p_values_are_those_of_the_paired_analysis(study,
     rows = {row.name: row for row in found.rows}
 
     def scores(name):
-        return np.array([study.group_scores(name, seed)[1] for seed in study.seeds])
+        return np.array([study.group_scores(name, seed) for seed in study.seeds])
 
     pairs = {name: paired_difference([scores(name), scores("r=8")], 0, 1) for name in CONTENDERS}
     for name, pair in pairs.items():

@@ -40,6 +40,11 @@ class DecisionScores:
         means = self.values[self.ranks.index(rank)].mean(axis=1)
         return {seed: float(mean) for seed, mean in zip(self.seeds, means, strict=True) if np.isfinite(mean)}
 
+    def cell(self, rank: int, seed: int) -> NDArray[np.float64] | None:
+        """Score of each group in the run of one rank and seed; None where there is none."""
+        found = self.values[self.ranks.index(rank), self.seeds.index(seed)]
+        return None if np.isnan(found).all() else found
+
 
 @dataclass(frozen=True)
 class Comparison:

@@ -1,15 +1,12 @@
-"""The figures of a report, drawn from the assembled document alone."""
+"""Quality against rank: seeds, means, intervals and the margin. It shows the decision table."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rankexp.report import formats
 from rankexp.report.canvas import (
     COLOURS,
-    LINES,
     WIDE,
     Document,
     Size,
@@ -19,17 +16,15 @@ from rankexp.report.canvas import (
     score_label,
     score_ticks,
 )
-from rankexp.report.evidence_figures import contenders, forest, front, power, pruning, training_data
-from rankexp.report.spectrum_figures import effective_ranks, intrinsic, similarity, truncation
+from rankexp.report.formats import amount, confidence, count, score
+from rankexp.report.section import Caption, Drawing, Link, Section
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_GRID_CELLS = 0.5
 
-
-def quality(doc: Document, size: Size = WIDE) -> Figure | None:
+def draw(doc: Document, size: Size = WIDE) -> Figure | None:
     """Draw quality against rank: seed dots, mean with interval, margin band, and the two references as lines."""
     rows = [row for row in doc["ranks"].values() if row["mean"] is not None]
     if not rows:
@@ -49,59 +44,24 @@ def quality(doc: Document, size: Size = WIDE) -> Figure | None:
     return figure
 
 
-def heatmap(doc: Document, size: Size = WIDE) -> Figure | None:
-    """Draw the tune loss of every learning rate at every rank, the best of each rank marked.
-
-    A grid is drawn as cells; rates that were sampled are drawn as points.
-    """
-    rows = [row for row in doc["screen"] if row["rank"]]
-    if not any(row["tune_loss"] is not None for row in rows):
-        return None
-    ranks, rates = sorted({r["rank"] for r in rows}), sorted({r["learning_rate"] for r in rows})
-    cells = {(row["rank"], row["learning_rate"]) for row in rows}
-    dense = len(cells) > _GRID_CELLS * len(ranks) * len(rates) and len(cells) == len(rows)
-    figure, axes = new_axes(size)
-    (_cells if dense else _points)(axes, rows, ranks, rates)
-    axes.set_yticks(range(len(ranks)), [str(rank) for rank in ranks])
-    axes.set_ylim(-0.5, len(ranks) - 0.5)
-    axes.set_xlabel("learning rate")
-    axes.set_ylabel("rank")
-    axes.grid(visible=False)
-    axes.spines[:].set_visible(False)
-    axes.tick_params(which="both", length=0)
-    return figure
-
-
-def curves(doc: Document, size: Size = WIDE) -> Figure | None:
-    """Draw the training loss over steps, a line a rank, the mean over seeds."""
-    if not doc["curves"]:
-        return None
-    figure, axes = new_axes(size)
-    for index, (rank, curve) in enumerate(doc["curves"].items()):
-        colour, style = LINES[index % len(LINES)]
-        axes.plot(curve["steps"], curve["loss"], color=COLOURS[colour], ls=style, lw=1.6, label=f"rank {rank}")
-    axes.set_xlabel("step")
-    axes.set_ylabel("training loss")
-    axes.legend(frameon=False, fontsize=9, labelcolor=COLOURS["ink"])
-    return figure
-
-
-FIGURES: dict[str, Callable[[Document, Size], Figure | None]] = {
-    "quality": quality,
-    "differences": forest,
-    "training_data": training_data,
-    "learning_rates": heatmap,
-    "curves": curves,
-    "power": power,
-    "contenders": contenders,
-    "pruning": pruning,
-    "front": front,
-    "truncation": truncation,
-    "similarity": similarity,
-    "effective_ranks": effective_ranks,
-    "intrinsic": intrinsic,
-}
-"""Every figure by its name, in the order of the report; None where there is nothing to draw."""
+def caption(doc: Document) -> Caption:
+    """Say what dots, rings and bars are, and give the means."""
+    scored = [row for row in doc["ranks"].values() if row["mean"] is not None]
+    points = "; ".join(f"rank {row['rank']} {score(row['mean'], doc['score'])}" for row in scored)
+    reading = "Each small dot is one seed, each ring the mean of a rank."
+    if doc["reference_rank"] is not None and len(doc["ranks"]) > 1:
+        reading += (
+            f" The bar is where the mean may lie relative to rank {doc['reference_rank']} "
+            f"({confidence(2 * doc['level'])} interval, seeds and examples both counted as chance). "
+            f"A rank is good enough when its bar ends above the dotted line, "
+            f"{amount(doc['margin'], doc['score'])} below rank {doc['reference_rank']}."
+        )
+    if doc["groups"] != doc["examples"]:
+        reading += (
+            f" Means are over {count(doc['groups'])} documents, each with the mean of its examples; the command line "
+            "and MLflow show means over examples."
+        )
+    return Caption("Quality against rank", reading, f"Quality against rank. Means: {points}.")
 
 
 def _margin_band(axes: Axes, doc: Document) -> None:
@@ -191,59 +151,8 @@ def _reference_lines(axes: Axes, doc: Document) -> None:
         )  # fmt: skip
 
 
-def _cells(axes: Axes, rows: list[Document], ranks: list[int], rates: list[float]) -> None:
-    from matplotlib.patches import Rectangle
-
-    shade = _shades(rows)
-    for row in rows:
-        x, y = rates.index(row["learning_rate"]), ranks.index(row["rank"])
-        face, ink = shade(row["tune_loss"])
-        edge, order = (COLOURS["warm"], 3) if row["best"] else ("none", 2)
-        axes.add_patch(Rectangle((x - 0.47, y - 0.45), 0.94, 0.9, fc=face, ec=edge, lw=3, zorder=order))
-        text = row["status"] if row["tune_loss"] is None else f"{row['tune_loss']:.3f}"
-        axes.text(
-            x, y, f"{text}\nbest" if row["best"] else text, ha="center", va="center", zorder=4,
-            fontsize=9.5, color=ink, fontweight="bold" if row["best"] else "normal",
-        )  # fmt: skip
-    axes.set_xticks(range(len(rates)), [formats.rate(rate) for rate in rates])
-    axes.set_xlim(-0.5, len(rates) - 0.5)
-
-
-def _points(axes: Axes, rows: list[Document], ranks: list[int], rates: list[float]) -> None:
-    from matplotlib.ticker import NullFormatter
-
-    shade = _shades(rows)
-    axes.set_xscale("log")
-    axes.set_xlim(min(rates) / 1.3, max(rates) * 1.3)
-    axes.xaxis.set_major_formatter(lambda value, _: formats.rate(value))
-    axes.xaxis.set_minor_formatter(NullFormatter())
-    for row in rows:
-        face, _ = shade(row["tune_loss"])
-        lost = row["tune_loss"] is None
-        edge = COLOURS["warm"] if row["best"] else COLOURS["muted"]
-        axes.plot(
-            [row["learning_rate"]], [ranks.index(row["rank"])], marker="x" if lost else "o", ms=7 if lost else 12,
-            mfc=face, mec=edge, mew=3 if row["best"] else 1, zorder=4 if row["best"] else 3,
-        )  # fmt: skip
-        if row["best"]:
-            axes.annotate(
-                f"{row['tune_loss']:.3f}", (row["learning_rate"], ranks.index(row["rank"])), xytext=(0, 11),
-                textcoords="offset points", ha="center", fontsize=9, color=COLOURS["ink"], fontweight="bold",
-            )  # fmt: skip
-
-
-def _shades(rows: list[Document]) -> Callable[[float | None], tuple[Any, str]]:
-    """Map a loss to a cell's colour, dark for low, and to the ink that reads on it."""
-    from matplotlib.colors import LinearSegmentedColormap, to_hex
-
-    losses = [row["tune_loss"] for row in rows if row["tune_loss"] is not None]
-    low, high = min(losses), max(losses)
-    ramp = LinearSegmentedColormap.from_list("loss", ["#0a4f86", "#5b9bcf", "#e8f1f9"])
-
-    def shade(loss: float | None) -> tuple[Any, str]:
-        if loss is None or not math.isfinite(loss):
-            return COLOURS["grid"], COLOURS["muted"]
-        position = (loss - low) / (high - low) if high > low else 0.5
-        return to_hex(ramp(position)), "#ffffff" if position < 0.36 else "#10233a"
-
-    return shade
+SECTION = Section(
+    place=30,
+    drawings=(Drawing("quality", draw, caption),),
+    links=(Link("quality", "Quality", lambda doc: any(row["mean"] is not None for row in doc["ranks"].values())),),
+)

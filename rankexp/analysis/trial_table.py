@@ -1,0 +1,65 @@
+"""The trials of a study as a table: what was trained, what came of it, and what it cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pandas as pd
+
+from rankexp.record.studies import Planned, Pruned
+from rankexp.record.trials import Trial
+from rankexp.specs import TrialSpec
+
+_COST = (
+    "trainable_parameters",
+    "adapter_bytes",
+    "peak_memory_bytes",
+    "step_seconds_median",
+    "step_seconds_p95",
+    "tokens_per_second",
+    "train_seconds",
+    "eval_seconds",
+)
+_SPEC = ("method", "rank", "alpha", "scaling", "learning_rate", "seed", "steps", "precision")
+_SCORES = ("tune_accuracy", "tune_loss", "decide_accuracy", "decide_loss")
+_COLUMNS = ["key", "phase", "candidate", "role", "status", "reason", *_SPEC, *_SCORES, *_COST, "finished"]
+
+
+def trial_table(planned: Iterable[Planned], trials: Mapping[str, Trial], pruned: Iterable[Pruned]) -> pd.DataFrame:
+    """One row for each planned trial, in the order of the plan, then those that were pruned.
+
+    Args:
+        planned: The trials that were asked for.
+        trials: Those that have a result, by key.
+        pruned: Those that a search stopped early.
+    """
+    rows = [_row(item, trials.get(item.key)) for item in planned]
+    rows += [_pruned_row(item.key, item.spec, len(item.history)) for item in pruned]
+    return pd.DataFrame(rows, columns=_COLUMNS)
+
+
+def _row(item: Planned, trial: Trial | None) -> dict[str, Any]:
+    row: dict[str, Any] = {name: getattr(item, name) for name in ("key", "phase", "candidate", "role")}
+    if trial is None:
+        return {**row, "rank": item.rank, "status": "waiting", "reason": ""}
+    metrics = {f"{split}_{k}": v for split, values in trial.result.metrics.items() for k, v in values.items()}
+    costs = {name: trial.result.cost.get(name) for name in _COST}
+    outcome = {name: getattr(trial.result, name) for name in ("status", "reason", "finished")}
+    return {**row, **outcome, **_spec_columns(trial.spec), **metrics, **costs}
+
+
+def _pruned_row(key: str, values: Any, steps: int) -> dict[str, Any]:
+    row = {
+        "key": key,
+        "phase": "screen",
+        "role": "tuning",
+        "status": "pruned",
+        "reason": f"stopped at step {steps}",
+    }
+    spec = TrialSpec.from_dict(values)
+    return {**row, "candidate": f"r={spec.rank}", **_spec_columns(spec)}
+
+
+def _spec_columns(spec: TrialSpec) -> dict[str, Any]:
+    return {name: getattr(spec, name) for name in _SPEC}
