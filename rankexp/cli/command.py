@@ -52,7 +52,7 @@ class Command:
         settings: Options of the configuration that may follow as ``option=value``, where it takes no overrides.
         overrides: Parts of the configuration that it takes as overrides for Hydra; empty for none.
         flags: Adds flags that Hydra reads, for help and completion.
-        first: Names that its first word may have beside an override.
+        first: What its first word may be beside an override, with a sentence each.
         notes: Writes the paragraphs of its help below the summary.
         place: Commands of a section are listed by this number, then by name.
     """
@@ -64,7 +64,7 @@ class Command:
     settings: tuple[str, ...] = ("workspace", "storage")
     overrides: tuple[str, ...] = ()
     flags: Callable[[ArgumentParser], None] = no_arguments
-    first: Callable[[], list[str]] = list
+    first: Callable[[], dict[str, str]] = dict
     notes: Callable[[], str] = str
     place: int = 9
 

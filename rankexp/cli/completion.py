@@ -11,14 +11,17 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rankexp.cli.arguments import add_words, parser
 from rankexp.cli.command import Command
-from rankexp.cli.resources import choices_of, groups
+
+if TYPE_CHECKING:
+    from rankexp.cli.option_docs import Option
 
 _PLAIN = re.compile(r"[\w.(][\w .,()=+@%-]{0,254}")
 """Names in which nothing stands that a shell expands; blanks and brackets are quoted for it."""
@@ -28,7 +31,7 @@ _MOST = 1000
 """Names of a folder that are looked at."""
 _PATHS = ("workspace", "task.path", "model.path", "model.tokenizer")
 """Options whose values are paths."""
-Offered = Sequence[str]
+Offered = Sequence[str] | Mapping[str, str]
 
 
 def complete() -> None:
@@ -56,7 +59,7 @@ def _own_command() -> str:
     return "rankexp" if shutil.which("rankexp") else os.path.abspath(sys.argv[0])
 
 
-def studies(workspace: Path, prefix: str) -> Offered:
+def studies(workspace: Path, prefix: str) -> list[str]:
     """List the studies of a workspace by the shortest name that says which."""
     folder = workspace / "studies"
     found = [name for name in _names(folder) if _STUDY.fullmatch(name) and _is_study(folder / name)]
@@ -65,8 +68,8 @@ def studies(workspace: Path, prefix: str) -> Offered:
     return [name for name in shortest if name.startswith(prefix)] or [name for name in found if name.startswith(prefix)]
 
 
-def option_words(command: Command, prefix: str, before: Sequence[str] = ()) -> Offered:
-    """List the words that may follow the arguments of a command.
+def option_words(command: Command, prefix: str, before: Sequence[str] = ()) -> dict[str, str]:
+    """Return the words that may follow the arguments of a command, each with a sentence for shells that show one.
 
     Args:
         command: The command.
@@ -74,15 +77,18 @@ def option_words(command: Command, prefix: str, before: Sequence[str] = ()) -> O
         before: The words before it.
     """
     name, equals, value = prefix.partition("=")
-    if not equals:
-        first = [] if before else command.first()
-        return [word for word in [*first, *(f"{name}=" for name in _options(command))] if word.startswith(prefix)]
-    if name in _PATHS:
-        return [f"{name}={path}" for path in paths(value)]
-    return [f"{name}={one}" for one in _options(command).get(name, ()) if one.startswith(value)]
+    if name in _PATHS and equals:
+        return dict.fromkeys((f"{name}={path}" for path in paths(value)), "")
+    options = _options(command)
+    if equals:
+        known = options[name].values if name in options else ()
+        return {f"{name}={one}": "" for one in known if one.startswith(value)}
+    first = {} if before else command.first()
+    words = {**first, **{f"{name}=": option.sentence for name, option in options.items()}}
+    return {word: sentence for word, sentence in words.items() if word.startswith(prefix)}
 
 
-def paths(prefix: str) -> Offered:
+def paths(prefix: str) -> list[str]:
     """List the files and folders that begin so."""
     folder, slash, start = prefix.rpartition("/")
     place = Path(os.path.expanduser(folder + slash) or ".")
@@ -103,13 +109,12 @@ def _is_study(folder: Path) -> bool:
     return any(os.path.lexists(folder / name) for name in ("study.json", "begun.json"))
 
 
-def _options(command: Command) -> dict[str, tuple[str, ...]]:
-    """Return the options of a command with the values that they accept, as far as these are listed."""
+def _options(command: Command) -> dict[str, Option]:
+    """Return the options of a command by name."""
     from rankexp.cli.option_docs import option_groups, settings_group
 
     found = option_groups(command.overrides) if command.overrides else settings_group(command.settings)
-    options = {option.name: option.values for group in found for option in group.options}
-    return options | {group: tuple(choices_of(group)) for group in groups() if group in command.overrides}
+    return {option.name: option for group in found for option in group.options}
 
 
 def _described(added: argparse.ArgumentParser, command: Command) -> None:

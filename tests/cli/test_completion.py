@@ -149,6 +149,7 @@ def test_the_tab_key_in_zsh(here: Path, tmp_path: Path) -> None:
         assert shell.completed("rankexp sw") == "rankexp sweep "
         assert shell.completed("rankexp sweep task=c").rstrip() == "rankexp sweep task=csv"
         assert shell.completed("rankexp report mi").rstrip() == "rankexp report mine"
+        assert "Candidate" in shell.offered("rankexp sweep search.")[1]
     finally:
         shell.close()
 
@@ -197,9 +198,10 @@ def test_options_and_values() -> None:
     sweep = commands()["sweep"]
     assert {"rank_grid", "search=", "search.ranks=", "task.path="} <= set(option_words(sweep, ""))
     assert not {"rank_grid", "launcher.worker="} & set(option_words(sweep, "", ["rank_grid"]))
-    assert option_words(sweep, "launcher=") == [f"launcher={one}" for one in ("local", "none", "ray", "slurm")]
-    assert option_words(sweep, "nothing=") == []
-    assert option_words(commands()["clean"], "") == ["workspace=", "storage="]
+    assert list(option_words(sweep, "launcher=")) == [f"launcher={one}" for one in ("local", "none", "ray", "slurm")]
+    assert option_words(sweep, "nothing=") == {}
+    assert list(option_words(commands()["clean"], "")) == ["workspace=", "storage="]
+    assert option_words(sweep, "search.ranks") == {"search.ranks=": "Candidate ranks."}
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
-from importlib.metadata import EntryPoint
+from importlib.metadata import EntryPoint, PackageNotFoundError
 from pathlib import Path
 
 import pytest
@@ -75,7 +75,7 @@ def test_a_database_that_nobody_has_named(tmp_path: Path) -> None:
     (tmp_path / "runs").mkdir()
     kept = {"url": "postgresql+psycopg://127.0.0.1:1/state", "scope": "0123"}
     (tmp_path / "runs" / "storage.json").write_text(json.dumps(kept))
-    assert "add storage=URL to a command if that is right." in found(connect=True)["wrong"][0]
+    assert "name it with storage=URL if that is right." in found(connect=True)["wrong"][0]
     (tmp_path / "runs" / "storage.json").write_text("{")
     assert "storage.json" in found()["wrong"][0]
 
@@ -90,7 +90,7 @@ def test_a_network_file_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     (tmp_path / "runs").mkdir()
     monkeypatch.setattr(doctor, "_file_system", lambda _: "nfs4")
     kinds = found()
-    assert "SQLite is not safe on a network file system: storage=postgresql://… for several machines." in kinds["wrong"]
+    assert "SQLite is not safe on a network file system; several machines need storage=postgresql://…" in kinds["wrong"]
     assert any("on a network file system (nfs4)" in one for one in kinds["slow"])
 
 
@@ -114,6 +114,19 @@ def test_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "A card")
     assert doctor._accelerator(0) == doctor.Finding("fact", "A card, 4.0 GiB, of which 3.0 GiB are free", "cuda:0")
     assert doctor._accelerator(1) == doctor.Finding("wrong", "cuda:1 cannot be used: CUDA error: device is busy")
+
+
+def test_no_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    def version_of(name: str) -> str:
+        if name in ("torch", "peft"):
+            raise PackageNotFoundError(name)
+        return "1.0"
+
+    monkeypatch.setattr(doctor, "find_spec", lambda _: None)
+    monkeypatch.setattr(doctor, "version", version_of)
+    kinds = found()
+    assert kinds["wrong"] == ["torch is not installed."]
+    assert {"torch not installed", "peft not installed"} <= set(kinds["fact"])
 
 
 def test_a_plugin_that_cannot_be_loaded(monkeypatch: pytest.MonkeyPatch) -> None:

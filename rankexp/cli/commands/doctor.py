@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, entry_points, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -52,11 +53,8 @@ Findings = Iterator[Finding]
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
-    parser.add_argument(
-        "--connect",
-        action="store_true",
-        help="also ask a database and an MLflow server, which are elsewhere, to answer",
-    )
+    meaning = "also ask a database and an MLflow server, which are elsewhere, to answer"
+    parser.add_argument("--connect", action="store_true", help=meaning)
 
 
 def run(options: argparse.Namespace, rest: list[str]) -> int:
@@ -82,7 +80,9 @@ def findings(workspace: Path, *, connect: bool) -> Findings:
         connect: Whether servers may be asked.
     """
     yield from _processor()
-    yield from _accelerators()
+    if find_spec("torch"):  # else the versions say that it is missing
+        yield from _threads()
+        yield from _accelerators()
     yield from _versions()
     yield from _plugins()
     yield from _assets()
@@ -96,24 +96,31 @@ def _list(heading: str, sentences: Sequence[str]) -> None:
         say("\n".join(["", heading, *(f"  - {one_line(sentence)}" for sentence in sentences)]))
 
 
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _processor() -> Findings:
     import psutil
-    import torch
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    memory, threads = psutil.virtual_memory(), torch.get_num_threads()
-    yield Finding(
-        "fact", f"{cores} cores, {threads} threads in torch; {platform.processor() or platform.machine()}", "CPU"
-    )
+    cores, memory = _cores(), psutil.virtual_memory()
+    yield Finding("fact", f"{cores} cores; {platform.processor() or platform.machine()}", "CPU")
     yield Finding("fact", f"{_gib(memory.total)}, of which {_gib(memory.available)} are free", "memory")
     if memory.available < _LEAST_MEMORY:
         yield Finding("slow", f"Only {_gib(memory.available)} of memory are free: set jobs=1 if memory runs out.")
-    if threads < cores:
-        yield Finding("slow", f"torch uses {threads} of {cores} cores; OMP_NUM_THREADS may say so.")
     if (busy := os.getloadavg()[0]) > 0.75 * cores:
-        yield Finding("slow", f"Other programs keep about {busy:.1f} of {cores} cores busy.")
+        yield Finding("slow", f"Other programs keep about {min(busy, cores):.1f} of {cores} cores busy.")
     if (share := _share_of_container()) < cores:
         yield Finding("slow", f"The container may use {share:g} of {cores} cores; set jobs={max(1, int(share))}.")
+
+
+def _threads() -> Findings:
+    import torch
+
+    threads, cores = torch.get_num_threads(), _cores()
+    yield Finding("fact", f"{threads} in torch", "threads")
+    if threads < cores:
+        yield Finding("slow", f"torch uses {threads} of {cores} cores; OMP_NUM_THREADS may say so.")
 
 
 def _share_of_container() -> float:
@@ -133,14 +140,9 @@ def _accelerators() -> Findings:
     yield from map(_accelerator, range(torch.cuda.device_count()))
     if not torch.cuda.is_available():
         yield Finding("fact", "none that torch can use", "GPU")
-        yield Finding(
-            "slow",
-            "There is no GPU: each core trains one trial; minutes for the packaged model, hours for larger ones.",
-        )
+        yield Finding("slow", "There is no GPU: a core trains one trial at a time; large models take hours.")
         if Path("/dev/nvidia0").exists():
-            yield Finding(
-                "wrong", f"torch {torch.__version__} cannot use the NVIDIA GPU: no CUDA, or no driver for it."
-            )
+            yield Finding("wrong", f"torch {torch.__version__} cannot use the NVIDIA GPU: no CUDA, or no driver.")
     device = find_device("auto")
     precision, speedup = find_precision("auto", device)
     measured = f"; bfloat16 is {speedup:g} times as fast as float32" if speedup else ""
@@ -233,9 +235,7 @@ def _storage(workspace: Path, *, connect: bool) -> Findings:
     place = str(storage.file or storage.url)
     if not named:
         yield Finding("fact", f"{place}, which you have not named for this workspace", "storage")
-        yield Finding(
-            "wrong", f"The workspace keeps its state in {place}; add storage=URL to a command if that is right."
-        )
+        yield Finding("wrong", f"The workspace keeps its state in {place}; name it with storage=URL if that is right.")
     elif not storage.is_there():
         yield Finding("fact", f"{place}, made by the first study", "storage")
     elif storage.file is None and not connect:
@@ -244,7 +244,7 @@ def _storage(workspace: Path, *, connect: bool) -> Findings:
         yield from _asked(storage, place)
     if storage.file is not None and workspace.is_dir() and _is_network(_file_system(workspace)):
         yield Finding(
-            "wrong", "SQLite is not safe on a network file system: storage=postgresql://… for several machines."
+            "wrong", "SQLite is not safe on a network file system; several machines need storage=postgresql://…"
         )
 
 
@@ -277,14 +277,13 @@ def _mlflow(workspace: Path, *, connect: bool) -> Findings:
     except (ConfigError, TrackingError) as error:
         yield Finding("wrong", str(error))
         return
-    yield Finding("fact", f"mirrored in {shown(store)}, as MLFLOW_TRACKING_URI says", "MLflow runs")
-    if store.startswith("http"):
-        answers = _answers(store) if connect else None
-        if answers is None:
-            yield Finding("fact", f"not asked{_SERVERS_ARE_ASKED}", "server")
-        else:
-            yield Finding("fact", "answers" if answers else "does not answer", "server")
-        if answers is False:
+    is_server = store.startswith("http")
+    note = _SERVERS_ARE_ASKED if is_server and not connect else ""
+    yield Finding("fact", f"mirrored in {shown(store)}, as MLFLOW_TRACKING_URI says{note}", "MLflow runs")
+    if is_server and connect:
+        answers = _answers(store)
+        yield Finding("fact", "answers" if answers else "does not answer", "server")
+        if not answers:
             yield Finding("wrong", f"{shown(store)} does not answer; runs are mirrored later, by `rankexp sync STUDY`.")
 
 

@@ -88,7 +88,7 @@ def _run_on_cluster(name: str, overrides: list[str], configs: Sequence[StudyConf
 
 
 def _notes() -> str:
-    rows = [(name, question) for name, question in sweep_questions().items()]
+    rows = sweep_questions().items()
     return (
         "The same command goes on where it stopped. NAME is one of the sweeps below (default rank_grid), or a file in "
         "a folder given with --config-dir.\n\n"
@@ -110,7 +110,7 @@ COMMAND = Command(
         "tracking",
     ),
     flags=hydra_flags,
-    first=sweep_names,
+    first=sweep_questions,
     notes=_notes,
     place=1,
 )
