@@ -11,13 +11,26 @@ from rankexp.analysis.study import load_study
 from rankexp.lora.adalora import triplets_at
 from rankexp.report import svg
 from rankexp.report.canvas import COLOURS, NARROW, WIDE
-from rankexp.report.captions import captions
 from rankexp.report.document import document
-from rankexp.report.evidence_figures import contenders, forest, front, power, pruning, training_data
-from rankexp.report.figures import FIGURES, curves, heatmap, quality
-from rankexp.report.spectrum_figures import effective_ranks, intrinsic, similarity, truncation
+from rankexp.report.sections import (
+    contest,
+    curves,
+    decision,
+    drawings,
+    front,
+    intrinsic,
+    layers,
+    learning_rates,
+    power,
+    pruning,
+    quality,
+    spectrum,
+    training_data,
+)  # fmt: skip
 
 pytestmark = pytest.mark.slow
+
+FIGURES = drawings()
 
 
 @pytest.fixture(scope="module")
@@ -30,25 +43,25 @@ def doc(tmp_path_factory):
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_the_same_document_gives_the_same_bytes(doc, name):
-    assert svg.svg_bytes(FIGURES[name](doc, WIDE)) == svg.svg_bytes(FIGURES[name](doc, WIDE))
-    assert svg.png_bytes(FIGURES[name](doc, WIDE)).startswith(b"\x89PNG")
+    assert svg.svg_bytes(FIGURES[name].draw(doc, WIDE)) == svg.svg_bytes(FIGURES[name].draw(doc, WIDE))
+    assert svg.png_bytes(FIGURES[name].draw(doc, WIDE)).startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_files_carry_no_date(doc, name):
-    assert b"<dc:date>" not in svg.svg_bytes(FIGURES[name](doc, WIDE))
+    assert b"<dc:date>" not in svg.svg_bytes(FIGURES[name].draw(doc, WIDE))
 
 
 @pytest.mark.parametrize("size", [WIDE, NARROW])
 def test_ranks_are_ticks_on_a_logarithmic_axis(doc, size):
-    axes = quality(doc, size).axes[0]
+    axes = quality.draw(doc, size).axes[0]
     assert axes.get_xscale() == "log"
     assert [label.get_text() for label in axes.get_xticklabels()] == ["4", "8", "16", "32"]
     assert axes.get_xticks().tolist() == [4, 8, 16, 32]
 
 
 def test_quality_shows_means_intervals_margin_and_references(doc):
-    axes = quality(doc).axes[0]
+    axes = quality.draw(doc).axes[0]
     drawn = [tuple(float(v) for v in line.get_ydata()) for line in axes.lines]
     reference = doc["ranks"]["32"]["mean"]
     for rank, row in doc["ranks"].items():
@@ -64,19 +77,19 @@ def test_quality_shows_means_intervals_margin_and_references(doc):
 
 
 def test_every_seed_is_a_dot(doc):
-    dots = quality(doc).axes[0].collections
+    dots = quality.draw(doc).axes[0].collections
     heights = [sorted(float(y) for y in found.get_offsets()[:, 1]) for found in dots]
     assert [sorted(row["seed_means"].values()) for row in doc["ranks"].values()] == heights
 
 
 def test_the_plot_looks_at_the_ranks_and_holds_everything_drawn(doc):
-    low, high = quality(doc).axes[0].get_ylim()
+    low, high = quality.draw(doc).axes[0].get_ylim()
     assert low > doc["references"]["head"]["mean"]
     assert all(low < mean < high for row in doc["ranks"].values() for mean in row["seed_means"].values())
 
 
 def test_a_cell_for_every_rank_and_rate_and_one_best_a_rank(doc):
-    axes = heatmap(doc).axes[0]
+    axes = learning_rates.draw(doc).axes[0]
     assert len(axes.patches) == 12
     texts = [text.get_text() for text in axes.texts]
     assert len(texts) == 12
@@ -87,21 +100,21 @@ def test_a_cell_for_every_rank_and_rate_and_one_best_a_rank(doc):
 
 def test_runs_without_a_loss_say_why(doc):
     rows = [{**row, "tune_loss": None, "status": "diverged"} if i == 6 else row for i, row in enumerate(doc["screen"])]
-    assert "diverged" in [text.get_text() for text in heatmap({**doc, "screen": rows}).axes[0].texts]
+    assert "diverged" in [text.get_text() for text in learning_rates.draw({**doc, "screen": rows}).axes[0].texts]
 
 
 def test_sampled_rates_are_points(doc):
     row = next(row for row in doc["screen"] if row["rank"] == 8)
     rows = [{**row, "rank": 2 ** (2 + i % 3), "learning_rate": 1e-3 * 1.3**i, "best": i == 4} for i in range(9)]
     rows.append({**rows[0], "tune_loss": None, "status": "pruned", "best": False, "learning_rate": 2e-3})
-    axes = heatmap({**doc, "screen": rows}).axes[0]
+    axes = learning_rates.draw({**doc, "screen": rows}).axes[0]
     assert axes.get_xscale() == "log"
     assert len(axes.lines) == 10
     assert len(axes.texts) == 1
 
 
 def test_a_curve_for_each_rank(doc):
-    axes = curves(doc).axes[0]
+    axes = curves.draw(doc).axes[0]
     assert [line.get_label() for line in axes.lines] == [f"rank {rank}" for rank in (4, 8, 16, 32)]
     assert len({line.get_linestyle() for line in axes.lines}) == 4
     assert doc["curves"]["8"]["loss"][0] == pytest.approx(1.1 - 1 / 120)
@@ -112,7 +125,7 @@ def heights_of(axes):
 
 
 def test_a_bar_for_each_rank_but_the_reference_and_the_margin(doc):
-    axes = forest(doc).axes[0]
+    axes = decision.draw(doc).axes[0]
     bars = [tuple(line.get_xdata()) for line in axes.lines]
     for rank in ("4", "8", "16"):
         assert (doc["ranks"][rank]["lower"], doc["ranks"][rank]["upper"]) in bars
@@ -124,7 +137,7 @@ def test_a_bar_for_each_rank_but_the_reference_and_the_margin(doc):
 @pytest.mark.parametrize("size", [WIDE, NARROW])
 def test_a_bar_for_each_contender_the_best_on_top(doc, size):
     rows = doc["contest"]["rows"]
-    axes = contenders(doc, size).axes[0]
+    axes = contest.draw(doc, size).axes[0]
     names = ["half", "falling", "adalora", "rising"]
     assert [label.get_text() for label in axes.get_yticklabels()] == names
     bars = {line.get_ydata()[0]: tuple(line.get_xdata()) for line in axes.lines if line.get_linewidth() > 2}
@@ -136,13 +149,13 @@ def test_a_bar_for_each_contender_the_best_on_top(doc, size):
 
 def test_no_contenders_no_bars(doc):
     first = dict(list(doc["contest"]["rows"].items())[:1])
-    assert contenders({**doc, "contest": None}) is None
-    assert contenders({**doc, "contest": {**doc["contest"], "rows": first}}) is None
+    assert contest.draw({**doc, "contest": None}) is None
+    assert contest.draw({**doc, "contest": {**doc["contest"], "rows": first}}) is None
 
 
 @pytest.mark.parametrize("size", [WIDE, NARROW])
 def test_triplets_fall_as_the_history_says(doc, size):
-    (line,), (text,) = (axes := pruning(doc, size).axes[0]).lines, axes.texts
+    (line,), (text,) = (axes := pruning.draw(doc, size).axes[0]).lines, axes.texts
     drawn = dict(zip(line.get_xdata(), line.get_ydata(), strict=True))
     history = {step: triplets_at(step, PRUNINGS["adalora"], 48) for step in range(1, 61)}
     assert drawn.items() <= history.items()
@@ -162,29 +175,29 @@ def test_triplets_are_means_over_seeds_and_two_contenders_get_a_legend(doc, tmp_
     row = document(study)["pruning"]["adalora"]
     found = dict(zip(row["steps"], row["triplets"], strict=True))
     assert (found[1], found[25], found[51], found[60], row["budget"]) == (49.5, 33.5, 32, 32, 32)
-    axes = pruning({**doc, "pruning": {"adalora": doc["pruning"]["adalora"], "other": row}}).axes[0]
+    axes = pruning.draw({**doc, "pruning": {"adalora": doc["pruning"]["adalora"], "other": row}}).axes[0]
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["adalora", "other"]
     assert len({line.get_linestyle() for line in axes.lines}) == 2
 
 
 def test_no_pruning_without_a_contender_that_prunes(tmp_path):
-    for name, contest in (("maps", MAPS), ("none", {})):
-        found = document(load_study(make_study(tmp_path / name, seeds=2, contenders=contest, examples=200)))
+    for name, maps in (("maps", MAPS), ("none", {})):
+        found = document(load_study(make_study(tmp_path / name, seeds=2, contenders=maps, examples=200)))
         assert found["pruning"] is None
-        assert pruning(found) is None
+        assert pruning.draw(found) is None
 
 
 def test_power_rises_with_seeds_and_examples(doc):
-    axes = power(doc).axes[0]
-    curves = [heights for heights in heights_of(axes) if len(heights) > 5]
-    assert len(curves) == 3
-    assert all(list(heights) == sorted(heights) for heights in curves)
-    assert all(more >= less - 1e-9 for less, more in zip(curves[0], curves[1], strict=True))
+    axes = power.draw(doc).axes[0]
+    lines = [heights for heights in heights_of(axes) if len(heights) > 5]
+    assert len(lines) == 3
+    assert all(list(heights) == sorted(heights) for heights in lines)
+    assert all(more >= less - 1e-9 for less, more in zip(lines[0], lines[1], strict=True))
     assert (doc["power"]["now"],) in heights_of(axes)
 
 
 def test_every_rank_stands_at_its_price(doc):
-    axes = front(doc).axes[0]
+    axes = front.draw(doc).axes[0]
     points = {
         (float(line.get_xdata()[0]), float(line.get_ydata()[0])) for line in axes.lines if len(line.get_xdata()) == 1
     }
@@ -193,7 +206,7 @@ def test_every_rank_stands_at_its_price(doc):
 
 
 def test_training_and_new_examples_are_two_lines_and_the_gap_is_written(doc):
-    axes = training_data(doc).axes[0]
+    axes = training_data.draw(doc).axes[0]
     rows = doc["training_data"]["ranks"].values()
     assert tuple(row["train"] for row in rows) in heights_of(axes)
     assert tuple(row["decide"] for row in rows) in heights_of(axes)
@@ -201,40 +214,40 @@ def test_training_and_new_examples_are_two_lines_and_the_gap_is_written(doc):
 
 
 def test_energy_ends_at_the_whole_and_full_fine_tuning_is_beside_it(doc):
-    axes = truncation(doc).axes[0]
+    axes = spectrum.draw_truncation(doc).axes[0]
     labels = [line.get_label() for line in axes.lines]
     assert labels == ["rank 4", "rank 8", "rank 16", "rank 32", "full fine-tuning"]
     assert all(heights[-1] == pytest.approx(1) for heights in heights_of(axes)[:4])
 
 
 def test_similarity_shows_chance_and_seeds_beside_ranks(doc):
-    labels = [line.get_label() for line in similarity(doc).axes[0].lines]
+    labels = [line.get_label() for line in spectrum.draw_similarity(doc).axes[0].lines]
     assert labels == ["ranks 4, 32", "ranks 16, 32", "rank 4, two seeds", "rank 32, two seeds", "random subspaces"]
 
 
 @pytest.mark.parametrize("size", [WIDE, NARROW])
 def test_a_cell_for_every_layer_and_module(doc, size):
-    axes = effective_ranks(doc, size).axes[0]
+    axes = layers.draw(doc, size).axes[0]
     assert len(axes.patches) == 4
     assert [label.get_text() for label in axes.get_xticklabels()] == ["0", "1"]
 
 
 def test_a_subspace_is_drawn_beside_the_ranks(doc):
-    axes = intrinsic(doc).axes[0]
+    axes = intrinsic.draw(doc).axes[0]
     assert tuple(doc["intrinsic"]["dimensions"].values()) in heights_of(axes)
     assert doc["intrinsic"]["d90"] == next(
         int(n) for n, mean in doc["intrinsic"]["dimensions"].items() if mean >= 0.9 * doc["intrinsic"]["full"]
     )
 
 
-@pytest.mark.parametrize("draw", FIGURES.values())
-def test_nothing_to_draw_is_no_figure(doc, draw):
+@pytest.mark.parametrize("name", FIGURES)
+def test_nothing_to_draw_is_no_figure(doc, name):
     empty = dict.fromkeys(("power", "front", "training_data", "contest", "pruning", "spectrum", "intrinsic"))
-    assert draw({**doc, "ranks": {}, "screen": [], "curves": {}, **empty}, WIDE) is None
+    assert FIGURES[name].draw({**doc, "ranks": {}, "screen": [], "curves": {}, **empty}, WIDE) is None
 
 
 def test_inlined_figures_share_no_id_and_no_colour_of_their_own(doc):
-    drawn = svg.svg_bytes(quality(doc))
+    drawn = svg.svg_bytes(quality.draw(doc))
     first, second = (svg.inline(drawn, prefix, 'a <b> & "c"') for prefix in ("one", "two"))
     ids = [set(re.findall(r'\bid="([^"]+)"', text)) for text in (first, second)]
     assert ids[0]
@@ -248,8 +261,7 @@ def test_inlined_figures_share_no_id_and_no_colour_of_their_own(doc):
 
 
 def test_captions_say_what_is_drawn(doc):
-    words = captions(doc, FIGURES)
-    assert words.keys() == FIGURES.keys()
+    words = {name: drawing.caption(doc) for name, drawing in FIGURES.items()}
     assert all(word.title and word.reading and word.alt for word in words.values())
     assert "rank 8 71.94%" in words["quality"].alt
     assert "2 points below rank 32" in words["quality"].reading

@@ -19,14 +19,13 @@ from rankexp.ranks import RankMap
 from rankexp.record.studies import Planned, Pruned, StudyStore
 from rankexp.record.trials import TrialStore
 from rankexp.report.build import write_report
-from rankexp.report.contest_words import contest_sentence
 from rankexp.report.document import document
-from rankexp.report.figures import FIGURES
 from rankexp.report.peft_config import target_modules
+from rankexp.report.sections import contest, drawings
 
 pytestmark = pytest.mark.slow
 
-DRAWN = FIGURES.keys() - {"intrinsic", "contenders", "pruning"}
+DRAWN = drawings().keys() - {"intrinsic", "contenders", "pruning"}
 FILES = {
     "report.html", "report.md", "report.json", "trials.csv", "manifest.json",
     *(f"figures/{name}.{kind}" for name in DRAWN for kind in ("svg", "png")),
@@ -398,7 +397,7 @@ def test_every_section_is_linked_from_the_top_of_the_page(tmp_path):
 def test_a_contest_names_who_came_near_the_best_in_the_least_time(near, said):
     rows = {name: {"better": False, "near_best": name in near} for name in ("r=8", "rising", "dora")}
     found = {"rank": 8, "margin": 0.02, "rows": rows, "cost": {"quickest": near[-1]}}
-    sentence = contest_sentence({"contest": found, "score": "accuracy"})
+    sentence = contest.sentence({"contest": found, "score": "accuracy"})
     assert sentence.startswith("None of 2 contenders is shown to be better than rank 8 in every layer")
     assert said in sentence
 
