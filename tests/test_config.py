@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from rankexp.analysis import power
+from rankexp.analysis.statistics import power
 from rankexp.config import LEAST_SEEDS, StudyConfig
 from rankexp.options import ConfigError, option_names, parse
 

@@ -143,7 +143,7 @@ def test_the_order_of_a_rank_map_and_the_type_of_a_number_are_no_part_of_the_key
 
 
 def test_the_key_is_the_same_in_a_fresh_process_and_in_the_next_version():
-    code = "import json, sys; from rankexp.ranks import *; print(TrialSpec.from_dict(json.load(sys.stdin)).key)"
+    code = "import json, sys; from rankexp.specs import *; print(TrialSpec.from_dict(json.load(sys.stdin)).key)"
     values = json.dumps(SPEC.to_dict())
     done = subprocess.run([sys.executable, "-c", code], input=values, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == SPEC.key

@@ -14,7 +14,6 @@ from rankexp.record.leftovers import remove_leftovers
 from rankexp.record.processes import this_machine
 from rankexp.record.trials import TrialStore
 from rankexp.specs import Pruning
-from rankexp.training.loop import together
 
 pytestmark = pytest.mark.slow
 
@@ -67,7 +66,7 @@ def train(bench, store, *specs, cut=None, size=1, every=1000, said=None):
     waiting = list(jobs)
 
     def take(room, beside):
-        fits = [job for job in waiting if beside is None or together(beside, job.spec)][:room]
+        fits = [job for job in waiting if beside is None or beside.packs_with(job.spec)][:room]
         taken = fits[:1] if beside is None else fits
         for job in taken:
             waiting.remove(job)

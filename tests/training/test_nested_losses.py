@@ -10,7 +10,7 @@ from torch import nn
 
 from rankexp.lora.nested import NestedLoRALinear
 from rankexp.ranks import RankMap
-from rankexp.training.loop import Loop, together
+from rankexp.training.loop import Loop
 from rankexp.training.memory import capacity
 
 RANKS = (1, 2, 4)
@@ -101,5 +101,5 @@ def test_the_rows_that_are_computed_are_counted_as_tokens(bench):
 def test_nested_trials_train_alone(bench):
     spec = nested(bench, "summed")
     assert isinstance(next(iter(bench.adapter(spec).layers.values())), NestedLoRALinear)
-    assert not together(spec, spec)
+    assert not spec.packs_with(spec)
     assert capacity(bench, spec) == 1

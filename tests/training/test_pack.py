@@ -15,7 +15,7 @@ from rankexp.lora.layer import LoRALinear
 from rankexp.lora.pack import Pack
 from rankexp.ranks import RankMap
 from rankexp.record.trials import TrialStore
-from rankexp.training.loop import Loop, together
+from rankexp.training.loop import Loop
 from rankexp.training.slot import Slot
 from rankexp.training.stop import StopTrialError
 
@@ -114,7 +114,7 @@ def run_all(bench, specs, store, size):
     waiting, trials = [_Job(spec) for spec in specs], []
 
     def take(room, beside):
-        job = next((job for job in waiting if beside is None or together(beside, job.spec)), None)
+        job = next((job for job in waiting if beside is None or beside.packs_with(job.spec)), None)
         if job is not None:
             waiting.remove(job)
             job.finish = trials.append
@@ -314,8 +314,8 @@ def test_a_trial_that_does_not_fit_alone_fails_and_the_others_go_on(bench, littl
 ])  # fmt: skip
 def test_who_trains_together(bench, change, expected):
     one, other = make_spec(bench), make_spec(bench, **change)
-    assert together(one, other) is together(other, one) is expected
-    assert not together(other, other) or expected or change.keys() & {"batch_size", "accumulation", "precision"}
+    assert one.packs_with(other) is other.packs_with(one) is expected
+    assert not other.packs_with(other) or expected or change.keys() & {"batch_size", "accumulation", "precision"}
 
 
 def variants(bench):
