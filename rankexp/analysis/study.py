@@ -9,10 +9,9 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import pandas as pd
 
 from rankexp.analysis.diagnosis import Diagnosis, diagnose, well_above
 from rankexp.analysis.scoring import Documents, Floats, group_means, is_unstable, tune_score
@@ -20,12 +19,14 @@ from rankexp.analysis.screen import ScreenRow, best_rate, screen_table
 from rankexp.analysis.statistics.comparison import Comparison, DecisionScores
 from rankexp.analysis.statistics.majority import constant_score
 from rankexp.analysis.statistics.verdict import Verdict
-from rankexp.analysis.trial_table import trial_table
 from rankexp.config import StudyConfig
 from rankexp.options import ConfigError, parse
 from rankexp.record.files import DamagedRecordError, ForeignRecordError
 from rankexp.record.studies import Planned, Pruned, StudyRecord, StudyStore
 from rankexp.record.trials import Scores, Trial, TrialResult, TrialStore
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class Study:
@@ -86,6 +87,8 @@ class Study:
     @cached_property
     def trials(self) -> pd.DataFrame:
         """One row for each planned trial, in the order of the plan, then those that were pruned."""
+        from rankexp.analysis.trial_table import trial_table  # pandas is loaded for nothing else here
+
         return trial_table(self.record.planned, self.by_key, self.pruned)
 
     @cached_property

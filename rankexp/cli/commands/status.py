@@ -47,7 +47,9 @@ def _say_how_far(folder: Path) -> int:
     study = load_study(folder)
     doc = brief(study)
     say(f"{study.name}: {doc['status']}. {doc['summary']['headline']}")
-    counts = Counter(zip(study.trials["phase"], study.trials["status"], strict=True))
+    outcomes = {key: trial.result.status for key, trial in study.by_key.items()}
+    counts = Counter((item.phase, outcomes.get(item.key, "waiting")) for item in study.record.planned)
+    counts += Counter(("screen", "pruned") for _ in study.pruned)
     for (phase, status), count in counts.items():
         say(f"  {phase:<10} {count:>4} {status}")
     for sentence in at_work(study.store.folder):
