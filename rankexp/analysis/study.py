@@ -5,36 +5,31 @@ This is what the report, the command line and a notebook read. Everything comes 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from rankexp.analysis.diagnosis import Diagnosis, diagnose, well_above
+from rankexp.analysis.recorded import RecordedStudy
 from rankexp.analysis.scoring import Documents, Floats, group_means, is_unstable, tune_score
 from rankexp.analysis.screen import ScreenRow, best_rate, screen_table
 from rankexp.analysis.statistics.comparison import Comparison, DecisionScores
 from rankexp.analysis.statistics.majority import constant_score
 from rankexp.analysis.statistics.verdict import Verdict
-from rankexp.config import StudyConfig
-from rankexp.options import ConfigError, parse
-from rankexp.record.files import DamagedRecordError, ForeignRecordError
-from rankexp.record.studies import Planned, Pruned, StudyRecord, StudyStore
-from rankexp.record.trials import Scores, Trial, TrialResult, TrialStore
-
-if TYPE_CHECKING:
-    import pandas as pd
+from rankexp.record.files import DamagedRecordError
+from rankexp.record.studies import StudyStore
+from rankexp.record.trials import Scores, Trial, TrialResult
 
 
-class Study:
-    """A study, read from its folder.
+class Study(RecordedStudy):
+    """A study, and what follows from its record.
 
     Args:
         folder: ``runs/studies/<name>``.
-        known: Trials that were read before; those with a final result are not read again.
+        known: As for :class:`RecordedStudy`.
 
     Raises:
         FileNotFoundError: There is no study in ``folder``.
@@ -43,58 +38,13 @@ class Study:
     """
 
     def __init__(self, folder: Path, known: Mapping[str, Trial] = MappingProxyType({})) -> None:
-        self.store = StudyStore(folder)
-        if not self.store.exists():
-            raise FileNotFoundError(f"{folder} holds no study: study.json is missing.")
-        self.record: StudyRecord = self.store.read()
-        self.config: StudyConfig = _config(self.store, self.record)
-        store = TrialStore(self.store.workspace)
-        keys = dict.fromkeys(item.key for item in self.record.planned)
-        final = {key: trial for key, trial in known.items() if trial.result.final}
-        self.by_key: dict[str, Trial] = {key: final.get(key) or store.read(key) for key in keys if key in store}
+        super().__init__(folder, known)
         self._documents = Documents()
         self._means: dict[str, dict[int, float]] = {}
 
     def read_on(self) -> Study:
         """Return the study as it is now, with what was recorded since this one was read."""
         return Study(self.store.folder, self.by_key)
-
-    @property
-    def name(self) -> str:
-        """Name of the study."""
-        return self.record.name
-
-    @property
-    def margin(self) -> float:
-        """Largest loss of score that is accepted for a smaller rank, in score units."""
-        return self.config.decide.margin
-
-    @property
-    def level(self) -> float:
-        """One-sided significance level."""
-        return self.config.decide.level
-
-    @property
-    def asked(self) -> bool:
-        """Whether a verdict was asked for."""
-        return self.config.decide.verdict
-
-    @property
-    def score(self) -> Literal["accuracy", "loss"]:
-        """What is compared: ``accuracy``, or ``loss`` (its negative is the score)."""
-        return self.config.decide.score
-
-    @cached_property
-    def trials(self) -> pd.DataFrame:
-        """One row for each planned trial, in the order of the plan, then those that were pruned."""
-        from rankexp.analysis.trial_table import trial_table  # pandas is loaded for nothing else here
-
-        return trial_table(self.record.planned, self.by_key, self.pruned)
-
-    @cached_property
-    def pruned(self) -> tuple[Pruned, ...]:
-        """Runs that the search stopped early, sorted by key."""
-        return tuple(self.store.pruned())
 
     @cached_property
     def screen(self) -> tuple[ScreenRow, ...]:
@@ -105,46 +55,6 @@ class Study:
     def best_rates(self) -> dict[str, ScreenRow]:
         """The tuning run with the lowest loss of each candidate."""
         return best_rate(self.screen)
-
-    def adapter(self, key: str) -> Path:
-        """Return the folder of a trial's adapter in PEFT's format.
-
-        Raises:
-            KeyError: The study has no finished trial of that key.
-        """
-        if key not in self.by_key:
-            raise KeyError(f"study {self.name!r} has no finished trial {key!r}.")
-        return self.by_key[key].adapter
-
-    def evidence(self, candidate: str, generation: int | None = None) -> list[Trial | None]:
-        """Trials that are compared for ``candidate`` (``r=8``, ``head``, ``full``), one a seed; None where missing.
-
-        A rank that was trained again at half its rate is represented by that second set, generation 1, unless
-        ``generation`` says which set.
-        """
-        planned = self._compared.get(candidate, [])
-        if generation is None:
-            generation = max((item.generation for item in planned), default=0)
-        return [self.by_key.get(item.key) for item in planned if item.generation == generation]
-
-    @cached_property
-    def _compared(self) -> dict[str, list[Planned]]:
-        """The planned trials that are compared, by candidate."""
-        found: dict[str, list[Planned]] = {}
-        for item in self.record.planned:
-            if item.role == "evidence":
-                found.setdefault(item.candidate, []).append(item)
-        return found
-
-    @property
-    def seeds(self) -> tuple[int, ...]:
-        """Seeds that were declared for the decision, in the order in which they are trained."""
-        return tuple(self.config.decide.seeds)
-
-    @property
-    def look(self) -> int:
-        """Position of the look that was opened last; 0 where a study has one look only."""
-        return int(self.record.notes.get("look", 0))
 
     @property
     def complete(self) -> bool:
@@ -157,11 +67,6 @@ class Study:
         seeds = set(self.seeds[: self.comparison.sizes[self.look]])
         sets = [self.evidence(f"r={rank}") for rank in self.ranks]
         return bool(sets) and all({t.spec.seed for t in found if t is not None} >= seeds for found in sets)
-
-    @cached_property
-    def ranks(self) -> tuple[int, ...]:
-        """Ranks that are compared, increasing."""
-        return tuple(sorted({i.rank for i in self.record.planned if i.phase == "decide" and i.rank}))
 
     @cached_property
     def scores(self) -> DecisionScores:
@@ -183,11 +88,6 @@ class Study:
                     )
                 values[i, j] = means
         return DecisionScores(values, self.ranks, self.seeds, groups or (), examples)
-
-    @property
-    def contenders(self) -> tuple[str, ...]:
-        """Names of what is compared with a uniform rank, in the order of the configuration."""
-        return tuple(self.config.contest.contenders)
 
     def group_scores(self, candidate: str, seed: int) -> Floats | None:
         """Return the mean score of each group of ``decide``; None without a result."""
@@ -324,36 +224,9 @@ class Study:
         """The verdict once every run that it needs is there; None before."""
         return self.verdict if self.complete else None
 
-    @cached_property
-    def test_scores(self) -> dict[str, Scores]:
-        """Scores on ``test`` by trial key: those of the opened pair, or none."""
-        return self.store.test_scores()
-
     def mean_score(self, scores: Scores) -> float:
         """Mean over documents of what this study compares, as in the decision table."""
         return float(self._documents.means(scores, self.score)[1].mean())
-
-    def completed(self, candidate: str) -> list[Trial]:
-        """Completed trials that are compared for ``candidate``, as planned."""
-        return [t for t in self.evidence(candidate) if t is not None and t.result.status == "completed"]
-
-    def chosen_trials(self, rank: int) -> Sequence[Trial]:
-        """Completed evidence of one rank, ordered by seed as planned."""
-        return self.completed(f"r={rank}")
-
-
-def _config(store: StudyStore, record: StudyRecord) -> StudyConfig:
-    """Read the configuration of a study, whose workspace may have been moved since.
-
-    Raises:
-        ForeignRecordError: It is of another version of rankexp, or was altered.
-    """
-    try:
-        return parse(StudyConfig, {**record.config, "workspace": store.workspace})
-    except ConfigError as error:
-        raise ForeignRecordError(
-            f"{store.folder / 'study.json'} has a configuration that is not known here: {error}"
-        ) from error
 
 
 def load_study(path: str | Path) -> Study:

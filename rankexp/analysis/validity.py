@@ -4,42 +4,19 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
 
+from rankexp.analysis.check import RECOMMENDED_SEEDS, Check, example_count, listed, seed_count
 from rankexp.analysis.diagnosis import Diagnosis
 from rankexp.analysis.screen import ScreenRow, on_edge, sampled_range
-from rankexp.analysis.statistics.comparison import Comparison, DecisionScores
-from rankexp.analysis.statistics.power import LEAST_SEEDS
-from rankexp.analysis.statistics.sparse import LEAST_GROUPS
 from rankexp.analysis.study import Study
 from rankexp.record.studies import TestLedger
 from rankexp.record.trials import Trial
 from rankexp.specs import TrialSpec
 
-RECOMMENDED_SEEDS = 5
-RECOMMENDED_EXAMPLES = 2000
 SPLITS = ("train", "tune", "decide", "test")
 _MAY_DIFFER = {"rank_map", "alpha", "learning_rate", "seed"}
-
-
-@dataclass(frozen=True)
-class Check:
-    """One condition of a valid comparison.
-
-    Attributes:
-        name: The condition.
-        passed: Whether it holds; None where it does not apply or cannot be told yet.
-        evidence: One sentence on what the record shows.
-        remedy: One sentence on what to do where it does not hold; empty otherwise.
-        advisory: Whether failing it weakens the comparison but does not invalidate it.
-    """
-
-    name: str
-    passed: bool | None
-    evidence: str
-    remedy: str = ""
-    advisory: bool = False
 
 
 def checks(study: Study) -> tuple[Check, ...]:
@@ -64,29 +41,12 @@ def checks(study: Study) -> tuple[Check, ...]:
     )
 
 
-def score_checks(comparison: Comparison) -> tuple[Check, ...]:
-    """Check what the scores alone can show; the rest stays for whoever trained the runs to vouch for."""
-    vouch = "Scores cannot show it: a comparison is fair only if {}."
-    asked = (
-        ("Same training for every rank", "every rank had the same steps, batches, modules and scaling rule"),
-        ("Learning rate tuned for each rank", "each rank had its own best rate, chosen on other examples"),
-        ("Fresh examples", "no choice was made on these examples before"),
-    )
-    return (
-        *(Check(name, None, vouch.format(condition)) for name, condition in asked),
-        _complete_cells(comparison),
-        _declared_stable(comparison),
-        _seed_count(comparison.verdict.seeds if comparison.verdict else 0, "Train more seeds of every rank."),
-        _example_count(comparison.scores, "Score more examples."),
-    )
-
-
 def disjoint_splits(study: Study) -> Check:
     """Four splits, and no text in two of them."""
     name, data = "Four disjoint splits", study.record.data
     counts = {split: data.get("splits", {}).get(split, {}).get("examples", 0) for split in SPLITS}
     overlaps = data.get("overlaps")
-    sizes = _listed(f"{split} {count:,}" for split, count in counts.items())
+    sizes = listed(f"{split} {count:,}" for split, count in counts.items())
     if overlaps is None:
         return Check(name, None, f"Whether a text is in two splits was not recorded ({sizes}).")
     passed = overlaps == 0 and min(counts.values()) > 0
@@ -107,7 +67,7 @@ def same_training(study: Study) -> Check:
         different.append("adapted modules")
     if different:
         remedy = "Train every rank again with one setting of these."
-        return Check(name, False, f"The runs differ in {_listed(different)}.", remedy)
+        return Check(name, False, f"The runs differ in {listed(different)}.", remedy)
     spec = specs[0]
     most = "at most " if spec.patience else ""
     evidence = (
@@ -128,7 +88,7 @@ def equal_tuning(study: Study) -> Check:
     suffix = f" The grid was widened {_times(widened)}, for all ranks." if widened else ""
     if len(set(tuned.values())) == 1:
         return Check(name, True, f"{next(iter(tuned.values()))} tuning runs for each rank.{suffix}")
-    evidence = f"Tuning runs differ: {_listed(f'{c} {n}' for c, n in tuned.items())}.{suffix}"
+    evidence = f"Tuning runs differ: {listed(f'{c} {n}' for c, n in tuned.items())}.{suffix}"
     return Check(name, False, evidence, "Tune every rank with the same number of runs (search.strategy=grid does).")
 
 
@@ -141,8 +101,8 @@ def tuned_rates(study: Study) -> Check:
     wrong = [f"r={rank}" for rank in study.ranks if not _uses_best(study, f"r={rank}", best)]
     if wrong:
         remedy = "Tune the rate of these ranks and train them again."
-        return Check(name, False, f"Not at its best tuned rate: {_listed(wrong)}.", remedy)
-    rates = _listed(f"r={rank} {best[f'r={rank}'].learning_rate:g}" for rank in study.ranks)
+        return Check(name, False, f"Not at its best tuned rate: {listed(wrong)}.", remedy)
+    rates = listed(f"r={rank} {best[f'r={rank}'].learning_rate:g}" for rank in study.ranks)
     stopped = len(study.pruned)
     weaker = f" {stopped} runs were stopped early, so these rates were not all tried to the end." if stopped else ""
     return Check(name, True, f"Lowest loss on tune: {rates}.{weaker}")
@@ -159,7 +119,7 @@ def own_tuning_runs(study: Study) -> Check:
         return Check(
             name, True if used else None, "Each rank was tuned with runs of its own." if used else "Not tuned."
         )
-    evidence = f"Tuned with runs of another rank that were cut to it: {_listed(dict.fromkeys(borrowed))}."
+    evidence = f"Tuned with runs of another rank that were cut to it: {listed(dict.fromkeys(borrowed))}."
     return Check(name, False, evidence, "Confirm a close choice with search=grid.", advisory=True)
 
 
@@ -170,7 +130,7 @@ def nothing_left_out(study: Study) -> Check:
         return Check(name, None, "The decision has not begun.")
     if not study.screened:
         return Check(name, True, f"All {len(study.ranks)} ranks were compared.")
-    left = _listed(f"r={rank}" for rank in study.screened)
+    left = listed(f"r={rank}" for rank in study.screened)
     remedy = "Raise search.shortlist, or confirm with search=grid."
     return Check(name, False, f"Left out by the screen, which is no evidence: {left}.", remedy, advisory=True)
 
@@ -185,7 +145,7 @@ def rates_inside(study: Study) -> Check:
     if not edges:
         return Check(name, True, "No best rate lies on the edge of the rates tried.")
     words = {"low": "at the lowest rate", "high": "at the highest rate", "only": "the only rate tried"}
-    evidence = f"On the edge: {_listed(f'{c} {words[edge]}' for c, edge in edges.items())}."
+    evidence = f"On the edge: {listed(f'{c} {words[edge]}' for c, edge in edges.items())}."
     return Check(name, False, evidence, "Widen search.learning_rates on that side, or raise search.widen.")
 
 
@@ -198,7 +158,7 @@ def same_seeds(study: Study) -> Check:
     missing = {r: len(seeds) - len({t.spec.seed for t in study.chosen_trials(r)} & seeds) for r in study.ranks}
     if not any(missing.values()):
         return Check(name, True, f"{len(seeds)} seeds, complete for all {len(study.ranks)} ranks.")
-    evidence = f"Without a result: {_listed(f'r={r} {n} of {len(seeds)}' for r, n in missing.items() if n)}."
+    evidence = f"Without a result: {listed(f'r={r} {n} of {len(seeds)}' for r, n in missing.items() if n)}."
     return Check(name, False, evidence, "Run the same `rankexp sweep` again; a seed that stays missing does not count.")
 
 
@@ -223,7 +183,7 @@ def stable_ranks(study: Study) -> Check:
 
 def _seeds_of(found: Mapping[int, Mapping[int, Diagnosis]], wanted: Sequence[Diagnosis]) -> str:
     seeds = {rank: [s for s, diagnosis in of.items() if diagnosis in wanted] for rank, of in found.items()}
-    return _listed(f"r={rank} (seeds {_listed(some)})" for rank, some in seeds.items() if some)
+    return listed(f"r={rank} (seeds {listed(some)})" for rank, some in seeds.items() if some)
 
 
 def nothing_pruned(study: Study) -> Check:
@@ -288,9 +248,9 @@ def adapted_weights(study: Study) -> Check:
     evidence = f"{layers} linear layers with {reach['share']:.0%} of the base's parameters."
     left = [f"{kind['count']} x {kind['name']} ({kind['share']:.0%})" for kind in (*reach["bare"], *reach["linear"])]
     if left:
-        evidence += f" Left as they are: {_listed(left)}."
+        evidence += f" Left as they are: {listed(left)}."
     if drawn := study.record.model.get("drawn"):
-        evidence += f" Drawn at random, since the files lack them, and saved with each adapter: {_listed(drawn)}."
+        evidence += f" Drawn at random, since the files lack them, and saved with each adapter: {listed(drawn)}."
     remedy = (
         "The experts of a mixture are bare parameters, which LoRA layers cannot go around; mind that in the verdict."
     )
@@ -304,50 +264,12 @@ def enough_seeds(study: Study) -> Check:
         return Check("Enough seeds", None, "No verdict was asked for.")
     used = study.verdict.seeds if study.verdict is not None else len(study.seeds)
     remedy = f"Set decide.seeds={RECOMMENDED_SEEDS} or more; finished runs are not trained again."
-    return _seed_count(used, remedy)
+    return seed_count(used, remedy)
 
 
 def enough_examples(study: Study) -> Check:
     """At least 2,000 independent examples to decide on."""
-    return _example_count(study.scores, "Enlarge the decide split.")
-
-
-def _seed_count(used: int, remedy: str) -> Check:
-    passed = used >= RECOMMENDED_SEEDS
-    evidence = f"{used} complete seeds; {LEAST_SEEDS} are needed and {RECOMMENDED_SEEDS} recommended."
-    return Check("Enough seeds", passed, evidence, "" if passed else remedy, advisory=used >= LEAST_SEEDS)
-
-
-def _example_count(scores: DecisionScores, remedy: str) -> Check:
-    name, groups = "Enough examples", len(scores.groups)
-    if not groups:
-        return Check(name, None, "Nothing is scored on decide yet.", advisory=True)
-    passed = groups >= RECOMMENDED_EXAMPLES
-    kind = "examples" if groups == scores.examples else "independent documents"
-    evidence = f"{groups:,} {kind} decide; {RECOMMENDED_EXAMPLES:,} are recommended."
-    if groups < LEAST_GROUPS:
-        evidence = f"{groups:,} {kind} decide; {LEAST_GROUPS} are needed and {RECOMMENDED_EXAMPLES:,} recommended."
-    return Check(name, passed, evidence, "" if passed else remedy, advisory=groups >= LEAST_GROUPS)
-
-
-def _declared_stable(comparison: Comparison) -> Check:
-    name = "Stable training"
-    if not comparison.unstable:
-        return Check(name, None, "Scores cannot show it: name ranks that diverged with --unstable.")
-    bad = _listed(f"r={rank}" for rank in comparison.unstable)
-    remedy = "Train these ranks at a lower rate; an unstable rank cannot be chosen."
-    return Check(name, False, f"Declared unstable: {bad}.", remedy)
-
-
-def _complete_cells(comparison: Comparison) -> Check:
-    name, scores = "Same seeds for every rank, complete", comparison.scores
-    counted = [rank for rank in scores.ranks if rank not in comparison.unstable] or scores.ranks
-    missing = {rank: len(scores.seeds) - len(scores.means(rank)) for rank in counted}
-    if not any(missing.values()):
-        return Check(name, True, f"{len(scores.seeds)} seeds, complete for all {len(counted)} ranks.")
-    lacking = _listed(f"r={rank} {n} of {len(scores.seeds)}" for rank, n in missing.items() if n)
-    remedy = "Score these runs on every example; a seed that one rank lacks does not count for any."
-    return Check(name, False, f"Incomplete seeds: {lacking}.", remedy)
+    return example_count(study.scores, "Enlarge the decide split.")
 
 
 def head_reference(study: Study) -> Check:
@@ -379,10 +301,6 @@ def _uses_best(study: Study, candidate: str, best: Mapping[str, ScreenRow]) -> b
     wanted = chosen.learning_rate / (2 if halved else 1)
     rates = {t.spec.learning_rate for t in study.evidence(candidate) if t is not None}
     return all(math.isclose(rate, wanted, rel_tol=1e-9) for rate in rates)
-
-
-def _listed(items: Iterable[object]) -> str:
-    return ", ".join(str(item) for item in items)
 
 
 def _times(count: int) -> str:

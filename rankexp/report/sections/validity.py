@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from rankexp.analysis.validity import checks, score_checks
+from rankexp.analysis.score_validity import score_checks
+from rankexp.analysis.validity import checks
 from rankexp.report.section import Link, Section
 
 SECTION = Section(

@@ -1,0 +1,157 @@
+"""What the record holds of a study: its configuration, its trials, and which of them are compared."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Literal
+
+from rankexp.config import StudyConfig
+from rankexp.options import ConfigError, parse
+from rankexp.record.files import ForeignRecordError
+from rankexp.record.studies import Planned, Pruned, StudyRecord, StudyStore
+from rankexp.record.trials import Scores, Trial, TrialStore
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class RecordedStudy:
+    """A study as it was recorded, before anything is concluded from it.
+
+    Args:
+        folder: ``runs/studies/<name>``.
+        known: Trials that were read before; those with a final result are not read again.
+
+    Raises:
+        FileNotFoundError: There is no study in ``folder``.
+        DamagedRecordError: The record is damaged.
+        ForeignRecordError: It was written by another version of rankexp, or altered.
+    """
+
+    def __init__(self, folder: Path, known: Mapping[str, Trial] = MappingProxyType({})) -> None:
+        self.store = StudyStore(folder)
+        if not self.store.exists():
+            raise FileNotFoundError(f"{folder} holds no study: study.json is missing.")
+        self.record: StudyRecord = self.store.read()
+        self.config: StudyConfig = _config(self.store, self.record)
+        store = TrialStore(self.store.workspace)
+        keys = dict.fromkeys(item.key for item in self.record.planned)
+        final = {key: trial for key, trial in known.items() if trial.result.final}
+        self.by_key: dict[str, Trial] = {key: final.get(key) or store.read(key) for key in keys if key in store}
+
+    @property
+    def name(self) -> str:
+        """Name of the study."""
+        return self.record.name
+
+    @property
+    def margin(self) -> float:
+        """Largest loss of score that is accepted for a smaller rank, in score units."""
+        return self.config.decide.margin
+
+    @property
+    def level(self) -> float:
+        """One-sided significance level."""
+        return self.config.decide.level
+
+    @property
+    def asked(self) -> bool:
+        """Whether a verdict was asked for."""
+        return self.config.decide.verdict
+
+    @property
+    def score(self) -> Literal["accuracy", "loss"]:
+        """What is compared: ``accuracy``, or ``loss`` (its negative is the score)."""
+        return self.config.decide.score
+
+    @cached_property
+    def trials(self) -> pd.DataFrame:
+        """One row for each planned trial, in the order of the plan, then those that were pruned."""
+        from rankexp.analysis.trial_table import trial_table  # pandas is loaded for nothing else here
+
+        return trial_table(self.record.planned, self.by_key, self.pruned)
+
+    @cached_property
+    def pruned(self) -> tuple[Pruned, ...]:
+        """Runs that the search stopped early, sorted by key."""
+        return tuple(self.store.pruned())
+
+    def adapter(self, key: str) -> Path:
+        """Return the folder of a trial's adapter in PEFT's format.
+
+        Raises:
+            KeyError: The study has no finished trial of that key.
+        """
+        if key not in self.by_key:
+            raise KeyError(f"study {self.name!r} has no finished trial {key!r}.")
+        return self.by_key[key].adapter
+
+    def evidence(self, candidate: str, generation: int | None = None) -> list[Trial | None]:
+        """Trials that are compared for ``candidate`` (``r=8``, ``head``, ``full``), one a seed; None where missing.
+
+        A rank that was trained again at half its rate is represented by that second set, generation 1, unless
+        ``generation`` says which set.
+        """
+        planned = self._compared.get(candidate, [])
+        if generation is None:
+            generation = max((item.generation for item in planned), default=0)
+        return [self.by_key.get(item.key) for item in planned if item.generation == generation]
+
+    @cached_property
+    def _compared(self) -> dict[str, list[Planned]]:
+        """The planned trials that are compared, by candidate."""
+        found: dict[str, list[Planned]] = {}
+        for item in self.record.planned:
+            if item.role == "evidence":
+                found.setdefault(item.candidate, []).append(item)
+        return found
+
+    def completed(self, candidate: str) -> list[Trial]:
+        """Completed trials that are compared for ``candidate``, as planned."""
+        return [t for t in self.evidence(candidate) if t is not None and t.result.status == "completed"]
+
+    def chosen_trials(self, rank: int) -> Sequence[Trial]:
+        """Completed evidence of one rank, ordered by seed as planned."""
+        return self.completed(f"r={rank}")
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Seeds that were declared for the decision, in the order in which they are trained."""
+        return tuple(self.config.decide.seeds)
+
+    @property
+    def look(self) -> int:
+        """Position of the look that was opened last; 0 where a study has one look only."""
+        return int(self.record.notes.get("look", 0))
+
+    @cached_property
+    def ranks(self) -> tuple[int, ...]:
+        """Ranks that are compared, increasing."""
+        return tuple(sorted({i.rank for i in self.record.planned if i.phase == "decide" and i.rank}))
+
+    @property
+    def contenders(self) -> tuple[str, ...]:
+        """Names of what is compared with a uniform rank, in the order of the configuration."""
+        return tuple(self.config.contest.contenders)
+
+    @cached_property
+    def test_scores(self) -> dict[str, Scores]:
+        """Scores on ``test`` by trial key: those of the opened pair, or none."""
+        return self.store.test_scores()
+
+
+def _config(store: StudyStore, record: StudyRecord) -> StudyConfig:
+    """Read the configuration of a study, whose workspace may have been moved since.
+
+    Raises:
+        ForeignRecordError: It is of another version of rankexp, or was altered.
+    """
+    try:
+        return parse(StudyConfig, {**record.config, "workspace": store.workspace})
+    except ConfigError as error:
+        raise ForeignRecordError(
+            f"{store.folder / 'study.json'} has a configuration that is not known here: {error}"
+        ) from error
