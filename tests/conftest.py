@@ -28,6 +28,24 @@ def bench(tmp_path_factory):
     return make_bench(tmp_path_factory.mktemp("bench"))
 
 
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory, worker_id):
+    """Return the folder of a sweep of seconds that nothing disturbed; the processes of a test run share one."""
+    from filelock import FileLock
+    from tiny import sweep
+
+    shared = tmp_path_factory.getbasetemp()
+    shared = shared if worker_id == "master" else shared.parent
+    folder = shared / "undisturbed"
+    with FileLock(shared / "undisturbed.lock"):
+        if not (folder / "runs").exists():
+            folder.mkdir()
+            done = sweep(folder)
+            assert done.returncode == 0, done.stderr
+            assert "trained   12 trials" in done.stdout
+    return folder
+
+
 @pytest.fixture
 def store(tmp_path):
     """Return an empty record of trials."""

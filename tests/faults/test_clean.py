@@ -21,16 +21,9 @@ def weights(folder: Path) -> set[str]:
     return {path.parent.parent.name for path in found}
 
 
-@pytest.fixture(scope="module")
-def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("swept")
-    assert sweep(folder).returncode == 0
-    return folder
-
-
 @pytest.fixture
-def folder(swept: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(swept, tmp_path / "copy"))
+def folder(undisturbed: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(undisturbed, tmp_path / "copy"))
 
 
 @pytest.mark.thorough

@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from tiny import OPTIONS, command, environment, report_of, sweep, write_texts
+from tiny import OPTIONS, command, environment, report_of, write_texts
 
 from rankexp.record.studies import StudyStore
 from rankexp.record.trials import TrialStore
@@ -22,16 +22,9 @@ def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("whole")
-    assert sweep(folder).returncode == 0
-    return folder
-
-
 @pytest.fixture
-def study(tmp_path: Path, whole: Path) -> Path:
-    shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
+def study(tmp_path: Path, undisturbed: Path) -> Path:
+    shutil.copytree(undisturbed, tmp_path, dirs_exist_ok=True)
     (folder,) = (tmp_path / "runs" / "studies").iterdir()
     return folder
 
@@ -134,7 +127,7 @@ def test_what_is_not_ours_to_judge_is_neither_thrown_away_nor_trained_again(
 
 
 @pytest.mark.thorough
-def test_damaged_scores_on_test_are_made_again(tmp_path: Path, study: Path, whole: Path) -> None:
+def test_damaged_scores_on_test_are_made_again(tmp_path: Path, study: Path, undisturbed: Path) -> None:
     scored = sorted((study / "test").glob("*.npz"))
     if not scored:
         pytest.fail("the study of this test opens the test split; without that there is nothing to damage")
@@ -142,7 +135,7 @@ def test_damaged_scores_on_test_are_made_again(tmp_path: Path, study: Path, whol
     assert run(tmp_path, "verify", study.name).returncode == 3
     assert run(tmp_path, "resume", study.name).returncode == 0
     assert run(tmp_path, "verify", study.name).returncode == 0
-    assert report_of(tmp_path) == report_of(whole)
+    assert report_of(tmp_path) == report_of(undisturbed)
 
 
 def test_an_unfinished_study_is_not_whole(tmp_path: Path, study: Path) -> None:

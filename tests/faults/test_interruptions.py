@@ -19,13 +19,6 @@ pytestmark = pytest.mark.slow
 ARGUMENTS = ["sweep", *OPTIONS, "task.path=texts.csv"]
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("undisturbed")
-    assert sweep(folder).returncode == 0
-    return folder
-
-
 @pytest.mark.parametrize("kills", [3, pytest.param(10, marks=pytest.mark.thorough)])
 def test_kill_9_at_random_moments(tmp_path: Path, undisturbed: Path, kills: int) -> None:
     draw = random.Random(3)

@@ -19,13 +19,6 @@ SUBMITIT = [*ONE_THREAD, "launcher=slurm", "hydra/launcher=submitit_local"]
 RAY = [*ONE_THREAD, "launcher=ray", "+hydra.launcher.ray.init.include_dashboard=false"]
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("undisturbed")
-    assert sweep(folder).returncode == 0
-    return folder
-
-
 def assert_same(folder: Path, undisturbed: Path) -> None:
     assert report_of(folder) == report_of(undisturbed)
     assert rankexp(folder, "verify", study_of(folder).name).returncode == 0

@@ -21,13 +21,6 @@ SWEEP = [*OPTIONS, "task.path=texts.csv"]
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("undisturbed")
-    assert sweep(folder).returncode == 0
-    return folder
-
-
-@pytest.fixture(scope="module")
 def server() -> Iterator[str]:
     with postgresql_server() as running:
         yield running.url

@@ -16,23 +16,14 @@ from rankexp.record.trials import TrialStore
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("finished")
-    done = sweep(folder)
-    assert done.returncode == 0, done.stderr
-    assert "trained   12 trials" in done.stdout
-    return folder
-
-
 @pytest.fixture
-def copied(finished: Path, tmp_path: Path) -> Path:
-    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+def copied(undisturbed: Path, tmp_path: Path) -> Path:
+    shutil.copytree(undisturbed, tmp_path, dirs_exist_ok=True)
     return tmp_path
 
 
-def test_the_study_holds_what_was_asked_for(finished: Path) -> None:
-    study = rankexp.load_study(study_of(finished))
+def test_the_study_holds_what_was_asked_for(undisturbed: Path) -> None:
+    study = rankexp.load_study(study_of(undisturbed))
     decide = study.trials[study.trials["phase"] == "decide"]
     assert sorted(zip(decide["rank"], decide["seed"], strict=True)) == [(r, s) for r in (2, 4) for s in (0, 1, 2)]
     assert set(study.trials["status"]) == {"completed"}
@@ -40,8 +31,8 @@ def test_the_study_holds_what_was_asked_for(finished: Path) -> None:
     assert set(study.trials.loc[study.trials["phase"] == "reference", "candidate"]) == {"head", "full"}
 
 
-def test_tuning_runs_never_see_decide_and_nothing_but_the_opened_pair_sees_test(finished: Path) -> None:
-    study = rankexp.load_study(study_of(finished))
+def test_tuning_runs_never_see_decide_and_nothing_but_the_opened_pair_sees_test(undisturbed: Path) -> None:
+    study = rankexp.load_study(study_of(undisturbed))
     for trial in study.by_key.values():
         splits = {path.stem for path in (trial.folder / "scores").glob("*")}
         assert splits == ({"train", "tune", "decide"} if trial.spec.seed < 1000 else {"tune"})
@@ -52,8 +43,8 @@ def test_tuning_runs_never_see_decide_and_nothing_but_the_opened_pair_sees_test(
     assert len(study.test_scores) == 3 * len(opened)
 
 
-def test_the_report_explains_what_the_adapters_learned(finished: Path) -> None:
-    study = rankexp.load_study(study_of(finished))
+def test_the_report_explains_what_the_adapters_learned(undisturbed: Path) -> None:
+    study = rankexp.load_study(study_of(undisturbed))
     report = json.loads((study.store.folder / "report" / "report.json").read_text(encoding="utf-8"))
     found = report["spectrum"]
     assert found["means"].keys() == {"2", "4"}
@@ -70,15 +61,15 @@ def test_the_report_explains_what_the_adapters_learned(finished: Path) -> None:
         )
 
 
-def test_the_adapters_score_on_test_as_they_did_on_decide(finished: Path) -> None:
+def test_the_adapters_score_on_test_as_they_did_on_decide(undisturbed: Path) -> None:
     """A wrong base model or head would score like chance: lanes must all hold the same weights."""
-    study = rankexp.load_study(study_of(finished))
+    study = rankexp.load_study(study_of(undisturbed))
     for key, scores in study.test_scores.items():
         assert abs(scores.accuracy - study.by_key[key].result.metrics["decide"]["accuracy"]) < 0.1
 
 
-def test_the_report_has_every_file(finished: Path) -> None:
-    report = study_of(finished) / "report"
+def test_the_report_has_every_file(undisturbed: Path) -> None:
+    report = study_of(undisturbed) / "report"
     assert {"report.html", "report.md", "report.json", "trials.csv", "figures"} <= {p.name for p in report.iterdir()}
 
 
@@ -136,10 +127,10 @@ def test_other_tokens_of_the_same_test_texts_open_nothing(copied: Path) -> None:
     assert "opened this split before" in opened["evidence"]
 
 
-def test_results_do_not_depend_on_how_many_trials_run_side_by_side(finished: Path, tmp_path: Path) -> None:
+def test_results_do_not_depend_on_how_many_trials_run_side_by_side(undisturbed: Path, tmp_path: Path) -> None:
     done = sweep(tmp_path, f"jobs={2 * (os.cpu_count() or 1)}")  # one thread each, like jobs=auto
     assert done.returncode == 0, done.stderr
-    assert report_of(tmp_path) == report_of(finished)
+    assert report_of(tmp_path) == report_of(undisturbed)
 
 
 def test_a_damaged_trial_is_named(copied: Path) -> None:
