@@ -10,7 +10,8 @@ import difflib
 import re
 import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from importlib.metadata import entry_points
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import PurePath
 from typing import Annotated, Any, TypeVar
 
@@ -38,6 +39,7 @@ LARGEST = 2**63 - 1
 Positive = Annotated[int, BeforeValidator(_whole), Field(gt=0, le=LARGEST)]
 Natural = Annotated[int, BeforeValidator(_whole), Field(ge=0, le=LARGEST)]
 Rate = Annotated[float, Field(gt=0)]
+Runs = Annotated[Positive, Field(le=10**5)]
 
 
 def parse(kind: type[T], values: Mapping[str, Any], prefix: str = "") -> T:
@@ -57,7 +59,8 @@ def parse(kind: type[T], values: Mapping[str, Any], prefix: str = "") -> T:
     try:
         return TypeAdapter(kind).validate_python(dict(values))
     except ValidationError as error:
-        raise ConfigError(_sentence(kind, error, prefix)) from None
+        said = error.errors()[0].get("ctx", {}).get("error")  # what was checked further in has its own sentence
+        raise (said if isinstance(said, ConfigError) else ConfigError(_sentence(kind, error, prefix))) from None
 
 
 def _texts(values: object, name: str) -> Iterator[tuple[str, str]]:
@@ -73,6 +76,13 @@ def _texts(values: object, name: str) -> Iterator[tuple[str, str]]:
             yield from _texts(value, name)
 
 
+@cache
+def plugins(what: str) -> Mapping[str, EntryPoint]:
+    """Find all installed tasks, allocators or strategies by their names."""
+    plural = {"strategy": "strategies"}.get(what, f"{what}s")
+    return {entry.name: entry for entry in entry_points(group=f"rankexp.{plural}")}
+
+
 def plugin(what: str, options: Mapping[str, Any], prefix: str, key: str = "name") -> Any:
     """Make the task, allocator or strategy that the options name, with the other options as its fields.
 
@@ -85,8 +95,7 @@ def plugin(what: str, options: Mapping[str, Any], prefix: str, key: str = "name"
     Raises:
         ConfigError: Nothing has that name, or an option is wrong.
     """
-    plural = {"strategy": "strategies"}.get(what, f"{what}s")
-    found = {entry.name: entry for entry in entry_points(group=f"rankexp.{plural}")}
+    found = plugins(what)
     if key not in options:
         raise ConfigError(f"option '{prefix}{key}' is missing; there are {_listed(found)}.")
     if (name := options[key]) not in found:

@@ -101,8 +101,8 @@ def of(*parts):
 
 def test_the_source_is_read():
     assert Import("rankexp.ranks", True) in imports("rankexp.specs")
-    assert Import("optuna", True) in imports("rankexp.study.search.driver")
-    assert Import("rankexp.study.search.driver", False) in imports("rankexp.study.search.sampled")
+    assert Import("optuna", True) in imports("rankexp.study.search.stored")
+    assert Import("rankexp.study.search.stored", False) in imports("rankexp.study.search.sampled")
     assert "rankexp.config" in reachable(["rankexp.cli.compose"])
 
 

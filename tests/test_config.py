@@ -48,10 +48,21 @@ REFUSED = [
     *(("search__ranks", value, "search.ranks") for value in ([-4], [0], [3.5], [4, 4], ["a"], [True], 4, [INF])),
     ("search__ranks", [], "search': ranks"),
     *(("search__learning_rates", value, "search") for value in ([0], [-1e-3], [NAN], [INF], [1e-3, 1e-3], [], ["a"])),
-    *(("search__max_adapter_mib", value, "search.max_adapter_mib") for value in (0, -1, NAN, "x")),
-    ("search__max_parameters", 0, "search.max_parameters"),
-    ("search__sampler", "gp", "search.sampler"),
-    ("search__nested_losses", "mean", "search.nested_losses"),
+    *(("search__alphas", value, "search.alphas") for value in ([0], [8, 8], ["x"], 8)),
+    ("search__scalings", ["rs"], "search.scalings"),
+    ("search__widen", -1, "search.widen"),
+    ("search__strategy", 3, "search.strategy"),
+    ("search__options", 3, "search.options"),
+    *(("search", value, name) for value, name in (
+        *(({"strategy": "pareto", "max_adapter_mib": value}, "search.max_adapter_mib") for value in (0, -1, NAN, "x")),
+        ({"strategy": "pareto", "max_parameters": 0}, "search.max_parameters"),
+        ({"strategy": "pareto", "sampler": "gp"}, "search.sampler"),
+        ({"strategy": "tpe", "trials": 0}, "search.trials"),
+        ({"strategy": "nested", "losses": "mean"}, "search.losses"),
+        ({"strategy": "nested", "nested_losses": "mean"}, "search.losses"),
+        ({"strategy": "squeeze", "shortlist": 1}, "search.shortlist"),
+        ({"strategy": "halving", "reduction_factor": 1}, "search.reduction_factor"),
+    )),
     *(("lora__alpha", value, "lora.alpha") for value in (0, -1, INF, NAN, "x", None)),
     *(("lora__dropout", value, "lora.dropout") for value in (-0.1, 1, NAN)),
     *(("lora__target_modules", value, "lora.target_modules") for value in (3, [3], "all")),
@@ -90,7 +101,7 @@ def test_bad_input_is_refused_in_one_sentence_that_names_the_option(name, value,
 @pytest.mark.parametrize(
     ("name", "nearest"),
     [("train__stps", "train.steps"), ("lora__aplha", "lora.alpha"), ("studdy", "study"), ("rank", "trial.rank"),
-     ("search__rank", "search.ranks"), ("lora__margin", "decide.margin"), ("trainer__steps", "train")],
+     ("search__rank", "search.ranks"), ("search__alpha", "search.alphas"), ("lora__margin", "decide.margin"), ("trainer__steps", "train")],
 )  # fmt: skip
 def test_an_unknown_option_gets_its_near_miss(name, nearest, one_sentence):
     with pytest.raises(ConfigError) as refused:
@@ -110,16 +121,16 @@ def test_what_has_no_default_is_asked_for(missing):
     ("changes", "message"),
     [
         ({"search__seed": 2}, "search.seed 2 is one of decide.seeds"),
-        *(({"search__strategy": name}, f"search.strategy is {name}") for name in ("tpe", "gp", "pareto")),
-        ({"search__max_parameters": 9}, "max_parameters and max_adapter_mib are for strategy pareto"),
-        ({"search__max_adapter_mib": 9}, "max_parameters and max_adapter_mib are for strategy pareto"),
-        *(
-            (
-                {"search__strategy": name, "search__nested_losses": "summed"},
-                "nested_losses summed is for strategy nested",
-            )
-            for name in ("grid", "squeeze")
+        ({"search__max_parameters": 9}, "option 'search.max_parameters' is for strategy pareto."),
+        ({"search__max_adapter_mib": 9}, "option 'search.max_adapter_mib' is for strategy pareto."),
+        ({"search__losses": "summed"}, "option 'search.losses' is for strategy nested."),
+        ({"search__nested_losses": "summed"}, "option 'search.nested_losses' is called 'search.losses' now."),
+        ({"search__shortlist": 3}, "option 'search.shortlist' is for strategy nested or squeeze."),
+        (
+            {"search__strategy": "halving", "search__first_rung": 60},
+            "search.first_rung 60 must come before the last step of a screening run",
         ),
+        ({"search__strategy": "adalora"}, "search.strategy adalora finds no single rank for all layers"),
         ({"train__patience": 2}, "eval_every must be above 0"),
         ({"decide__looks": [2]}, "looks must increase and end with all 5 seeds"),
         ({"decide__looks": [3, 3]}, "looks must increase and end with all 5 seeds"),
@@ -131,8 +142,8 @@ def test_what_has_no_default_is_asked_for(missing):
             "contest.rank 8 may be left out where search.strategy is squeeze; auto takes the rank that was decided on",
         ),
         (
-            {"search__first_rung": 5, "search__strategy": "tpe", "search__alphas": [8]},
-            "first_rung is for strategy grid",
+            {"search__first_rung": 5, "search__strategy": "tpe"},
+            "option 'search.first_rung' is for strategy halving.",
         ),
     ],
 )
@@ -154,36 +165,41 @@ OTHER_STUDY = {
     "lora.target_modules": ["query"], "train.steps": 61, "train.batch_size": 16, "train.accumulation": 2,
     "train.schedule": "cosine", "train.warmup_steps": 0, "train.weight_decay": 0.1, "train.max_grad_norm": 0,
     "train.precision": "float32", "train.eval_every": 5, "train.patience": 2, "search.strategy": "tpe", "search.ranks": [4, 8],
-    "search.learning_rates": [1e-3], "search.seed": 1001, "search.steps": 20, "search.widen": 2,
-    "search.first_rung": 9, "search.reduction_factor": 2, "search.alphas": [8], "search.trials": 8, "search.sampler": "nsga2",
+    "search.learning_rates": [1e-3], "search.seed": 1001, "search.steps": 20, "search.widen": 2, "search.options": {"alphas": [4]},
+    "search.first_rung": 9, "search.reduction_factor": 4, "search.alphas": [8], "search.trials": 8, "search.sampler": "nsga2",
     "search.max_parameters": 1000, "search.max_adapter_mib": 1.5, "decide.seeds": 4, "decide.margin": 0.02, "decide.level": 0.1,
     "decide.looks": [3, 5], "decide.score": "loss", "decide.verdict": False, "references.head": [1e-2], "references.full": [1e-4],
     "references.subspace": [1e-2], "references.dimensions": [10], "references.seeds": 2, "search.scalings": ["rslora"], "search.shortlist": 3,
-    "search.nested_losses": "summed",
+    "search.losses": "summed",
     "contest.contenders": {"thumb": {"strategy": "rule_of_thumb"}}, "contest.rank": 8, "contest.trials": 3,
 }  # fmt: skip
 
 
 def folder_of(name, value):
-    pareto = {"search__strategy": "pareto", "search__alphas": [8.0]}
+    pareto, halving, squeeze = ({"search__strategy": name} for name in ("pareto", "halving", "squeeze"))
     needed = {
-        "search.strategy": {"search__alphas": [8.0]}, "search.max_parameters": pareto, "search.max_adapter_mib": pareto, "train.patience": {"train__eval_every": 7},
-        "search.nested_losses": {"search__strategy": "nested"},
+        "search.max_parameters": pareto, "search.max_adapter_mib": pareto, "train.patience": {"train__eval_every": 7},
+        "search.sampler": pareto, "search.trials": pareto, "search.first_rung": halving, "search.reduction_factor": halving,
+        "search.losses": {"search__strategy": "nested"}, "search.shortlist": squeeze,
         "launcher.dry_run": {"launcher__name": "slurm"}, "references.subspace": {"references__dimensions": [20]}, "references.dimensions": {"references__subspace": [1e-1]},
     }  # fmt: skip
     return config(**{name.replace(".", "__"): value}, **needed.get(name, {})).study_folder.name
 
 
 def test_the_folder_changes_with_every_option_that_decides_a_result_and_with_no_other():
-    assert {*SAME_STUDY, *OTHER_STUDY, "study"} == set(option_names(StudyConfig))
+    of_strategies = {"alphas", "scalings", "first_rung", "reduction_factor", "trials", "sampler", "max_parameters"}
+    of_strategies |= {"max_adapter_mib", "shortlist", "losses"}
+    named = {f"search.{name}" for name in of_strategies}
+    assert {*SAME_STUDY, *OTHER_STUDY, "study"} == {*option_names(StudyConfig), *named}
     same = config().study_folder.name
     assert {folder_of(name, value) for name, value in SAME_STUDY.items()} == {same}
     others = {name: folder_of(name, value) for name, value in OTHER_STUDY.items()}
     assert same not in others.values()
     assert len(set(others.values())) == len(others)
-    assert config(search__alphas=[8.0]).study_folder.name != others["search.strategy"]
+    for name in ("pareto", "halving", "squeeze"):
+        assert config(search__strategy=name).study_folder.name not in others.values()
     assert config(train__eval_every=7).study_folder.name != others["train.patience"]
-    assert config(search__strategy="nested").study_folder.name != others["search.nested_losses"]
+    assert config(search__strategy="nested").study_folder.name != others["search.losses"]
 
 
 def test_the_folder_is_the_name_and_a_hash_that_ignores_the_name():

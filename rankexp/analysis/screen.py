@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from rankexp.config import SAMPLED
 from rankexp.specs import TrialSpec
 
 if TYPE_CHECKING:
@@ -135,9 +134,7 @@ def screen_table(study: Study) -> tuple[ScreenRow, ...]:
 def sampled_range(study: Study) -> tuple[float, float] | None:
     """Ends of the range that learning rates were sampled from; None for a grid."""
     search = study.config.search
-    if search.strategy not in SAMPLED:
-        return None
-    return _ends(search.learning_rates)
+    return _ends(search.learning_rates) if search.samples else None
 
 
 def _order(row: ScreenRow) -> tuple[float, float, float, bool]:

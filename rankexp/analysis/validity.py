@@ -60,7 +60,7 @@ def same_training(study: Study) -> Check:
     specs = _evidence_specs(study)
     if not specs:
         return Check(name, None, "No rank has been trained for the decision yet.")
-    tuned = {"scaling"} if study.config.search.scalings else set()
+    tuned = {"scaling"} if study.config.search.options.get("scalings") else set()
     names = [item.name for item in fields(TrialSpec) if item.name not in _MAY_DIFFER | tuned]
     different = [item for item in names if len({getattr(spec, item) for spec in specs}) > 1]
     if len({frozenset(spec.rank_map) for spec in specs}) > 1:

@@ -15,6 +15,7 @@ from rankexp.cli.resources import resource as resource
 from rankexp.cli.resources import sweep_names as sweep_names
 from rankexp.cli.typed import Typed, quoted, read_typed
 from rankexp.config import StudyConfig
+from rankexp.config.search import whose
 from rankexp.options import ConfigError, near_miss, parse
 from rankexp.safety.children import isolated
 from rankexp.safety.printable import printable
@@ -253,6 +254,8 @@ def _sentence(message: str, name: str, typed: Typed) -> str:
     if match := re.search(r"Could not override '(contest\.contenders\.[^']+)'", message):
         return f"there is no contender for {match[1]!r}; write '+{match[1]}=…' to add one."
     if match := re.search(r"Could not override '([^']+)'", message):
+        if match[1].startswith("search.") and (sentence := whose(match[1].removeprefix("search."))):
+            return sentence
         return f"unknown option {match[1]!r}{near_miss(match[1], known_options(name, typed))}"
     if match := re.search(r"Could not find 'hydra/launcher/(submitit\w*|ray)'", message):
         extra = "ray" if match[1] == "ray" else "slurm"

@@ -10,14 +10,15 @@ from pydantic.dataclasses import dataclass
 from rankexp.options import CHECKED
 from rankexp.ranks import RankMap
 from rankexp.specs import Pruning
-from rankexp.strategies.base import Question, Search, tuned
-from rankexp.strategies.setting import Candidate, Setting, Variant
+from rankexp.strategies.base import Question, Search, Strategy
+from rankexp.strategies.setting import Candidate, Variant
+from rankexp.strategies.tuning import tuned
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 
 
 @dataclass(frozen=True, config=CHECKED)
-class AdaLoRA:
+class AdaLoRA(Strategy):
     """Prune singular triplets on the way (Zhang et al. 2023).
 
     The budget is one of triplets: as many as there are at the budget's rank in every layer. Where layers differ in size
@@ -37,11 +38,16 @@ class AdaLoRA:
         if self.first >= self.last:
             raise ValueError(f"first {self.first} must be below last {self.last}")
 
-    def search(self, question: Question) -> Search[Setting]:
+    def search(self, question: Question) -> Search:
         """Tune the learning rate and alpha."""
-        rank, layers = question.budget_rank, len(question.shapes)
+        rank, layers = question.largest, len(question.shapes)
         begun = {name: min(round(self.start * rank), *shape) for name, shape in question.shapes.items()}
         first = round(self.first * question.steps)
         pruning = Pruning(budget=rank * layers, first=first, last=max(first + 1, round(self.last * question.steps)))
         variant = Variant("adalora", rank_map=RankMap(begun), pruning=pruning)
         return (yield from tuned(Candidate(question.name, None, variant), question))
+
+    @property
+    def finds_ranks(self) -> bool:
+        """No: it is a contender."""
+        return False

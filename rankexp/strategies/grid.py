@@ -8,6 +8,7 @@ from itertools import product
 
 from rankexp.analysis.screen import ScreenRow, best_rate, on_edge
 from rankexp.ranks import Scaling
+from rankexp.strategies.base import Rounds
 from rankexp.strategies.setting import Candidate, Setting
 
 _RATIO_OF_ONE = 3.0
@@ -15,10 +16,9 @@ _RATIO_OF_ONE = 3.0
 
 @dataclass(frozen=True)
 class Grid:
-    """A screen that tries the same learning rates, alphas and scaling rules for every candidate.
+    """The same learning rates, alphas and scaling rules for every candidate.
 
     Attributes:
-        phase: ``screen``, ``reference`` or ``contest``: what its trials are for.
         candidates: What is tuned.
         learning_rates: The rates to begin with, increasing.
         alphas: Numerators of the scale.
@@ -26,15 +26,21 @@ class Grid:
         scalings: Rules of the scale; None stands for the candidate's own.
     """
 
-    phase: str
     candidates: tuple[Candidate, ...]
     learning_rates: tuple[float, ...]
     alphas: tuple[float, ...]
     widen: int = 0
     scalings: tuple[Scaling | None, ...] = (None,)
 
+    def rounds(self, trials: int | None = None) -> Rounds[list[ScreenRow]]:
+        """Try it, in so many runs at most, and return what they gave."""
+        rows: list[ScreenRow] = []
+        while settings := self.next(rows)[: None if trials is None else trials - len(rows)]:
+            rows += yield settings
+        return rows
+
     def next(self, rows: Iterable[ScreenRow]) -> list[Setting]:
-        """Return what to try next, given what was tried; nothing when the screen is done."""
+        """Return what to try next, given what was tried; nothing when the grid is done."""
         return self._walk(list(rows))[0]
 
     def widened(self, rows: Iterable[ScreenRow]) -> int:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from rankexp.ranks import RankMap
-from rankexp.strategies.setting import PLAIN, Setting, Variant
+from rankexp.strategies.setting import Candidate, Setting, Variant
 
 MOST_GROUPS = 24
 """More dimensions than this say nothing after some dozens of runs."""
@@ -38,13 +38,13 @@ class RankSpace:
     """Rank maps that are the same within each group of layers, at an alpha and a learning rate.
 
     Attributes:
-        candidate: What the settings are called.
+        candidate: What settings are called that have other ranks in other layers.
         groups: Names of the layers that share a rank; one group of all layers for uniform ranks.
         choices: Ranks of a group, increasing; 0 leaves it frozen.
         alphas: Numerators of the scale, increasing.
         rates: Ends of the range of learning rates.
         shapes: (in, out) of each layer.
-        budget: Most parameters of the factors.
+        budget: Most parameters of the factors; None for any number.
     """
 
     candidate: str
@@ -53,7 +53,7 @@ class RankSpace:
     alphas: tuple[float, ...]
     rates: tuple[float, float]
     shapes: Shapes
-    budget: int
+    budget: int | None
 
     @property
     def dimensions(self) -> dict[str, Ordinal | LogRange]:
@@ -67,7 +67,7 @@ class RankSpace:
         middle = {"alpha_index": len(self.alphas) // 2, "learning_rate": math.sqrt(low * high)}
         found = []
         for index, rank in reversed(list(enumerate(self.choices))):
-            if rank and RankMap(self._bounded(dict.fromkeys(self.shapes, rank))).cost(self.shapes) <= self.budget:
+            if rank and self._affordable(RankMap(self._bounded(dict.fromkeys(self.shapes, rank)))):
                 found.append({**dict.fromkeys(map(self._name, range(len(self.groups))), index), **middle})
         return found
 
@@ -80,14 +80,17 @@ class RankSpace:
         ranks = {name: rank for group, rank in zip(self.groups, chosen, strict=True) for name in group}
         if not any(chosen):
             ranks = dict.fromkeys(ranks, min(rank for rank in self.choices if rank))
-        found = fitted(self._bounded(ranks), self.shapes, self.budget)
+        bounded = self._bounded(ranks)
+        found = RankMap(bounded) if self.budget is None else fitted(bounded, self.shapes, self.budget)
         rank = found.uniform_rank if len(found) == len(self.shapes) else None
-        variant = PLAIN if rank else Variant(rank_map=found)
-        alpha, rate = self.alphas[int(values["alpha_index"])], float(f"{values['learning_rate']:.3g}")
-        return Setting(self.candidate, rank, alpha, rate, variant)
+        candidate = Candidate.of_rank(rank) if rank else Candidate(self.candidate, None, Variant(rank_map=found))
+        return candidate.at(float(f"{values['learning_rate']:.3g}"), self.alphas[int(values["alpha_index"])])
 
     def _name(self, group: int) -> str:
-        return f"rank_{group}"
+        return "rank_index" if len(self.groups) == 1 else f"rank_{group}"
+
+    def _affordable(self, ranks: RankMap) -> bool:
+        return self.budget is None or ranks.cost(self.shapes) <= self.budget
 
     def _bounded(self, ranks: Mapping[str, int]) -> dict[str, int]:
         return {name: min(rank, *self.shapes[name]) for name, rank in ranks.items()}

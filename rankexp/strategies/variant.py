@@ -11,11 +11,12 @@ from rankexp.options import CHECKED
 from rankexp.ranks import Scaling
 from rankexp.specs import Initialisation
 from rankexp.strategies import setting
-from rankexp.strategies.base import Question, Search, tuned
+from rankexp.strategies.base import Question, Search, Strategy
+from rankexp.strategies.tuning import tuned
 
 
 @dataclass(frozen=True, config=CHECKED)
-class Variant:
+class Variant(Strategy):
     """One rank in every layer, within the budget.
 
     Attributes:
@@ -30,7 +31,7 @@ class Variant:
     initialisation: Initialisation = "default"
     loraplus_lr_ratio: Annotated[float, Field(ge=1)] = 1.0
 
-    def search(self, question: Question) -> Search[setting.Setting]:
+    def search(self, question: Question) -> Search:
         """Tune it."""
         variant = setting.Variant(
             self.method,
@@ -38,4 +39,9 @@ class Variant:
             initialisation=self.initialisation,
             loraplus_lr_ratio=self.loraplus_lr_ratio,
         )
-        return (yield from tuned(setting.Candidate(question.name, question.budget_rank, variant), question))
+        return (yield from tuned(setting.Candidate(question.name, question.largest, variant), question))
+
+    @property
+    def finds_ranks(self) -> bool:
+        """No: it is a contender."""
+        return False

@@ -25,6 +25,7 @@ from rankexp.record.leftovers import remove_leftovers
 from rankexp.record.processes import this_machine
 from rankexp.record.studies import StudyRecord, StudyStore
 from rankexp.record.trials import TrialStore
+from rankexp.strategies.base import make_strategy
 from rankexp.study.coordination.claims import Claims, lead_of, team_of
 from rankexp.study.coordination.database import Storage
 from rankexp.study.coordination.lead import Lead
@@ -106,6 +107,7 @@ class Worker:
         """
         config = self.config
         task = make_task(config.task)
+        _check_strategies(config)
         found = find_model(**asdict(config.model), say=self.display.say)
         data = task.load(found.tokenize, self.display.say)
         return _loaded(config, _as_recorded(found, data, StudyStore(self.folder)), data)
@@ -181,6 +183,13 @@ class Worker:
     def _workers(self) -> int:
         """How many processes train for the study: those that do, or are meant to."""
         return max(1, self.config.workers, self._claims.count(self._team))
+
+
+def _check_strategies(config: StudyConfig) -> None:
+    """Make sure that there are such strategies and that their options are right, before anything is loaded."""
+    make_strategy(config.search.named, "search.")
+    for name, options in config.contest.contenders.items():
+        make_strategy(options, f"contest.contenders.{name}.")
 
 
 def _create_or_check(

@@ -7,16 +7,18 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
 
+import numpy as np
+
 from rankexp.analysis.screen import ScreenRow
 from rankexp.ranks import RankMap
-from rankexp.strategies.base import Question, Strategy
+from rankexp.strategies.base import Found, Question, Strategy
 from rankexp.strategies.setting import Setting
 
 Loss = Callable[[Setting, float], float | None]
 """Made-up loss of a setting at a rank; None for a run that diverges."""
 
-Walk = tuple[list[list[Setting]], Setting]
-"""What a strategy asked for, round by round, and what it returned."""
+Walk = tuple[list[list[Setting]], Found]
+"""What a strategy asked for, round by round, and what it found."""
 
 
 class StrategyConformance:
@@ -37,16 +39,20 @@ class StrategyConformance:
         """Return the strategy with its options set."""
         raise NotImplementedError
 
-    def question(self, trials: int = 6) -> Question:
-        """Return a question about twelve layers of two shapes at the parameters of rank 8."""
+    def question(self, trials: int | None = 6) -> Question:
+        """Return a question about twelve layers of two shapes: within the parameters of rank 8, or as a screen asks.
+
+        Args:
+            trials: Most runs; None for a screen, which has no limits.
+        """
         kinds = {"query": (32, 32), "value": (32, 32), "up": (32, 64)}
         shapes = {f"layer.{block}.{kind}": shape for block in range(4) for kind, shape in kinds.items()}
         return Question(
             name="it",
             shapes=shapes,
             ranks=(2, 4, 8, 16),
-            budget=RankMap.uniform(shapes, 8).cost(shapes),
-            budget_rank=8,
+            budget=None if trials is None else RankMap.uniform(shapes, 8).cost(shapes),
+            budget_rank=None if trials is None else 8,
             learning_rates=(1e-3, 3e-3, 1e-2),
             alpha=16.0,
             scaling="standard",
@@ -54,7 +60,9 @@ class StrategyConformance:
             trials=trials,
             steps=60,
             seed=1000,
+            label_bits=3000.0,
             allocate=lambda options: self.allocate(options, shapes),
+            losses=lambda row: np.full(9, row.tune_loss),
         )
 
     def allocate(self, options: Mapping[str, Any], shapes: Mapping[str, tuple[int, int]]) -> RankMap:
@@ -74,7 +82,7 @@ class StrategyConformance:
             "all diverge": lambda *_: None,
         }
 
-    def walk(self, loss: Loss, trials: int = 6) -> Walk:
+    def walk(self, loss: Loss, trials: int | None = 6) -> Walk:
         """Answer a strategy until it returns."""
         question = self.question(trials)
         search, asked = self.make_strategy().search(question), list[list[Setting]]()
@@ -84,7 +92,7 @@ class StrategyConformance:
                 answers = [row for setting in asked[-1] for row in answered(setting, question, loss)]
                 asked.append(search.send(answers))
         except StopIteration as end:
-            found: Setting = end.value
+            found: Found = end.value
             return asked, found
 
     def walks(self, budgets: Iterable[int] = (1, 2, 6, 11)) -> list[tuple[int, Walk]]:
@@ -101,18 +109,17 @@ class StrategyConformance:
         """Contenders are compared at as many parameters; what is pruned on the way counts as it ends."""
         question = self.question()
         for _, (asked, found) in self.walks():
-            assert final_parameters(found, question) <= question.budget
-            assert all(final_parameters(s, question) <= question.budget for some in asked for s in some)
+            every = [found.best, *(setting for some in asked for setting in some)]
+            assert all(final_parameters(setting, question) <= (question.budget or 0) for setting in every)
 
     def test_what_it_returns_was_tried(self) -> None:
         """A setting that nobody ran was not chosen by a run."""
         question = self.question()
         for _, (asked, found) in self.walks():
             if self.reads_a_curve:
-                assert found.rank in question.ranks
+                assert found.best.rank in question.ranks
             else:
-                assert identity(found, question) in [identity(s, question) for some in asked for s in some]
-            assert found.candidate == question.name
+                assert identity(found.best, question) in [identity(s, question) for some in asked for s in some]
 
     def test_told_the_same_it_asks_the_same(self) -> None:
         """A contest that is resumed begins again and finds its answers in the record."""
@@ -125,8 +132,22 @@ class StrategyConformance:
         for loss in (self.losses()["a bowl"], self.losses()["nothing is left to lose"]):
             asked, found = self.walk(loss)
             tried = [row.tune_loss for some in asked for s in some for row in answered(s, question, loss)]
-            taken = answered(replace(found, cuts=()), question, loss)[0].tune_loss
+            taken = answered(replace(found.best, cuts=()), question, loss)[0].tune_loss
             assert taken == min(value for value in tried if value is not None)
+
+    def test_as_a_screen_it_finds_ranks_each_once_and_no_more_than_it_says(self) -> None:
+        """A study decides between what a screen finds, so these are ranks, called as ranks are."""
+        strategy, question = self.make_strategy(), self.question(None)
+        if not strategy.finds_ranks:
+            return
+        for loss in self.losses().values():
+            asked, found = self.walk(loss, None)
+            ranks = [setting.rank for setting in found.settings]
+            assert len(asked[0]) <= strategy.expected(question)
+            assert len(set(ranks)) == len(ranks) <= strategy.compared(question)
+            assert set(ranks) <= set(question.ranks)
+            assert all(setting.candidate == f"r={setting.rank}" for setting in found.settings)
+            assert {setting.variant.method for setting in found.settings} == {"lora"}
 
 
 def answered(setting: Setting, question: Question, loss: Loss) -> list[ScreenRow]:

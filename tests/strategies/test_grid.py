@@ -15,7 +15,7 @@ CANDIDATES = (Candidate.of_rank(4), Candidate.of_rank(8))
 
 
 def grid(widen=1, rates=RATES, candidates=CANDIDATES):
-    return Grid("screen", candidates, rates, (16.0,), widen)
+    return Grid(candidates, rates, (16.0,), widen)
 
 
 def row(setting, loss):
@@ -133,7 +133,7 @@ def test_the_rows_alone_decide_so_a_replay_goes_the_same_way(losses, widen, rand
 
 def test_alphas_and_scaling_rules_are_crossed_with_the_rates():
     rules = ("standard", "rslora")
-    whole = Grid("screen", CANDIDATES, RATES, (8.0, 16.0), 1, rules)
+    whole = Grid(CANDIDATES, RATES, (8.0, 16.0), 1, rules)
     asked = whole.next([])
     assert len({(s.candidate, s.alpha, s.variant.scaling, s.learning_rate) for s in asked}) == 2 * 2 * 2 * 3
     rows = [

@@ -153,7 +153,7 @@ def test_no_setting_is_over_the_budget_and_every_one_can_be_trained(
         try:
             asked = search.send([row for s in asked for row in answered(s, question, made_up)])
         except StopIteration as end:
-            assert rank_map(end.value, question).cost(shapes) <= budget
+            assert rank_map(end.value.best, question).cost(shapes) <= budget
             break
     assert tried == trials
 
@@ -162,7 +162,7 @@ def test_a_map_without_layers_becomes_the_lowest_rank_everywhere() -> None:
     shapes = {"h.0.q": (8, 8), "h.1.q": (8, 8)}
     space = RankSpace("it", (("h.0.q",), ("h.1.q",)), (0, 2, 4), (16.0,), (1e-3, 1e-2), shapes, 64)
     values = {"rank_0": 0, "rank_1": 0, "alpha_index": 0, "learning_rate": 1e-3}
-    assert space.setting(values) == Setting("it", 2, 16.0, 1e-3)
+    assert space.setting(values) == Setting("r=2", 2, 16.0, 1e-3)
     assert space.setting({**values, "rank_1": 2}).variant.rank_map == RankMap({"h.1.q": 4})
     assert [values["rank_0"] for values in space.uniform()] == [1]
 

@@ -8,13 +8,14 @@ from pathlib import Path
 import optuna
 import pytest
 
-from rankexp.strategies.grid import Setting
+from rankexp.strategies.rank_space import RankSpace
+from rankexp.strategies.setting import Setting
 from rankexp.study.coordination.database import database_url
 from rankexp.study.execution.race import PrunedError
-from rankexp.study.search.driver import Price, Report, Space, _study, search
 from rankexp.study.search.samplers import SamplerName
+from rankexp.study.search.stored import Price, Report, _study, search
 
-SPACE = Space((4, 8, 16, 32), (8.0, 16.0), (1e-4, 1e-1))
+SPACE = RankSpace("it", (("a",),), (4, 8, 16, 32), (8.0, 16.0), (1e-4, 1e-1), {"a": (64, 64)}, None)
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.filterwarnings("ignore::DeprecationWarning:sqlalchemy", "ignore::ResourceWarning"),
@@ -55,6 +56,9 @@ WAYS: list[tuple[SamplerName, Price | None]] = [
 def test_every_rank_is_heard_first_and_nothing_outside_the_space_is_tried(tmp_path: Path) -> None:
     tried = run(tmp_path, 14)
     assert [s.rank for s in tried[:4]] == [4, 8, 16, 32]
+    assert [s.candidate for s in tried[:4]] == ["r=4", "r=8", "r=16", "r=32"]
+    study = optuna.load_study(study_name="s", storage=database_url(tmp_path / "study.db"))
+    assert set(study.trials[-1].params) == {"rank_index", "alpha_index", "learning_rate"}, "as in studies of before"
     assert all(s.alpha in SPACE.alphas and 1e-4 <= s.learning_rate <= 1e-1 for s in tried)
     assert len(tried) == 14
 
@@ -139,7 +143,7 @@ def test_baselines_that_a_kill_kept_from_the_queue_are_heard_all_the_same(tmp_pa
     whole.mkdir()
     url = database_url(tmp_path / "study.db")
     study = _study(url, "s", 1)
-    for values in SPACE.baselines()[:queued]:
+    for values in SPACE.uniform()[::-1][:queued]:
         study.enqueue_trial(values)
     assert run(tmp_path, 9) == run(whole, 9)
 

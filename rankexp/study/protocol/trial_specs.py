@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal
 
 from rankexp.config import StudyConfig
 from rankexp.ranks import RankMap
 from rankexp.specs import MAPPED, TrialSpec
+from rankexp.strategies.base import make_strategy
+from rankexp.strategies.halving import Halving
 from rankexp.strategies.setting import Setting
 
 
@@ -30,13 +33,23 @@ class TrialSpecs:
     precision: Literal["float32", "bfloat16"]
     shapes: Mapping[str, tuple[int, int]]
 
+    @property
+    def tuning_steps(self) -> int:
+        """Steps of a tuning run."""
+        return self.config.search.steps or self.config.train.steps
+
+    @cached_property
+    def halving(self) -> Halving | None:
+        """How the study's search stops runs of a rank; all tuning runs of ranks, also of contenders, are alike."""
+        return make_strategy(self.config.search.named, "search.").halving(self.tuning_steps)
+
     def tuning(self, setting: Setting) -> TrialSpec:
         """Spec of a run that only chooses a learning rate: scored on ``tune`` and nothing else."""
-        search = self.config.search
-        spec = self._spec(setting, search.seed, ("tune", *(f"tune@{cut}" for cut in setting.cuts)))
-        raced = search.first_rung and setting.rank
-        spec = replace(spec, steps=search.steps or spec.steps)
-        return replace(spec, eval_every=search.first_rung, patience=0) if raced else spec
+        spec = self._spec(setting, self.config.search.seed, ("tune", *(f"tune@{cut}" for cut in setting.cuts)))
+        spec = replace(spec, steps=self.tuning_steps)
+        if self.halving is None or not setting.rank:
+            return spec
+        return replace(spec, eval_every=self.halving.first_rung, patience=0)
 
     def evidence(self, setting: Setting, seed: int) -> TrialSpec:
         """Spec of a run that is compared: at full length, scored on training examples, ``tune`` and ``decide``."""

@@ -7,12 +7,13 @@ same settings again and finds their results there.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from rankexp.strategies.rank_space import LogRange, Ordinal, RankSpace
 from rankexp.strategies.setting import Setting
 from rankexp.study.coordination.database import connected, making_tables
 from rankexp.study.execution.race import PrunedError
@@ -28,38 +29,10 @@ Price = Callable[[Setting], float]
 """What a setting costs, known without a run."""
 
 
-@dataclass(frozen=True)
-class Space:
-    """What is searched.
-
-    Attributes:
-        ranks: Ranks, increasing; an ordinal, so that the sampler knows that 8 lies between 4 and 16.
-        alphas: Values of alpha, increasing.
-        rates: Ends of the range of learning rates, sampled in logarithms.
-    """
-
-    ranks: Sequence[int]
-    alphas: Sequence[float]
-    rates: tuple[float, float]
-
-    def setting(self, trial: optuna.Trial) -> Setting:
-        """Let a trial choose a setting."""
-        rank = self.ranks[trial.suggest_int("rank_index", 0, len(self.ranks) - 1)]
-        alpha = self.alphas[trial.suggest_int("alpha_index", 0, len(self.alphas) - 1)]
-        rate = trial.suggest_float("learning_rate", *self.rates, log=True)
-        return Setting(f"r={rank}", rank, alpha, float(f"{rate:.3g}"))
-
-    def baselines(self) -> list[dict[str, float]]:
-        """Return one plain setting for each rank: the middle alpha, and the middle rate in logarithms."""
-        low, high = self.rates
-        middle = {"alpha_index": len(self.alphas) // 2, "learning_rate": (low * high) ** 0.5}
-        return [{"rank_index": i, **middle} for i in range(len(self.ranks))]
-
-
 def search(
     url: str,
     name: str,
-    space: Space,
+    space: RankSpace,
     *,
     trials: int,
     seed: int,
@@ -70,10 +43,11 @@ def search(
 ) -> None:
     """Search until ``trials`` have ended, going on where an earlier process stopped.
 
-    The baselines come first and are never pruned, so that every rank is heard. Then the sampler chooses, and with
-    ``tpe`` successive halving (Li et al. 2018, arXiv 1810.05934) stops what is behind at its step; a Gaussian process
-    would learn nothing from what was stopped. With a price there are two objectives, the loss on ``tune`` and the
-    price, and nothing is pruned either: a run behind in loss may be ahead in price.
+    The uniform ranks come first, the smallest before the others, and are never pruned, so that every rank is heard.
+    Then the sampler chooses, and with ``tpe`` successive halving (Li et al. 2018, arXiv 1810.05934) stops what is
+    behind at its step; a Gaussian process would learn nothing from what was stopped. With a price there are two
+    objectives, the loss on ``tune`` and the price, and nothing is pruned either: a run behind in loss may be ahead in
+    price.
 
     Args:
         url: SQLAlchemy URL of the database.
@@ -89,7 +63,8 @@ def search(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = _study(url, name, first_rung, objectives=2 if price else 1)
     screen = _Screen(study, space, evaluate, price, prunes=sampler == "tpe" and price is None)
-    for values in space.baselines()[len(study.get_trials(deepcopy=False)) : trials]:
+    baselines = space.uniform()[::-1]
+    for values in baselines[len(study.get_trials(deepcopy=False)) : trials]:
         study.enqueue_trial(values)
     for orphan in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         study.sampler = seeded(sampler, seed, orphan.number)
@@ -103,14 +78,14 @@ def search(
 @dataclass(frozen=True)
 class _Screen:
     study: optuna.Study
-    space: Space
+    space: RankSpace
     evaluate: Evaluate
     price: Price | None
     prunes: bool
 
     def run(self, trial: optuna.Trial) -> None:
         """Let a trial choose, run what it chose, and tell the study what came of it."""
-        setting = self.space.setting(trial)
+        setting = self.space.setting({name: _value(trial, name, d) for name, d in self.space.dimensions.items()})
         try:
             loss = self.evaluate(setting, self._report_of(trial))
         except PrunedError:
@@ -123,7 +98,7 @@ class _Screen:
             self.study.tell(trial, [value, self.price(setting)] if self.price else value)
 
     def _report_of(self, trial: optuna.Trial) -> Report:
-        never_pruned = trial.number < len(self.space.ranks)
+        never_pruned = trial.number < len(self.space.choices)
 
         def report(step: int, loss: float) -> None:
             if not self.prunes:
@@ -133,6 +108,13 @@ class _Screen:
                 raise PrunedError(step)
 
         return report
+
+
+def _value(trial: optuna.Trial, name: str, dimension: Ordinal | LogRange) -> float:
+    """Let a trial choose a value."""
+    if isinstance(dimension, Ordinal):
+        return int(trial.suggest_int(name, 0, dimension.size - 1))
+    return float(trial.suggest_float(name, dimension.low, dimension.high, log=True))
 
 
 def _study(url: str, name: str, first_rung: int, objectives: int = 1) -> optuna.Study:

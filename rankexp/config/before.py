@@ -1,0 +1,56 @@
+"""The form that ``search`` had while all strategies shared one list of options.
+
+A ``study.json`` of that time is read, and the name of a study's folder is still the hash of that form, so that the same
+command finds the same study. What has other names now: ``grid`` with ``first_rung`` is ``halving``, and
+``nested_losses`` is the ``losses`` of ``nested``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+BEFORE: Mapping[str, Any] = {
+    "first_rung": 0,
+    "reduction_factor": 3,
+    "alphas": [],
+    "scalings": [],
+    "trials": 24,
+    "sampler": "tpe",
+    "max_parameters": None,
+    "max_adapter_mib": None,
+    "shortlist": 2,
+    "nested_losses": "sampled",
+}
+"""Options that every search had, and what they were where nothing was said."""
+
+
+def renamed(search: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a search with the names of today for what it says with those of before."""
+    found = dict(search)
+    halves = any(found.get(name, BEFORE[name]) != BEFORE[name] for name in ("first_rung", "reduction_factor"))
+    if found.get("strategy", "grid") == "grid" and halves:
+        found = {"first_rung": 0, "reduction_factor": 3, **found, "strategy": "halving"}
+    if found.get("strategy") == "nested" and "nested_losses" in found:
+        found["losses"] = found.pop("nested_losses")
+    return found
+
+
+def without_leftovers(options: Mapping[str, Any], known: Collection[str]) -> dict[str, Any]:
+    """Leave out what a strategy does not know and what was written all the same, as it said nothing."""
+    return {
+        name: value for name, value in options.items() if name in known or value != BEFORE.get(name, _SOMETHING_ELSE)
+    }
+
+
+def as_before(search: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a search in the form of before, of which the name of the folder is a hash."""
+    found = {**BEFORE, **search}
+    if found["strategy"] == "halving":
+        found["strategy"] = "grid"
+    if found["strategy"] == "nested":
+        found["nested_losses"] = found.pop("losses", BEFORE["nested_losses"])
+    return found
+
+
+_SOMETHING_ELSE = object()

@@ -1,0 +1,268 @@
+"""The groups of options of a study, but for its search: one dataclass for each."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
+from pydantic.dataclasses import dataclass
+
+from rankexp.margins import parse_margin
+from rankexp.options import CHECKED, Natural, Positive, Rate, Runs
+from rankexp.ranks import Scaling
+
+_MOST_SEEDS = 10_000
+LEAST_SEEDS = 3
+"""Fewer seeds give no verdict; the rule has the same number."""
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+def _seed_list(value: object) -> object:
+    if isinstance(value, int) and not isinstance(value, bool):
+        if value > _MOST_SEEDS:
+            raise ValueError(f"at most {_MOST_SEEDS} seeds are accepted")
+        return list(range(value))
+    return value
+
+
+def _at_home(value: object) -> object:
+    """Read ``~`` as a shell does, which leaves it where it is not at the start of a word."""
+    return os.path.expanduser(value) if isinstance(value, str | Path) else value
+
+
+AtHome = BeforeValidator(_at_home)
+Place = Annotated[str, AtHome]
+"""A path in which ``~`` stands for the user's folder, or a name of another kind."""
+Steps = Annotated[Positive, Field(le=10**9)]
+Batch = Annotated[Positive, Field(le=10**6)]
+Share = Annotated[Positive, Field(le=4096)]
+
+
+def distinct(name: str, values: Sequence[Any]) -> None:
+    """Refuse a list that holds a value twice.
+
+    Raises:
+        ValueError: It does.
+    """
+    twice = sorted({value for value in values if list(values).count(value) > 1})
+    if twice:
+        raise ValueError(f"{name} lists {twice[0]} twice")
+
+
+@dataclass(frozen=True, config=CHECKED)
+class ModelConfig:
+    """The base model.
+
+    Attributes:
+        name: What to call it.
+        source: ``asset`` (ships in a registry package), ``path`` (a folder or a hub id), ``config`` (random weights).
+        path: Folder or hub id; the asset's name for ``asset``.
+        revision: Commit of a hub id.
+        architecture: Configuration values for ``config``, ``model_type`` among them.
+        tokenizer: Folder or hub id of the tokenizer where ``source`` is ``config``; null for one made from the data.
+        seed: Seed of the random weights for ``config``.
+    """
+
+    name: str
+    source: Literal["asset", "path", "config"]
+    path: Place | None = None
+    revision: str | None = None
+    architecture: dict[str, Any] = field(default_factory=dict)
+    tokenizer: Place | None = None
+    seed: Natural = 0
+
+
+@dataclass(frozen=True, config=CHECKED)
+class LoraConfig:
+    """The LoRA settings that all candidates share.
+
+    Attributes:
+        alpha: Numerator of the scale.
+        scaling: ``standard``: alpha / rank; ``rslora``: alpha / sqrt(rank).
+        dropout: Probability of zeroing an input of the update.
+        target_modules: ``all-linear``, or names or endings of names of linear layers.
+    """
+
+    alpha: Rate = 16.0
+    scaling: Scaling = "standard"
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    target_modules: Literal["all-linear"] | list[str] = "all-linear"
+
+
+@dataclass(frozen=True, config=CHECKED)
+class TrainConfig:
+    """One training run.
+
+    Attributes:
+        steps: Optimizer steps.
+        batch_size: Examples in one forward pass.
+        accumulation: Forward passes in one optimizer step.
+        schedule: Decay after warm-up.
+        warmup_steps: Steps of linear warm-up.
+        weight_decay: Decoupled weight decay.
+        max_grad_norm: Gradients are clipped to this norm; 0 does not clip.
+        precision: ``auto`` measures once whether bfloat16 is faster here.
+        eval_every: Steps between evaluations on ``tune``; 0 for none before the last.
+        patience: Evaluations on ``tune`` without a lower loss after which a run ends, with its best weights; 0: never.
+    """
+
+    steps: Steps = 60
+    batch_size: Batch = 32
+    accumulation: Batch = 1
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    warmup_steps: Natural = 6
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    max_grad_norm: Annotated[float, Field(ge=0)] = 1.0
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    eval_every: Natural = 0
+    patience: Natural = 0
+
+    def __post_init__(self) -> None:
+        if self.patience and not self.eval_every:
+            raise ValueError("patience counts evaluations on tune, so eval_every must be above 0")
+
+
+@dataclass(frozen=True, config=CHECKED)
+class DecideConfig:
+    """The decision.
+
+    Attributes:
+        seeds: Seeds of every rank; a number stands for 0, 1, 2 and so on.
+        score: ``accuracy``, or ``loss``: minus the loss of an example.
+        margin: Loss of score that is accepted for a smaller rank, in score units (0.01: one accuracy point); written
+            with or without a unit, such as 1pt, 0.01 or 0.01nat.
+        level: One-sided significance level, of all looks together.
+        looks: Numbers of seeds at which to decide, such as [5, 10]: the later seeds are trained only if the earlier
+            ones do not suffice. Empty for all seeds at once.
+        verdict: Whether a verdict is wanted. Without one a study may be of any size, and its report only describes.
+    """
+
+    seeds: Annotated[list[Natural], BeforeValidator(_seed_list)] = field(default_factory=lambda: [0, 1, 2, 3, 4])
+    score: Literal["accuracy", "loss"] = "accuracy"
+    margin: Annotated[float, Field(gt=0)] = 0.01
+    level: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
+    looks: list[Positive] = field(default_factory=list)
+    verdict: bool = True
+
+    @field_validator("margin", mode="before")
+    @classmethod
+    def _in_score_units(cls, value: object, info: ValidationInfo) -> float:
+        return parse_margin(value, info.data.get("score", "accuracy"))
+
+    @field_validator("seeds")
+    @classmethod
+    def _no_repeats(cls, values: list[int]) -> list[int]:
+        distinct("the list", values)
+        if not values:
+            raise ValueError("at least one seed is needed")
+        return values
+
+    def __post_init__(self) -> None:
+        if self.looks and not self.verdict:
+            raise ValueError(f"looks is {self.looks}, and without a verdict there is nothing to look for; leave it out")
+        if self.looks and (self.looks != sorted(set(self.looks)) or self.looks[-1] != len(self.seeds)):
+            raise ValueError(f"looks must increase and end with all {len(self.seeds)} seeds, and is {self.looks}")
+        if self.looks and self.looks[0] < LEAST_SEEDS:
+            raise ValueError(f"looks begins with {self.looks[0]} seeds, and no verdict takes fewer than {LEAST_SEEDS}")
+
+
+@dataclass(frozen=True, config=CHECKED)
+class ReferencesConfig:
+    """What the ranks are seen against: learning rates to tune over; an empty list leaves the reference out.
+
+    Attributes:
+        head: Rates for the new head alone (rank 0).
+        full: Rates for full fine-tuning.
+        subspace: Rates for training in random subspaces, from which the intrinsic dimension is read.
+        dimensions: Dimensions of those subspaces.
+        seeds: How many of the decision's seeds each reference is trained with.
+    """
+
+    head: list[Rate] = field(default_factory=list)
+    full: list[Rate] = field(default_factory=list)
+    subspace: list[Rate] = field(default_factory=list)
+    dimensions: list[Positive] = field(default_factory=list)
+    seeds: Positive = 1
+
+    def __post_init__(self) -> None:
+        distinct("dimensions", self.dimensions)
+        if bool(self.subspace) != bool(self.dimensions):
+            raise ValueError("subspace and dimensions go together: rates to tune over, and how many dimensions")
+
+
+@dataclass(frozen=True, config=CHECKED)
+class ContestConfig:
+    """Strategies and rank maps that are compared with a uniform rank of as many parameters.
+
+    Attributes:
+        contenders: What to call each, its ``strategy``, and the options of that strategy.
+        rank: The uniform rank to compare with, whose parameters are the budget; ``auto`` for the rank that the
+            decision chose, or its reference where it chose none.
+        trials: Most runs on ``tune`` of each contender.
+    """
+
+    contenders: dict[str, dict[str, Any]] = field(default_factory=dict)
+    rank: Literal["auto"] | Positive = "auto"
+    trials: Runs = 6
+
+    @field_validator("contenders")
+    @classmethod
+    def _plain_names(cls, value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        for name in value:
+            if not NAME.fullmatch(name) or name in {"head", "full"}:
+                raise ValueError(f"calls a contender {name!r}; letters, digits, '.', '_' and '-' are accepted")
+        return value
+
+
+@dataclass(frozen=True, config=CHECKED)
+class TrackingConfig:
+    """Where runs are mirrored.
+
+    Attributes:
+        name: ``mlflow`` or ``none``.
+        uri: MLflow's tracking URI, without a password; null for the environment's ``MLFLOW_TRACKING_URI``, else
+            ``mlflow.db`` in the workspace.
+    """
+
+    name: Literal["mlflow", "none"] = "mlflow"
+    uri: str | None = None
+
+
+@dataclass(frozen=True, config=CHECKED)
+class LauncherConfig:
+    """How the workers of a study are started.
+
+    Attributes:
+        name: ``none`` trains in the command itself; ``local`` starts processes on this machine, one for each GPU in
+            turn; ``slurm`` and ``ray`` submit them by Hydra's launchers, whose options are under ``hydra.launcher``.
+        dry_run: Print what ``slurm`` would submit, and submit nothing.
+        worker: Number of the worker; set by rankexp.
+    """
+
+    name: Literal["none", "local", "slurm", "ray"] = "none"
+    dry_run: bool = False
+    worker: Natural = 0
+
+    def __post_init__(self) -> None:
+        if self.dry_run and self.name != "slurm":
+            raise ValueError("dry_run prints what launcher=slurm would submit; the others submit nothing")
+
+
+@dataclass(frozen=True, config=CHECKED)
+class TrialConfig:
+    """The one trial of ``rankexp train``.
+
+    Attributes:
+        rank: Rank of every target module; 0 trains the head alone.
+        learning_rate: Peak learning rate.
+        seed: Initialisation, data order and dropout.
+    """
+
+    rank: Natural = 8
+    learning_rate: Rate = 3e-3
+    seed: Natural = 0

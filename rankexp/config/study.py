@@ -1,0 +1,161 @@
+"""The configuration of a study as a whole."""
+
+from __future__ import annotations
+
+from dataclasses import field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, TypeAdapter, field_validator
+from pydantic.dataclasses import dataclass
+
+from rankexp.config.before import as_before
+from rankexp.config.groups import (
+    NAME,
+    AtHome,
+    ContestConfig,
+    DecideConfig,
+    LauncherConfig,
+    LoraConfig,
+    ModelConfig,
+    ReferencesConfig,
+    Share,
+    TrackingConfig,
+    TrainConfig,
+    TrialConfig,
+)
+from rankexp.config.search import SearchConfig
+from rankexp.keys import content_key
+from rankexp.options import CHECKED, ConfigError, Natural, Positive
+from rankexp.specs import ENGINE_VERSION
+
+OF_WORKER = ("device", "jobs", "threads", "pack", "checkpoint_every", "lease_seconds", "workers")
+"""Options that may differ from one worker of a study to the next."""
+NO_QUESTION = {
+    "workspace",
+    "tracking",
+    "trial",
+    "study",
+    "jobs",
+    "threads",
+    "pack",
+    "checkpoint_every",
+    "lease_seconds",
+    "storage",
+    "launcher",
+    "workers",
+}
+"""Options that change nothing of what a study finds out."""
+
+
+@dataclass(frozen=True, config=CHECKED)
+class StudyConfig:
+    """Everything that one command is told.
+
+    Attributes:
+        study: Name of the study.
+        workspace: Folder of the record.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        jobs: Packs that train side by side on a processor; ``auto`` for one a core.
+        threads: Threads of each pack on a processor; ``auto`` to share the cores out.
+        pack: Most trials in one pack; ``auto`` for as many as memory holds on a GPU, and one on a processor.
+        checkpoint_every: Steps of a trial between two checkpoints, from which the same command goes on after it was
+            killed; one is also written when it is interrupted. 0 writes none.
+        lease_seconds: Seconds of silence after which another process may take a trial over; of a dead process on the
+            same machine it does so at once.
+        storage: SQLAlchemy URL of the database that says who trains what; null for a SQLite file in the workspace.
+            PostgreSQL for workers on several machines, which must also share the workspace.
+        launcher: How workers are started.
+        workers: How many processes train, so that none packs what is enough for several; 0 only begins the study, for
+            ``rankexp worker`` to join.
+        model: The base model.
+        task: ``name`` of a task, and the options of that task.
+        lora: LoRA settings that all candidates share.
+        train: One training run.
+        search: The screen.
+        decide: The decision.
+        references: Head only and full fine-tuning.
+        contest: Strategies and rank maps to compare with a uniform rank.
+        tracking: The mirror.
+        trial: The one trial of ``rankexp train``.
+    """
+
+    study: str
+    model: ModelConfig
+    task: dict[str, Any]
+    workspace: Annotated[Path, AtHome] = Path("runs")
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d{1,4})?)$")] = "auto"
+    jobs: Literal["auto"] | Share = "auto"
+    threads: Literal["auto"] | Share = "auto"
+    pack: Literal["auto"] | Positive = "auto"
+    checkpoint_every: Natural = 100
+    lease_seconds: Annotated[float, Field(ge=0.1, le=10**8)] = 60.0
+    storage: str | None = None
+    launcher: LauncherConfig = field(default_factory=LauncherConfig)
+    workers: Annotated[Natural, Field(le=10_000)] = 1
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    search: SearchConfig = field(default_factory=SearchConfig)
+    decide: DecideConfig = field(default_factory=DecideConfig)
+    references: ReferencesConfig = field(default_factory=ReferencesConfig)
+    contest: ContestConfig = field(default_factory=ContestConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    trial: TrialConfig = field(default_factory=TrialConfig)
+
+    @field_validator("study")
+    @classmethod
+    def _plain_name(cls, value: str) -> str:
+        if not NAME.fullmatch(value) or ".." in value:
+            raise ValueError("is a folder's name: letters, digits, '.', '_' and '-', at most 100")
+        return value
+
+    @field_validator("task")
+    @classmethod
+    def _named(cls, value: dict[str, Any]) -> dict[str, Any]:
+        if not isinstance(value.get("name"), str):
+            raise ValueError("needs the name of a task")
+        return value
+
+    def __post_init__(self) -> None:
+        if self.search.seed in self.decide.seeds:
+            raise ValueError(f"search.seed {self.search.seed} is one of decide.seeds; screening needs its own")
+        if isinstance(self.contest.rank, int) and self.contest.rank not in self.search.ranks:
+            raise ValueError(f"contest.rank {self.contest.rank} is none of search.ranks {self.search.ranks}")
+        if self.contest.contenders and self.contest.rank == "auto" and not self.decide.verdict:
+            raise ValueError(
+                "contest.rank auto takes the rank that is decided on, and decide.verdict is false; "
+                "name one of search.ranks"
+            )
+        self._check_strategy()
+
+    def _check_strategy(self) -> None:
+        """Check what the search's strategy says of itself; nothing where it is not installed."""
+        strategy = self.search.made()
+        if strategy is None:
+            return
+        strategy.halving(self.search.steps or self.train.steps)
+        if not strategy.finds_ranks:
+            raise ConfigError(
+                f"search.strategy {self.search.strategy} finds no single rank for all layers; "
+                "name it in contest.contenders."
+            )
+        if isinstance(self.contest.rank, int) and strategy.leaves_out:
+            raise ConfigError(
+                f"contest.rank {self.contest.rank} may be left out where search.strategy is {self.search.strategy}; "
+                "auto takes the rank that was decided on."
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the configuration as JSON values."""
+        values: dict[str, Any] = TypeAdapter(StudyConfig).dump_python(self, mode="json")
+        return values
+
+    @property
+    def study_folder(self) -> Path:
+        """Folder of the study: its name and eight hex digits of everything that could change its results."""
+        question = {name: value for name, value in self.to_dict().items() if name not in NO_QUESTION}
+        if self.decide.verdict:  # as studies are called that were begun before there was this option
+            del question["decide"]["verdict"]
+        question["search"] = as_before(question["search"])
+        question["engine"] = ENGINE_VERSION
+        return self.workspace / "studies" / f"{self.study}-{content_key(question, 8)}"

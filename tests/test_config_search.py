@@ -1,0 +1,149 @@
+"""The search: options that belong to a strategy, and studies of the time when all strategies shared one list."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from rankexp.cli.compose import run_with_hydra
+from rankexp.config import SearchConfig, StudyConfig
+from rankexp.options import ConfigError, parse
+
+BEFORE = {
+    "strategy": "grid", "ranks": [4, 8, 16, 32], "learning_rates": [1e-3, 3e-3, 1e-2], "seed": 1000, "steps": None,
+    "widen": 1, "first_rung": 0, "reduction_factor": 3, "alphas": [], "scalings": [], "trials": 24, "sampler": "tpe",
+    "max_parameters": None, "max_adapter_mib": None, "shortlist": 2, "nested_losses": "sampled",
+}  # fmt: skip
+"""A search as `study.json` held it before strategies had options of their own."""
+
+
+def composed(name: str, *words: str) -> StudyConfig:
+    found: list[StudyConfig] = []
+    run_with_hydra(name, words, found.append)
+    return found[0]
+
+
+def of(search: dict[str, Any]) -> StudyConfig:
+    model = {"name": "tiny", "source": "config", "architecture": {"model_type": "bert"}}
+    return parse(StudyConfig, {"study": "s", "model": model, "task": {"name": "csv", "path": "x"}, "search": search})
+
+
+@pytest.mark.parametrize(
+    ("command", "folder"),
+    [
+        ("config search=grid", "study-363a4e9e"),
+        ("config search=halving", "study-381888d7"),
+        ("config search=tpe", "study-65963bfd"),
+        ("config search=gp", "study-dd148391"),
+        ("config search=pareto", "study-cea0ed35"),
+        ("config search=nested", "study-84494d53"),
+        ("config search=squeeze", "study-82dd4f6c"),
+        ("rank_grid", "rank_grid-6a25cfa3"),
+        ("alpha_scaling", "alpha_scaling-2bcea742"),
+        ("rank_alpha", "rank_alpha-7ebe58c1"),
+        ("pareto", "pareto-f1c02115"),
+        ("auto", "auto-4dc80305"),
+        ("strategies", "strategies-ec205236"),
+        ("rank_grid search=halving search.first_rung=15", "rank_grid-aae967ab"),
+        ("rank_grid search.widen=2 search.alphas=[8,16]", "rank_grid-26f634a7"),
+        ("rank_grid search.widen=2 search.alphas=[16.0,8]", "rank_grid-26f634a7"),
+        (
+            "pareto search.sampler=nsga2 search.max_adapter_mib=1.5 search.max_parameters=99999",
+            "pareto-7b18c6da",
+        ),
+        ("rank_alpha search.alphas=[8,16] search.trials=8", "rank_alpha-dbe58930"),
+        ("nested search.losses=summed", "nested-fd5c61f2"),
+    ],
+)
+def test_a_command_finds_the_study_that_it_began_before_strategies_had_options_of_their_own(
+    command: str, folder: str
+) -> None:
+    assert composed(*command.split()).study_folder.name == folder
+
+
+@pytest.mark.parametrize(
+    ("changes", "strategy", "options"),
+    [
+        ({}, "grid", {"alphas": [], "scalings": []}),
+        (
+            {"first_rung": 30, "reduction_factor": 2},
+            "halving",
+            {"alphas": [], "scalings": [], "first_rung": 30, "reduction_factor": 2},
+        ),
+        (
+            {"first_rung": 0, "reduction_factor": 2},
+            "halving",
+            {"alphas": [], "scalings": [], "first_rung": 0, "reduction_factor": 2},
+        ),
+        ({"strategy": "tpe", "alphas": [8.0]}, "tpe", {"alphas": [8.0], "trials": 24}),
+        ({"strategy": "gp", "alphas": [8.0], "trials": 9}, "gp", {"alphas": [8.0], "trials": 9}),
+        (
+            {"strategy": "pareto", "alphas": [8.0], "sampler": "nsga2", "max_adapter_mib": 1.5},
+            "pareto",
+            {"alphas": [8.0], "trials": 24, "sampler": "nsga2", "max_parameters": None, "max_adapter_mib": 1.5},
+        ),
+        (
+            {"strategy": "nested", "nested_losses": "summed"},
+            "nested",
+            {"alphas": [], "shortlist": 2, "losses": "summed"},
+        ),
+        ({"strategy": "squeeze", "shortlist": 3}, "squeeze", {"alphas": [], "shortlist": 3}),
+    ],
+)
+def test_the_record_of_an_older_study_is_read_and_leads_to_the_same_folder(
+    changes: dict[str, Any], strategy: str, options: dict[str, Any]
+) -> None:
+    read = of({**BEFORE, **changes})
+    assert (read.search.strategy, read.search.options) == (strategy, options)
+    written = json.loads(json.dumps(read.to_dict()))
+    assert written["search"].keys() == {"strategy", "ranks", "learning_rates", "seed", "steps", "widen", *options}
+    assert of(written["search"]) == read
+    assert of(written["search"]).study_folder == read.study_folder
+
+
+def test_what_an_older_study_said_in_vain_is_refused_and_not_forgotten() -> None:
+    with pytest.raises(ConfigError, match=r"option 'search\.shortlist' is for strategy nested or squeeze\."):
+        of({**BEFORE, "shortlist": 3})
+
+
+def test_options_are_written_beside_the_question_and_changed_like_it() -> None:
+    search = SearchConfig(strategy="squeeze", options={"shortlist": 3})
+    assert search == of({"strategy": "squeeze", "shortlist": 3}).search
+    assert replace(search, ranks=[2, 4]).options == search.options
+    assert search.named == {"strategy": "squeeze", "alphas": [], "shortlist": 3}
+
+
+def test_only_what_is_told_how_many_trials_samples_its_rates() -> None:
+    names = ("grid", "halving", "nested", "squeeze", "rule_of_thumb", "capacity_rule", "tpe", "gp", "pareto", "optuna")
+    assert [name for name in names if of({"strategy": name}).search.samples] == ["tpe", "gp", "pareto", "optuna"]
+
+
+def test_a_study_of_a_strategy_that_is_not_installed_is_read_as_it_is() -> None:
+    read = of({"strategy": "elsewhere", "depth": 3, "trials": 5})
+    assert read.search.options == {"depth": 3, "trials": 5}
+    assert read.to_dict()["search"]["depth"] == 3
+    assert read.search.made() is None
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["search.first_rung=15"], "option 'search.first_rung' is for strategy halving."),
+        (
+            ["search=squeeze", "search.trials=5"],
+            "option 'search.trials' is for strategy gp or optuna or pareto or tpe.",
+        ),
+        (
+            ["search=nested", "search.nested_losses=summed"],
+            "option 'search.nested_losses' is called 'search.losses' now.",
+        ),
+        (["search.widn=2"], "unknown option 'search.widn'; did you mean 'search.widen'?"),
+    ],
+)
+def test_a_command_that_gives_a_strategy_the_option_of_another_is_told_whose_it_is(words: list[str], says: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        composed("rank_grid", *words)
+    assert str(refused.value) == says
