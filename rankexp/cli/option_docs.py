@@ -19,8 +19,8 @@ from rankexp.cli.resources import choices_of, default_choice, groups, values_of
 from rankexp.config import StudyConfig
 from rankexp.safety.printable import printable
 
-SET_BY_RANKEXP = ("launcher.worker",)
-"""Options that nobody types."""
+NOT_TYPED = ("launcher.worker", "search.options")
+"""Options that rankexp sets, or that have names of their own."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,9 @@ def option_groups(parts: Sequence[str]) -> list[Group]:
     found = [Group("The study", tuple(options_of(StudyConfig, "", plain)))] if plain else []
     for part in parts:
         if part in nested:
-            options = options_of(nested[part], f"{part}.", values=values_of(part))
+            options = tuple(options_of(nested[part], f"{part}.", values=values_of(part)))
             found.append(Group(sentences_of(StudyConfig)[part].removesuffix("."), (*_choice(part), *options)))
+            found += _strategy_groups(options) if part == "search" else ()
         elif part == "task":
             found += _task_groups()
     return found
@@ -108,7 +109,7 @@ def options_of(
     sentences, types = sentences_of(kind), _types(kind)
     for item in dataclasses.fields(kind):
         name = prefix + item.name
-        if (names is None or item.name in names) and name not in SET_BY_RANKEXP:
+        if (names is None or item.name in names) and name not in NOT_TYPED:
             default = _written(values[item.name]) if item.name in values else _default(item)
             yield Option(name, default, sentences.get(item.name, ""), _values(types[item.name]))
 
@@ -129,6 +130,17 @@ def _task_groups() -> Iterator[Group]:
         with suppress(Exception):  # of a package that is broken; `rankexp doctor` names it
             options = tuple(options_of(entry.load(), "task.", values=values_of("task", entry.name)))
             yield Group(f"The data, with task={printable(entry.name)}", options)
+
+
+def _strategy_groups(common: Sequence[Option]) -> Iterator[Group]:
+    """Yield the options of each search that has some of its own."""
+    loaded = {entry.name: entry for entry in entry_points(group="rankexp.strategies")}
+    asked = {option.name for option in common}
+    for choice in choices_of("search"):
+        with suppress(Exception):  # of a package that is broken; `rankexp doctor` names it
+            values = values_of("search", choice)
+            options = options_of(loaded[values["strategy"]].load(), "search.", values=values)
+            yield Group(f"The screen, with search={choice}", tuple(one for one in options if one.name not in asked))
 
 
 def _choice(part: str) -> list[Option]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, reduce
+from operator import or_
 from pathlib import Path
 from typing import Any
 
@@ -32,14 +33,17 @@ def groups() -> list[str]:
 
 
 def choices_of(group: str) -> list[str]:
-    """Names of the files of a group."""
-    return sorted(path.stem for path in (resource("conf") / group).glob("*.yaml"))
+    """Names of the files of a group that one can choose; those that begin with ``_`` are parts of others."""
+    return sorted(path.stem for path in (resource("conf") / group).glob("[!_]*.yaml"))
 
 
 def values_of(group: str, choice: str | None = None) -> dict[str, Any]:
-    """Return the values in a file of a group, by default in the one that is chosen where nobody chooses."""
+    """Return the values of a file of a group, with those it builds on; by default of the one that stands in config."""
     values = _read(f"{group}/{choice or default_choice(group)}")
-    return values if isinstance(values, dict) else {}
+    if not isinstance(values, dict):
+        return {}
+    below = [values_of(group, name) for name in values.get("defaults", []) if name != "_self_"]
+    return {**reduce(or_, below, {}), **{name: value for name, value in values.items() if name != "defaults"}}
 
 
 def default_choice(group: str) -> str | None:
