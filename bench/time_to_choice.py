@@ -56,7 +56,7 @@ def grid_run(setting: Setting, folder: str, data: TaskData, device: torch.device
 def protocol(screen: str, device: str) -> tuple[float, str | None]:
     """Run the whole protocol in a fresh workspace; return its seconds and its verdict."""
     with tempfile.TemporaryDirectory() as workspace, Display() as display:
-        search = {"first_rung": 30, "reduction_factor": 2} if screen == "halving" else {}
+        search = {"strategy": "halving", "first_rung": 30, "reduction_factor": 2} if screen == "halving" else {}
         changes = {"workspace": workspace, "device": device, "tracking": {"name": "none"}, "search": search}
         began = time.perf_counter()
         outcome = run_study(parse(StudyConfig, {**DEFAULT, **changes}), display)

@@ -23,6 +23,9 @@ from rankexp.config.before import renamed, without_leftovers
 from rankexp.config.groups import Steps, distinct
 from rankexp.options import CHECKED, ConfigError, Natural, Positive, Rate, near_miss, plugin, plugins
 
+_SETS = ("alphas", "scalings")
+"""Options that list values to try."""
+
 
 @dataclass(frozen=True, config=CHECKED)
 class SearchConfig:
@@ -137,8 +140,8 @@ def _unknown(name: str, known: list[str]) -> str:
 
 
 def _in_order(name: str, value: Any) -> Any:
-    """Sort a list: what is tried is the same in any order, and so is the study."""
-    if not isinstance(value, list):
+    """Sort a list of values to try, of which the study is the same in any order."""
+    if name not in _SETS or not isinstance(value, list):
         return value
     try:
         distinct("the list", value)

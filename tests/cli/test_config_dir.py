@@ -45,8 +45,8 @@ def left_behind(tmp_path: Path) -> list[Path]:
 def test_a_sweep_of_ones_own_with_groups_of_its_own(tmp_path: Path) -> None:
     folder = folder_of(
         tmp_path,
-        mine="defaults:\n  - rank_grid\n  - override /model: small\n  - override /train: short\n  - _self_\n"
-        "study: mine\nworkspace: runs/${study}\nsearch:\n  ranks: [2, 3]\n  shortlist: ${decide.seeds}\n"
+        mine="defaults:\n  - rank_grid\n  - override /model: small\n  - override /train: short\n"
+        "  - override /search: squeeze\n  - _self_\nstudy: mine\nworkspace: runs/${study}\nsearch:\n  ranks: [2, 3]\n  shortlist: ${decide.seeds}\n"
         "hydra:\n  launcher:\n    partition: gpu\n    timeout_min: 90\n",
         model__small="defaults:\n  - tiny\n  - _self_\nname: ${.source}-small\n",
         train__short="# @package train\nsteps: 7\nwarmup_steps: 1\n",
@@ -54,7 +54,7 @@ def test_a_sweep_of_ones_own_with_groups_of_its_own(tmp_path: Path) -> None:
     for words in (["launcher=slurm"], ["launcher=slurm", "hydra/launcher=submitit_slurm"]):
         config = composed(folder, *words)
         assert (config.study, config.search.ranks, config.train.steps) == ("mine", [2, 3], 7)
-        assert (config.model.name, config.search.shortlist) == ("config-small", 3)
+        assert (config.model.name, config.search.options["shortlist"]) == ("config-small", 3)
         assert config.workspace == Path("runs/mine")
         options = launcher_options("mine", [f"--config-dir={folder}", *words])
         assert (options["partition"], options["timeout_min"]) == ("gpu", 90)

@@ -72,7 +72,7 @@ def test_auto_screens_by_a_curve_and_decides_on_a_shortlist(tmp_path: Path, scre
     options = [option for option in OPTIONS if not option.startswith(("search.ranks", "references"))]
     options += ["task.path=texts.csv", "train.steps=20", "search.ranks=[1,2,4]", f"search={screen}"]
     if screen == "nested":
-        options.append("search.nested_losses=summed")
+        options.append("search.losses=summed")
     done = run(tmp_path, "sweep", "auto", *options)
     assert done.returncode == 0, done.stderr
     study = rankexp.load_study(study_of(tmp_path, "auto"))
