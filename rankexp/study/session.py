@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from rankexp.analysis.answerable import check_seeds
 from rankexp.analysis.study import Study, load_study
 from rankexp.config import StudyConfig
 from rankexp.options import ConfigError, parse
@@ -20,7 +21,6 @@ from rankexp.strategies.setting import HEAD, Candidate
 from rankexp.study.coordination.database import Storage
 from rankexp.study.coordination.lead import StudyHeldError
 from rankexp.study.execution.queue import WAIT_SECONDS
-from rankexp.study.protocol.answerable import check_seeds
 from rankexp.study.worker import Worker, check_strategies
 from rankexp.tracking import TrackingError, name_store
 

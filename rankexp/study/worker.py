@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from rankexp.analysis.answerable import check_data, warnings
 from rankexp.analysis.statistics.majority import constant_answer
 from rankexp.config import StudyConfig
 from rankexp.lora.inject import linear_modules
@@ -34,7 +35,6 @@ from rankexp.study.coordination.team import Team
 from rankexp.study.execution.audience import Audience
 from rankexp.study.execution.lanes import Lanes
 from rankexp.study.execution.runner import Runner
-from rankexp.study.protocol.answerable import check_data, warnings
 from rankexp.study.protocol.protocol import Protocol
 from rankexp.study.protocol.trial_specs import TrialSpecs
 from rankexp.study.verify import mend

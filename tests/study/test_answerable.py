@@ -6,9 +6,9 @@ import pytest
 from tiny import rankexp, report_of, study_of, sweep, write_texts
 
 import rankexp as package
+from rankexp.analysis.answerable import check_data, warnings
 from rankexp.config import DecideConfig
 from rankexp.options import ConfigError
-from rankexp.study.protocol.answerable import check_data, warnings
 
 
 def card(groups, examples=None, loss=0.69):

@@ -15,9 +15,9 @@ from rankexp.strategies.base import Found, Search
 from rankexp.strategies.halving import Halving
 from rankexp.strategies.setting import HEAD, Candidate, Setting
 from rankexp.study.execution.runner import Asked
-from rankexp.study.protocol.driver import Driver, Entrant
 from rankexp.study.protocol.screen import Screen
 from rankexp.study.protocol.trial_specs import TrialSpecs
+from rankexp.study.search.driver import Driver, Entrant
 
 SHAPES = {"a": (64, 64)}
 
@@ -148,7 +148,7 @@ def test_a_grid_is_tuned_beside_the_references_and_a_curve_before_them() -> None
 
 
 def test_a_curve_comes_before_the_references_and_explains_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rankexp.study.protocol.questions.losses_of", lambda trials, row: [row.tune_loss] * 9)
+    monkeypatch.setattr("rankexp.study.search.questions.losses_of", lambda trials, row: [row.tune_loss] * 9)
     monkeypatch.setattr("rankexp.strategies.curve.knee", lambda losses: min(losses))
     runner = Runner()
     chosen, references, notes = screened(runner, strategy="squeeze", learning_rates=[1e-3, 3e-3, 1e-2])

@@ -15,9 +15,9 @@ from rankexp.ranks import RankMap
 from rankexp.record.studies import StudyStore
 from rankexp.strategies.base import Search, make_strategy
 from rankexp.study.execution.runner import Runner, planned
-from rankexp.study.protocol.driver import Driver, Entrant
-from rankexp.study.protocol.questions import contest_question
 from rankexp.study.protocol.trial_specs import TrialSpecs
+from rankexp.study.search.driver import Driver, Entrant
+from rankexp.study.search.questions import contest_question
 from rankexp.training.probes.evidence import DataEvidence
 
 

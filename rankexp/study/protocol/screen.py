@@ -9,10 +9,10 @@ from rankexp.analysis.screen import ScreenRow
 from rankexp.strategies.base import Found, Question, Search, Strategy, best_of_each, make_strategy
 from rankexp.strategies.grid import Grid
 from rankexp.strategies.setting import FULL, HEAD, Candidate, Setting, Variant
-from rankexp.study.protocol.driver import Driver, Entrant
-from rankexp.study.protocol.questions import screen_question
 from rankexp.study.protocol.stage import Stage
+from rankexp.study.search.driver import Driver, Entrant
 from rankexp.study.search.optuna_strategy import Sampled
+from rankexp.study.search.questions import screen_question
 from rankexp.study.search.sampled import SampledScreen
 
 
