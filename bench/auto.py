@@ -41,7 +41,7 @@ from rankexp.config import StudyConfig
 from rankexp.models.base import find_model
 from rankexp.options import parse
 from rankexp.progress import Display
-from rankexp.record.trials import Trial
+from rankexp.record.trial import Trial
 from rankexp.study.session import run_study
 from rankexp.tasks.base import TaskData
 from rankexp.tasks.sentiment import SentimentTask

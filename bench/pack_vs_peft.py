@@ -30,7 +30,8 @@ from transformers.utils import logging
 from rankexp.assets import asset_folder
 from rankexp.models.base import find_model
 from rankexp.ranks import RankMap
-from rankexp.record.trials import Trial, TrialStore
+from rankexp.record.trial import Trial
+from rankexp.record.trials import TrialStore
 from rankexp.specs import TrialSpec
 from rankexp.tasks.base import TaskData
 from rankexp.tasks.sentiment import SentimentTask

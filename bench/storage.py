@@ -32,8 +32,10 @@ import torch
 
 from rankexp.progress import Display
 from rankexp.ranks import RankMap
+from rankexp.record.scores import Scores
 from rankexp.record.studies import Planned, StudyRecord, StudyStore
-from rankexp.record.trials import Scores, TrialResult, TrialStore
+from rankexp.record.trial import TrialResult
+from rankexp.record.trials import TrialStore
 from rankexp.specs import TrialSpec
 from rankexp.study.coordination.claims import Claims, lead_of
 from rankexp.study.coordination.database import Storage

@@ -11,8 +11,10 @@ import numpy as np
 from safetensors.numpy import save
 
 from rankexp.ranks import RankMap
+from rankexp.record.scores import Scores
 from rankexp.record.studies import Planned, StudyRecord, StudyStore, TestLedger
-from rankexp.record.trials import Scores, Trial, TrialResult, TrialStore
+from rankexp.record.trial import Trial, TrialResult
+from rankexp.record.trials import TrialStore
 from rankexp.specs import Pruning, TrialSpec
 
 SHAPES = {f"encoder.layer.{i}.attention.self.{m}": (64, 64) for i in range(2) for m in ("query", "value")}

@@ -13,7 +13,8 @@ from fake_study import SHAPES, make_study
 from rankexp.analysis.study import Study, load_study
 from rankexp.ranks import RankMap
 from rankexp.record.studies import Planned
-from rankexp.record.trials import Trial, TrialResult, TrialStore
+from rankexp.record.trial import Trial, TrialResult
+from rankexp.record.trials import TrialStore
 from rankexp.specs import TrialSpec
 from rankexp.tracking import MlflowTracker
 

@@ -16,7 +16,9 @@ import pytest
 from rankexp.record.files import DamagedRecordError, read_json, write_atomic
 from rankexp.record.leftovers import remove_leftovers
 from rankexp.record.processes import this_machine
-from rankexp.record.trials import Scores, TrialResult, TrialStore
+from rankexp.record.scores import Scores
+from rankexp.record.trial import TrialResult
+from rankexp.record.trials import TrialStore
 from rankexp.specs import TrialSpec
 
 SPEC = TrialSpec(model="m", data="d", task="csv", method="lora", rank_map={"q": 4}, learning_rate=1e-3, steps=9)

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from rankexp.record.files import DamagedRecordError
+from rankexp.record.scores import Scores
 from rankexp.record.studies import Planned, Pruned, StudyRecord, StudyStore, TestLedger
-from rankexp.record.trials import Scores
 from rankexp.specs import TrialSpec
 
 RECORD = StudyRecord(

@@ -12,7 +12,8 @@ import torch
 from rankexp.models.base import BaseModel, find_model
 from rankexp.ranks import RankMap
 from rankexp.record.files import sha256
-from rankexp.record.trials import Trial, TrialStore
+from rankexp.record.trial import Trial
+from rankexp.record.trials import TrialStore
 from rankexp.specs import MAPPED, Pruning, TrialSpec
 from rankexp.tasks.tabular import CsvTask
 from rankexp.training.trial import Bench

@@ -19,7 +19,7 @@ from rankexp.analysis.statistics.power import LEAST_SEEDS
 from rankexp.analysis.statistics.sparse import LEAST_GROUPS
 from rankexp.analysis.study import Study
 from rankexp.analysis.updates.factors import adapter_parameters
-from rankexp.record.trials import Trial
+from rankexp.record.trial import Trial
 
 EQUAL_BUDGET = 0.01
 """Budgets that differ by no more than this share are equal."""

@@ -11,7 +11,7 @@ import numpy as np
 from rankexp.analysis.statistics.power import needed_examples, needed_seeds, power
 from rankexp.analysis.statistics.verdict import Verdict
 from rankexp.analysis.study import Study
-from rankexp.record.trials import Trial
+from rankexp.record.trial import Trial
 
 TARGET_POWER = 0.8
 

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Literal
 from rankexp.config import StudyConfig
 from rankexp.options import ConfigError, parse
 from rankexp.record.files import ForeignRecordError
+from rankexp.record.scores import Scores
 from rankexp.record.studies import Planned, Pruned, StudyRecord, StudyStore
-from rankexp.record.trials import Scores, Trial, TrialStore
+from rankexp.record.trial import Trial
+from rankexp.record.trials import TrialStore
 
 if TYPE_CHECKING:
     import pandas as pd

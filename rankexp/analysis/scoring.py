@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from rankexp.record.trials import Scores, TrialResult
+from rankexp.record.scores import Scores
+from rankexp.record.trial import TrialResult
 
 Floats = NDArray[np.float64]
 

@@ -14,7 +14,7 @@ from rankexp.specs import TrialSpec
 
 if TYPE_CHECKING:
     from rankexp.analysis.study import Study
-    from rankexp.record.trials import Trial
+    from rankexp.record.trial import Trial
 
 Edge = Literal["low", "high", "only"]
 TRIED = frozenset({"completed", "diverged", "pruned"})

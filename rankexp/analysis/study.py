@@ -20,8 +20,9 @@ from rankexp.analysis.statistics.comparison import Comparison, DecisionScores
 from rankexp.analysis.statistics.majority import constant_score
 from rankexp.analysis.statistics.verdict import Verdict
 from rankexp.record.files import DamagedRecordError
+from rankexp.record.scores import Scores
 from rankexp.record.studies import StudyStore
-from rankexp.record.trials import Scores, Trial, TrialResult
+from rankexp.record.trial import Trial, TrialResult
 
 
 class Study(RecordedStudy):

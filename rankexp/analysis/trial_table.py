@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from rankexp.record.studies import Planned, Pruned
-from rankexp.record.trials import Trial
+from rankexp.record.trial import Trial
 from rankexp.specs import TrialSpec
 
 _COST = (

@@ -12,7 +12,7 @@ from rankexp.analysis.diagnosis import Diagnosis
 from rankexp.analysis.screen import ScreenRow, on_edge, sampled_range
 from rankexp.analysis.study import Study
 from rankexp.record.studies import TestLedger
-from rankexp.record.trials import Trial
+from rankexp.record.trial import Trial
 from rankexp.specs import TrialSpec
 
 SPLITS = ("train", "tune", "decide", "test")

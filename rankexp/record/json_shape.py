@@ -1,12 +1,21 @@
-"""JSON of others, checked against the shape that it should have before anything is made of it."""
+"""JSON of others, checked against the version and the shape that it should have before anything is made of it."""
 
 from __future__ import annotations
 
 import json
 from functools import cache
+from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
+from typing_extensions import TypedDict
+
+from rankexp.record.files import ForeignRecordError
+
+SCHEMA_VERSION = 1
+"""Of the files of the record."""
+SHAPE = ConfigDict(extra="forbid", allow_inf_nan=False)
+"""Of what is in a file: exactly what is named, and finite numbers."""
 
 
 def shaped_json(kind: Any, data: bytes) -> dict[str, Any]:
@@ -30,3 +39,23 @@ def shaped_json(kind: Any, data: bytes) -> dict[str, Any]:
 @cache
 def _adapter(kind: Any) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
+
+
+@with_config(ConfigDict(extra="allow"))
+class _Versioned(TypedDict):
+    """What any file that says its version has in common."""
+
+    schema: int
+
+
+def refuse_other_version(path: Path, data: bytes) -> None:
+    """Refuse a file that says that another version of rankexp wrote it.
+
+    Raises:
+        ForeignRecordError: It does.
+        ValueError: It does not say which version did.
+    """
+    if (version := shaped_json(_Versioned, data)["schema"]) != SCHEMA_VERSION:
+        raise ForeignRecordError(
+            f"{path} is of version {version} of the record, this rankexp writes {SCHEMA_VERSION}; it is left alone."
+        )

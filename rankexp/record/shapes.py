@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Required
 from pydantic import ConfigDict, Field, with_config
 from typing_extensions import TypedDict
 
-from rankexp.record.trials import SHAPE
+from rankexp.record.json_shape import SHAPE
 
 Role = Literal["tuning", "evidence"]
 _Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._=-]{0,119}$")]

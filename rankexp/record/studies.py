@@ -22,9 +22,9 @@ from rankexp.record.files import (
     write_atomic,
     write_once,
 )
-from rankexp.record.json_shape import shaped_json
+from rankexp.record.json_shape import SCHEMA_VERSION, refuse_other_version, shaped_json
+from rankexp.record.scores import Scores, read_scores
 from rankexp.record.shapes import BegunFile, Opening, PrunedFile, Role, StudyFile
-from rankexp.record.trials import SCHEMA_VERSION, Scores, read_scores, refuse_other_version
 from rankexp.specs import TrialSpec
 
 

@@ -14,12 +14,12 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import ConfigDict, Field, with_config
+from pydantic import with_config
 from typing_extensions import TypedDict
 
 from rankexp.keys import canonical_json, is_key
@@ -27,58 +27,20 @@ from rankexp.record.files import (
     DamagedRecordError,
     ForeignRecordError,
     RecordError,
-    check_file,
     fsync,
     inside,
     naming,
     parse_file,
     pretty_json,
-    read_checked,
     remove,
     sha256,
     temporary_name,
     write_atomic,
 )
-from rankexp.record.json_shape import shaped_json
-from rankexp.record.scores import Scores as Scores
-from rankexp.record.scores import read_scores as read_scores
+from rankexp.record.json_shape import SCHEMA_VERSION, SHAPE, refuse_other_version, shaped_json
+from rankexp.record.scores import Scores
+from rankexp.record.trial import CLEANED, Digest, Status, Trial, TrialResult
 from rankexp.specs import TrialSpec
-
-SCHEMA_VERSION = 1
-SHAPE = ConfigDict(extra="forbid", allow_inf_nan=False)
-"""Of what is in a file: exactly what is named, and finite numbers."""
-_CLEANED = "cleaned.json"
-Status = Literal["completed", "diverged", "failed"]
-Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-
-
-@dataclass(frozen=True)
-class TrialResult:
-    """What came of one trial.
-
-    Attributes:
-        status: ``completed``; ``diverged`` when a loss was not finite; ``failed`` when it could not be trained.
-        reason: Why it did not complete, else empty.
-        metrics: By split: ``accuracy``, ``loss`` and ``examples``.
-        history: One row a logged step: ``step``, ``loss``, ``learning_rate``, ``grad_norm``, and ``tune_*`` where
-            the step was evaluated.
-        cost: Trainable parameters, adapter bytes, peak memory, step times and seconds.
-        environment: Versions and device.
-        finished: Time of completion, ISO 8601 in UTC.
-    """
-
-    status: Status
-    reason: str = ""
-    metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    history: tuple[Mapping[str, float], ...] = ()
-    cost: Mapping[str, float] = field(default_factory=dict)
-    environment: Mapping[str, str] = field(default_factory=dict)
-    finished: str = ""
-
-    @property
-    def final(self) -> bool:
-        """Whether the spec alone decided this result, so that training again would only repeat it."""
-        return self.status != "failed"
 
 
 @with_config(SHAPE)
@@ -95,84 +57,6 @@ class _ResultFile(TypedDict):
     finished: str
     files: dict[str, Digest]
     sha256: Digest
-
-
-@with_config(ConfigDict(extra="allow"))
-class _Versioned(TypedDict):
-    """What any file that says its version has in common."""
-
-    schema: int
-
-
-@with_config(SHAPE)
-class _CleanedFile(TypedDict):
-    """What ``cleaned.json`` holds."""
-
-    schema: int
-    files: list[str]
-
-
-@dataclass(frozen=True)
-class Trial:
-    """A trial as it stands in the record.
-
-    Attributes:
-        spec: What was trained.
-        result: What came of it.
-        folder: Where it is recorded.
-        files: SHA-256 of each recorded file by its path in the folder.
-    """
-
-    spec: TrialSpec
-    result: TrialResult
-    folder: Path
-    files: Mapping[str, str]
-
-    @property
-    def key(self) -> str:
-        """The content key of the spec."""
-        return self.folder.name
-
-    @property
-    def adapter(self) -> Path:
-        """Folder of the adapter in PEFT's format."""
-        return self.folder / "adapter"
-
-    def scores(self, split: str) -> Scores:
-        """Read the per-example scores of ``split``.
-
-        Raises:
-            DamagedRecordError: The file is missing or does not match its hash.
-        """
-        name = f"scores/{split}.npz"
-        return read_scores(inside(self.folder / name, self.folder), self.files.get(name))
-
-    @property
-    def cleaned(self) -> frozenset[str]:
-        """Names of recorded files that were deleted because nobody needed them."""
-        path = self.folder / _CLEANED
-        if not os.path.lexists(path):
-            return frozenset()
-        return frozenset(parse_file(path, lambda data: shaped_json(_CleanedFile, data)["files"]))
-
-    def file(self, name: str) -> bytes:
-        """Read a recorded file.
-
-        Raises:
-            DamagedRecordError: The file is missing or does not match its hash.
-        """
-        return read_checked(inside(self.folder / name, self.folder), self.files.get(name))
-
-    def check(self) -> None:
-        """Check every recorded file against its hash, but for those that were cleaned away.
-
-        Raises:
-            RecordError: A file is missing, altered, or none that can be read.
-        """
-        for name, digest in self.files.items():
-            path = inside(self.folder / name, self.folder)
-            if os.path.lexists(path) or name not in self.cleaned:
-                check_file(path, digest)
 
 
 class TrialStore:
@@ -267,7 +151,7 @@ class TrialStore:
         """Delete files of a trial that nobody needs, and note that they are meant to be missing."""
         trial = self.read(key)
         values = {"schema": SCHEMA_VERSION, "files": sorted({*trial.cleaned, *names})}
-        write_atomic(trial.folder / _CLEANED, pretty_json(values).encode(), self.workspace)
+        write_atomic(trial.folder / CLEANED, pretty_json(values).encode(), self.workspace)
         for name in names:
             remove(trial.folder / name, trial.folder)
 
@@ -381,19 +265,6 @@ def _result_of(path: Path) -> Callable[[bytes], dict[str, Any]]:
         return values
 
     return parse
-
-
-def refuse_other_version(path: Path, data: bytes) -> None:
-    """Refuse a file that says that another version of rankexp wrote it.
-
-    Raises:
-        ForeignRecordError: It does.
-        ValueError: It does not say which version did.
-    """
-    if (version := shaped_json(_Versioned, data)["schema"]) != SCHEMA_VERSION:
-        raise ForeignRecordError(
-            f"{path} is of version {version} of the record, this rankexp writes {SCHEMA_VERSION}; it is left alone."
-        )
 
 
 def _check_outcome(folder: Path, spec: TrialSpec, result: TrialResult) -> None:

@@ -7,7 +7,7 @@ from statistics import median, stdev
 
 import numpy as np
 
-from rankexp.record.trials import Trial
+from rankexp.record.trial import Trial
 from rankexp.report.canvas import Document
 
 MEASURED = (

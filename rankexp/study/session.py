@@ -15,7 +15,7 @@ from rankexp.config import StudyConfig
 from rankexp.options import ConfigError, parse
 from rankexp.progress import Display
 from rankexp.record.studies import Planned, StudyStore
-from rankexp.record.trials import Trial
+from rankexp.record.trial import Trial
 from rankexp.report.build import write_report
 from rankexp.strategies.setting import HEAD, Candidate
 from rankexp.study.coordination.database import Storage

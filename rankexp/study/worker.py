@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
-from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import torch
 
 from rankexp.analysis.answerable import check_data, warnings
-from rankexp.analysis.statistics.majority import constant_answer
 from rankexp.config import StudyConfig
-from rankexp.lora.inject import linear_modules
 from rankexp.models.base import BaseModel, Padding, find_model
-from rankexp.models.loading import loading_of
-from rankexp.options import ConfigError
 from rankexp.progress import Display
-from rankexp.ranks import RankMap
 from rankexp.record.leftovers import remove_leftovers
 from rankexp.record.processes import this_machine
-from rankexp.record.studies import StudyRecord, StudyStore
+from rankexp.record.studies import StudyStore
 from rankexp.record.trials import TrialStore
 from rankexp.strategies.base import make_strategy
 from rankexp.study.coordination.claims import Claims, lead_of, team_of
@@ -35,25 +28,16 @@ from rankexp.study.coordination.team import Team
 from rankexp.study.execution.audience import Audience
 from rankexp.study.execution.lanes import Lanes
 from rankexp.study.execution.runner import Runner
+from rankexp.study.opening import Loaded, card_of, check_same, create_or_check
 from rankexp.study.protocol.protocol import Protocol
 from rankexp.study.protocol.trial_specs import TrialSpecs
 from rankexp.study.verify import mend
 from rankexp.tasks.base import TaskData, make_task
 from rankexp.tracking import NullTracker, Tracker, TrackingError, open_tracker, said
-from rankexp.training.device import find_device, find_precision
-from rankexp.training.reach import reach_of
+from rankexp.training.device import find_device
 from rankexp.training.trial import Bench
 
 _MOST_JOBS = 8
-
-
-class Loaded(NamedTuple):
-    """The model and the data, the lanes that train with them, and the fingerprint of the model's files alone."""
-
-    base: BaseModel
-    data: TaskData
-    lanes: Lanes
-    found: str
 
 
 class Worker:
@@ -147,13 +131,13 @@ class Worker:
             ConfigError: The model or the data here is another than the study's.
         """
         store = StudyStore(self.folder)
-        _check_same(store.read(), self.loaded)
+        check_same(store.read(), self.loaded)
         return self._runner(store)
 
     def _protocol(self, store: StudyStore, ranks: Sequence[int], lead: Lead, *, decides: bool) -> Protocol:
         if decides and not store.exists():
             self._check_size()
-        record = _create_or_check(store, self.config, self.loaded, ranks, self.display)
+        record = create_or_check(store, self.config, self.loaded, ranks, self.display)
         remove_leftovers(self.workspace, self.folder)
         shapes = {name: (shape[0], shape[1]) for name, shape in record.model["shapes"].items()}
         specs = TrialSpecs(
@@ -167,7 +151,7 @@ class Worker:
 
     def _check_size(self) -> None:
         """Refuse a study that can settle nothing, and warn of one that hardly can."""
-        decide, card = self.config.decide, _card(self.loaded.data)
+        decide, card = self.config.decide, card_of(self.loaded.data)
         check_data(decide, card)
         for warning in warnings(decide, card):
             self.display.say(warning)
@@ -196,28 +180,6 @@ def check_strategies(config: StudyConfig) -> None:
         make_strategy(options, f"contest.contenders.{name}.")
 
 
-def _create_or_check(
-    store: StudyStore, config: StudyConfig, loaded: Loaded, ranks: Sequence[int], display: Display
-) -> StudyRecord:
-    """Create ``study.json``, or make sure that model and data are still those that it was created with."""
-    if store.exists():
-        record = store.read()
-        _check_same(record, loaded)
-        _check_ranks(ranks, record.model["shapes"])
-        return record
-    with loaded.lanes.bench() as bench:
-        shapes = _target_shapes(config, bench)
-        _check_ranks(ranks, shapes)
-        record = _new_record(store.folder.name, config, bench, shapes, loaded)
-        reach = reach_of(bench.model, shapes, bench.saved)
-    for sentence in (*reach.sentences, *_drawn(bench)):
-        display.say(sentence)
-    if store.begun():  # as it was begun, not with this process's own options
-        record = replace(record, config=store.config())
-    store.write(record)
-    return record
-
-
 def _loaded(config: StudyConfig, base: BaseModel, data: TaskData) -> Loaded:
     """Make the lanes; what the model needs is found out as it is first loaded, unless the study's record says it."""
     lanes, found = _lanes(config, base, data), base.fingerprint
@@ -237,83 +199,6 @@ def _as_recorded(found: BaseModel, data: TaskData, store: StudyStore) -> BaseMod
     if not same or padding is None:
         return found
     return replace(found, fingerprint=card["fingerprint"], padding=Padding(**padding))
-
-
-def _drawn(bench: Bench) -> list[str]:
-    """Say what of the base is new because its files lack it, and what of the files is not used."""
-    loading, said = loading_of(bench.model), []
-    if loading.drawn:
-        names = ", ".join(loading.drawn)
-        said.append(f"the model's files lack {names}: drawn at random, kept as drawn, and saved with each adapter")
-    if loading.unused:
-        more = f" and {len(loading.unused) - 1} more" if len(loading.unused) > 1 else ""
-        said.append(f"the model's files hold weights that no classifier of its kind has: {loading.unused[0]}{more}")
-    return said
-
-
-def _check_same(record: StudyRecord, loaded: Loaded) -> None:
-    for what, now in (("model", loaded.base.fingerprint), ("data", loaded.data.fingerprint)):
-        if getattr(record, what)["fingerprint"] != now:
-            raise ConfigError(
-                f"the {what} has changed since study {record.name} began; start a new one with study=NAME."
-            )
-
-
-def _target_shapes(config: StudyConfig, bench: Bench) -> dict[str, tuple[int, int]]:
-    try:
-        return bench.shapes(config.lora.target_modules)
-    except ValueError as error:
-        raise ConfigError(f"option 'lora.target_modules': {error}") from None
-
-
-def _new_record(
-    name: str, config: StudyConfig, bench: Bench, shapes: Mapping[str, tuple[int, int]], loaded: Loaded
-) -> StudyRecord:
-    precision, speedup = find_precision(config.train.precision, bench.device)
-    return StudyRecord(
-        name=name,
-        config=config.to_dict(),
-        model={
-            "name": bench.base.name,
-            "fingerprint": bench.base.fingerprint,
-            "source": bench.base.reference,
-            "parameters": sum(p.numel() for p in bench.model.parameters()),
-            "shapes": {name: list(shape) for name, shape in shapes.items()},
-            "head": list(bench.head),
-            "left": [n for n in linear_modules(bench.model, exclude=bench.saved) if n not in shapes],
-            "found": loaded.found,
-            "padding": asdict(bench.padding),
-            "drawn": list(loading_of(bench.model).drawn),
-            "reach": reach_of(bench.model, shapes, bench.saved).card(),
-        },
-        data=_card(bench.data),
-        settings={
-            "precision": precision,
-            "device": str(bench.device),
-            "bfloat16_speedup": speedup,
-            "jobs": loaded.lanes.count,
-        },
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-    )
-
-
-def _card(data: TaskData) -> dict[str, Any]:
-    """Describe the data, with what can be had on ``tune`` and ``decide`` without reading a text."""
-    tune, decide = data.splits["tune"], data.splits["decide"]
-    majority = {
-        "tune": constant_answer(tune.labels, data.labels),
-        "decide": constant_answer(decide.labels, data.labels, decide.group_ids),
-    }
-    return {**data.card(), "majority": majority}
-
-
-def _check_ranks(ranks: Sequence[int], shapes: Mapping[str, tuple[int, int]]) -> None:
-    """Refuse ranks that a target layer cannot hold, before anything is trained."""
-    for rank in ranks:
-        try:
-            RankMap.uniform(shapes, rank).check(shapes)
-        except ValueError as error:
-            raise ConfigError(str(error)) from None
 
 
 def _lanes(config: StudyConfig, base: BaseModel, data: TaskData) -> Lanes:

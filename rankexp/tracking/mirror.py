@@ -11,7 +11,7 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Literal, Self
 
 from rankexp.record.studies import StudyRecord
-from rankexp.record.trials import Trial
+from rankexp.record.trial import Trial
 from rankexp.specs import TrialSpec
 from rankexp.tracking import reconcile, rows
 from rankexp.tracking.client import Client

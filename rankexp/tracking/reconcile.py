@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from rankexp.record.processes import Process, this_process
 from rankexp.record.studies import Pruned
-from rankexp.record.trials import Trial, TrialResult
+from rankexp.record.trial import Trial, TrialResult
 from rankexp.specs import TrialSpec
 from rankexp.tracking import rows
 from rankexp.tracking.client import Client

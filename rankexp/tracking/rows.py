@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rankexp.keys import content_key
 from rankexp.record.studies import StudyRecord
-from rankexp.record.trials import Trial, TrialResult
+from rankexp.record.trial import Trial, TrialResult
 from rankexp.safety.printable import printable
 from rankexp.safety.secrets import without_secrets
 from rankexp.specs import TrialSpec

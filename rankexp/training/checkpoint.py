@@ -30,8 +30,8 @@ from rankexp.record.files import (
     sha256,
     write_atomic,
 )
-from rankexp.record.json_shape import shaped_json
-from rankexp.record.trials import SHAPE, Digest
+from rankexp.record.json_shape import SHAPE, shaped_json
+from rankexp.record.trial import Digest
 from rankexp.specs import TrialSpec
 from rankexp.training.slot import Saved, Slot
 

@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 
 import torch
 
-from rankexp.record.trials import Scores, TrialResult
+from rankexp.record.scores import Scores
+from rankexp.record.trial import TrialResult
 from rankexp.training.loop import is_out_of_memory
 from rankexp.training.slot import Slot
 

@@ -18,7 +18,8 @@ from torch import nn
 from rankexp.lora.peft_format import load_adapter
 from rankexp.models.base import BaseModel
 from rankexp.models.loading import head_names, loading_of, set_pad
-from rankexp.record.trials import Scores, Trial
+from rankexp.record.scores import Scores
+from rankexp.record.trial import Trial
 from rankexp.tasks.base import Split, TaskData
 from rankexp.tasks.classification import correct, loss
 from rankexp.training.device import autocast

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from rankexp.models.base import Padding
-from rankexp.record.trials import Scores
+from rankexp.record.scores import Scores
 from rankexp.tasks.base import Split
 from rankexp.tasks.classification import correct, loss
 from rankexp.training.batching import collate, scoring_batches

@@ -24,7 +24,9 @@ from rankexp.lora.peft_format import load_adapter, save_adapter
 from rankexp.lora.squeeze import squeezed
 from rankexp.models.base import BaseModel, Padding, head_names, new_head
 from rankexp.models.loading import loading_of, set_pad
-from rankexp.record.trials import Scores, Trial, TrialStore
+from rankexp.record.scores import Scores
+from rankexp.record.trial import Trial
+from rankexp.record.trials import TrialStore
 from rankexp.specs import MAPPED, TrialSpec
 from rankexp.tasks.base import Split, TaskData
 from rankexp.training.adapters import make_adapter, update_spectrum, weights_of

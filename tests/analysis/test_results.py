@@ -10,7 +10,7 @@ from fake_study import make_study
 import rankexp
 from rankexp.analysis.study import group_means, is_unstable, load_study, tune_score
 from rankexp.record.files import DamagedRecordError
-from rankexp.record.trials import TrialResult
+from rankexp.record.trial import TrialResult
 
 
 def test_a_folder_without_a_study_is_named(tmp_path):

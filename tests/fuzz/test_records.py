@@ -21,8 +21,9 @@ from rankexp.analysis.updates.factors import updates
 from rankexp.keys import canonical_json
 from rankexp.options import ConfigError
 from rankexp.record.files import RecordError, sha256
+from rankexp.record.scores import Scores
 from rankexp.record.studies import StudyStore, TestLedger
-from rankexp.record.trials import Scores, TrialStore
+from rankexp.record.trials import TrialStore
 from rankexp.report.document import document
 from rankexp.report.folder import written
 from rankexp.safety.consent import has_consent

@@ -14,7 +14,8 @@ from rankexp.config import StudyConfig
 from rankexp.options import parse
 from rankexp.progress import Display
 from rankexp.record.studies import Planned, StudyRecord, StudyStore
-from rankexp.record.trials import TrialResult, TrialStore
+from rankexp.record.trial import TrialResult
+from rankexp.record.trials import TrialStore
 from rankexp.specs import TrialSpec
 from rankexp.strategies.setting import FULL, HEAD, Candidate, Setting
 from rankexp.study.protocol.decision import Decision, hopeless

@@ -14,7 +14,8 @@ import pytest
 from rankexp.progress import Display
 from rankexp.ranks import RankMap
 from rankexp.record.studies import StudyStore
-from rankexp.record.trials import TrialResult, TrialStore
+from rankexp.record.trial import TrialResult
+from rankexp.record.trials import TrialStore
 from rankexp.specs import TrialSpec
 from rankexp.study.coordination.claims import ClaimLostError, Claims
 from rankexp.study.coordination.database import Storage

@@ -23,7 +23,7 @@ from mirrored import (
 )
 
 from rankexp.analysis.study import Study, load_study
-from rankexp.record.trials import TrialResult
+from rankexp.record.trial import TrialResult
 from rankexp.tracking import MlflowTracker
 
 pytestmark = OF_MLFLOW

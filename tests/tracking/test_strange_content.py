@@ -9,7 +9,7 @@ import pytest
 from mirrored import TRIALS, client_of, history_of, plan, record_trial, runs_of
 
 from rankexp.analysis.study import Study
-from rankexp.record.trials import TrialResult
+from rankexp.record.trial import TrialResult
 from rankexp.tracking import MlflowTracker
 from rankexp.tracking.rows import legal_key, milliseconds, result_times, shortened
 

@@ -27,7 +27,7 @@ from mirrored import (
 from rankexp.analysis.study import Study
 from rankexp.record.processes import born, this_machine
 from rankexp.record.studies import Pruned
-from rankexp.record.trials import TrialResult
+from rankexp.record.trial import TrialResult
 from rankexp.tracking import MlflowTracker
 
 pytestmark = OF_MLFLOW

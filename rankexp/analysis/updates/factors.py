@@ -13,7 +13,7 @@ from safetensors.numpy import load
 from rankexp.analysis.updates.spectrum import Floats, Update, decompose
 from rankexp.ranks import scaling_factor
 from rankexp.record.files import DamagedRecordError
-from rankexp.record.trials import Trial
+from rankexp.record.trial import Trial
 
 _PREFIX, _A, _B = "base_model.model.", ".lora_A.weight", ".lora_B.weight"
 WEIGHTS = "adapter/adapter_model.safetensors"

@@ -10,7 +10,7 @@ from rankexp.analysis.scoring import group_means
 from rankexp.analysis.statistics.paired import paired_difference
 from rankexp.analysis.statistics.sparse import LEAST_GROUPS
 from rankexp.analysis.study import Study
-from rankexp.record.trials import Scores
+from rankexp.record.scores import Scores
 from rankexp.report.canvas import Document
 from rankexp.report.runs import spread
 from rankexp.report.section import Section, nothing

@@ -9,7 +9,7 @@ from rankexp.analysis.diagnosis import Diagnosis
 from rankexp.analysis.statistics.comparison import Comparison
 from rankexp.analysis.statistics.verdict import RankRow, Verdict
 from rankexp.analysis.study import Study
-from rankexp.record.trials import Trial
+from rankexp.record.trial import Trial
 from rankexp.report.canvas import WIDE, Document, Size
 from rankexp.report.formats import amount
 from rankexp.report.intervals import draw_intervals, written_intervals

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rankexp.analysis.study import Study
-from rankexp.record.trials import Trial
+from rankexp.record.trial import Trial
 from rankexp.report import formats
 from rankexp.report.canvas import COLOURS, WIDE, Document, Size, new_axes, rank_axis, score_ticks
 from rankexp.report.formats import count, difference

@@ -26,8 +26,7 @@ from typing_extensions import TypedDict
 
 from rankexp.options import ConfigError
 from rankexp.record.files import ForeignRecordError, inside, parse_file, pretty_json, write_once
-from rankexp.record.json_shape import shaped_json
-from rankexp.record.trials import SHAPE
+from rankexp.record.json_shape import SHAPE, shaped_json
 from rankexp.safety.consent import give_consent, has_consent
 from rankexp.safety.secrets import holds_secret, without_secrets
 

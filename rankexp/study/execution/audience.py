@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from rankexp.progress import Display, TrialLine
 from rankexp.record.studies import StudyStore
-from rankexp.record.trials import Trial
+from rankexp.record.trial import Trial
 from rankexp.specs import TrialSpec
 from rankexp.tracking import LiveRun, Tracker
 from rankexp.training.stop import Row

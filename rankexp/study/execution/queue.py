@@ -6,7 +6,8 @@ import threading
 import time
 from collections.abc import Callable, Collection, Sequence
 
-from rankexp.record.trials import TrialResult, TrialStore
+from rankexp.record.trial import TrialResult
+from rankexp.record.trials import TrialStore
 from rankexp.specs import TrialSpec
 from rankexp.study.coordination.claims import ClaimLostError
 from rankexp.study.coordination.team import Team, TrialClaim

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from rankexp.record.trials import Trial
+from rankexp.record.trial import Trial
 from rankexp.strategies.halving import Halving
 from rankexp.training.stop import Observe, Row, StopTrialError
 

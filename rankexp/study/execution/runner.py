@@ -10,7 +10,8 @@ from functools import partial
 from rankexp.options import ConfigError
 from rankexp.progress import Display
 from rankexp.record.studies import Planned, Pruned, StudyStore
-from rankexp.record.trials import Trial, TrialStore
+from rankexp.record.trial import Trial
+from rankexp.record.trials import TrialStore
 from rankexp.specs import TrialSpec
 from rankexp.strategies.halving import Halving
 from rankexp.strategies.setting import Setting

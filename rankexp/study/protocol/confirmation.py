@@ -5,7 +5,7 @@ from __future__ import annotations
 from rankexp.analysis.statistics.decision import Verdict
 from rankexp.analysis.study import Study
 from rankexp.record.studies import TestLedger
-from rankexp.record.trials import Trial
+from rankexp.record.trial import Trial
 from rankexp.study.protocol.stage import Stage
 
 

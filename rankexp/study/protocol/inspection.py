@@ -7,7 +7,7 @@ from functools import partial
 
 from rankexp.analysis.study import Study
 from rankexp.record.scores import Scores
-from rankexp.record.trials import Trial
+from rankexp.record.trial import Trial
 from rankexp.study.protocol.stage import Stage
 from rankexp.training.readback import read_back
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from rankexp.analysis.screen import ScreenRow
-from rankexp.record.trials import Trial
+from rankexp.record.trial import Trial
 from rankexp.strategies.base import Found, Search
 from rankexp.strategies.halving import Halving
 from rankexp.strategies.setting import Setting

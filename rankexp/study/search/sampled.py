@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rankexp.analysis.screen import ScreenRow
-from rankexp.record.trials import Trial
+from rankexp.record.trial import Trial
 from rankexp.specs import TrialSpec
 from rankexp.strategies.base import Question
 from rankexp.strategies.setting import Setting

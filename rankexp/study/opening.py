@@ -1,0 +1,136 @@
+"""Opening a study: creating ``study.json``, or checking that model and data are still what it was created with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from rankexp.analysis.statistics.majority import constant_answer
+from rankexp.config import StudyConfig
+from rankexp.lora.inject import linear_modules
+from rankexp.models.base import BaseModel
+from rankexp.models.loading import loading_of
+from rankexp.options import ConfigError
+from rankexp.progress import Display
+from rankexp.ranks import RankMap
+from rankexp.record.studies import StudyRecord, StudyStore
+from rankexp.study.execution.lanes import Lanes
+from rankexp.tasks.base import TaskData
+from rankexp.training.device import find_precision
+from rankexp.training.reach import reach_of
+from rankexp.training.trial import Bench
+
+
+class Loaded(NamedTuple):
+    """The model and the data, the lanes that train with them, and the fingerprint of the model's files alone."""
+
+    base: BaseModel
+    data: TaskData
+    lanes: Lanes
+    found: str
+
+
+def create_or_check(
+    store: StudyStore, config: StudyConfig, loaded: Loaded, ranks: Sequence[int], display: Display
+) -> StudyRecord:
+    """Create ``study.json``, or make sure that model and data are still those that it was created with."""
+    if store.exists():
+        record = store.read()
+        check_same(record, loaded)
+        _check_ranks(ranks, record.model["shapes"])
+        return record
+    with loaded.lanes.bench() as bench:
+        shapes = _target_shapes(config, bench)
+        _check_ranks(ranks, shapes)
+        record = _new_record(store.folder.name, config, bench, shapes, loaded)
+        reach = reach_of(bench.model, shapes, bench.saved)
+    for sentence in (*reach.sentences, *_drawn(bench)):
+        display.say(sentence)
+    if store.begun():  # as it was begun, not with this process's own options
+        record = replace(record, config=store.config())
+    store.write(record)
+    return record
+
+
+def check_same(record: StudyRecord, loaded: Loaded) -> None:
+    """Make sure that model and data are those of the record.
+
+    Raises:
+        ConfigError: One of them is another.
+    """
+    for what, now in (("model", loaded.base.fingerprint), ("data", loaded.data.fingerprint)):
+        if getattr(record, what)["fingerprint"] != now:
+            raise ConfigError(
+                f"the {what} has changed since study {record.name} began; start a new one with study=NAME."
+            )
+
+
+def _drawn(bench: Bench) -> list[str]:
+    """Say what of the base is new because its files lack it, and what of the files is not used."""
+    loading, said = loading_of(bench.model), []
+    if loading.drawn:
+        names = ", ".join(loading.drawn)
+        said.append(f"the model's files lack {names}: drawn at random, kept as drawn, and saved with each adapter")
+    if loading.unused:
+        more = f" and {len(loading.unused) - 1} more" if len(loading.unused) > 1 else ""
+        said.append(f"the model's files hold weights that no classifier of its kind has: {loading.unused[0]}{more}")
+    return said
+
+
+def _target_shapes(config: StudyConfig, bench: Bench) -> dict[str, tuple[int, int]]:
+    try:
+        return bench.shapes(config.lora.target_modules)
+    except ValueError as error:
+        raise ConfigError(f"option 'lora.target_modules': {error}") from None
+
+
+def _new_record(
+    name: str, config: StudyConfig, bench: Bench, shapes: Mapping[str, tuple[int, int]], loaded: Loaded
+) -> StudyRecord:
+    precision, speedup = find_precision(config.train.precision, bench.device)
+    return StudyRecord(
+        name=name,
+        config=config.to_dict(),
+        model={
+            "name": bench.base.name,
+            "fingerprint": bench.base.fingerprint,
+            "source": bench.base.reference,
+            "parameters": sum(p.numel() for p in bench.model.parameters()),
+            "shapes": {name: list(shape) for name, shape in shapes.items()},
+            "head": list(bench.head),
+            "left": [n for n in linear_modules(bench.model, exclude=bench.saved) if n not in shapes],
+            "found": loaded.found,
+            "padding": asdict(bench.padding),
+            "drawn": list(loading_of(bench.model).drawn),
+            "reach": reach_of(bench.model, shapes, bench.saved).card(),
+        },
+        data=card_of(bench.data),
+        settings={
+            "precision": precision,
+            "device": str(bench.device),
+            "bfloat16_speedup": speedup,
+            "jobs": loaded.lanes.count,
+        },
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def card_of(data: TaskData) -> dict[str, Any]:
+    """Describe the data, with what can be had on ``tune`` and ``decide`` without reading a text."""
+    tune, decide = data.splits["tune"], data.splits["decide"]
+    majority = {
+        "tune": constant_answer(tune.labels, data.labels),
+        "decide": constant_answer(decide.labels, data.labels, decide.group_ids),
+    }
+    return {**data.card(), "majority": majority}
+
+
+def _check_ranks(ranks: Sequence[int], shapes: Mapping[str, tuple[int, int]]) -> None:
+    """Refuse ranks that a target layer cannot hold, before anything is trained."""
+    for rank in ranks:
+        try:
+            RankMap.uniform(shapes, rank).check(shapes)
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
