@@ -111,7 +111,8 @@ def options_of(
         name = prefix + item.name
         if (names is None or item.name in names) and name not in NOT_TYPED:
             default = _written(values[item.name]) if item.name in values else _default(item)
-            yield Option(name, default, sentences.get(item.name, ""), _values(types[item.name]))
+            accepted = tuple(choices_of("search")) if name == "search.strategy" else _values(types[item.name])
+            yield Option(name, default, sentences.get(item.name, ""), accepted)
 
 
 def sentences_of(kind: type[Any]) -> dict[str, str]:
