@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -164,22 +163,16 @@ def test_what_is_listed(bash: Shell) -> None:
 
 
 @pytest.mark.slow
-def test_an_answer_is_fast(tmp_path: Path) -> None:
-    """Nothing heavy is loaded; the best of a few, since other programs run beside the tests."""
+def test_an_answer_loads_nothing_heavy(tmp_path: Path) -> None:
     line = "rankexp sweep search.ra"
     own = {"_ARGCOMPLETE": "1", "COMP_LINE": line, "COMP_POINT": str(len(line)), "PYTHONPATH": str(ROOT)}
     code = "import os; os.dup2(1, 8); from rankexp.cli import main; main()"
     command = [sys.executable, "-P", "-X", "importtime", "-c", code]
-    seconds = []
-    for _ in range(3):
-        begun = time.perf_counter()
-        done = subprocess.run(command, env={**os.environ, **own}, cwd=tmp_path, capture_output=True, timeout=60)
-        seconds.append(time.perf_counter() - begun)
-        assert done.stdout == b"search.ranks="
-    assert min(seconds) < 1.5
+    done = subprocess.run(command, env={**os.environ, **own}, cwd=tmp_path, capture_output=True, timeout=60)
+    assert done.stdout == b"search.ranks="
     loaded = {line.rpartition(b"|")[2].strip().partition(b".")[0].decode() for line in done.stderr.splitlines()}
     assert "argcomplete" in loaded
-    assert not loaded & {"torch", "hydra", "omegaconf", "pandas", "scipy", "sqlalchemy", "mlflow", "transformers"}
+    assert not loaded & {"torch", "hydra", "omegaconf", "pandas", "scipy", "sqlalchemy", "mlflow", "transformers", "optuna"}
     assert not list(tmp_path.iterdir())
 
 
