@@ -21,7 +21,7 @@ from rankexp.study.coordination.database import Storage
 from rankexp.study.coordination.lead import StudyHeldError
 from rankexp.study.execution.queue import WAIT_SECONDS
 from rankexp.study.protocol.answerable import check_seeds
-from rankexp.study.worker import Worker
+from rankexp.study.worker import Worker, check_strategies
 from rankexp.tracking import TrackingError, name_store
 
 
@@ -75,8 +75,9 @@ def begin_study(config: StudyConfig) -> Path:
     """Make the folder of a study, for workers to join, and return it.
 
     Raises:
-        ConfigError: It has too few seeds for a verdict.
+        ConfigError: It has too few seeds for a verdict, or one of its strategies is wrong.
     """
+    check_strategies(config)
     config = _named(config)
     store = StudyStore(config.study_folder.absolute())
     if not store.begun():

@@ -65,11 +65,12 @@ class Worker:
         display: What a person sees.
 
     Raises:
-        ConfigError: The workspace has another storage.
+        ConfigError: The workspace has another storage, or :func:`check_strategies` refuses a strategy.
         StorageError: The database cannot be used.
     """
 
     def __init__(self, config: StudyConfig, folder: Path, display: Display) -> None:
+        check_strategies(config)
         self.config, self.folder, self.display = config, folder.absolute(), display
         self.workspace = self.folder.parent.parent
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -107,7 +108,6 @@ class Worker:
         """
         config = self.config
         task = make_task(config.task)
-        _check_strategies(config)
         found = find_model(**asdict(config.model), say=self.display.say)
         data = task.load(found.tokenize, self.display.say)
         return _loaded(config, _as_recorded(found, data, StudyStore(self.folder)), data)
@@ -185,8 +185,12 @@ class Worker:
         return max(1, self.config.workers, self._claims.count(self._team))
 
 
-def _check_strategies(config: StudyConfig) -> None:
-    """Make sure that there are such strategies and that their options are right, before anything is loaded."""
+def check_strategies(config: StudyConfig) -> None:
+    """Make sure, before anything is loaded or written, that there are such strategies and their options are right.
+
+    Raises:
+        ConfigError: There is none of that name, or an option is wrong.
+    """
     make_strategy(config.search.named, "search.")
     for name, options in config.contest.contenders.items():
         make_strategy(options, f"contest.contenders.{name}.")
