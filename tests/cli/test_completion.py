@@ -172,7 +172,17 @@ def test_an_answer_loads_nothing_heavy(tmp_path: Path) -> None:
     assert done.stdout == b"search.ranks="
     loaded = {line.rpartition(b"|")[2].strip().partition(b".")[0].decode() for line in done.stderr.splitlines()}
     assert "argcomplete" in loaded
-    assert not loaded & {"torch", "hydra", "omegaconf", "pandas", "scipy", "sqlalchemy", "mlflow", "transformers", "optuna"}
+    assert not loaded & {
+        "torch",
+        "hydra",
+        "omegaconf",
+        "pandas",
+        "scipy",
+        "sqlalchemy",
+        "mlflow",
+        "transformers",
+        "optuna",
+    }
     assert not list(tmp_path.iterdir())
 
 
