@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 from rankexp.specs import TrialSpec
 
 if TYPE_CHECKING:
-    from rankexp.analysis.study import Study
+    from rankexp.analysis.recorded import RecordedStudy
     from rankexp.record.trial import Trial
 
 Edge = Literal["low", "high", "only"]
@@ -117,7 +117,7 @@ def on_edge(rows: Iterable[ScreenRow], bounds: tuple[float, float] | None = None
     return edges
 
 
-def screen_table(study: Study) -> tuple[ScreenRow, ...]:
+def screen_table(study: RecordedStudy) -> tuple[ScreenRow, ...]:
     """List the tuning runs that have a result, as planned, then the pruned ones; contenders' runs are left out."""
     planned = [
         item
@@ -131,7 +131,7 @@ def screen_table(study: Study) -> tuple[ScreenRow, ...]:
     return tuple(rows)
 
 
-def sampled_range(study: Study) -> tuple[float, float] | None:
+def sampled_range(study: RecordedStudy) -> tuple[float, float] | None:
     """Ends of the range that learning rates were sampled from; None for a grid."""
     search = study.config.search
     return _ends(search.learning_rates) if search.samples else None
