@@ -36,11 +36,16 @@ def renamed(search: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def without_leftovers(options: Mapping[str, Any], known: Collection[str]) -> dict[str, Any]:
-    """Leave out what a strategy does not know and what was written all the same, as it said nothing."""
-    return {
-        name: value for name, value in options.items() if name in known or value != BEFORE.get(name, _SOMETHING_ELSE)
-    }
+def without_leftovers(options: Mapping[str, Any], known: Collection[str], *, recorded: bool) -> dict[str, Any]:
+    """Leave out what a strategy does not know and what was written all the same, as it said nothing.
+
+    Args:
+        options: Options of a search.
+        known: Those that its strategy has.
+        recorded: Whether they are of a record of before, where also other values said nothing.
+    """
+    said_nothing = {name for name, value in options.items() if name in BEFORE and (recorded or value == BEFORE[name])}
+    return {name: value for name, value in options.items() if name in known or name not in said_nothing}
 
 
 def as_before(search: Mapping[str, Any]) -> dict[str, Any]:
@@ -51,6 +56,3 @@ def as_before(search: Mapping[str, Any]) -> dict[str, Any]:
     if found["strategy"] == "nested":
         found["nested_losses"] = found.pop("losses", BEFORE["nested_losses"])
     return found
-
-
-_SOMETHING_ELSE = object()

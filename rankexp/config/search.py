@@ -19,7 +19,7 @@ from pydantic import (
 from pydantic.dataclasses import dataclass
 from pydantic_core import ArgsKwargs
 
-from rankexp.config.before import renamed, without_leftovers
+from rankexp.config.before import BEFORE, renamed, without_leftovers
 from rankexp.config.groups import Steps, distinct
 from rankexp.options import CHECKED, ConfigError, Natural, Positive, Rate, near_miss, plugin, plugins
 
@@ -60,7 +60,8 @@ class SearchConfig:
         flat = renamed({**values.get("options", {}), **{k: v for k, v in values.items() if k != "options"}})
         own = {name: item for name, item in flat.items() if name in _own()}
         options = {name: item for name, item in flat.items() if name not in own}
-        return {**own, "options": _checked(own.get("strategy", cls.strategy), options)}
+        recorded = BEFORE.keys() <= values.keys()
+        return {**own, "options": _checked(own.get("strategy", cls.strategy), options, recorded=recorded)}
 
     @field_validator("ranks", "learning_rates")
     @classmethod
@@ -101,7 +102,7 @@ def _installed(strategy: object) -> bool:
     return isinstance(strategy, str) and strategy in plugins("strategy")
 
 
-def _checked(strategy: object, options: dict[str, Any]) -> dict[str, Any]:
+def _checked(strategy: object, options: dict[str, Any], *, recorded: bool) -> dict[str, Any]:
     """Return all options of a strategy in one form; as they are where it is not installed.
 
     Raises:
@@ -110,7 +111,7 @@ def _checked(strategy: object, options: dict[str, Any]) -> dict[str, Any]:
     if not _installed(strategy):
         return options
     known = _options_of(str(strategy))
-    options = without_leftovers(options, known)
+    options = without_leftovers(options, known, recorded=recorded)
     for name in options:
         if name not in known:
             raise ConfigError(whose(name) or _unknown(name, known))
