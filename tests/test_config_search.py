@@ -12,6 +12,8 @@ from rankexp.cli.compose import run_with_hydra
 from rankexp.config import SearchConfig, StudyConfig
 from rankexp.options import ConfigError, parse
 
+pytestmark = pytest.mark.slow
+
 BEFORE = {
     "strategy": "grid", "ranks": [4, 8, 16, 32], "learning_rates": [1e-3, 3e-3, 1e-2], "seed": 1000, "steps": None,
     "widen": 1, "first_rung": 0, "reduction_factor": 3, "alphas": [], "scalings": [], "trials": 24, "sampler": "tpe",

@@ -91,6 +91,7 @@ def test_each_option_has_a_sentence_and_its_default(command: str, capsys: pytest
             assert read == found, option.name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sweep_names())
 def test_every_sweep_composes_and_is_valid(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     from omegaconf import OmegaConf
@@ -106,6 +107,7 @@ def test_every_sweep_composes_and_is_valid(name: str, capsys: pytest.CaptureFixt
         assert make_allocator(options["allocator"]) if "allocator" in options else True
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "choice",
     [f"{p.parent.name}={p.stem}" for p in sorted(resource("conf").glob("*/*.yaml"))],
@@ -125,6 +127,7 @@ def test_the_sweeps_are_these() -> None:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [

@@ -12,6 +12,8 @@ from rankexp.cli.main import main
 from rankexp.config import StudyConfig
 from rankexp.options import ConfigError
 
+pytestmark = pytest.mark.slow
+
 OWN = "defaults:\n  - config\n  - _self_\nstudy: mine\n"
 
 

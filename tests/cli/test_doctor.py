@@ -15,6 +15,8 @@ from hostile.servers import canary_server
 from rankexp.cli.commands import doctor
 from rankexp.cli.main import main
 
+pytestmark = pytest.mark.slow
+
 SERVER = "http://me:hunter2@127.0.0.1:{port}"
 
 

@@ -14,6 +14,8 @@ from rankexp.config import StudyConfig
 from rankexp.options import ConfigError
 from rankexp.study.worker import shares
 
+pytestmark = pytest.mark.slow
+
 
 def configured(*options: str) -> StudyConfig:
     found: list[StudyConfig] = []

@@ -15,6 +15,8 @@ import rankexp
 from rankexp.cli.main import main
 from rankexp.report.build import write_report
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(rankexp.__file__).parents[1]
 
 

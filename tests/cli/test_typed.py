@@ -18,6 +18,8 @@ from rankexp.cli.typed import quoted, read_typed
 from rankexp.config import StudyConfig
 from rankexp.options import ConfigError
 
+pytestmark = pytest.mark.slow
+
 NAMES = [
     "a=b.csv", "größe.csv", "x (1).csv", "x [1].csv", "[1,2].csv", "{a: b}.csv", "a,b.csv", "it's.csv", 'say "hi".csv',
     "a$b.csv", "a${b.csv", "50%.csv", "back\\slash.csv", "end\\", "-x.csv", "a:b.csv", "a?b*.csv", "1e3", "007", "true",

@@ -18,6 +18,8 @@ from rankexp.data.readers import FORMATS, read_table
 from rankexp.safety.printable import printable
 from rankexp.tasks.tabular import CsvTask
 
+pytestmark = pytest.mark.slow
+
 ROWS = [
     {"text": f'{"the a, film"[i % 4 :]} "{i}"', "label": i % 2, "group": f"g{i // 2}", "rank": 4 << i % 2,
      "seed": i // 2, "example": f"e{i % 3}", "score": i % 3 / 2}

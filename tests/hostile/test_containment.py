@@ -20,6 +20,8 @@ from rankexp.record.trials import TrialStore
 from rankexp.study.clean import removable, remove
 from rankexp.study.coordination.database import Storage
 
+pytestmark = pytest.mark.slow
+
 READING = ("status", "verify", "power", "report")
 
 
