@@ -8,19 +8,10 @@ from typing import Any
 import pandas as pd
 
 from rankexp.record.studies import Planned, Pruned
-from rankexp.record.trial import Trial
+from rankexp.record.trial import MEASURED, Trial
 from rankexp.specs import TrialSpec
 
-_COST = (
-    "trainable_parameters",
-    "adapter_bytes",
-    "peak_memory_bytes",
-    "step_seconds_median",
-    "step_seconds_p95",
-    "tokens_per_second",
-    "train_seconds",
-    "eval_seconds",
-)
+_COST = ("trainable_parameters", "adapter_bytes", *MEASURED)
 _SPEC = ("method", "rank", "alpha", "scaling", "learning_rate", "seed", "steps", "precision")
 _SCORES = ("tune_accuracy", "tune_loss", "decide_accuracy", "decide_loss")
 _COLUMNS = ["key", "phase", "candidate", "role", "status", "reason", *_SPEC, *_SCORES, *_COST, "finished"]

@@ -18,6 +18,15 @@ from rankexp.specs import TrialSpec
 
 CLEANED = "cleaned.json"
 """Names the recorded files that were deleted because nobody needed them."""
+MEASURED = (
+    "peak_memory_bytes",
+    "step_seconds_median",
+    "step_seconds_p95",
+    "tokens_per_second",
+    "train_seconds",
+    "eval_seconds",
+)
+"""What of a trial's cost was measured in time or memory, and differs from run to run."""
 Status = Literal["completed", "diverged", "failed"]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 

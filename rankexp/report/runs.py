@@ -7,18 +7,8 @@ from statistics import median, stdev
 
 import numpy as np
 
-from rankexp.record.trial import Trial
+from rankexp.record.trial import MEASURED, Trial
 from rankexp.report.canvas import Document
-
-MEASURED = (
-    "peak_memory_bytes",
-    "step_seconds_median",
-    "step_seconds_p95",
-    "tokens_per_second",
-    "train_seconds",
-    "eval_seconds",
-)
-"""What was measured in time or memory, and differs from run to run."""
 
 
 def spread(values: Iterable[float]) -> Document:

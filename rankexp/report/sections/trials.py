@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from rankexp.analysis.study import Study
+from rankexp.record.trial import MEASURED
 from rankexp.report.canvas import Document
-from rankexp.report.runs import MEASURED
 from rankexp.report.section import Link, Section, nothing
 
 

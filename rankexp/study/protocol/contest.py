@@ -4,38 +4,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from rankexp.allocators.base import check_allocator, make_allocator
 from rankexp.analysis.study import load_study
-from rankexp.config import StudyConfig
 from rankexp.keys import content_key
 from rankexp.ranks import RankMap
-from rankexp.record.studies import StudyStore
 from rankexp.strategies.base import Search, make_strategy
-from rankexp.study.execution.runner import Runner, planned
-from rankexp.study.protocol.trial_specs import TrialSpecs
+from rankexp.study.execution.runner import planned
+from rankexp.study.protocol.stage import Stage
 from rankexp.study.search.driver import Driver, Entrant
 from rankexp.study.search.questions import contest_question
 from rankexp.training.probes.evidence import DataEvidence
 
 
-@dataclass(frozen=True)
-class Contest:
-    """Lets every contender find its setting on ``tune``, then trains each with the seeds of the decision.
-
-    Attributes:
-        config: The study's configuration.
-        study: Its folder.
-        specs: Makes the specs of its trials.
-        runner: Runs them.
-    """
-
-    config: StudyConfig
-    study: StudyStore
-    specs: TrialSpecs
-    runner: Runner
+class Contest(Stage):
+    """Lets every contender find its setting on ``tune``, then trains each with the seeds of the decision."""
 
     def check(self) -> None:
         """Make sure, before anything is trained, that the allocators of contenders fit the layers.

@@ -16,10 +16,9 @@ class Protocol(Stage):
 
     def run(self) -> Study:
         """Run every stage that is left and return the study."""
-        contest = Contest(self.config, self.study, self.specs, self.runner)
-        contest.check()
         at_hand = (self.config, self.study, self.specs, self.runner, self.storage)
-        screen, inspection = Screen(*at_hand), Inspection(*at_hand)
+        contest, screen, inspection = Contest(*at_hand), Screen(*at_hand), Inspection(*at_hand)
+        contest.check()
         self.runner.display.expect(self._expected(screen))
         chosen, references = screen.run()
         study = Decision(*at_hand).run(chosen, references)
