@@ -25,10 +25,10 @@ from rankexp.allocators.base import Allocator, make_allocator
 from rankexp.models.base import find_model
 from rankexp.ranks import RankMap
 from rankexp.record.trials import TrialStore
-from rankexp.specs import TrialSpec
 from rankexp.tasks.sentiment import SentimentTask
 from rankexp.training.probes.evidence import DataEvidence
 from rankexp.training.trial import Bench
+from rankexp.trial_spec import TrialSpec
 
 NAMES = ("uniform", "by_depth", "by_module", "pattern", "fisher", "gradient_spectrum", "activation_spectrum")
 

@@ -28,9 +28,9 @@ from rankexp.analysis.statistics.knee import knee
 from rankexp.models.base import find_model
 from rankexp.ranks import RankMap
 from rankexp.record.trials import TrialStore
-from rankexp.specs import TrialSpec
 from rankexp.tasks.sentiment import SentimentTask
 from rankexp.training.trial import Bench
+from rankexp.trial_spec import TrialSpec
 
 RANKS = (4, 8, 16, 32)
 SEEDS, OTHERS = (0, 1, 2), (3, 4, 5)

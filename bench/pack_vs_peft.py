@@ -32,10 +32,10 @@ from rankexp.models.base import find_model
 from rankexp.ranks import RankMap
 from rankexp.record.trial import Trial
 from rankexp.record.trials import TrialStore
-from rankexp.specs import TrialSpec
 from rankexp.tasks.base import TaskData
 from rankexp.tasks.sentiment import SentimentTask
 from rankexp.training.trial import Bench
+from rankexp.trial_spec import TrialSpec
 
 
 class Queue:

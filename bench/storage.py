@@ -36,7 +36,6 @@ from rankexp.record.scores import Scores
 from rankexp.record.studies import Planned, StudyRecord, StudyStore
 from rankexp.record.trial import TrialResult
 from rankexp.record.trials import TrialStore
-from rankexp.specs import TrialSpec
 from rankexp.study.coordination.claims import Claims, lead_of
 from rankexp.study.coordination.database import Storage
 from rankexp.study.coordination.offers import Offers
@@ -44,6 +43,7 @@ from rankexp.study.execution.attempt import Attempt
 from rankexp.study.execution.lanes import Lanes
 from rankexp.study.execution.runner import Runner
 from rankexp.tracking import open_tracker
+from rankexp.trial_spec import TrialSpec
 
 STUDY = "load-00000000"
 _IDS = np.array([f"example-{i}" for i in range(50)])

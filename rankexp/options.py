@@ -1,15 +1,9 @@
-"""Options checked against frozen dataclasses, with one sentence for what is wrong.
-
-Used for the configuration as a whole and for the options of a task.
-"""
+"""Options checked against frozen dataclasses: the configuration as a whole, and the options of a task or strategy."""
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
 import re
-import typing
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import PurePath
@@ -17,15 +11,12 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
+from rankexp.option_errors import ConfigError, near_miss, sentence
+
 T = TypeVar("T")
 _HALF = re.compile(r"[\ud800-\udfff]")
 """Halves of characters: bytes of a command line or file name that are not UTF-8."""
-_LONGEST_SHOWN = 700
 CHECKED = ConfigDict(extra="forbid", allow_inf_nan=False)
-
-
-class ConfigError(ValueError):
-    """Input that the user can correct; the message is one sentence that names it."""
 
 
 def _whole(value: object) -> object:
@@ -60,7 +51,7 @@ def parse(kind: type[T], values: Mapping[str, Any], prefix: str = "") -> T:
         return TypeAdapter(kind).validate_python(dict(values))
     except ValidationError as error:
         said = error.errors()[0].get("ctx", {}).get("error")  # what was checked further in has its own sentence
-        raise (said if isinstance(said, ConfigError) else ConfigError(_sentence(kind, error, prefix))) from None
+        raise (said if isinstance(said, ConfigError) else ConfigError(sentence(kind, error, prefix))) from None
 
 
 def _texts(values: object, name: str) -> Iterator[tuple[str, str]]:
@@ -106,39 +97,3 @@ def plugin(what: str, options: Mapping[str, Any], prefix: str, key: str = "name"
 
 def _listed(names: Iterable[str]) -> str:
     return ", ".join(sorted(names))
-
-
-def near_miss(name: str, known: Sequence[str]) -> str:
-    """Return ``; did you mean 'x'?`` for the known name nearest to ``name``, else a full stop."""
-    last = {option: option for option in known} | {option.rpartition(".")[2]: option for option in known}
-    close = difflib.get_close_matches(name, last, n=1) or difflib.get_close_matches(name.rpartition(".")[2], last, n=1)
-    return f"; did you mean {last[close[0]]!r}?" if close else "."
-
-
-def option_names(kind: type[Any], prefix: str = "") -> list[str]:
-    """List the dotted names of all options of a configuration dataclass."""
-    types = typing.get_type_hints(kind)
-    names = []
-    for item in dataclasses.fields(kind):
-        inner = types[item.name]
-        nested = isinstance(inner, type) and dataclasses.is_dataclass(inner)
-        names += option_names(inner, f"{prefix}{item.name}.") if nested else [prefix + item.name]
-    return names
-
-
-def _sentence(kind: type[Any], error: ValidationError, prefix: str) -> str:
-    first = error.errors()[0]
-    parts = [str(part) for part in first["loc"] if not str(part).startswith(("literal[", "list[", "function-"))]
-    name = (prefix + ".".join(parts)).removesuffix(".")
-    if first["type"] in {"unexpected_keyword_argument", "extra_forbidden"}:
-        return f"unknown option {name!r}{near_miss(name, option_names(kind, prefix))}"
-    if first["type"] in {"missing", "missing_argument"}:
-        return f"option {name!r} is missing."
-    message = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
-    value = first["input"]
-    shown = (
-        f" is {repr(value)[:_LONGEST_SHOWN]}"
-        if not isinstance(value, Mapping) and type(value).__name__ != "ArgsKwargs"
-        else ""
-    )
-    return f"option {name!r}{shown}: {message}." if name else f"{message}."

@@ -15,7 +15,7 @@ from rankexp.record.scores import Scores
 from rankexp.record.studies import Planned, StudyRecord, StudyStore, TestLedger
 from rankexp.record.trial import Trial, TrialResult
 from rankexp.record.trials import TrialStore
-from rankexp.specs import Pruning, TrialSpec
+from rankexp.trial_spec import Pruning, TrialSpec
 
 SHAPES = {f"encoder.layer.{i}.attention.self.{m}": (64, 64) for i in range(2) for m in ("query", "value")}
 KINDS = [{"name": f"encoder.layer.attention.self.{m}", "count": 2, "share": 0.02} for m in ("query", "value")]

@@ -15,8 +15,8 @@ from rankexp.ranks import RankMap
 from rankexp.record.studies import Planned
 from rankexp.record.trial import Trial, TrialResult
 from rankexp.record.trials import TrialStore
-from rankexp.specs import TrialSpec
 from rankexp.tracking import MlflowTracker
+from rankexp.trial_spec import TrialSpec
 
 NAME = "rank_grid-01234567"
 SMALL = {4: 0.66, 8: 0.72}

@@ -15,7 +15,7 @@ import rankexp
 ROOT = Path(rankexp.__file__).parent
 HEAVY = {"torch", "mlflow", "transformers", "matplotlib", "optuna"}
 LAYERS = (
-    {"keys", "ranks", "specs", "options", "assets", "progress", "margins", "safety", "record", "data"},
+    {"canonical_json", "ranks", "trial_spec", "options", "option_errors", "assets", "progress", "margins", "safety", "record", "data"},
     {"config", "models", "lora", "allocators", "tasks"},
     {"analysis"},
     {"__init__"},
@@ -100,7 +100,7 @@ def of(*parts):
 
 
 def test_the_source_is_read():
-    assert Import("rankexp.ranks", True) in imports("rankexp.specs")
+    assert Import("rankexp.ranks", True) in imports("rankexp.trial_spec")
     assert Import("optuna", True) in imports("rankexp.study.search.stored")
     assert Import("rankexp.study.search.stored", False) in imports("rankexp.study.search.sampled")
     assert "rankexp.config" in reachable(["rankexp.cli.compose"])

@@ -7,7 +7,8 @@ import pytest
 
 from rankexp.analysis.statistics import power
 from rankexp.config import LEAST_SEEDS, StudyConfig
-from rankexp.options import ConfigError, option_names, parse
+from rankexp.option_errors import ConfigError, option_names
+from rankexp.options import parse
 
 VALUES = {
     "study": "s",

@@ -10,7 +10,8 @@ import pytest
 
 from rankexp.cli.compose import run_with_hydra
 from rankexp.config import SearchConfig, StudyConfig
-from rankexp.options import ConfigError, parse
+from rankexp.option_errors import ConfigError
+from rankexp.options import parse
 
 pytestmark = pytest.mark.slow
 

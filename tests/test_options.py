@@ -7,7 +7,8 @@ from typing import Any, Literal
 import pytest
 from pydantic.dataclasses import dataclass
 
-from rankexp.options import CHECKED, ConfigError, Natural, Positive, Rate, near_miss, option_names, parse
+from rankexp.option_errors import ConfigError, near_miss, option_names
+from rankexp.options import CHECKED, Natural, Positive, Rate, parse
 from rankexp.tasks.base import make_task
 
 

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from rankexp.keys import canonical_json, content_key
+from rankexp.canonical_json import canonical_json, content_key
 from rankexp.lora.inject import inject, trainable_parameters
 from rankexp.ranks import RankMap
-from rankexp.specs import Pruning, TrialSpec
+from rankexp.trial_spec import Pruning, TrialSpec
 
 NAMES = st.text("abcx.0_", min_size=1, max_size=4)
 RANKS = st.dictionaries(NAMES, st.integers(0, 64), max_size=6)
@@ -143,7 +143,7 @@ def test_the_order_of_a_rank_map_and_the_type_of_a_number_are_no_part_of_the_key
 
 
 def test_the_key_is_the_same_in_a_fresh_process_and_in_the_next_version():
-    code = "import json, sys; from rankexp.specs import *; print(TrialSpec.from_dict(json.load(sys.stdin)).key)"
+    code = "import json, sys; from rankexp.trial_spec import *; print(TrialSpec.from_dict(json.load(sys.stdin)).key)"
     values = json.dumps(SPEC.to_dict())
     done = subprocess.run([sys.executable, "-c", code], input=values, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == SPEC.key

@@ -19,7 +19,7 @@ from rankexp.record.processes import this_machine
 from rankexp.record.scores import Scores
 from rankexp.record.trial import TrialResult
 from rankexp.record.trials import TrialStore
-from rankexp.specs import TrialSpec
+from rankexp.trial_spec import TrialSpec
 
 SPEC = TrialSpec(model="m", data="d", task="csv", method="lora", rank_map={"q": 4}, learning_rate=1e-3, steps=9)
 DONE = TrialResult(

@@ -12,7 +12,7 @@ import pytest
 from rankexp.record.files import DamagedRecordError
 from rankexp.record.scores import Scores
 from rankexp.record.studies import Planned, Pruned, StudyRecord, StudyStore, TestLedger
-from rankexp.specs import TrialSpec
+from rankexp.trial_spec import TrialSpec
 
 RECORD = StudyRecord(
     name="s-01234567",

@@ -14,9 +14,9 @@ from rankexp.ranks import RankMap
 from rankexp.record.files import sha256
 from rankexp.record.trial import Trial
 from rankexp.record.trials import TrialStore
-from rankexp.specs import MAPPED, Pruning, TrialSpec
 from rankexp.tasks.tabular import CsvTask
 from rankexp.training.trial import Bench
+from rankexp.trial_spec import MAPPED, Pruning, TrialSpec
 
 ARCHITECTURE = {
     "model_type": "bert",

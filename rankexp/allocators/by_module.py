@@ -10,7 +10,8 @@ from pydantic.dataclasses import dataclass
 
 from rankexp.allocators.base import Evidence, Shapes
 from rankexp.allocators.filling import fill
-from rankexp.options import CHECKED, ConfigError, near_miss
+from rankexp.option_errors import ConfigError, near_miss
+from rankexp.options import CHECKED
 from rankexp.ranks import RankMap
 
 Weight = Annotated[float, Field(ge=0)]

@@ -8,7 +8,8 @@ from pydantic.dataclasses import dataclass
 
 from rankexp.allocators.base import Evidence, Shapes
 from rankexp.allocators.filling import fill
-from rankexp.options import CHECKED, ConfigError
+from rankexp.option_errors import ConfigError
+from rankexp.options import CHECKED
 from rankexp.ranks import RankMap
 
 

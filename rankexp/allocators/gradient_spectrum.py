@@ -9,7 +9,8 @@ from pydantic.dataclasses import dataclass
 from rankexp.allocators.base import Evidence, LayerGradient, Shapes
 from rankexp.allocators.filling import fill_by_gain
 from rankexp.allocators.spectra import largest_singular_value, singular_values_above
-from rankexp.options import CHECKED, ConfigError
+from rankexp.option_errors import ConfigError
+from rankexp.options import CHECKED
 from rankexp.ranks import RankMap
 
 

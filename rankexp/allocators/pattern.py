@@ -8,7 +8,8 @@ from dataclasses import field
 from pydantic.dataclasses import dataclass
 
 from rankexp.allocators.base import Evidence, Shapes
-from rankexp.options import CHECKED, ConfigError, Natural, near_miss
+from rankexp.option_errors import ConfigError, near_miss
+from rankexp.options import CHECKED, Natural
 from rankexp.ranks import RankMap
 
 

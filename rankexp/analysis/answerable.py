@@ -10,7 +10,7 @@ from rankexp.analysis.statistics.power import LEAST_SEEDS
 from rankexp.analysis.statistics.sparse import LEAST_GROUPS, least_margin
 from rankexp.config import DecideConfig
 from rankexp.margins import wide_margin
-from rankexp.options import ConfigError
+from rankexp.option_errors import ConfigError
 
 _OR_NONE = "or type decide.verdict=false for a study without a verdict"
 

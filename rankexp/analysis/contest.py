@@ -18,7 +18,7 @@ from rankexp.analysis.statistics.paired import PairedDifference, paired_differen
 from rankexp.analysis.statistics.power import LEAST_SEEDS
 from rankexp.analysis.statistics.sparse import LEAST_GROUPS
 from rankexp.analysis.study import Study
-from rankexp.analysis.updates.factors import adapter_parameters
+from rankexp.analysis.updates.read_adapter import adapter_parameters
 from rankexp.record.trial import Trial
 
 EQUAL_BUDGET = 0.01

@@ -9,7 +9,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
 
 from rankexp.config import StudyConfig
-from rankexp.options import ConfigError, parse
+from rankexp.option_errors import ConfigError
+from rankexp.options import parse
 from rankexp.record.files import ForeignRecordError
 from rankexp.record.scores import Scores
 from rankexp.record.studies import Planned, Pruned, StudyRecord, StudyStore

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from rankexp.specs import TrialSpec
+from rankexp.trial_spec import TrialSpec
 
 if TYPE_CHECKING:
     from rankexp.analysis.recorded import RecordedStudy

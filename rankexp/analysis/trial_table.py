@@ -9,7 +9,7 @@ import pandas as pd
 
 from rankexp.record.studies import Planned, Pruned
 from rankexp.record.trial import MEASURED, Trial
-from rankexp.specs import TrialSpec
+from rankexp.trial_spec import TrialSpec
 
 _COST = ("trainable_parameters", "adapter_bytes", *MEASURED)
 _SPEC = ("method", "rank", "alpha", "scaling", "learning_rate", "seed", "steps", "precision")

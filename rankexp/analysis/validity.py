@@ -13,7 +13,7 @@ from rankexp.analysis.screen import ScreenRow, on_edge, sampled_range
 from rankexp.analysis.study import Study
 from rankexp.record.studies import TestLedger
 from rankexp.record.trial import Trial
-from rankexp.specs import TrialSpec
+from rankexp.trial_spec import TrialSpec
 
 SPLITS = ("train", "tune", "decide", "test")
 _MAY_DIFFER = {"rank_map", "alpha", "learning_rate", "seed"}

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from rankexp.cli.compose import checked, launch_with_hydra, launcher_options
 from rankexp.cli.output import say
 from rankexp.cli.typed import quoted, read_typed
-from rankexp.options import ConfigError
+from rankexp.option_errors import ConfigError
 from rankexp.safety.children import SAFE_PATH, isolated
 
 if TYPE_CHECKING:

@@ -16,7 +16,8 @@ from rankexp.cli.resources import sweep_names as sweep_names
 from rankexp.cli.typed import Typed, quoted, read_typed
 from rankexp.config import StudyConfig
 from rankexp.config.search import whose
-from rankexp.options import ConfigError, near_miss, parse
+from rankexp.option_errors import ConfigError, near_miss
+from rankexp.options import parse
 from rankexp.safety.children import isolated
 from rankexp.safety.printable import printable
 

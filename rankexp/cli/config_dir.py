@@ -27,7 +27,7 @@ from omegaconf._utils import get_yaml_loader
 
 from rankexp.cli.resources import resource
 from rankexp.config import StudyConfig
-from rankexp.options import ConfigError
+from rankexp.option_errors import ConfigError
 from rankexp.record.files import RecordError, inside, parse_file
 from rankexp.safety.printable import printable
 

@@ -62,7 +62,7 @@ def guarded(
 def _explain(error: Exception) -> int:
     """Say in one sentence what went wrong; a traceback only for defects of ours."""
     from rankexp.assets import AssetError
-    from rankexp.options import ConfigError
+    from rankexp.option_errors import ConfigError
     from rankexp.record.files import DamagedRecordError, RecordError, UnreadableRecordError
 
     name = type(error).__name__

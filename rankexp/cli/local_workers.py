@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rankexp.options import ConfigError
+from rankexp.option_errors import ConfigError
 from rankexp.record.files import open_log
 from rankexp.safety.children import environment, python
 

@@ -51,7 +51,7 @@ def where(workspace: Path) -> str:
 
 def compared(studies: Sequence[Study], workspace: Path, folder: Path | None = None) -> Path:
     """Put studies on one page, in the workspace's ``comparisons/`` unless told where."""
-    from rankexp.keys import content_key
+    from rankexp.canonical_json import content_key
     from rankexp.report.compare import write_comparison
 
     name = f"{studies[0].name}+{len(studies) - 1}-{content_key([study.name for study in studies], 8)}"

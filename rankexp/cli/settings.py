@@ -43,7 +43,7 @@ def _value_of(word: str) -> str:
 
 def _name_storage(workspace: Path, url: str) -> None:
     """Take the user's word for the database of a workspace that has one already."""
-    from rankexp.options import ConfigError
+    from rankexp.option_errors import ConfigError
     from rankexp.study.coordination.database import Storage
 
     if Storage.kept(workspace).within(workspace):
@@ -53,7 +53,7 @@ def _name_storage(workspace: Path, url: str) -> None:
 
 def no_more(rest: list[str], refusal: str = "") -> None:
     """Refuse arguments that no command takes."""
-    from rankexp.options import ConfigError
+    from rankexp.option_errors import ConfigError
 
     if rest:
         raise ConfigError(f"unknown argument {rest[0]!r}; {refusal or '`rankexp --help` lists what is accepted.'}")

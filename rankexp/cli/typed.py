@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from rankexp.cli.resources import resource
-from rankexp.options import ConfigError
+from rankexp.option_errors import ConfigError
 from rankexp.safety.printable import printable
 
 if TYPE_CHECKING:

@@ -21,7 +21,8 @@ from pydantic_core import ArgsKwargs
 
 from rankexp.config.before import BEFORE, renamed, without_leftovers
 from rankexp.config.groups import Steps, distinct
-from rankexp.options import CHECKED, ConfigError, Natural, Positive, Rate, near_miss, plugin, plugins
+from rankexp.option_errors import ConfigError, near_miss
+from rankexp.options import CHECKED, Natural, Positive, Rate, plugin, plugins
 
 _SETS = ("alphas", "scalings")
 """Options that list values to try."""

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, TypeAdapter, field_validator
 from pydantic.dataclasses import dataclass
 
+from rankexp.canonical_json import content_key
 from rankexp.config.before import as_before
 from rankexp.config.groups import (
     NAME,
@@ -25,9 +26,9 @@ from rankexp.config.groups import (
     TrialConfig,
 )
 from rankexp.config.search import SearchConfig
-from rankexp.keys import content_key
-from rankexp.options import CHECKED, ConfigError, Natural, Positive
-from rankexp.specs import ENGINE_VERSION
+from rankexp.option_errors import ConfigError
+from rankexp.options import CHECKED, Natural, Positive
+from rankexp.trial_spec import ENGINE_VERSION
 
 OF_WORKER = ("device", "jobs", "threads", "pack", "checkpoint_every", "lease_seconds", "workers")
 """Options that may differ from one worker of a study to the next."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from rankexp.options import ConfigError, near_miss
+from rankexp.option_errors import ConfigError, near_miss
 
 Value = Any
 """Text, a number, a truth value, None, or what JSON and Parquet nest: lists and dictionaries of those."""

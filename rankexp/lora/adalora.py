@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from rankexp.lora.layer import LoRALinear, LoRAOptions, is_conv1d
 from rankexp.lora.pack import Adapter
-from rankexp.specs import Pruning
+from rankexp.trial_spec import Pruning
 
 if TYPE_CHECKING:
     from transformers.pytorch_utils import Conv1D

@@ -15,10 +15,10 @@ import torch
 from torch import nn
 
 from rankexp.assets import asset_folder
-from rankexp.keys import content_key
+from rankexp.canonical_json import content_key
 from rankexp.models.files import ModelError, check_folder, hash_file, read_config, weight_files
 from rankexp.models.loading import head_names, load_classifier, prepared, reason
-from rankexp.options import near_miss
+from rankexp.option_errors import near_miss
 
 __all__ = [
     "BaseModel",

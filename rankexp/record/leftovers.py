@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from rankexp.keys import is_key
+from rankexp.canonical_json import is_key
 from rankexp.record.files import TEMPORARY, ForeignRecordError, inside, is_being_written, is_temporary, remove
 from rankexp.record.trials import TrialStore
 

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rankexp.keys import is_key
+from rankexp.canonical_json import is_key
 from rankexp.record.files import (
     DamagedRecordError,
     ForeignRecordError,
@@ -25,7 +25,7 @@ from rankexp.record.files import (
 from rankexp.record.json_shape import SCHEMA_VERSION, refuse_other_version, shaped_json
 from rankexp.record.scores import Scores, read_scores
 from rankexp.record.shapes import BegunFile, Opening, PrunedFile, Role, StudyFile
-from rankexp.specs import TrialSpec
+from rankexp.trial_spec import TrialSpec
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing_extensions import TypedDict
 from rankexp.record.files import check_file, inside, parse_file, read_checked
 from rankexp.record.json_shape import SHAPE, shaped_json
 from rankexp.record.scores import Scores, read_scores
-from rankexp.specs import TrialSpec
+from rankexp.trial_spec import TrialSpec
 
 CLEANED = "cleaned.json"
 """Names the recorded files that were deleted because nobody needed them."""

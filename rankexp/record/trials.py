@@ -22,7 +22,7 @@ from typing import Any
 from pydantic import with_config
 from typing_extensions import TypedDict
 
-from rankexp.keys import canonical_json, is_key
+from rankexp.canonical_json import canonical_json, is_key
 from rankexp.record.files import (
     DamagedRecordError,
     ForeignRecordError,
@@ -40,7 +40,7 @@ from rankexp.record.files import (
 from rankexp.record.json_shape import SCHEMA_VERSION, SHAPE, refuse_other_version, shaped_json
 from rankexp.record.scores import Scores
 from rankexp.record.trial import CLEANED, Digest, Status, Trial, TrialResult
-from rankexp.specs import TrialSpec
+from rankexp.trial_spec import TrialSpec
 
 
 @with_config(SHAPE)

@@ -15,7 +15,7 @@ import rankexp
 from rankexp.analysis.statistics.across import LEAST_STUDIES, Ladder, aggregate, common_ranks
 from rankexp.analysis.study import Study
 from rankexp.config import NO_QUESTION
-from rankexp.options import ConfigError
+from rankexp.option_errors import ConfigError
 from rankexp.report import formats, svg
 from rankexp.report.build import render
 from rankexp.report.canvas import COLOURS, LINES, NARROW, WIDE, Document, Size, difference_axis, new_axes, rank_axis

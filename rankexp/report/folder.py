@@ -9,7 +9,7 @@ from pathlib import Path
 
 from typing_extensions import TypedDict
 
-from rankexp.options import ConfigError
+from rankexp.option_errors import ConfigError
 from rankexp.record.files import RecordError, inside, parse_file, pretty_json, sha256, write_atomic
 from rankexp.record.json_shape import shaped_json
 

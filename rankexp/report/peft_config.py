@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable
 from typing import Any
 
 from rankexp.analysis.study import Study
-from rankexp.specs import TrialSpec
+from rankexp.trial_spec import TrialSpec
 
 
 def lora_config(study: Study, rank: int | None) -> dict[str, Any] | None:

@@ -9,10 +9,10 @@ from pydantic.dataclasses import dataclass
 
 from rankexp.options import CHECKED
 from rankexp.ranks import RankMap
-from rankexp.specs import Pruning
 from rankexp.strategies.base import Question, Search, Strategy
 from rankexp.strategies.setting import Candidate, Variant
 from rankexp.strategies.tuning import tuned
+from rankexp.trial_spec import Pruning
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 

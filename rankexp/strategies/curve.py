@@ -13,10 +13,10 @@ from pydantic.dataclasses import dataclass
 from rankexp.analysis.screen import ScreenRow, best_rate
 from rankexp.analysis.statistics.knee import knee, shortlist
 from rankexp.options import CHECKED, Rate
-from rankexp.specs import NestedLosses
 from rankexp.strategies.base import Found, Question, Rounds, Search, Strategy, best_of_each, setting_of
 from rankexp.strategies.grid import widened
 from rankexp.strategies.setting import Candidate, Setting, Variant
+from rankexp.trial_spec import NestedLosses
 
 T = TypeVar("T")
 

@@ -11,7 +11,8 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from rankexp.analysis.screen import ScreenRow, best_rate
-from rankexp.options import CHECKED, ConfigError, Natural, Positive, Rate
+from rankexp.option_errors import ConfigError
+from rankexp.options import CHECKED, Natural, Positive, Rate
 from rankexp.ranks import Scaling
 from rankexp.strategies.base import Found, Question, Search, Strategy, best_of_each, setting_of
 from rankexp.strategies.grid import Grid

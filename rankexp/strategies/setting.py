@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from rankexp.ranks import RankMap, Scaling
-from rankexp.specs import Initialisation, Method, NestedLosses, Pruning
+from rankexp.trial_spec import Initialisation, Method, NestedLosses, Pruning
 
 
 @dataclass(frozen=True)
@@ -13,7 +13,7 @@ class Variant:
     """How a candidate is trained; by default plain LoRA with one rank in every layer.
 
     Attributes:
-        method: What is trained; see :class:`rankexp.specs.TrialSpec`.
+        method: What is trained; see :class:`rankexp.trial_spec.TrialSpec`.
         rank_map: Rank of each layer; None for the setting's rank in every one.
         scaling: Rule of the LoRA scale; None for the study's.
         initialisation: Of the factors.

@@ -9,10 +9,10 @@ from pydantic.dataclasses import dataclass
 
 from rankexp.options import CHECKED
 from rankexp.ranks import Scaling
-from rankexp.specs import Initialisation
 from rankexp.strategies import setting
 from rankexp.strategies.base import Question, Search, Strategy
 from rankexp.strategies.tuning import tuned
+from rankexp.trial_spec import Initialisation
 
 
 @dataclass(frozen=True, config=CHECKED)

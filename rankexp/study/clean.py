@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Literal
 
 from rankexp.analysis.study import Study, load_study
-from rankexp.keys import is_key
-from rankexp.options import ConfigError
+from rankexp.canonical_json import is_key
+from rankexp.option_errors import ConfigError
 from rankexp.record.files import inside
 from rankexp.record.files import remove as remove_path
 from rankexp.record.leftovers import remove_leftovers

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from rankexp.options import ConfigError, near_miss
+from rankexp.option_errors import ConfigError, near_miss
 from rankexp.record.studies import StudyStore
 
 

@@ -12,7 +12,7 @@ from rankexp.config import StudyConfig
 from rankexp.lora.inject import linear_modules
 from rankexp.models.base import BaseModel
 from rankexp.models.loading import loading_of
-from rankexp.options import ConfigError
+from rankexp.option_errors import ConfigError
 from rankexp.progress import Display
 from rankexp.ranks import RankMap
 from rankexp.record.studies import StudyRecord, StudyStore

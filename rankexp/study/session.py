@@ -12,7 +12,8 @@ from typing import Any
 from rankexp.analysis.answerable import check_seeds
 from rankexp.analysis.study import Study, load_study
 from rankexp.config import StudyConfig
-from rankexp.options import ConfigError, parse
+from rankexp.option_errors import ConfigError
+from rankexp.options import parse
 from rankexp.progress import Display
 from rankexp.record.studies import Planned, StudyStore
 from rankexp.record.trial import Trial

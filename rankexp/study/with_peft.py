@@ -11,7 +11,7 @@ from torch import nn
 
 from rankexp.analysis.study import load_study
 from rankexp.models.base import find_model
-from rankexp.options import ConfigError
+from rankexp.option_errors import ConfigError
 from rankexp.tasks.base import make_task
 from rankexp.training.device import find_device
 from rankexp.training.readback import ReadBack, read_back

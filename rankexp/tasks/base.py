@@ -14,10 +14,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from rankexp.canonical_json import content_key
 from rankexp.data.splits import SPLITS as SPLITS
 from rankexp.data.summary import Summary
 from rankexp.data.table import TaskError as TaskError
-from rankexp.keys import content_key
 from rankexp.options import plugin
 
 Say = Callable[[str], None]

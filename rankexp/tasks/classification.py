@@ -11,9 +11,9 @@ import numpy as np
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from rankexp.canonical_json import content_key
 from rankexp.data.rows import Row, normalised
 from rankexp.data.splits import deal
-from rankexp.keys import content_key
 from rankexp.options import CHECKED, Natural, Positive
 from rankexp.tasks.base import SPLITS, Say, Split, TaskData, TaskError, Tokenize
 

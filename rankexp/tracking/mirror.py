@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Literal, Self
 
 from rankexp.record.studies import StudyRecord
 from rankexp.record.trial import Trial
-from rankexp.specs import TrialSpec
 from rankexp.tracking import reconcile, rows
 from rankexp.tracking.client import Client
 from rankexp.tracking.page import open_experiment
 from rankexp.tracking.place import find_store
 from rankexp.tracking.protocol import LiveRun, NullTracker, Tracker
 from rankexp.tracking.summary import write_summary
+from rankexp.trial_spec import TrialSpec
 
 if TYPE_CHECKING:
     from rankexp.analysis.study import Study

@@ -9,7 +9,7 @@ import json
 from typing import Any
 from urllib.parse import urlencode
 
-from rankexp.keys import content_key
+from rankexp.canonical_json import content_key
 from rankexp.record.studies import StudyRecord
 from rankexp.tracking import rows
 from rankexp.tracking.client import Client

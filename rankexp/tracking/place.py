@@ -6,7 +6,7 @@ import os
 import re
 from pathlib import Path
 
-from rankexp.options import ConfigError
+from rankexp.option_errors import ConfigError
 from rankexp.safety.consent import give_consent, has_consent
 from rankexp.safety.secrets import holds_secret, without_secrets
 from rankexp.tracking.local import database_path, database_uri

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from rankexp.record.studies import StudyRecord
 from rankexp.record.trial import Trial
-from rankexp.specs import TrialSpec
+from rankexp.trial_spec import TrialSpec
 
 if TYPE_CHECKING:
     from rankexp.analysis.study import Study

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 from rankexp.record.processes import Process, this_process
 from rankexp.record.studies import Pruned
 from rankexp.record.trial import Trial, TrialResult
-from rankexp.specs import TrialSpec
 from rankexp.tracking import rows
 from rankexp.tracking.client import Client
 from rankexp.tracking.local import locked
 from rankexp.tracking.page import open_experiment
+from rankexp.trial_spec import TrialSpec
 
 if TYPE_CHECKING:
     from rankexp.analysis.study import Study

@@ -10,12 +10,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from rankexp.keys import content_key
+from rankexp.canonical_json import content_key
 from rankexp.record.studies import StudyRecord
 from rankexp.record.trial import Trial, TrialResult
 from rankexp.safety.printable import printable
 from rankexp.safety.secrets import without_secrets
-from rankexp.specs import TrialSpec
+from rankexp.trial_spec import TrialSpec
 
 if TYPE_CHECKING:
     from rankexp.analysis.statistics.decision import Verdict

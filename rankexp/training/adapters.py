@@ -20,7 +20,7 @@ from rankexp.lora.pack import Adapter
 from rankexp.lora.pissa import PiSSALinear
 from rankexp.lora.subspace import train_in_subspace
 from rankexp.models.base import new_head
-from rankexp.specs import Method, TrialSpec
+from rankexp.trial_spec import Method, TrialSpec
 
 L = TypeVar("L", bound=LoRALinear)
 Directions = Callable[[Mapping[str, int]], Mapping[str, Tensor]]

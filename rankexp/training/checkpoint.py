@@ -18,7 +18,7 @@ from pydantic import Field, with_config
 from safetensors import SafetensorError
 from typing_extensions import TypedDict
 
-from rankexp.keys import canonical_json
+from rankexp.canonical_json import canonical_json
 from rankexp.record.files import (
     DamagedRecordError,
     RecordError,
@@ -32,8 +32,8 @@ from rankexp.record.files import (
 )
 from rankexp.record.json_shape import SHAPE, shaped_json
 from rankexp.record.trial import Digest
-from rankexp.specs import TrialSpec
 from rankexp.training.slot import Saved, Slot
+from rankexp.trial_spec import TrialSpec
 
 _SCHEMA = 1
 _NAME = "checkpoint.json"

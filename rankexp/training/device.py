@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 import psutil
 import torch
 
-from rankexp.options import ConfigError
+from rankexp.option_errors import ConfigError
 
 _WORTH_IT = 1.3
 

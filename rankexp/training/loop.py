@@ -15,13 +15,13 @@ from torch import Tensor
 
 from rankexp.lora.pack import Pack
 from rankexp.models.base import Padding
-from rankexp.specs import TrialSpec
 from rankexp.tasks.base import Split
 from rankexp.tasks.classification import loss as example_loss
 from rankexp.training.batching import Batch, collate
 from rankexp.training.device import autocast, memory_in_use, reset_memory_in_use
 from rankexp.training.prefix import Prefix
 from rankexp.training.slot import Slot
+from rankexp.trial_spec import TrialSpec
 
 Indices = NDArray[np.int64]
 Take = Callable[[int, TrialSpec | None], Sequence[Slot]]

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from rankexp.specs import TrialSpec
 from rankexp.tasks.base import Split
 from rankexp.training.loop import Loop
 from rankexp.training.slot import Slot
+from rankexp.trial_spec import TrialSpec
 
 if TYPE_CHECKING:
     from rankexp.training.trial import Bench

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from rankexp.lora.pack import Adapter, Pack
 from rankexp.models.base import Padding, new_head
 from rankexp.models.loading import loading_of, pad_of, reason, set_pad, token_embeddings
-from rankexp.options import ConfigError
+from rankexp.option_errors import ConfigError
 from rankexp.tasks.base import Split
 
 TOLERANCE = 1e-5

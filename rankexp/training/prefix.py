@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from rankexp.lora.pack import Adapter, Pack
 from rankexp.models.base import Padding
 from rankexp.models.loading import blocks_of
-from rankexp.specs import TrialSpec
 from rankexp.tasks.base import Split
 from rankexp.training.batching import Batch, collate, scoring_batches
 from rankexp.training.device import autocast
+from rankexp.trial_spec import TrialSpec
 
 _MOST_BYTES = 2 << 30
 """Of kept activations; a constant, so that the same trials take the same way on every machine."""

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rankexp.lora.pack import Adapter
-from rankexp.specs import TrialSpec
 from rankexp.tasks.base import Split
 from rankexp.training.batching import training_batches
 from rankexp.training.optim import adamw, rate_factor, set_rate
 from rankexp.training.stop import Observe, Row, StopTrialError
+from rankexp.trial_spec import TrialSpec
 
 State = Literal["running", "completed", "diverged", "stopped", "failed"]
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_model, save_file, save_model
 from torch import Tensor, nn
 
-from rankexp.keys import content_key
+from rankexp.canonical_json import content_key
 from rankexp.lora.inject import eject, new_layers, target_shapes
 from rankexp.lora.pack import Adapter, Pack
 from rankexp.lora.peft_format import load_adapter, save_adapter
@@ -27,7 +27,6 @@ from rankexp.models.loading import loading_of, set_pad
 from rankexp.record.scores import Scores
 from rankexp.record.trial import Trial
 from rankexp.record.trials import TrialStore
-from rankexp.specs import MAPPED, TrialSpec
 from rankexp.tasks.base import Split, TaskData
 from rankexp.training.adapters import make_adapter, update_spectrum, weights_of
 from rankexp.training.batching import collate
@@ -40,6 +39,7 @@ from rankexp.training.probes.calibration import Calibration
 from rankexp.training.scoring import score
 from rankexp.training.slot import Slot
 from rankexp.training.stop import Observe, Row, StopTrialError
+from rankexp.trial_spec import MAPPED, TrialSpec
 
 _EVIDENCE_SPLIT = "decide"
 TRAINING_SAMPLE = 500
@@ -225,7 +225,7 @@ class Bench:
 
         Args:
             take: Gives jobs that start together: at most so many, and able to train together with that spec if one is
-                given (see :meth:`rankexp.specs.TrialSpec.packs_with`); none if there are none now.
+                given (see :meth:`rankexp.trial_spec.TrialSpec.packs_with`); none if there are none now.
             store: Where to record them.
             size: Most trials in one forward pass.
             seats: Most trials at a time, if that is more.

@@ -17,7 +17,7 @@ from rankexp.allocators.spectra import (
     singular_values_above,
 )
 from rankexp.cli.compose import resource
-from rankexp.options import ConfigError
+from rankexp.option_errors import ConfigError
 from rankexp.ranks import RankMap
 
 SHAPES = {f"layer.{i}.{m}": (64, 64) for i in range(12) for m in ("query", "value")}

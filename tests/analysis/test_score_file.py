@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from rankexp.analysis.statistics.score_file import read_scores_csv
-from rankexp.options import ConfigError
+from rankexp.option_errors import ConfigError
 
 
 def frame(ranks=(4, 8), seeds=(0, 1, 2), examples=6, stream=0):

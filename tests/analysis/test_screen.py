@@ -9,7 +9,7 @@ from rankexp.analysis.screen import ScreenRow, best_rate, on_edge, sampled_range
 from rankexp.analysis.study import load_study
 from rankexp.ranks import RankMap
 from rankexp.record.studies import Pruned, StudyStore
-from rankexp.specs import TrialSpec
+from rankexp.trial_spec import TrialSpec
 
 
 def row(rate, loss, candidate="r=8", status="completed", alpha=16.0):

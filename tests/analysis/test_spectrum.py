@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rankexp.analysis.updates.spectrum import (
+from rankexp.analysis.updates.singular_values import (
     best_map,
     decompose,
     energy,

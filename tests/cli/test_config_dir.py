@@ -10,7 +10,7 @@ import pytest
 from rankexp.cli.compose import launcher_options, run_with_hydra
 from rankexp.cli.main import main
 from rankexp.config import StudyConfig
-from rankexp.options import ConfigError
+from rankexp.option_errors import ConfigError
 
 pytestmark = pytest.mark.slow
 

@@ -11,7 +11,7 @@ from tiny import OPTIONS
 from rankexp.cli.compose import run_with_hydra
 from rankexp.cli.local_workers import devices_of
 from rankexp.config import StudyConfig
-from rankexp.options import ConfigError
+from rankexp.option_errors import ConfigError
 from rankexp.study.worker import shares
 
 pytestmark = pytest.mark.slow

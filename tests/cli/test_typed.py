@@ -16,7 +16,7 @@ from rankexp.cli.outcome import where
 from rankexp.cli.settings import workspace_of
 from rankexp.cli.typed import quoted, read_typed
 from rankexp.config import StudyConfig
-from rankexp.options import ConfigError
+from rankexp.option_errors import ConfigError
 
 pytestmark = pytest.mark.slow
 

@@ -14,7 +14,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 from tiny import rankexp, report_of, study_of, sweep, write_texts
 
-from rankexp.keys import canonical_json, content_key
+from rankexp.canonical_json import canonical_json, content_key
 from rankexp.record.files import pretty_json, sha256
 from rankexp.record.studies import Planned, StudyStore
 

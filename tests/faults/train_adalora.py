@@ -15,7 +15,7 @@ import torch
 from tiny_bench import digests, make_bench, make_spec
 
 from rankexp.record.trials import TrialStore
-from rankexp.specs import Pruning
+from rankexp.trial_spec import Pruning
 
 
 def main(folder: Path, workspace: Path, killed_in: int) -> None:

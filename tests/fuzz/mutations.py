@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from rankexp.cli.output import one_line
-from rankexp.options import ConfigError
+from rankexp.option_errors import ConfigError
 from rankexp.record.files import RecordError
 
 EVIL: list[Any] = [

@@ -17,9 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rankexp.analysis.study import load_study
-from rankexp.analysis.updates.factors import updates
-from rankexp.keys import canonical_json
-from rankexp.options import ConfigError
+from rankexp.analysis.updates.read_adapter import updates
+from rankexp.canonical_json import canonical_json
+from rankexp.option_errors import ConfigError
 from rankexp.record.files import RecordError, sha256
 from rankexp.record.scores import Scores
 from rankexp.record.studies import StudyStore, TestLedger
@@ -116,7 +116,7 @@ def test_spec_json(ground: Ground, data: st.DataObject) -> None:
 @fuzzing(3, 300)
 def test_a_spec_whose_key_was_made_to_fit(ground: Ground, data: st.DataObject) -> None:
     """A stranger names the folder by the key of what he wrote."""
-    from rankexp.keys import content_key
+    from rankexp.canonical_json import content_key
 
     values = data.draw(broken_tree(tree_of(ground, "spec.json")))
     with suppress(ValueError, UnicodeEncodeError):

@@ -209,7 +209,7 @@ def test_a_result_of_a_newer_version_is_left_alone(tmp_path: Path, study: Path) 
 
 
 def test_manifests_that_name_files_elsewhere(study: Path) -> None:
-    from rankexp.keys import canonical_json
+    from rankexp.canonical_json import canonical_json
     from rankexp.record.files import sha256
 
     key = StudyStore(study).read().planned[0].key

@@ -16,7 +16,7 @@ from rankexp.lora.layer import LoRALinear, lora_layers
 from rankexp.lora.peft_format import save_adapter
 from rankexp.models.base import Padding
 from rankexp.ranks import RankMap
-from rankexp.specs import Pruning
+from rankexp.trial_spec import Pruning
 
 FACTORS = ("lora_A", "lora_E", "lora_B")
 quiet = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")

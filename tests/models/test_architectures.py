@@ -14,12 +14,12 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from rankexp.models.base import Padding, find_model
 from rankexp.ranks import RankMap
-from rankexp.specs import TrialSpec
 from rankexp.tasks.tabular import CsvTask
 from rankexp.training.batching import collate
 from rankexp.training.reach import reach_of
 from rankexp.training.readback import read_back
 from rankexp.training.trial import Bench
+from rankexp.trial_spec import TrialSpec
 
 CPU = torch.device("cpu")
 FAST = ("gpt2 that ends its texts", "llama padded otherwise", "roberta", "qwen3_moe", "bert without pooler",

@@ -9,9 +9,9 @@ import torch
 from architectures import CASES, DECODER, ENCODER, Case, save, write_texts
 from safetensors.torch import load_file, save_file
 
-from rankexp.keys import content_key
+from rankexp.canonical_json import content_key
 from rankexp.models.base import ModelError, find_model
-from rankexp.options import ConfigError
+from rankexp.option_errors import ConfigError
 from rankexp.tasks.tabular import CsvTask
 from rankexp.training.padding import positions
 from rankexp.training.trial import Bench

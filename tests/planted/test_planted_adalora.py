@@ -12,9 +12,9 @@ from torch import nn
 from rankexp.lora.adalora import AdaLoRALinear, PrunedAdapter
 from rankexp.lora.inject import module_generator
 from rankexp.ranks import RankMap
-from rankexp.specs import Pruning, TrialSpec
 from rankexp.tasks.base import Split
 from rankexp.training.slot import Slot
+from rankexp.trial_spec import Pruning, TrialSpec
 
 EXAMPLES, LAYERS, WIDTH, RANK, PLANTED_RANK = 256, 10, 24, 8, 4
 SEEDS = range(20)

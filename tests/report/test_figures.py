@@ -17,13 +17,13 @@ from rankexp.report.sections import (
     curves,
     decision,
     drawings,
-    front,
     intrinsic,
     layers,
     learning_rates,
+    pareto_front,
     power,
     pruning,
-    quality,
+    quality_by_rank,
     spectrum,
     training_data,
 )  # fmt: skip
@@ -54,14 +54,14 @@ def test_files_carry_no_date(doc, name):
 
 @pytest.mark.parametrize("size", [WIDE, NARROW])
 def test_ranks_are_ticks_on_a_logarithmic_axis(doc, size):
-    axes = quality.draw(doc, size).axes[0]
+    axes = quality_by_rank.draw(doc, size).axes[0]
     assert axes.get_xscale() == "log"
     assert [label.get_text() for label in axes.get_xticklabels()] == ["4", "8", "16", "32"]
     assert axes.get_xticks().tolist() == [4, 8, 16, 32]
 
 
 def test_quality_shows_means_intervals_margin_and_references(doc):
-    axes = quality.draw(doc).axes[0]
+    axes = quality_by_rank.draw(doc).axes[0]
     drawn = [tuple(float(v) for v in line.get_ydata()) for line in axes.lines]
     reference = doc["ranks"]["32"]["mean"]
     for rank, row in doc["ranks"].items():
@@ -77,13 +77,13 @@ def test_quality_shows_means_intervals_margin_and_references(doc):
 
 
 def test_every_seed_is_a_dot(doc):
-    dots = quality.draw(doc).axes[0].collections
+    dots = quality_by_rank.draw(doc).axes[0].collections
     heights = [sorted(float(y) for y in found.get_offsets()[:, 1]) for found in dots]
     assert [sorted(row["seed_means"].values()) for row in doc["ranks"].values()] == heights
 
 
 def test_the_plot_looks_at_the_ranks_and_holds_everything_drawn(doc):
-    low, high = quality.draw(doc).axes[0].get_ylim()
+    low, high = quality_by_rank.draw(doc).axes[0].get_ylim()
     assert low > doc["references"]["head"]["mean"]
     assert all(low < mean < high for row in doc["ranks"].values() for mean in row["seed_means"].values())
 
@@ -197,7 +197,7 @@ def test_power_rises_with_seeds_and_examples(doc):
 
 
 def test_every_rank_stands_at_its_price(doc):
-    axes = front.draw(doc).axes[0]
+    axes = pareto_front.draw(doc).axes[0]
     points = {
         (float(line.get_xdata()[0]), float(line.get_ydata()[0])) for line in axes.lines if len(line.get_xdata()) == 1
     }
@@ -247,7 +247,7 @@ def test_nothing_to_draw_is_no_figure(doc, name):
 
 
 def test_inlined_figures_share_no_id_and_no_colour_of_their_own(doc):
-    drawn = svg.svg_bytes(quality.draw(doc))
+    drawn = svg.svg_bytes(quality_by_rank.draw(doc))
     first, second = (svg.inline(drawn, prefix, 'a <b> & "c"') for prefix in ("one", "two"))
     ids = [set(re.findall(r'\bid="([^"]+)"', text)) for text in (first, second)]
     assert ids[0]

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from rankexp.analysis.screen import ScreenRow
-from rankexp.options import ConfigError, plugin
+from rankexp.option_errors import ConfigError
+from rankexp.options import plugin
 from rankexp.strategies.adalora import AdaLoRA
 from rankexp.strategies.allocated import Allocated
 from rankexp.strategies.base import Strategy, make_strategy

@@ -8,7 +8,7 @@ from tiny import rankexp, report_of, study_of, sweep, write_texts
 import rankexp as package
 from rankexp.analysis.answerable import check_data, warnings
 from rankexp.config import DecideConfig
-from rankexp.options import ConfigError
+from rankexp.option_errors import ConfigError
 
 
 def card(groups, examples=None, loss=0.69):

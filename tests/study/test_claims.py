@@ -17,13 +17,13 @@ from pathlib import Path
 import pytest
 from postgresql import postgresql_server
 
-from rankexp.options import ConfigError
+from rankexp.option_errors import ConfigError
 from rankexp.ranks import RankMap
 from rankexp.record.processes import host_of, this_machine, this_process
-from rankexp.specs import TrialSpec
 from rankexp.study.coordination.claims import CLAIMS, ClaimLostError, Claims
 from rankexp.study.coordination.database import Storage, StorageError
 from rankexp.study.coordination.offers import Offers
+from rankexp.trial_spec import TrialSpec
 
 SPEC = TrialSpec(
     model="m", data="d", task="csv", method="lora", rank_map=RankMap({"q": 4}), learning_rate=1e-3, steps=9

@@ -16,10 +16,10 @@ from rankexp.progress import Display
 from rankexp.record.studies import Planned, StudyRecord, StudyStore
 from rankexp.record.trial import TrialResult
 from rankexp.record.trials import TrialStore
-from rankexp.specs import TrialSpec
 from rankexp.strategies.setting import FULL, HEAD, Candidate, Setting
 from rankexp.study.protocol.decision import Decision, hopeless
 from rankexp.study.protocol.trial_specs import TrialSpecs
+from rankexp.trial_spec import TrialSpec
 
 RATE = 3e-3
 Quality = Callable[[TrialSpec], float | None]

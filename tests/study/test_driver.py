@@ -10,7 +10,6 @@ import pytest
 
 from rankexp.config import StudyConfig
 from rankexp.options import parse
-from rankexp.specs import TrialSpec
 from rankexp.strategies.base import Found, Search
 from rankexp.strategies.halving import Halving
 from rankexp.strategies.setting import HEAD, Candidate, Setting
@@ -18,6 +17,7 @@ from rankexp.study.execution.runner import Asked
 from rankexp.study.protocol.screen import Screen
 from rankexp.study.protocol.trial_specs import TrialSpecs
 from rankexp.study.search.driver import Driver, Entrant
+from rankexp.trial_spec import TrialSpec
 
 SHAPES = {"a": (64, 64)}
 

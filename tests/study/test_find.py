@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from fake_study import make_study
 
-from rankexp.options import ConfigError
+from rankexp.option_errors import ConfigError
 from rankexp.record.studies import StudyStore
 from rankexp.study.find import find_study
 

@@ -16,7 +16,6 @@ from rankexp.ranks import RankMap
 from rankexp.record.studies import StudyStore
 from rankexp.record.trial import TrialResult
 from rankexp.record.trials import TrialStore
-from rankexp.specs import TrialSpec
 from rankexp.study.coordination.claims import ClaimLostError, Claims
 from rankexp.study.coordination.database import Storage
 from rankexp.study.coordination.offers import Offers
@@ -26,6 +25,7 @@ from rankexp.study.execution.audience import Audience
 from rankexp.study.execution.queue import OfferedQueue, Queue
 from rankexp.study.execution.race import PrunedError
 from rankexp.tracking import NullTracker
+from rankexp.trial_spec import TrialSpec
 
 SPEC = TrialSpec(
     model="m", data="d", task="csv", method="lora", rank_map=RankMap({"q": 4}), learning_rate=1e-3, steps=9

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rankexp.options import ConfigError
+from rankexp.option_errors import ConfigError
 from rankexp.tasks.base import SPLITS, TaskError, make_task
 from rankexp.tasks.tabular import CsvTask
 from rankexp.testing import TaskConformance

@@ -15,7 +15,7 @@ import pytest
 from mirrored import NAME, TRIALS
 from tiny import OPTIONS, rankexp, study_of, write_texts
 
-from rankexp.options import ConfigError
+from rankexp.option_errors import ConfigError
 from rankexp.record.files import pretty_json
 from rankexp.study.coordination.database import Storage
 from rankexp.tracking import MlflowTracker, TrackingError, find_store, name_store, open_tracker

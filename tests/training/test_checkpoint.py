@@ -13,7 +13,7 @@ from tiny_bench import digests, make_spec
 from rankexp.record.leftovers import remove_leftovers
 from rankexp.record.processes import this_machine
 from rankexp.record.trials import TrialStore
-from rankexp.specs import Pruning
+from rankexp.trial_spec import Pruning
 
 pytestmark = pytest.mark.slow
 

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 from tiny_bench import VARIANTS, digests, make_bench, make_spec
 
-from rankexp.analysis.updates.factors import full_spectrum
+from rankexp.analysis.updates.read_adapter import full_spectrum
 from rankexp.lora.layer import LoRALinear
 from rankexp.models.base import Padding
 from rankexp.record.trials import TrialStore

@@ -11,7 +11,7 @@ from scipy.special import stdtrit
 
 from rankexp.analysis.statistics.comparison import Comparison
 from rankexp.analysis.statistics.paired import Floats, PairedDifference, paired_difference
-from rankexp.options import ConfigError
+from rankexp.option_errors import ConfigError
 
 LEAST_STUDIES = 3
 """Fewer studies are shown side by side and not summed up."""

@@ -12,7 +12,7 @@ import pandas as pd
 from rankexp.analysis.statistics.comparison import DecisionScores, Kind
 from rankexp.data.readers import read_table
 from rankexp.data.table import ABSENT, Table, Value, brief, is_missing
-from rankexp.options import ConfigError
+from rankexp.option_errors import ConfigError
 
 COLUMNS = ("rank", "seed", "example", "score")
 _LONGEST = 400

@@ -9,8 +9,8 @@ from itertools import combinations
 import numpy as np
 
 from rankexp.analysis.study import Study
-from rankexp.analysis.updates.factors import full_spectrum, has_adapter, updates
-from rankexp.analysis.updates.spectrum import Floats, Update, random_similarity, similarity
+from rankexp.analysis.updates.read_adapter import full_spectrum, has_adapter, updates
+from rankexp.analysis.updates.singular_values import Floats, Update, random_similarity, similarity
 from rankexp.record.files import DamagedRecordError
 
 MOST_SEEDS = 3

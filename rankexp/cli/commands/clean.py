@@ -16,7 +16,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, rest: list[str]) -> int:
     """List what a workspace holds that nobody needs, or delete it."""
-    from rankexp.options import ConfigError
+    from rankexp.option_errors import ConfigError
     from rankexp.study.clean import removable, remove
 
     workspace = workspace_of(rest)

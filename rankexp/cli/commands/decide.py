@@ -34,7 +34,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     """Decide on scores of another trainer."""
     from rankexp.analysis.statistics.comparison import Comparison
     from rankexp.analysis.statistics.score_file import read_scores_csv
-    from rankexp.options import ConfigError
+    from rankexp.option_errors import ConfigError
     from rankexp.report.build import write_document
     from rankexp.report.document import scores_document
     from rankexp.safety.printable import printable
@@ -64,7 +64,7 @@ def _margin(written: str | None, scores: DecisionScores, kind: Kind) -> float:
     import numpy as np
 
     from rankexp.margins import check_range, parse_margin, wide_margin
-    from rankexp.options import ConfigError
+    from rankexp.option_errors import ConfigError
 
     try:
         margin = parse_margin("1pt" if written is None else written, kind)

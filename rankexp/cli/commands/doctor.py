@@ -264,7 +264,7 @@ def _asked(storage: Storage, place: str) -> Findings:
 
 
 def _mlflow(workspace: Path, *, connect: bool) -> Findings:
-    from rankexp.options import ConfigError
+    from rankexp.option_errors import ConfigError
     from rankexp.tracking import TrackingError, find_store, shown
     from rankexp.tracking.own_store import check_ordinary
 

@@ -18,7 +18,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace, rest: list[str]) -> int:
     """Say what more seeds or examples would give."""
     from rankexp.analysis.study import load_study
-    from rankexp.options import ConfigError
+    from rankexp.option_errors import ConfigError
     from rankexp.report.plan import plan_text
 
     try:

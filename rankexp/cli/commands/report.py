@@ -20,7 +20,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace, rest: list[str]) -> int:
     """Write the report of a study again, or put several on one page."""
     from rankexp.analysis.study import load_study
-    from rankexp.options import ConfigError
+    from rankexp.option_errors import ConfigError
     from rankexp.report.build import write_report
 
     words = [*options.studies, *rest]

@@ -27,7 +27,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
 
 def _list(workspace: Path) -> int:
     from rankexp.cli.study_list import lines_of, studies_of
-    from rankexp.options import ConfigError
+    from rankexp.option_errors import ConfigError
 
     found = list(studies_of(workspace))
     if not found:

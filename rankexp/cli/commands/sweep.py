@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def run(_: argparse.Namespace, rest: list[str]) -> int:
     """Run a study, or the studies of a multirun."""
     from rankexp.cli.compose import run_with_hydra
-    from rankexp.options import ConfigError, near_miss
+    from rankexp.option_errors import ConfigError, near_miss
 
     named = rest and not rest[0].startswith("-") and "=" not in rest[0]
     name, overrides = (rest[0], rest[1:]) if named else ("rank_grid", rest)
@@ -49,7 +49,7 @@ def run(_: argparse.Namespace, rest: list[str]) -> int:
 def _run_sweep(config: StudyConfig) -> list[Outcome]:
     """Run a study here, with workers beside this process, or not at all: what came of it, if it ran."""
     from rankexp.cli.local_workers import run_local
-    from rankexp.options import ConfigError
+    from rankexp.option_errors import ConfigError
     from rankexp.progress import Display
     from rankexp.study.session import begin_study, run_study
 
@@ -71,7 +71,7 @@ def _run_sweep(config: StudyConfig) -> list[Outcome]:
 def _run_on_cluster(name: str, overrides: list[str], configs: Sequence[StudyConfig]) -> list[Outcome]:
     """Let a launcher of Hydra's place the workers of a study, and wait for them."""
     from rankexp.cli.cluster_workers import print_submission, run_on_cluster
-    from rankexp.options import ConfigError
+    from rankexp.option_errors import ConfigError
     from rankexp.progress import Display
     from rankexp.study.session import begin_study
 

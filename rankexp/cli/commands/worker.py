@@ -13,7 +13,7 @@ from rankexp.cli.settings import study_folder
 def run(options: argparse.Namespace, rest: list[str]) -> int:
     """Work for a study beside other processes."""
     from rankexp.config import OF_WORKER
-    from rankexp.options import ConfigError, near_miss
+    from rankexp.option_errors import ConfigError, near_miss
     from rankexp.progress import Display
     from rankexp.study.session import help_study
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rankexp.analysis.study import Study
-from rankexp.analysis.updates.factors import layer_place
 from rankexp.analysis.updates.layers import Layers, finite_mean, load_layers
-from rankexp.analysis.updates.spectrum import Floats, best_map, energy, entropy_rank, stable_rank
+from rankexp.analysis.updates.read_adapter import layer_place
+from rankexp.analysis.updates.singular_values import Floats, best_map, energy, entropy_rank, stable_rank
 from rankexp.ranks import RankMap
 from rankexp.report.canvas import COLOURS, LINES, WIDE, Document, Size, new_axes, rank_axis
 from rankexp.report.formats import NONE, percent

@@ -24,7 +24,7 @@ from pydantic import Field, with_config
 from sqlalchemy.exc import ArgumentError, DatabaseError, OperationalError, SQLAlchemyError
 from typing_extensions import TypedDict
 
-from rankexp.options import ConfigError
+from rankexp.option_errors import ConfigError
 from rankexp.record.files import ForeignRecordError, inside, parse_file, pretty_json, write_once
 from rankexp.record.json_shape import SHAPE, shaped_json
 from rankexp.safety.consent import give_consent, has_consent

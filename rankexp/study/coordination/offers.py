@@ -10,10 +10,10 @@ from contextlib import AbstractContextManager
 import sqlalchemy as sa
 from sqlalchemy.schema import CreateTable
 
-from rankexp.keys import canonical_json
-from rankexp.specs import TrialSpec
+from rankexp.canonical_json import canonical_json
 from rankexp.study.coordination.claims import CLAIMS, METADATA, Claims
 from rankexp.study.coordination.database import making_tables
+from rankexp.trial_spec import TrialSpec
 
 OFFERS = sa.Table(
     "offers",

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from rankexp.specs import TrialSpec
 from rankexp.study.coordination.claims import Claims
 from rankexp.study.coordination.offers import Offers
+from rankexp.trial_spec import TrialSpec
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from rankexp.record.trial import Trial
-from rankexp.specs import TrialSpec
 from rankexp.study.coordination.claims import ClaimLostError
 from rankexp.study.coordination.database import StorageError
 from rankexp.study.coordination.team import TrialClaim
 from rankexp.study.execution.audience import Shown
 from rankexp.study.execution.race import PrunedError
 from rankexp.training.stop import Observe, Row, StopTrialError
+from rankexp.trial_spec import TrialSpec
 
 
 @dataclass

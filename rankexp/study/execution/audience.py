@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from rankexp.progress import Display, TrialLine
 from rankexp.record.studies import StudyStore
 from rankexp.record.trial import Trial
-from rankexp.specs import TrialSpec
 from rankexp.tracking import LiveRun, Tracker
 from rankexp.training.stop import Row
+from rankexp.trial_spec import TrialSpec
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ from collections.abc import Callable, Collection, Sequence
 
 from rankexp.record.trial import TrialResult
 from rankexp.record.trials import TrialStore
-from rankexp.specs import TrialSpec
 from rankexp.study.coordination.claims import ClaimLostError
 from rankexp.study.coordination.team import Team, TrialClaim
 from rankexp.study.execution.attempt import Attempt, Wanted
 from rankexp.study.execution.audience import Audience
+from rankexp.trial_spec import TrialSpec
 
 WAIT_SECONDS = 0.5
 """Between two looks at what another process is training."""

@@ -7,12 +7,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from rankexp.options import ConfigError
+from rankexp.option_errors import ConfigError
 from rankexp.progress import Display
 from rankexp.record.studies import Planned, Pruned, StudyStore
 from rankexp.record.trial import Trial
 from rankexp.record.trials import TrialStore
-from rankexp.specs import TrialSpec
 from rankexp.strategies.halving import Halving
 from rankexp.strategies.setting import Setting
 from rankexp.study.coordination.team import Team
@@ -24,6 +23,7 @@ from rankexp.study.execution.race import PrunedError, Race
 from rankexp.training.memory import capacity
 from rankexp.training.outcome import failure_of
 from rankexp.training.stop import Observe
+from rankexp.trial_spec import TrialSpec
 
 Asked = tuple[Planned, TrialSpec]
 _OF_A_TRIAL = (RuntimeError, ValueError, ArithmeticError, LookupError, TypeError)

@@ -9,7 +9,7 @@ from typing import Any
 
 from rankexp.allocators.base import check_allocator, make_allocator
 from rankexp.analysis.study import load_study
-from rankexp.keys import content_key
+from rankexp.canonical_json import content_key
 from rankexp.ranks import RankMap
 from rankexp.strategies.base import Search, make_strategy
 from rankexp.study.execution.runner import planned

@@ -9,10 +9,10 @@ from typing import Literal
 
 from rankexp.config import StudyConfig
 from rankexp.ranks import RankMap
-from rankexp.specs import MAPPED, TrialSpec
 from rankexp.strategies.base import make_strategy
 from rankexp.strategies.halving import Halving
 from rankexp.strategies.setting import Setting
+from rankexp.trial_spec import MAPPED, TrialSpec
 
 
 @dataclass(frozen=True)

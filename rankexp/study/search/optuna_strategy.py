@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic.dataclasses import dataclass
 
 from rankexp.analysis.screen import ScreenRow, best_rate
-from rankexp.options import CHECKED, ConfigError, Positive, Rate, Runs
+from rankexp.option_errors import ConfigError
+from rankexp.options import CHECKED, Positive, Rate, Runs
 from rankexp.strategies.base import Found, Question, Search, Strategy, best_of_each
 from rankexp.strategies.rank_space import RankSpace, groups_of
 from rankexp.strategies.setting import Candidate, Setting

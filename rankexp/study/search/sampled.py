@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 from rankexp.analysis.screen import ScreenRow
 from rankexp.record.trial import Trial
-from rankexp.specs import TrialSpec
 from rankexp.strategies.base import Question
 from rankexp.strategies.setting import Setting
 from rankexp.study.execution.race import PrunedError
 from rankexp.study.execution.runner import label_of, planned
 from rankexp.study.protocol.stage import Stage
 from rankexp.study.search.optuna_strategy import Sampled
+from rankexp.trial_spec import TrialSpec
 
 if TYPE_CHECKING:
     from rankexp.study.search.stored import Report

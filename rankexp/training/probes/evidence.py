@@ -21,7 +21,6 @@ from torch import Tensor, nn
 from rankexp.allocators.base import LayerGradient
 from rankexp.lora.pack import Adapter
 from rankexp.models.base import new_head
-from rankexp.specs import TrialSpec
 from rankexp.tasks.base import Split
 from rankexp.tasks.classification import loss as example_loss
 from rankexp.training.batching import Batch, collate, training_batches
@@ -32,6 +31,7 @@ from rankexp.training.probes.gradients import layer_gradients
 from rankexp.training.probes.moments import second_moments
 from rankexp.training.slot import Slot
 from rankexp.training.trial import Bench
+from rankexp.trial_spec import TrialSpec
 
 Precision = Literal["float32", "bfloat16"]
 

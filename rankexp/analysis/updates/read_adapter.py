@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load
 
-from rankexp.analysis.updates.spectrum import Floats, Update, decompose
+from rankexp.analysis.updates.singular_values import Floats, Update, decompose
 from rankexp.ranks import scaling_factor
 from rankexp.record.files import DamagedRecordError
 from rankexp.record.trial import Trial

@@ -10,7 +10,7 @@ from functools import cache
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from rankexp.keys import content_key
+from rankexp.canonical_json import content_key
 from rankexp.ranks import RankMap, Scaling
 
 ENGINE_VERSION = 3
