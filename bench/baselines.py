@@ -24,8 +24,8 @@ from transformers import (
 )
 
 from rankexp.models.base import Padding
-from rankexp.tasks.base import Split, TaskData
-from rankexp.training.batching import collate, training_batches
+from rankexp.tasks.base import TaskData, Texts
+from rankexp.training.batching import training_batches
 from rankexp.training.optim import rate_factor
 
 NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
@@ -49,7 +49,7 @@ class Setting:
 class Rows(torch.utils.data.Dataset):
     """A split as the Trainer wants it: unpadded token ids and a label an example."""
 
-    def __init__(self, split: Split) -> None:
+    def __init__(self, split: Texts) -> None:
         self.split = split
 
     def __len__(self) -> int:
@@ -81,7 +81,7 @@ def train_bare(model: nn.Module, data: TaskData, setting: Setting, device: torch
     )
     split, losses = data.splits["train"], []
     for index in itertools.islice(training_batches(split, setting.batch_size, setting.seed), setting.steps):
-        batch = collate(split, [index], Padding(0), device)
+        batch = data.objective.collate(split, [index], Padding(0), device)
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=setting.bfloat16):
             loss = model(**batch.inputs, labels=batch.labels).loss
         loss.backward()

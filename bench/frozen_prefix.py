@@ -27,11 +27,11 @@ from rankexp.trial_spec import TrialSpec
 def seconds(bench: Bench, spec: TrialSpec, *, keep: bool) -> float:
     """Train one trial; the time includes computing what is kept."""
     split = bench.data.splits["train"]
-    slot = Slot(spec, bench.adapter(spec), split, evaluate=lambda: (0.0, 0.0))
+    slot = Slot(spec, bench.adapter(spec), split, evaluate=dict)
     given = iter([[slot]])
-    prefix = Prefix(bench.pack, split, bench.padding, bench.device) if keep else None
+    prefix = Prefix(bench.pack, bench.collator(split)) if keep else None
     began = time.perf_counter()
-    loop = Loop(bench.pack, split, bench.padding, bench.device, prefix=prefix)
+    loop = Loop(bench.pack, bench.collator(split), prefix=prefix)
     for _ in loop.run(lambda *_: next(given, [])):
         pass
     return time.perf_counter() - began

@@ -18,17 +18,18 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from rankexp.models.base import Padding, find_model
-from rankexp.tasks.base import Split
+from rankexp.models.kinds import classifier
+from rankexp.tasks.base import TaskData, Texts
 from rankexp.tasks.sentiment import SentimentTask
-from rankexp.training.batching import collate, scoring_batches
+from rankexp.training.batching import scoring_batches
 
 
-def embeddings(model: torch.nn.Module, split: Split) -> np.ndarray:
+def embeddings(model: torch.nn.Module, data: TaskData, split: Texts) -> np.ndarray:
     """Mean-pooled last hidden states, shape (examples, hidden)."""
     rows = np.zeros((len(split), model.config.hidden_size), dtype=np.float32)
     with torch.inference_mode():
         for index in scoring_batches(split):
-            batch = collate(split, [index], Padding(0), torch.device("cpu"))
+            batch = data.objective.collate(split, [index], Padding(0), torch.device("cpu"))
             hidden = model.base_model(**batch.inputs).last_hidden_state
             mask = batch.inputs["attention_mask"].unsqueeze(-1)
             rows[index] = ((hidden * mask).sum(1) / mask.sum(1)).numpy()
@@ -38,16 +39,16 @@ def embeddings(model: torch.nn.Module, split: Split) -> np.ndarray:
 def main() -> None:
     started = time.perf_counter()
     base = find_model(name="MiniLM", source="asset", path="minilm")
-    model = base.build(3)
+    model = base.build(classifier(3))
     data = SentimentTask(max_length=128).load(base.tokenize, print)
-    parts = {name: embeddings(model, data.splits[name]) for name in ("train", "decide")}
+    parts = {name: embeddings(model, data, data.splits[name]) for name in ("train", "decide")}
     probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=2000))
     probe.fit(parts["train"], data.splits["train"].labels)
     on_decide = float(probe.score(parts["decide"], data.splits["decide"].labels))
     sizes = {"train": 23_000, "tune": 1, "decide": 1, "test": 1}
     rows = SentimentTask(max_length=128, sizes=sizes).load(base.tokenize, print).splits["train"]
     folds = cross_val_score(
-        probe, embeddings(model, rows), rows.labels, groups=rows.group_ids, cv=GroupKFold(5), scoring="accuracy"
+        probe, embeddings(model, data, rows), rows.labels, groups=rows.group_ids, cv=GroupKFold(5), scoring="accuracy"
     )
     result = {
         "decide_accuracy_from_4800": round(on_decide, 4),

@@ -110,14 +110,14 @@ def ours(benches: list[Bench], settings: list[Setting], pack: int) -> float:
 
 
 def bare(folder: str, data: TaskData, setting: Setting, device: torch.device) -> float:
-    model = peft_model(folder, len(data.labels), setting, **NO_DROPOUT)
+    model = peft_model(folder, len(data.objective.labels), setting, **NO_DROPOUT)
     began = time.perf_counter()
-    check_loss(train_bare(model, data, setting, device), len(data.labels))
+    check_loss(train_bare(model, data, setting, device), len(data.objective.labels))
     return time.perf_counter() - began
 
 
 def trainer(folder: str, data: TaskData, setting: Setting, device: torch.device) -> float:
-    model = peft_model(folder, len(data.labels), setting)
+    model = peft_model(folder, len(data.objective.labels), setting)
     made = make_trainer(model, folder, data, setting, device)
     began = time.perf_counter()
     made.train()

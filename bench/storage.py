@@ -47,7 +47,7 @@ from rankexp.trial_spec import TrialSpec
 
 STUDY = "load-00000000"
 _IDS = np.array([f"example-{i}" for i in range(50)])
-SCORES = Scores(_IDS, _IDS, np.ones(50, dtype=bool), np.zeros(50, dtype=np.float32))
+SCORES = Scores(_IDS, _IDS, {"accuracy": np.ones(50, dtype=np.float32), "loss": np.zeros(50, dtype=np.float32)})
 
 
 class FakeBench:

@@ -42,7 +42,7 @@ def grid_run(setting: Setting, folder: str, data: TaskData, device: torch.device
     """Load, train and evaluate one run of the plain grid; return its seconds."""
     torch.set_num_threads(CORES)
     began = time.perf_counter()
-    trainer = make_trainer(peft_model(folder, len(data.labels), setting), folder, data, setting, device)
+    trainer = make_trainer(peft_model(folder, len(data.objective.labels), setting), folder, data, setting, device)
     trainer.train()
     accuracy = trainer.evaluate(Rows(data.splits["decide"]))["eval_accuracy"]
     seconds = time.perf_counter() - began

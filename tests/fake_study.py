@@ -44,7 +44,8 @@ def make_scores(accuracy: float, examples: int, seed: int, split: str) -> Scores
     ids = np.array([f"{split}-{i}" for i in range(examples)])
     in_document = np.arange(examples) < examples // 10
     groups = np.where(in_document, np.array([f"document-{i // 5}" for i in range(examples)]), ids)
-    return Scores(ids, groups, correct, np.where(correct, 0.3, 1.5).astype(np.float32))
+    losses = np.where(correct, 0.3, 1.5).astype(np.float32)
+    return Scores(ids, groups, {"accuracy": correct.astype(np.float32), "loss": losses})
 
 
 def make_trial(
@@ -77,7 +78,7 @@ def make_trial(
     result = TrialResult(
         status=status,  # type: ignore[arg-type]
         reason="" if status == "completed" else "the loss was nan at step 7",
-        metrics={s: {"accuracy": v.accuracy, "loss": v.mean_loss, "examples": examples} for s, v in scores.items()},
+        metrics={s: {"accuracy": v.mean("accuracy"), "loss": v.mean("loss"), "examples": examples} for s, v in scores.items()},
         history=tuple(
             {"step": i, "loss": 1.1 - i / 120, "learning_rate": learning_rate * (1 - i / 60), "grad_norm": 1.0,
              **triplets(i, pruning, rank_map)}

@@ -15,8 +15,21 @@ import rankexp
 ROOT = Path(rankexp.__file__).parent
 HEAVY = {"torch", "mlflow", "transformers", "matplotlib", "optuna"}
 LAYERS = (
-    {"canonical_json", "ranks", "trial_spec", "options", "option_errors", "assets", "progress", "margins", "safety", "record", "data"},
-    {"config", "models", "lora", "allocators", "tasks"},
+    {
+        "canonical_json",
+        "metrics",
+        "ranks",
+        "trial_spec",
+        "options",
+        "option_errors",
+        "assets",
+        "progress",
+        "margins",
+        "safety",
+        "record",
+        "data",
+    },
+    {"config", "models", "lora", "allocators", "tasks", "objectives"},
     {"analysis"},
     {"__init__"},
     {"strategies", "training", "report", "tracking"},

@@ -14,6 +14,7 @@ from tokenizers.pre_tokenizers import Whitespace
 from transformers import AutoModelForSequenceClassification, BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
 
 from rankexp.models.base import ModelError, find_model, head_names, reset_head
+from rankexp.models.kinds import classifier
 
 TINY = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 12}
 ARCHITECTURES = {
@@ -54,7 +55,7 @@ def saved(tmp_path_factory):
     words = Tokenizer(WordLevel({"[PAD]": 0, "[UNK]": 1, "good": 2, "bad": 3}, unk_token="[UNK]"))
     words.pre_tokenizer = Whitespace()
     PreTrainedTokenizerFast(tokenizer_object=words, pad_token="[PAD]", unk_token="[UNK]").save_pretrained(folder)
-    from_config("bert").build(2).save_pretrained(folder)
+    from_config("bert").build(classifier(2)).save_pretrained(folder)
     return folder
 
 
@@ -78,7 +79,7 @@ class Evil:
 
 def test_a_folder_gives_the_saved_weights_and_its_own_tokenizer(saved):
     base = find(saved)
-    model = base.build(2)
+    model = base.build(classifier(2))
     assert same(model.state_dict(), load_file(saved / "model.safetensors"))
     assert not model.training
     assert {p.dtype for p in model.parameters()} == {torch.float32}
@@ -87,7 +88,7 @@ def test_a_folder_gives_the_saved_weights_and_its_own_tokenizer(saved):
 
 
 def test_a_classifier_of_other_labels_gives_its_body(saved):
-    model, body = find(saved).build(5), load_file(saved / "model.safetensors")
+    model, body = find(saved).build(classifier(5)), load_file(saved / "model.safetensors")
     assert logits(model).shape == (2, 5)
     for name, weight in model.state_dict().items():
         assert name.startswith("classifier.") or torch.equal(weight, body[name])
@@ -96,15 +97,15 @@ def test_a_classifier_of_other_labels_gives_its_body(saved):
 def test_weights_of_another_shape_in_the_body_are_refused(folder, one_sentence):
     edit(folder / "config.json", intermediate_size=16)
     with pytest.raises(ModelError, match="intermediate") as refused:
-        find(folder).build(2)
+        find(folder).build(classifier(2))
     one_sentence(refused.value)
 
 
 def test_weights_that_the_files_lack_are_the_same_every_time(folder):
     BertForMaskedLM(BertConfig(**TINY)).save_pretrained(folder)
-    first, torch_state = find(folder).build(2), torch.get_rng_state()
+    first, torch_state = find(folder).build(classifier(2)), torch.get_rng_state()
     torch.manual_seed(123)
-    assert same(first.state_dict(), find(folder).build(2).state_dict())
+    assert same(first.state_dict(), find(folder).build(classifier(2)).state_dict())
     assert "bert.pooler.dense.weight" in first.state_dict()
     torch.set_rng_state(torch_state)
 
@@ -160,7 +161,7 @@ def test_a_pickle_beside_or_in_a_safetensors_file_is_not_executed(folder, conten
     else:
         (folder / "model.safetensors").rename(folder / "other.safetensors")
     with pytest.raises(ModelError, match="cannot be loaded") as refused:
-        find(folder).build(2)
+        find(folder).build(classifier(2))
     assert str(folder) in one_sentence(refused.value)
     assert not (tmp_path / "executed").exists()
 
@@ -219,11 +220,11 @@ def test_a_hub_id_without_a_hub_is_one_sentence(monkeypatch, tmp_path):
 def test_a_model_of_random_weights_depends_on_its_seed_alone(name):
     base = from_config(name)
     state = torch.get_rng_state()
-    first = base.build(3)
+    first = base.build(classifier(3))
     assert torch.equal(torch.get_rng_state(), state)
     torch.manual_seed(99)
-    assert same(first.state_dict(), from_config(name).build(3).state_dict())
-    assert not same(first.state_dict(), from_config(name, seed=1).build(3).state_dict())
+    assert same(first.state_dict(), from_config(name).build(classifier(3)).state_dict())
+    assert not same(first.state_dict(), from_config(name, seed=1).build(classifier(3)).state_dict())
     assert base.fingerprint == from_config(name).fingerprint != from_config(name, seed=1).fingerprint
     assert torch.isfinite(logits(first)).all()
 
@@ -242,7 +243,7 @@ def test_words_of_the_training_texts_make_a_tokenizer():
      ("gpt2", {"score"})],
 )  # fmt: skip
 def test_the_head_is_reset_by_seed_alone_and_nothing_else_is(name, head):
-    model = from_config(name).build(3)
+    model = from_config(name).build(classifier(3))
     assert set(head_names(model)) == head
     before = {key: value.clone() for key, value in model.state_dict().items()}
     reset_head(model, 5)
@@ -261,5 +262,5 @@ def test_the_head_is_reset_by_seed_alone_and_nothing_else_is(name, head):
 
 def test_a_classifier_loads_where_transformers_itself_loads_it(saved):
     theirs = AutoModelForSequenceClassification.from_pretrained(saved).eval()
-    torch.testing.assert_close(logits(find(saved).build(2)), logits(theirs), rtol=0, atol=0)
+    torch.testing.assert_close(logits(find(saved).build(classifier(2))), logits(theirs), rtol=0, atol=0)
     assert dataclasses.is_dataclass(find(saved))

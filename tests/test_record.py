@@ -32,7 +32,7 @@ DONE = TrialResult(
 )
 SCORES = Scores(
     np.array(["a", "b", "ç", "d"]), np.array(["g", "g", "ç", "d"]),
-    np.array([True, False, True, False]), np.array([0.1, 2.0, 0.3, 0.4], dtype=np.float32),
+    {"accuracy": np.array([1, 0, 1, 0], np.float32), "loss": np.array([0.1, 2.0, 0.3, 0.4], np.float32)},
 )  # fmt: skip
 
 
@@ -65,9 +65,12 @@ def test_what_was_written_is_read(store, trial):
     for read in (trial, store.read(SPEC.key), store.verify(SPEC.key)):
         assert (read.spec, read.result, read.key) == (SPEC, DONE, SPEC.key)
     scores = trial.scores("tune")
-    for name in ("example_ids", "group_ids", "correct", "loss"):
+    for name in ("example_ids", "group_ids"):
         np.testing.assert_array_equal(getattr(scores, name), getattr(SCORES, name), strict=True)
-    assert (scores.accuracy, scores.mean_loss) == (0.5, pytest.approx(0.7))
+    assert list(scores.values) == list(SCORES.values)
+    for name, values in scores.values.items():
+        np.testing.assert_array_equal(values, SCORES.values[name], strict=True)
+    assert (scores.mean("accuracy"), scores.mean("loss")) == (0.5, pytest.approx(0.7))
     assert list(store.keys()) == [SPEC.key]
     assert store.finished(SPEC.key)
     assert not leftovers(store.root)
@@ -85,9 +88,12 @@ def test_an_empty_workspace_holds_nothing(store):
 
 
 def test_equal_scores_give_equal_bytes(trial, store):
-    again = dataclasses.replace(SCORES, loss=SCORES.loss.copy())
+    again = dataclasses.replace(SCORES, values={name: array.copy() for name, array in SCORES.values.items()})
     assert again.to_bytes() == SCORES.to_bytes() == (trial.folder / "scores/tune.npz").read_bytes()
-    assert dataclasses.replace(SCORES, loss=SCORES.loss + 1).to_bytes() != SCORES.to_bytes()
+    assert (
+        dataclasses.replace(SCORES, values={name: array + 1 for name, array in SCORES.values.items()}).to_bytes()
+        != SCORES.to_bytes()
+    )
 
 
 def test_a_pickle_in_a_file_of_scores_is_refused(tmp_path):
@@ -147,7 +153,9 @@ def test_json_of_another_shape_is_damage(store, trial, name, text):
 
 def test_damaged_scores_are_not_returned(trial):
     path = trial.folder / "scores/tune.npz"
-    path.write_bytes(dataclasses.replace(SCORES, correct=~SCORES.correct).to_bytes())
+    path.write_bytes(
+        dataclasses.replace(SCORES, values={**SCORES.values, "accuracy": 1 - SCORES.values["accuracy"]}).to_bytes()
+    )
     with pytest.raises(DamagedRecordError, match=r"tune\.npz does not match the hash"):
         trial.scores("tune")
     with pytest.raises(DamagedRecordError, match=r"decide\.npz"):

@@ -27,7 +27,11 @@ TRIALS = [Planned(f"{i:020}", "screen", f"r={rank}", rank, "tuning") for i, rank
 K1, K2 = (f"{n:020}" for n in (1, 2))
 A, B, C = (letter * 20 for letter in "abc")
 DATA, OTHER = "d" * 20, "0" * 20
-SCORES = Scores(np.array(["a", "b"]), np.array(["a", "b"]), np.array([True, False]), np.array([0.1, 2.0], np.float32))
+SCORES = Scores(
+    np.array(["a", "b"]),
+    np.array(["a", "b"]),
+    {"accuracy": np.array([1, 0], np.float32), "loss": np.array([0.1, 2.0], np.float32)},
+)
 
 
 @pytest.fixture
@@ -99,8 +103,8 @@ def test_scores_on_test_are_hashed(study):
         study.write_test_scores(key, SCORES)
     read = study.test_scores()
     assert list(read) == [K1, K2]
-    np.testing.assert_array_equal(read[K1].loss, SCORES.loss, strict=True)
-    better = dataclasses.replace(SCORES, correct=np.array([True, True]))
+    np.testing.assert_array_equal(read[K1].values["loss"], SCORES.values["loss"], strict=True)
+    better = dataclasses.replace(SCORES, values={**SCORES.values, "accuracy": np.array([1, 1], np.float32)})
     (study.folder / "test" / f"{K2}.npz").write_bytes(better.to_bytes())
     with pytest.raises(DamagedRecordError, match=rf"{K2}\.npz does not match the hash"):
         study.test_scores()

@@ -22,7 +22,7 @@ class Documents:
         if self._ids is None or not np.array_equal(self._ids, scores.group_ids):
             names, self._index = np.unique(scores.group_ids, return_inverse=True)
             self._ids, self._names, self._sizes = scores.group_ids, tuple(names.tolist()), np.bincount(self._index)
-        values = scores.correct.astype(np.float64) if score == "accuracy" else -scores.loss.astype(np.float64)
+        values = scores.values[score].astype(np.float64) * (1 if score == "accuracy" else -1)
         return self._names, np.bincount(self._index, weights=values) / self._sizes
 
 

@@ -17,7 +17,8 @@ from torch import nn
 from rankexp.assets import asset_folder
 from rankexp.canonical_json import content_key
 from rankexp.models.files import ModelError, check_folder, hash_file, read_config, weight_files
-from rankexp.models.loading import head_names, load_classifier, prepared, reason
+from rankexp.models.kinds import ModelKind
+from rankexp.models.loading import head_names, load_model, prepared, reason
 from rankexp.option_errors import near_miss
 
 __all__ = [
@@ -59,7 +60,7 @@ class BaseModel:
         name: What to call it.
         reference: What PEFT's ``base_model_name_or_path`` says: the hub id, asset or folder's name.
         fingerprint: Hash of configuration and weights.
-        build: Makes the model for a number of classes, on the CPU in float32 and in evaluation mode.
+        build: Makes the model as one of a kind, on the CPU in float32 and in evaluation mode.
         tokenize: Turns texts into token ids; see :data:`Tokenize`.
         pad_token_id: Id that fills batches unless the model turns out to need another.
         padding: What the model was found to need; None while nobody has tried.
@@ -68,7 +69,7 @@ class BaseModel:
     name: str
     reference: str
     fingerprint: str
-    build: Callable[[int], nn.Module]
+    build: Callable[[ModelKind], nn.Module]
     tokenize: Tokenize
     pad_token_id: int
     padding: Padding | None = None
@@ -138,14 +139,14 @@ def _from_folder(name: str, folder: Path, reference: str, *, of_hub: bool = Fals
     tokenizer = _tokenizer(folder)
     pad = int(next((i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id) if i is not None), 0))
 
-    def build(labels: int) -> nn.Module:
-        return load_classifier(folder, files, labels, pad)
+    def build(kind: ModelKind) -> nn.Module:
+        return load_model(folder, files, kind, pad)
 
     return BaseModel(name, reference, content_key([config, digest]), build, _pretrained_tokenize(tokenizer), pad)
 
 
 def _from_config(name: str, architecture: dict[str, Any], tokenizer: str | None, seed: int) -> BaseModel:
-    from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForSequenceClassification
+    from transformers import CONFIG_MAPPING, AutoConfig
 
     kind = str(architecture.get("model_type"))
     if kind not in CONFIG_MAPPING:
@@ -157,11 +158,11 @@ def _from_config(name: str, architecture: dict[str, Any], tokenizer: str | None,
     except Exception as error:  # each model type checks its values in its own way
         raise ModelError(f"option 'model.architecture' is no configuration of {kind}: {reason(error)}.") from error
 
-    def build(labels: int) -> nn.Module:
-        config = AutoConfig.for_model(kind, **values, num_labels=labels)
+    def build(of: ModelKind) -> nn.Module:
+        config = AutoConfig.for_model(kind, **values, **of.options)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return prepared(AutoModelForSequenceClassification.from_config(config), 0)
+            return prepared(of.auto.from_config(config), of, 0)
 
     tokenize = _pretrained_tokenize(_tokenizer(_checked(tokenizer))) if tokenizer else _word_tokenize(architecture)
     return BaseModel(name, f"rankexp-config:{name}", content_key([architecture, seed]), build, tokenize, 0)

@@ -1,4 +1,4 @@
-"""Loading a model folder as a classifier, and what the files did not give: weights that are drawn, or left unused."""
+"""Loading a model folder, and what the files did not give: weights that are drawn, or left unused."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from rankexp.models.files import ModelError, tensors_in
+from rankexp.models.kinds import ModelKind
 
 _MOST_DRAWN = 0.5
 """Share of the base that may be drawn before the files are those of another model."""
@@ -28,11 +29,13 @@ class Loading:
         drawn: Modules outside the head whose weights the files lack: they are drawn, stay frozen, and go along with
             each adapter.
         unused: Weights in the files that the model has no place for, such as another task's head.
+        new: Top-level modules that the task brings: drawn anew and trained whole.
     """
 
     pad_token_id: int | None = None
     drawn: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
+    new: tuple[str, ...] | None = None
 
 
 def loading_of(model: nn.Module) -> Loading:
@@ -41,16 +44,18 @@ def loading_of(model: nn.Module) -> Loading:
     return found
 
 
-def prepared(model: Any, pad: int, drawn: Sequence[str] = (), unused: Sequence[str] = ()) -> nn.Module:
+def prepared(model: Any, kind: ModelKind, pad: int, drawn: Sequence[str] = (), unused: Sequence[str] = ()) -> nn.Module:
     """Put a model into evaluation mode, with a padding token if its configuration names none.
 
     Args:
-        model: A classifier of transformers.
+        model: A model of transformers.
+        kind: What it is loaded as.
         pad: The token.
         drawn: As in :class:`Loading`.
         unused: As in :class:`Loading`.
     """
-    model._rankexp_loading = Loading(pad_of(model), tuple(drawn), tuple(unused))
+    new = beside_the_base(model) if kind.new else ()
+    model._rankexp_loading = Loading(pad_of(model), tuple(drawn), tuple(unused), new)
     if pad_of(model) is None:
         set_pad(model, pad)
     evaluating: nn.Module = model.eval()
@@ -70,7 +75,13 @@ def set_pad(model: Any, token: int | None) -> None:
 
 
 def head_names(model: nn.Module) -> tuple[str, ...]:
-    """Names of the top-level modules of a classifier that are new: neither the base nor without parameters."""
+    """Names of the top-level modules that are new; none of a language model, whose output layer was pretrained."""
+    known = loading_of(model).new
+    return beside_the_base(model) if known is None else known
+
+
+def beside_the_base(model: nn.Module) -> tuple[str, ...]:
+    """Names of the top-level modules that are neither the base nor without parameters."""
     prefix = getattr(model, "base_model_prefix", "")
     return tuple(n for n, child in model.named_children() if n != prefix and any(True for _ in child.parameters()))
 
@@ -81,37 +92,36 @@ def blocks_of(model: nn.Module) -> tuple[str, nn.ModuleList]:
     return max(lists, key=lambda item: sum(p.numel() for p in item[1].parameters()), default=("", nn.ModuleList()))
 
 
-def load_classifier(folder: Path, files: tuple[Path, ...], labels: int, pad: int) -> nn.Module:
-    """Load a folder as a classifier, on the CPU in float32 and in evaluation mode.
+def load_model(folder: Path, files: tuple[Path, ...], kind: ModelKind, pad: int) -> nn.Module:
+    """Load a folder as a model of a kind, on the CPU in float32 and in evaluation mode.
 
     Args:
         folder: The model's folder.
         files: Its weights.
-        labels: Number of classes.
+        kind: What to load it as.
         pad: Token that fills batches where the configuration names none.
 
     Raises:
-        ModelError: The files are no classifier, or are those of another model than ``config.json`` describes.
+        ModelError: The files are no such model, or are those of another model than ``config.json`` describes.
     """
-    from transformers import AutoModelForSequenceClassification
-
     try:
-        _refuse_more_blocks_than_weights(folder, files)
+        _refuse_more_blocks_than_weights(folder, files, kind)
         with quiet(), torch.random.fork_rng(devices=[]):  # it reports at length that the head is new
             torch.manual_seed(0)  # for weights that the files lack
-            model, loading = AutoModelForSequenceClassification.from_pretrained(
-                folder, num_labels=labels, local_files_only=True, use_safetensors=True, dtype=torch.float32,
+            model, loading = kind.auto.from_pretrained(
+                folder, **kind.options, local_files_only=True, use_safetensors=True, dtype=torch.float32,
                 ignore_mismatched_sizes=True, output_loading_info=True, trust_remote_code=False,
             )  # fmt: skip
     except ModelError:
         raise
     except Exception as error:  # each model type checks its values in its own way
-        raise ModelError(f"model {folder} cannot be loaded as a classifier: {reason(error)}.") from error
+        raise ModelError(f"model {folder} cannot be loaded as a {kind.noun}: {reason(error)}.") from error
+    model._rankexp_loading = Loading(new=beside_the_base(model) if kind.new else ())
     _refuse_mismatch(folder, model, sorted(name for name, *_ in loading["mismatched_keys"]))  # a set
     unused = sorted(loading["unexpected_keys"])
     _refuse_more_blocks(folder, model, unused)
     drawn = _drawn(folder, model, sorted(loading["missing_keys"]))
-    return prepared(model, pad, drawn, unused)
+    return prepared(model, kind, pad, drawn, unused)
 
 
 @contextmanager
@@ -135,9 +145,9 @@ def reason(error: BaseException) -> str:
     return said or type(error).__name__
 
 
-def _refuse_more_blocks_than_weights(folder: Path, files: tuple[Path, ...]) -> None:
+def _refuse_more_blocks_than_weights(folder: Path, files: tuple[Path, ...], kind: ModelKind) -> None:
     """Refuse numbers of config.json that are beyond any memory, before it is asked for."""
-    from transformers import AutoConfig, AutoModelForSequenceClassification
+    from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     tensors = tensors_in(files)
@@ -147,7 +157,7 @@ def _refuse_more_blocks_than_weights(folder: Path, files: tuple[Path, ...]) -> N
             f"model {folder} has {blocks:,} blocks by its config.json, and {tensors} weights in its files."
         )
     with torch.device("meta"), quiet(), torch.random.fork_rng(devices=[]):
-        bare = AutoModelForSequenceClassification.from_config(config)
+        bare = kind.auto.from_config(config)
     numbers, size = sum(p.numel() for p in bare.parameters()), sum(file.stat().st_size for file in files)
     if numbers > max(2 * size, 1 << 24):
         raise ModelError(

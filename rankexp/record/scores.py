@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import zipfile
 import zlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,10 @@ from rankexp.record.files import DamagedRecordError, read_checked
 
 _LARGEST_ARRAYS = 1 << 30
 """Bytes of the arrays in one file of scores; what claims to unpack to more is no file of ours."""
-_KINDS = {"example_ids": "U", "group_ids": "U", "correct": "b", "loss": "f"}
-"""Kind of each array of scores, as numpy names it."""
+_VALUE, _WEIGHT = "value.", "weight."
+"""Before the name of a metric, the names of its arrays in a file."""
+_BEFORE = {"correct": f"{_VALUE}accuracy", "loss": f"{_VALUE}loss"}
+"""Names of arrays in the files of classifications before there were other tasks."""
 
 
 @dataclass(frozen=True)
@@ -27,30 +30,33 @@ class Scores:
     Attributes:
         example_ids: Name of each example, shape (examples,).
         group_ids: Document that each example belongs to, shape (examples,); its own id where there is none.
-        correct: Whether the prediction was right, shape (examples,).
-        loss: Loss of each example in nats, shape (examples,), float32.
+        values: Each example's value of each metric, by its name, shape (examples,), float32.
+        weights: Weight of each example in the mean of a metric, by its name, shape (examples,), float32; metrics that
+            are not there weigh all examples alike.
     """
 
     example_ids: NDArray[np.str_]
     group_ids: NDArray[np.str_]
-    correct: NDArray[np.bool_]
-    loss: NDArray[np.float32]
+    values: Mapping[str, NDArray[np.float32]]
+    weights: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
 
-    @property
-    def accuracy(self) -> float:
-        """Share of examples that are right."""
-        return float(self.correct.mean())
+    def __len__(self) -> int:
+        return len(self.example_ids)
 
-    @property
-    def mean_loss(self) -> float:
-        """Mean loss over examples, in nats."""
-        return float(self.loss.mean(dtype=np.float64))
+    def mean(self, metric: str) -> float:
+        """Mean of a metric over examples, by their weights."""
+        values, weights = self.values[metric], self.weights.get(metric)
+        if weights is None:
+            return float(values.mean(dtype=np.float64))
+        return float(np.average(values.astype(np.float64), weights=weights.astype(np.float64)))
 
     def to_bytes(self) -> bytes:
         """Serialise as ``.npz``; the same scores give the same bytes."""
         buffer = io.BytesIO()
+        values = {f"{_VALUE}{name}": array for name, array in self.values.items()}
+        weights = {f"{_WEIGHT}{name}": array for name, array in self.weights.items()}
         np.savez_compressed(
-            buffer, example_ids=self.example_ids, group_ids=self.group_ids, correct=self.correct, loss=self.loss
+            buffer, allow_pickle=False, example_ids=self.example_ids, group_ids=self.group_ids, **values, **weights
         )
         return buffer.getvalue()
 
@@ -63,12 +69,21 @@ class Scores:
         """
         try:
             with zipfile.ZipFile(io.BytesIO(data)) as archive:
-                arrays = {name: _array(archive, name) for name in _KINDS}
+                names = [name.removesuffix(".npy") for name in archive.namelist()]
+                arrays = {_BEFORE.get(name, name): _array(archive, name) for name in names}
+                ids = arrays.pop("example_ids"), arrays.pop("group_ids")
         except (zipfile.BadZipFile, KeyError, EOFError, NotImplementedError, RuntimeError, zlib.error) as error:
             raise ValueError(f"it holds no scores: {error}") from error
-        if len({len(array) for array in arrays.values()}) > 1 or not len(arrays["loss"]):
+        if len({len(array) for array in (*ids, *arrays.values())}) > 1 or not len(ids[0]):
             raise ValueError("it holds arrays of other lengths than one another, or none of any length")
-        return cls(**arrays)
+        numbers = {name: array.astype(np.float32) for name, array in arrays.items()}
+        values, weights = (
+            {name.removeprefix(kind): array for name, array in numbers.items() if name.startswith(kind)}
+            for kind in (_VALUE, _WEIGHT)
+        )
+        if "loss" not in values:
+            raise ValueError("it holds no losses")
+        return cls(*ids, values, weights)
 
 
 def _array(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
@@ -81,7 +96,7 @@ def _array(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
         size = int(np.prod([*map(float, shape), dtype.itemsize]))
         if dtype.kind == "O":
             raise ValueError(f"array {name} holds objects, which are loaded with allow_pickle=False alone")
-        if len(shape) != 1 or dtype.kind != _KINDS[name]:
+        if len(shape) != 1 or dtype.kind not in ("U" if name in ("example_ids", "group_ids") else "bf"):
             raise ValueError(f"array {name} has shape {shape} and type {dtype}")
         if size > _LARGEST_ARRAYS or entry.file_size != file.tell() + size:
             raise ValueError(f"array {name} claims {shape[0]} places and holds other many")

@@ -7,7 +7,6 @@ from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from rankexp.analysis.statistics.majority import constant_answer
 from rankexp.config import StudyConfig
 from rankexp.lora.inject import linear_modules
 from rankexp.models.base import BaseModel
@@ -118,13 +117,13 @@ def _new_record(
 
 
 def card_of(data: TaskData) -> dict[str, Any]:
-    """Describe the data, with what can be had on ``tune`` and ``decide`` without reading a text."""
+    """Describe the data, with what can be had on ``tune`` and ``decide`` without reading an example."""
     tune, decide = data.splits["tune"], data.splits["decide"]
-    majority = {
-        "tune": constant_answer(tune.labels, data.labels),
-        "decide": constant_answer(decide.labels, data.labels, decide.group_ids),
+    without = {
+        "tune": data.objective.without_training(tune),
+        "decide": data.objective.without_training(decide, decide.group_ids),
     }
-    return {**data.card(), "majority": majority}
+    return data.card() | ({"majority": without} if without["tune"] else {})
 
 
 def _check_ranks(ranks: Sequence[int], shapes: Mapping[str, tuple[int, int]]) -> None:

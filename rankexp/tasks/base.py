@@ -1,4 +1,4 @@
-"""What every task provides: tokenised examples in four disjoint splits, a loss, and a score of each example.
+"""What every task provides: examples in four disjoint splits, and the objective that trains and scores them.
 
 A task is a class with a ``load`` method, found by the entry point group ``rankexp.tasks``; its fields are its
 options.
@@ -6,10 +6,12 @@ options.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
-from typing import Any, Protocol
+from itertools import chain
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,47 +22,103 @@ from rankexp.data.summary import Summary
 from rankexp.data.table import TaskError as TaskError
 from rankexp.options import plugin
 
+if TYPE_CHECKING:
+    from rankexp.objectives.base import Objective
+
 Say = Callable[[str], None]
 Tokenize = Callable[[Sequence[str], int, Sequence[str]], list[list[int]]]
 """Turns texts into token ids, given the most ids of a text and the texts that a tokenizer may learn from."""
 
 
 @dataclass(frozen=True)
-class Split:
-    """Tokenised examples.
+class Examples(ABC):
+    """The examples of one split; what an example is stays the task's and its objective's affair.
 
     Attributes:
         example_ids: Name of each example, shape (examples,).
         group_ids: Document of each example, shape (examples,); its own id where there is none.
-        labels: Class index of each example, shape (examples,), int64.
-        tokens: Token ids of each example, without padding.
-        text_hashes: Hash of the normalised text of each example, shape (examples,), whatever the tokenizer; None
-            where a task has no texts, and then nothing is claimed about overlaps.
+        content_hashes: Hash of what each example is, shape (examples,), whatever the model; None where a task has no
+            such hashes, and then nothing is claimed about overlaps.
     """
 
     example_ids: NDArray[np.str_]
     group_ids: NDArray[np.str_]
-    labels: NDArray[np.int64]
-    tokens: tuple[NDArray[np.int32], ...]
-    text_hashes: NDArray[np.str_] | None = None
+    content_hashes: NDArray[np.str_] | None = field(default=None, kw_only=True)
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.example_ids)
 
-    @cached_property
-    def lengths(self) -> NDArray[np.int64]:
-        """Tokens of each example, shape (examples,)."""
-        return np.array([len(ids) for ids in self.tokens], dtype=np.int64)
+    @property
+    @abstractmethod
+    def sizes(self) -> NDArray[np.int64]:
+        """Work that each example is, shape (examples,): tokens of a text, 1 for an image."""
 
-    def sample(self, size: int) -> Split:
+    @abstractmethod
+    def content(self) -> list[Any]:
+        """Return what training and scoring see of the examples, as JSON values; their hash names the data."""
+
+    def take(self, index: NDArray[np.int64]) -> Self:
+        """Take the examples at these places."""
+        return replace(self, **{item.name: _taken(getattr(self, item.name), index) for item in fields(self)})
+
+    def sample(self, size: int) -> Self:
         """Take at most ``size`` examples, spread evenly over the split and always the same."""
         return self.take(np.unique(np.linspace(0, len(self) - 1, min(size, len(self))).round().astype(np.int64)))
 
-    def take(self, index: NDArray[np.int64]) -> Split:
-        """Take the examples at these places."""
-        hashes = None if self.text_hashes is None else self.text_hashes[index]
-        tokens = tuple(self.tokens[i] for i in index)
-        return Split(self.example_ids[index], self.group_ids[index], self.labels[index], tokens, hashes)
+
+E = TypeVar("E", bound=Examples)
+
+
+def joined(parts: Sequence[E]) -> E:
+    """Return the examples of several splits in a row."""
+    columns = {item.name: [getattr(part, item.name) for part in parts] for item in fields(parts[0])}
+    return replace(parts[0], **{name: _in_a_row(values) for name, values in columns.items()})
+
+
+def _in_a_row(columns: Sequence[Any]) -> Any:
+    if any(column is None for column in columns):
+        return None
+    if isinstance(columns[0], np.ndarray):
+        return np.concatenate(columns)
+    return tuple(chain.from_iterable(columns))
+
+
+def _taken(values: Any, index: NDArray[np.int64]) -> Any:
+    if values is None or isinstance(values, np.ndarray):
+        return None if values is None else values[index]
+    return tuple(values[i] for i in index)
+
+
+@dataclass(frozen=True)
+class TokenExamples(Examples):
+    """Examples that are rows of tokens.
+
+    Attributes:
+        tokens: Token ids of each example, without padding.
+    """
+
+    tokens: tuple[NDArray[np.int32], ...]
+
+    @cached_property
+    def sizes(self) -> NDArray[np.int64]:
+        """Tokens of each example, shape (examples,)."""
+        return np.array([len(ids) for ids in self.tokens], dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class Texts(TokenExamples):
+    """Texts with a label each.
+
+    Attributes:
+        labels: Class index of each example, shape (examples,), int64.
+    """
+
+    labels: NDArray[np.int64]
+
+    def content(self) -> list[Any]:
+        """Return ids, documents, labels and tokens."""
+        tokens = [ids.tolist() for ids in self.tokens]
+        return [self.example_ids.tolist(), self.group_ids.tolist(), self.labels.tolist(), tokens]
 
 
 @dataclass(frozen=True)
@@ -69,14 +127,14 @@ class TaskData:
 
     Attributes:
         task: Name of the task.
-        labels: Names of the classes.
         splits: ``train``, ``tune``, ``decide`` and ``test``.
+        objective: What a batch is, its loss, and the scores of each example.
         summary: What became of every row that was read; None where a task does not count them.
     """
 
     task: str
-    labels: tuple[str, ...]
-    splits: Mapping[str, Split]
+    splits: Mapping[str, Examples]
+    objective: Objective[Any]
     summary: Summary | None = None
 
     @property
@@ -88,41 +146,31 @@ class TaskData:
     @property
     def fingerprint(self) -> str:
         """Hash of everything that training and scoring see."""
-        return content_key(
-            {
-                name: [
-                    s.example_ids.tolist(),
-                    s.group_ids.tolist(),
-                    s.labels.tolist(),
-                    [t.tolist() for t in s.tokens],
-                ]
-                for name, s in self.splits.items()
-            }
-            | {"labels": list(self.labels)}
-        )
+        return content_key({name: split.content() for name, split in self.splits.items()} | self.objective.facts())
 
     @property
     def test_fingerprint(self) -> str:
-        """Hash of the texts to test on, in any order: the same for any model, length or size of the other splits."""
+        """Hash of the examples to test on, in any order: the same for any model, length or size of other splits."""
         test = self.splits["test"]
-        if test.text_hashes is None:
-            return content_key([test.example_ids.tolist(), [t.tolist() for t in test.tokens]])
-        return content_key(sorted(test.text_hashes.tolist()))
+        if test.content_hashes is None:
+            return content_key(test.content())
+        return content_key(sorted(test.content_hashes.tolist()))
 
     @property
     def overlaps(self) -> int | None:
-        """Number of texts that are in more than one split; None where texts are not known."""
-        hashes = [split.text_hashes for split in self.splits.values()]
+        """Number of examples that are in more than one split; None where their contents are not known."""
+        hashes = [split.content_hashes for split in self.splits.values()]
         known = [set(found.tolist()) for found in hashes if found is not None]
         return sum(map(len, known)) - len(set().union(*known)) if len(known) == len(hashes) else None
 
     def card(self) -> dict[str, Any]:
-        """Describe the data for the record: name, fingerprint, labels, sizes, and what became of every row."""
+        """Describe the data for the record: name, fingerprint, sizes, metrics, and what became of every row."""
         return {
             "name": self.task,
             "fingerprint": self.fingerprint,
             "test_fingerprint": self.test_fingerprint,
-            "labels": list(self.labels),
+            **self.objective.facts(),
+            "metrics": [metric.card() for metric in self.objective.metrics],
             "splits": {n: {"examples": len(s), "groups": len(set(s.group_ids))} for n, s in self.splits.items()},
             "dropped_duplicates": self.dropped_duplicates,
             "rows": self.summary.card() if self.summary else None,

@@ -1,11 +1,11 @@
-"""Text classification: the loss, the score of each example, and the base of its tasks."""
+"""Text classification: the base of its tasks."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import field
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import numpy as np
 from pydantic import Field
@@ -15,11 +15,7 @@ from rankexp.canonical_json import content_key
 from rankexp.data.rows import Row, normalised
 from rankexp.data.splits import deal
 from rankexp.options import CHECKED, Natural, Positive
-from rankexp.tasks.base import SPLITS, Say, Split, TaskData, TaskError, Tokenize
-
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
+from rankexp.tasks.base import SPLITS, Say, TaskData, TaskError, Texts, Tokenize
 
 Sizes = dict[str, Annotated[float, Field(gt=0)]]
 
@@ -57,6 +53,8 @@ class TextClassification(ABC):
 
     def load(self, tokenize: Tokenize, say: Say) -> TaskData:
         """Read, split and tokenise the data; see :class:`rankexp.tasks.base.Task`."""
+        from rankexp.objectives.classification import Classification  # torch is needed only once data are loaded
+
         dealt = deal(self.read(say), self.sizes, self.split_seed)
         if dealt.by_class is not None:
             say(f"rows are dealt by class, since by chance train would lack class {dealt.by_class!r}")
@@ -64,47 +62,21 @@ class TextClassification(ABC):
         say(f"tokenising {dealt.summary.used:,} texts")
         texts = [row.text for row in dealt.splits["train"]]
         data = {n: _encode(s, dealt.labels, tokenize, self.max_length, texts) for n, s in dealt.splits.items()}
-        return TaskData(self.name, dealt.labels, data, dealt.summary)
-
-
-def loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross entropy of each example in nats, in float32 or better.
-
-    Shape:
-        (examples, classes), (examples,) -> (examples,)
-    """
-    from torch.nn import functional
-
-    return functional.cross_entropy(logits.to(_at_least_float32(logits)), labels, reduction="none")
-
-
-def correct(logits: Tensor, labels: Tensor) -> Tensor:
-    """Whether the class of the largest logit is the label.
-
-    Shape:
-        (examples, classes), (examples,) -> (examples,)
-    """
-    return logits.float().argmax(-1) == labels
-
-
-def _at_least_float32(tensor: Tensor) -> torch.dtype:
-    import torch
-
-    return torch.promote_types(tensor.dtype, torch.float32)
+        return TaskData(self.name, data, Classification(dealt.labels), dealt.summary)
 
 
 def _encode(
     rows: Sequence[Row], labels: Sequence[str], tokenize: Tokenize, max_length: int, vocabulary: Sequence[str]
-) -> Split:
+) -> Texts:
     index: Mapping[str, int] = {label: i for i, label in enumerate(labels)}
     tokens = tokenize([row.text for row in rows], max_length, vocabulary)
     for row, ids in zip(rows, tokens, strict=True):
         if not ids:
             raise TaskError(f"{row.place} has a text of no tokens.")
-    return Split(
+    return Texts(
         np.array([row.example_id for row in rows]),
         np.array([row.group_id for row in rows]),
-        np.array([index[row.label] for row in rows], dtype=np.int64),
         tuple(np.array(ids, dtype=np.int32) for ids in tokens),
-        np.array([content_key(normalised(row.text)) for row in rows]),
+        np.array([index[row.label] for row in rows], dtype=np.int64),
+        content_hashes=np.array([content_key(normalised(row.text)) for row in rows]),
     )

@@ -6,6 +6,12 @@ pytest collects.
 
 from rankexp.testing.allocators import AllocatorConformance, MadeEvidence
 from rankexp.testing.strategies import StrategyConformance
-from rankexp.testing.tasks import TaskConformance
+from rankexp.testing.tasks import ClassificationConformance, TaskConformance
 
-__all__ = ["AllocatorConformance", "MadeEvidence", "StrategyConformance", "TaskConformance"]
+__all__ = [
+    "AllocatorConformance",
+    "ClassificationConformance",
+    "MadeEvidence",
+    "StrategyConformance",
+    "TaskConformance",
+]

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import ClassVar
 
 import numpy as np
 
-from rankexp.tasks.base import SPLITS, Task, TaskData
+from rankexp.metrics import metrics_of
+from rankexp.tasks.base import SPLITS, Task, TaskData, Texts, TokenExamples
 
 
 class TaskConformance:
     """Laws of a task.
 
     A subclass gives :meth:`make_task`, and :meth:`tokenize` where the words of a text will not do.
-
-    >>> from rankexp.tasks.tabular import CsvTask
-    >>> class TestReviews(TaskConformance):
-    ...     def make_task(self):
-    ...         return CsvTask(path="reviews.csv")
     """
 
     _loaded: ClassVar[dict[type, TaskData]] = {}
@@ -51,11 +48,12 @@ class TaskConformance:
         """The fingerprint is part of every trial's key."""
         assert self.load().fingerprint == self.data().fingerprint
 
-    def test_the_arrays_of_a_split_have_one_row_an_example(self) -> None:
+    def test_a_split_has_one_value_an_example(self) -> None:
         """Scores are paired by position and example id."""
         for split in self.data().splits.values():
-            assert split.labels.dtype == np.int64
-            assert len(split.example_ids) == len(split.group_ids) == len(split.labels) == len(split.tokens)
+            for item in fields(split):
+                assert getattr(split, item.name) is None or len(getattr(split, item.name)) == len(split)
+            assert len(split.sizes) == len(self.data().objective.weights(split)) == len(split)
 
     def test_no_example_is_in_two_places(self) -> None:
         """An example that was trained on, or chosen with, is no evidence."""
@@ -67,19 +65,20 @@ class TaskConformance:
         groups = [set(self.data().splits[name].group_ids.tolist()) for name in SPLITS]
         assert len(set.union(*groups)) == sum(map(len, groups))
 
-    def test_every_example_has_tokens(self) -> None:
+    def test_every_example_is_some_work(self) -> None:
         """An empty example cannot be scored."""
         for split in self.data().splits.values():
-            assert split.lengths.min() > 0
-            assert all(ids.dtype == np.int32 and ids.min() >= 0 for ids in split.tokens)
+            assert split.sizes.min() > 0
+            assert self.data().objective.weights(split).min() > 0
+            if isinstance(split, TokenExamples):
+                assert all(ids.dtype == np.int32 and ids.min() >= 0 for ids in split.tokens)
 
-    def test_every_label_is_known_to_train(self) -> None:
-        """A class that was never seen cannot be predicted."""
-        splits, labels = self.data().splits, self.data().labels
-        assert len(set(labels)) == len(labels) >= 2
-        assert set(splits["train"].labels.tolist()) == set(range(len(labels)))
-        for split in splits.values():
-            assert set(split.labels.tolist()) <= set(range(len(labels)))
+    def test_its_metrics_say_what_they_are(self) -> None:
+        """The record keeps them for the report; the loss is what training lowers."""
+        metrics = self.data().objective.metrics
+        assert "loss" in [metric.name for metric in metrics]
+        assert len({metric.name for metric in metrics}) == len(metrics)
+        assert metrics_of(self.data().card()) == metrics
 
     def test_every_row_is_used_or_left_out_by_a_rule(self) -> None:
         """Rows that vanish without a word make a wrong result that nobody notices."""
@@ -92,7 +91,8 @@ class TaskConformance:
         data = self.data()
         card = data.card()
         assert card["name"] == data.task
-        assert (card["fingerprint"], card["labels"]) == (data.fingerprint, list(data.labels))
+        assert card["fingerprint"] == data.fingerprint
+        assert data.objective.facts().items() <= card.items()
         assert card["dropped_duplicates"] >= 0
         assert card["overlaps"] == 0
         assert (card["rows"] is None) == (data.summary is None)
@@ -100,3 +100,21 @@ class TaskConformance:
             name: {"examples": len(split), "groups": len(set(split.group_ids.tolist()))}
             for name, split in data.splits.items()
         }
+
+
+class ClassificationConformance(TaskConformance):
+    """Laws of a task whose examples have one label each, besides those of every task.
+
+    >>> from rankexp.tasks.tabular import CsvTask
+    >>> class TestReviews(ClassificationConformance):
+    ...     def make_task(self):
+    ...         return CsvTask(path="reviews.csv")
+    """
+
+    def test_every_label_is_known_to_train(self) -> None:
+        """A class that was never seen cannot be predicted."""
+        splits, labels = self.data().splits, self.data().objective.facts()["labels"]
+        found = {name: set(split.labels.tolist()) for name, split in splits.items() if isinstance(split, Texts)}
+        assert len(set(labels)) == len(labels) >= 2
+        assert found["train"] == set(range(len(labels)))
+        assert all(some <= set(range(len(labels))) for some in found.values())

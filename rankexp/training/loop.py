@@ -14,10 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rankexp.lora.pack import Pack
-from rankexp.models.base import Padding
-from rankexp.tasks.base import Split
-from rankexp.tasks.classification import loss as example_loss
-from rankexp.training.batching import Batch, collate
+from rankexp.objectives.base import Batch, Collator
 from rankexp.training.device import autocast, memory_in_use, reset_memory_in_use
 from rankexp.training.prefix import Prefix
 from rankexp.training.slot import Slot
@@ -34,24 +31,25 @@ class Loop:
 
     Attributes:
         pack: The model.
-        split: Examples to train on.
-        padding: How batches are filled.
-        device: Where the model is.
+        collator: Makes batches of the examples to train on, where the model is.
         size: Most trials in one forward pass; 1 is the plain loop. Halved whenever memory does not suffice.
         seats: Most trials at a time, which take each step in turns of ``size``.
-        prefix: What the blocks below the lowest adapted layer compute on ``split``; None computes it every time.
+        prefix: What the blocks below the lowest adapted layer compute on those examples; None computes it every time.
         after_step: Is shown all trials between two steps, once those that ended were handed out.
     """
 
     pack: Pack
-    split: Split
-    padding: Padding
-    device: torch.device
+    collator: Collator
     size: int = 1
     seats: int = 1
     prefix: Prefix | None = None
     after_step: Callable[[Sequence[Slot]], None] = lambda _: None
     _ahead: tuple[Sequence[Indices], Batch] | None = field(default=None, init=False)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.collator.device
 
     def run(self, take: Take) -> Generator[Slot, None, None]:
         """Train what ``take`` gives until it gives no more, and yield each trial as it ends.
@@ -143,19 +141,25 @@ class Loop:
             slot.fail(error.with_traceback(None))
 
     def _gradients(self, slots: Sequence[Slot]) -> tuple[Tensor, list[int]]:
-        """Accumulate the gradients of each trial's own mean loss; return losses, shape (slots,), and token counts."""
+        """Accumulate the gradients of each trial's own mean loss; return losses, shape (slots,), and their work.
+
+        That mean is over the weights of the whole step, so that accumulating equals one large batch.
+        """
         spec = slots[0].spec
         micro_losses, tokens = [], [0] * len(slots)
-        for parts in zip(*(slot.draw() for slot in slots), strict=True):
+        drawn = [slot.draw() for slot in slots]
+        weights = torch.tensor([self.collator.weights[np.concatenate(parts)].sum() / len(parts) for parts in drawn])
+        weights = weights.to(self.device, torch.float32)
+        for parts in zip(*drawn, strict=True):
             batch = self._batch(parts)
             self.pack.layout.rows, self.pack.layout.lengths = batch.rows, batch.lengths
             kept = self.prefix.skipped([slot.spec for slot in slots], parts, batch) if self.prefix else nullcontext()
             with kept, autocast(spec.precision, self.device):
-                logits = self.pack.model(**batch.inputs).logits
-            losses = example_loss(logits, batch.labels).view(len(slots), -1).mean(dim=1) / spec.accumulation
+                rows = self.collator.objective.losses(self.pack.model, batch)
+            losses = (rows * batch.weights).view(len(slots), -1).sum(dim=1) / weights / spec.accumulation
             losses.sum().backward()
             micro_losses.append(losses.detach())
-            tokens = [a + b for a, b in zip(tokens, batch.tokens, strict=True)]
+            tokens = [a + b for a, b in zip(tokens, batch.sizes, strict=True)]
         return torch.stack(micro_losses).sum(dim=0), tokens
 
     def _look_ahead(self, slots: Sequence[Slot]) -> None:
@@ -175,7 +179,7 @@ class Loop:
         return batch if batch is not None and same else self._collated(parts)[1]
 
     def _collated(self, parts: Sequence[Indices]) -> tuple[Sequence[Indices], Batch]:
-        return parts, collate(self.split, parts, self.padding, self.device)
+        return parts, self.collator(*parts)
 
 
 _PROCESS = psutil.Process()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from rankexp.tasks.base import Split
+from rankexp.tasks.base import Examples
 from rankexp.training.loop import Loop
 from rankexp.training.slot import Slot
 from rankexp.trial_spec import TrialSpec
@@ -46,23 +46,21 @@ def slots_within(one: int, two: int, free: int) -> int:
     return max(1, 1 + (free - one) // max(1, two - one))
 
 
-def longest(split: Split, count: int) -> Split:
-    """Return the ``count`` longest examples of a split."""
-    index = np.argsort(split.lengths, kind="stable")[-count:]
-    tokens = tuple(split.tokens[i] for i in index)
-    return Split(split.example_ids[index], split.group_ids[index], split.labels[index], tokens)
+def longest(split: Examples, count: int) -> Examples:
+    """Return the ``count`` largest examples of a split."""
+    return split.take(np.argsort(split.sizes, kind="stable")[-count:])
 
 
 def _peak(bench: Bench, specs: Sequence[TrialSpec]) -> int | None:
     """Return the most bytes in use while a pack takes a step, or None where it does not fit."""
     examples = longest(bench.data.splits["train"], specs[0].batch_size)
     slots = [Slot(spec, bench.adapter(spec), examples, evaluate=_never) for spec in specs]
-    loop = Loop(bench.pack, examples, bench.padding, bench.device, len(slots), len(slots))
+    loop = Loop(bench.pack, bench.collator(examples), len(slots), len(slots))
     given = iter([slots])
     ended = list(loop.run(lambda *_: next(given, [])))
     fits = loop.size == len(slots) and all(slot.state != "failed" for slot in ended)
     return max(slot.meter.memory for slot in ended) if fits else None
 
 
-def _never() -> tuple[float, float]:
+def _never() -> dict[str, float]:
     raise AssertionError("a single step is the last, and is not evaluated")

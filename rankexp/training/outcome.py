@@ -21,8 +21,8 @@ def result_of(
         status="diverged" if reason else "completed",
         reason=reason,
         metrics={
-            split: {"accuracy": s.accuracy, "loss": s.mean_loss, "examples": len(s.correct)}
-            for split, s in scores.items()
+            split: {metric: found.mean(metric) for metric in found.values} | {"examples": len(found)}
+            for split, found in scores.items()
         },
         history=tuple(slot.history),
         cost=cost,

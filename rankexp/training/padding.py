@@ -8,9 +8,9 @@ holds.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import chain
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from rankexp.lora.pack import Adapter, Pack
 from rankexp.models.base import Padding, new_head
 from rankexp.models.loading import loading_of, pad_of, reason, set_pad, token_embeddings
+from rankexp.objectives.base import Objective
 from rankexp.option_errors import ConfigError
-from rankexp.tasks.base import Split
+from rankexp.tasks.base import TaskData, TokenExamples, joined
 
 TOLERANCE = 1e-5
 """Of the logits' scale, in float32, by which a text may score otherwise in a batch."""
@@ -38,23 +39,23 @@ _RAISED = (RuntimeError, ValueError, TypeError, LookupError)
 Ids = NDArray[np.int32]
 
 
-def find_padding(model: nn.Module, splits: Sequence[Split], usual: int) -> Padding:
+def find_padding(model: nn.Module, data: TaskData, usual: int) -> Padding:
     """Return the first padding for which the law holds: the usual one, if it does.
 
     Args:
-        model: A bare classifier on the CPU in float32; afterwards it pools by the token that is found, unless its
+        model: A bare model on the CPU in float32; afterwards it pools by the token that is found, unless its
             configuration names one.
-        splits: All examples.
+        data: All examples, and what is asked of the model.
         usual: The token that the tokenizer pads with.
 
     Raises:
         ConfigError: There is none.
     """
-    texts = list(chain.from_iterable(split.tokens for split in splits))
+    texts = joined(list(token_splits(data).values()))
     own, failed = _own_pad(model), list[str]()
     with Pack(model).holding(Adapter({}, new_head(model, 0))) as held:
-        for padding in _candidates(held, texts, usual):
-            if not (why := _failure(held, texts, padding)):
+        for padding in _candidates(held, texts.tokens, usual):
+            if not (why := _failure(held, texts, data.objective, padding)):
                 set_pad(model, padding.token if own is None else own)
                 return padding
             failed.append(why)
@@ -64,7 +65,12 @@ def find_padding(model: nn.Module, splits: Sequence[Split], usual: int) -> Paddi
     )
 
 
-def check_fits(model: nn.Module, data: Mapping[str, Split]) -> None:
+def token_splits(data: TaskData) -> dict[str, TokenExamples]:
+    """Return the splits of a task whose examples are rows of tokens."""
+    return {name: split for name, split in data.splits.items() if isinstance(split, TokenExamples)}
+
+
+def check_fits(model: nn.Module, data: TaskData) -> None:
     """Refuse texts that hold tokens, or are at places, for which the model has no embedding.
 
     Raises:
@@ -72,7 +78,7 @@ def check_fits(model: nn.Module, data: Mapping[str, Split]) -> None:
     """
     table, places = token_embeddings(model), positions(model)
     known = len(table.get_parameter("weight")) if table is not None else None
-    for name, split in data.items():
+    for name, split in token_splits(data).items():
         for example, ids in zip(split.example_ids, split.tokens, strict=True):
             if known is not None and (int(ids.max()) >= known or int(ids.min()) < 0):
                 raise ConfigError(
@@ -80,7 +86,7 @@ def check_fits(model: nn.Module, data: Mapping[str, Split]) -> None:
                     f" {known - 1}; its tokenizer was given tokens that its weights lack, so resize the model's"
                     " embeddings and save both, or take the tokenizer that belongs to it."
                 )
-    longest = max(int(split.lengths.max()) for split in data.values())
+    longest = max(int(split.sizes.max()) for split in data.splits.values())
     if places is not None and longest > places:
         raise ConfigError(
             f"the longest text has {longest} tokens and the model takes {places}; lower task.max_length to {places}."
@@ -131,16 +137,22 @@ def _free_token(texts: Sequence[Ids], known: range) -> int | None:
     return nowhere if nowhere is not None else next((token for token in known if token not in last), None)
 
 
-def _failure(model: nn.Module, texts: Sequence[Ids], padding: Padding) -> str:
+@torch.no_grad()
+def _failure(model: nn.Module, texts: TokenExamples, objective: Objective[Any], padding: Padding) -> str:
     """Say why the law does not hold, or nothing where it does."""
-    probes = _probes(texts, {padding.token, *_special(model)})
+    probes = _probes(texts.tokens, {padding.token, *_special(model)})
+
+    def answers(*places: int) -> Tensor:
+        batch = objective.collate(texts, [np.array(places)], padding, torch.device("cpu"))
+        return objective.answers(model, batch).float()
+
     own, held = _own_pad(model), pad_of(model)
     try:
         with _pooling_by(model, loading_of(model).pad_token_id):
-            alone = torch.cat([_logits(model, [ids], padding) for ids in probes])
+            alone = torch.cat([answers(place) for place in probes])
         with _pooling_by(model, padding.token if own is None else own):
-            beside = _logits(model, probes, padding)
-            again = torch.cat([_logits(model, [ids] * 3, padding)[:1] for ids in probes])
+            beside = answers(*probes)
+            again = torch.cat([answers(place, place, place)[:1] for place in probes])
     except _RAISED as error:
         return reason(error)
     finally:
@@ -153,8 +165,8 @@ def _failure(model: nn.Module, texts: Sequence[Ids], padding: Padding) -> str:
     return f"by {found / scale:.2g} of the logits' scale"
 
 
-def _probes(texts: Sequence[Ids], special: set[int]) -> list[Ids]:
-    """Take short and long texts, and those that end in special tokens or hold most or fewest of them."""
+def _probes(texts: Sequence[Ids], special: set[int]) -> list[int]:
+    """Find short and long texts, and those that end in special tokens or hold most or fewest of them; give places."""
     lengths = np.array([len(ids) for ids in texts])
     order = np.argsort(lengths, kind="stable")
     within = order[lengths[order] <= max(_PROBE_LENGTH, 2 * int(lengths.min()))]
@@ -165,7 +177,7 @@ def _probes(texts: Sequence[Ids], special: set[int]) -> list[Ids]:
         counts = np.array([int((texts[i] == token).sum()) for i in within])
         ending = [i for i in within if texts[i][-1] == token]
         taken += [within[counts.argmin()], within[counts.argmax()], *ending[:2]]
-    return [texts[i] for i in dict.fromkeys(int(i) for i in taken)]
+    return list(dict.fromkeys(int(i) for i in taken))
 
 
 def _special(model: nn.Module) -> set[int]:
@@ -182,16 +194,3 @@ def _pooling_by(model: nn.Module, token: int | None) -> Iterator[None]:
         yield
     finally:
         set_pad(model, before)
-
-
-@torch.no_grad()
-def _logits(model: nn.Module, texts: Sequence[Ids], padding: Padding) -> Tensor:
-    """Return the logits of one batch."""
-    longest = max(map(len, texts))
-    ids = torch.full((len(texts), longest), padding.token)
-    mask = torch.zeros_like(ids)
-    for row, kept, text in zip(ids, mask, texts, strict=True):
-        place = slice(longest - len(text), None) if padding.side == "left" else slice(len(text))
-        row[place], kept[place] = torch.from_numpy(text.astype(np.int64)), 1
-    found: Tensor = model(input_ids=ids, attention_mask=mask).logits
-    return found.float()

@@ -13,10 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rankexp.lora.pack import Adapter, Pack
-from rankexp.models.base import Padding
 from rankexp.models.loading import blocks_of
-from rankexp.tasks.base import Split
-from rankexp.training.batching import Batch, collate, scoring_batches
+from rankexp.objectives.base import Batch, Collator
+from rankexp.training.batching import scoring_batches
 from rankexp.training.device import autocast
 from rankexp.trial_spec import TrialSpec
 
@@ -35,15 +34,11 @@ class Prefix:
 
     Attributes:
         pack: The model.
-        split: The examples.
-        padding: How batches are filled.
-        device: Where the model is.
+        collator: Makes batches of the examples, where the model is.
     """
 
     pack: Pack
-    split: Split
-    padding: Padding
-    device: torch.device
+    collator: Collator
     _kept: dict[tuple[int, str], _Kept | None] = field(default_factory=dict)
 
     @contextmanager
@@ -59,46 +54,52 @@ class Prefix:
         if kept is None:
             yield
             return
-        with _replaced(kept.blocks, kept.padded(np.concatenate(parts), batch.inputs["input_ids"].shape[1])):
+        with _replaced(kept.blocks, kept.padded(np.concatenate(parts), _length(batch))):
             yield
 
     def _kept_for(self, specs: Sequence[TrialSpec]) -> _Kept | None:
-        if self.padding.side == "left" or not all(_revisits(spec, len(self.split)) for spec in specs):
+        examples = len(self.collator.examples)
+        if self.collator.padding.side == "left" or not all(_revisits(spec, examples) for spec in specs):
             return None
         count, precision = frozen_blocks(self.pack.model, self.pack.held), specs[0].precision
         if (count, precision) not in self._kept:
             self._kept[count, precision] = None  # and so it stays where memory does not suffice
-            with self.pack.holding() as model, torch.no_grad(), autocast(precision, self.device):
+            with self.pack.holding() as model, torch.no_grad(), autocast(precision, self.collator.device):
                 self._kept[count, precision] = self._compute(model, list(blocks_of(model)[1])[:count])
         return self._kept[count, precision]
 
     def _compute(self, model: nn.Module, blocks: Sequence[nn.Module]) -> _Kept | None:
         if not blocks:
             return None
-        kept = _Kept(blocks, np.concatenate([[0], np.cumsum(self.split.lengths)]))
-        for index in scoring_batches(self.split):
-            batch = collate(self.split, [index], self.padding, self.device)
+        kept = _Kept(blocks, np.concatenate([[0], np.cumsum(self.collator.examples.sizes)]))
+        for index in scoring_batches(self.collator.examples):
+            batch = self.collator(index)
             output = _output(model, blocks[-1], batch)
-            if output is None or output.shape[:2] != batch.inputs["input_ids"].shape:
+            if output is None or batch.mask is None or output.shape[:2] != batch.mask.shape:
                 return None
             if int(kept.starts[-1]) * output.shape[-1] * output.element_size() > _MOST_BYTES - self._bytes():
                 return None
-            kept.put(index, output, batch.inputs["attention_mask"].bool())
+            kept.put(index, output, batch.mask.bool())
         return kept if self._agrees(model, kept) else None
 
     def _bytes(self) -> int:
         return sum(k.values.nbytes for k in self._kept.values() if k is not None and k.values is not None)
 
     def _agrees(self, model: nn.Module, kept: _Kept) -> bool:
-        """Whether kept outputs of the shortest and the longest examples lead to the logits that the model computes."""
-        order = np.argsort(self.split.lengths, kind="stable")
+        """Whether kept outputs of the shortest and the longest examples lead to the answers that the model computes."""
+        order = np.argsort(self.collator.examples.sizes, kind="stable")
         index = np.unique(np.concatenate([order[:8], order[-8:]]))
-        batch = collate(self.split, [index], self.padding, self.device)
-        computed: Tensor = model(**batch.inputs).logits
-        with _replaced(kept.blocks, kept.padded(index, batch.inputs["input_ids"].shape[1])):
-            replayed: Tensor = model(**batch.inputs).logits
+        batch = self.collator(index)
+        computed = self.collator.objective.answers(model, batch)
+        with _replaced(kept.blocks, kept.padded(index, _length(batch))):
+            replayed = self.collator.objective.answers(model, batch)
         rounding = 8 * torch.finfo(computed.dtype).eps ** 0.75  # 6e-5 in float32, 0.14 in bfloat16
         return torch.allclose(computed, replayed, rtol=rounding, atol=rounding * float(computed.float().std()))
+
+
+def _length(batch: Batch) -> int:
+    assert batch.mask is not None  # what is kept is kept for each token
+    return batch.mask.shape[1]
 
 
 @dataclass

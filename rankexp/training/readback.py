@@ -6,22 +6,22 @@ is spoilt before it does, and texts are scored one at a time, without any paddin
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from rankexp.lora.peft_format import load_adapter
-from rankexp.models.base import BaseModel
+from rankexp.models.base import BaseModel, Padding
 from rankexp.models.loading import head_names, loading_of, set_pad
+from rankexp.objectives.base import Objective
 from rankexp.record.scores import Scores
 from rankexp.record.trial import Trial
-from rankexp.tasks.base import Split, TaskData
-from rankexp.tasks.classification import correct, loss
+from rankexp.tasks.base import Examples, TaskData
 from rankexp.training.device import autocast
 from rankexp.training.loop import is_out_of_memory
 
@@ -48,7 +48,7 @@ class ReadBack:
         seed: Its seed.
         examples: How many examples were scored again.
         loss_difference: The largest difference of an example's loss in nats.
-        agreement: Share of the examples that are right in both, or wrong in both.
+        agreement: Share of the examples whose other scores are the same, such as whether they are right.
         tolerance: The largest difference that rounding explains at the trial's precision.
         passed: Whether it explains what was found.
     """
@@ -83,14 +83,14 @@ def read_back(
     """
     split, recorded = data.splits["decide"].sample(EXAMPLES), trial.scores("decide")
     try:
-        scored = _score(base, len(data.labels), split, trial, device, attach or _own)
+        scored = _score(base, data.objective, split, trial, device, attach or _own)
     except ValueError:  # of whoever reads the adapter
         nothing = np.full(len(split), np.nan, dtype=np.float32)
-        scored = Scores(split.example_ids, split.group_ids, np.isnan(nothing), nothing)
+        scored = Scores(split.example_ids, split.group_ids, dict.fromkeys(recorded.values, nothing))
     except (RuntimeError, MemoryError) as error:
         if device.type == "cpu" or not is_out_of_memory(error):
             raise
-        scored = _score(base, len(data.labels), split, trial, torch.device("cpu"), attach or _own)
+        scored = _score(base, data.objective, split, trial, torch.device("cpu"), attach or _own)
     return _compared(trial, scored, recorded)
 
 
@@ -100,20 +100,20 @@ def _own(model: nn.Module, folder: Path) -> nn.Module:
 
 
 @torch.no_grad()
-def _score(base: BaseModel, labels: int, split: Split, trial: Trial, device: torch.device, attach: Attach) -> Scores:
-    model = base.build(labels)
+def _score(
+    base: BaseModel, objective: Objective[Any], split: Examples, trial: Trial, device: torch.device, attach: Attach
+) -> Scores:
+    model = base.build(objective.kind)
     set_pad(model, loading_of(model).pad_token_id)  # as its files say, since nothing is padded here
     _spoil(model)
     model = attach(model, trial.adapter).to(device)
-    right, losses = [], []
-    for ids, label in zip(split.tokens, split.labels.tolist(), strict=True):
-        row = torch.from_numpy(ids.astype(np.int64))[None].to(device)
+    rows = list[Mapping[str, Tensor]]()
+    for place in range(len(split)):
+        batch = objective.collate(split, [np.array([place])], Padding(base.pad_token_id), device)
         with autocast(trial.spec.precision, device):
-            logits: Any = model(input_ids=row, attention_mask=torch.ones_like(row)).logits
-        wanted = torch.tensor([label], device=device)
-        right.append(bool(correct(logits, wanted)))
-        losses.append(float(loss(logits, wanted)))
-    return Scores(split.example_ids, split.group_ids, np.array(right), np.array(losses, dtype=np.float32))
+            rows.append(objective.scores(model, batch))
+    values = {metric: torch.cat([row[metric] for row in rows]).float().cpu().numpy() for metric in rows[0]}
+    return Scores(split.example_ids, split.group_ids, values)
 
 
 def _spoil(model: nn.Module) -> None:
@@ -126,15 +126,17 @@ def _spoil(model: nn.Module) -> None:
 def _compared(trial: Trial, scored: Scores, recorded: Scores) -> ReadBack:
     places = {example: place for place, example in enumerate(recorded.example_ids.tolist())}
     index = np.array([places[example] for example in scored.example_ids.tolist()])
-    known, tolerance = recorded.loss[index].astype(np.float64), TOLERANCES[trial.spec.precision]
-    apart = np.abs(scored.loss - known)
+    known, tolerance = recorded.values["loss"][index].astype(np.float64), TOLERANCES[trial.spec.precision]
+    apart = np.abs(scored.values["loss"] - known)
+    others = [metric for metric in recorded.values if metric != "loss"] or ["loss"]
+    same = [np.isclose(scored.values[name], recorded.values[name][index], rtol=0, atol=tolerance) for name in others]
     return ReadBack(
         trial.key,
         trial.spec.rank,
         trial.spec.seed,
         len(index),
         float(np.nan_to_num(apart, nan=_MOST, posinf=_MOST).max()),
-        float((scored.correct == recorded.correct[index]).mean()),
+        float(np.mean(same)),
         tolerance,
         bool((apart <= tolerance * np.maximum(1, known)).all()),
     )

@@ -1,39 +1,37 @@
-"""Scoring a model on each example of a split."""
+"""Scoring a model on each of some examples."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rankexp.models.base import Padding
+from rankexp.objectives.base import Collator
 from rankexp.record.scores import Scores
-from rankexp.tasks.base import Split
-from rankexp.tasks.classification import correct, loss
-from rankexp.training.batching import collate, scoring_batches
+from rankexp.training.batching import scoring_batches
 from rankexp.training.device import autocast
 
 
-def score(model: nn.Module, split: Split, *, precision: str, padding: Padding, device: torch.device) -> Scores:
-    """Return correctness and loss of each example, in the order of the split.
+def score(model: nn.Module, collator: Collator, *, precision: str) -> Scores:
+    """Return each example's value of each metric, in the order of the examples.
 
     Args:
-        model: A classifier on ``device``.
-        split: The examples.
+        model: A model of the objective's kind.
+        collator: Makes batches of the examples, where the model is.
         precision: ``float32`` or ``bfloat16``.
-        padding: How batches are filled.
-        device: Where the model is.
     """
-    batches, scored = list(scoring_batches(split)), list[tuple[Tensor, Tensor]]()
+    examples, objective = collator.examples, collator.objective
+    batches, scored = list(scoring_batches(examples)), list[Mapping[str, Tensor]]()
     training = [module for module in model.modules() if module.training]  # the LoRA layers alone, for their dropout
     model.eval()
-    with torch.inference_mode(), autocast(precision, device):
-        for index in batches:
-            batch = collate(split, [index], padding, device)
-            logits = model(**batch.inputs).logits
-            scored.append((correct(logits, batch.labels), loss(logits, batch.labels)))
+    with torch.inference_mode(), autocast(precision, collator.device):
+        scored += [objective.scores(model, collator(index)) for index in batches]
     order = np.argsort(np.concatenate(batches))
-    right, losses = (torch.cat(parts).cpu().numpy()[order] for parts in zip(*scored, strict=True))
+    values = {name: torch.cat([found[name] for found in scored]).float().cpu().numpy()[order] for name in scored[0]}
     for module in training:
         module.training = True
-    return Scores(split.example_ids, split.group_ids, right, losses.astype(np.float32))
+    weights = collator.weights.astype(np.float32)
+    weighted = {metric.name: weights for metric in objective.metrics if metric.weighted}
+    return Scores(examples.example_ids, examples.group_ids, values, weighted)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rankexp.lora.pack import Adapter
-from rankexp.tasks.base import Split
+from rankexp.tasks.base import Examples
 from rankexp.training.batching import training_batches
 from rankexp.training.optim import adamw, rate_factor, set_rate
 from rankexp.training.stop import Observe, Row, StopTrialError
@@ -45,7 +45,7 @@ class Slot:
         spec: The trial.
         adapter: What it trains.
         split: Examples to train on.
-        evaluate: Returns accuracy and mean loss on ``tune``; called every ``spec.eval_every`` steps but the last.
+        evaluate: Returns the mean of each metric on ``tune``; called every ``spec.eval_every`` steps but the last.
         observe: Is shown each step's row.
 
     Attributes:
@@ -53,7 +53,7 @@ class Slot:
             observer; ``failed`` where memory did not suffice for it alone.
         step: Steps done; a diverged trial that keeps its place in a pack goes on counting.
         history: One row a step: ``step``, ``loss`` (nats), ``learning_rate`` (without LoRA+'s ratio), ``grad_norm``,
-            what its adapter measures, and ``tune_accuracy`` and ``tune_loss`` where it was evaluated.
+            what its adapter measures, and ``tune_loss`` and other metrics on ``tune`` where it was evaluated.
         error: What stopped it or made it fail.
         meter: What its steps cost.
         began: When it was made, on the clock of ``time.perf_counter``.
@@ -63,9 +63,9 @@ class Slot:
         self,
         spec: TrialSpec,
         adapter: Adapter,
-        split: Split,
+        split: Examples,
         *,
-        evaluate: Callable[[], tuple[float, float]],
+        evaluate: Callable[[], Mapping[str, float]],
         observe: Observe = lambda _: None,
     ) -> None:
         self.spec, self.adapter, self._evaluate, self._observe = spec, adapter, evaluate, observe
@@ -140,7 +140,7 @@ class Slot:
             self.state = "diverged"
             return
         if self.spec.eval_every and self.step % self.spec.eval_every == 0 and self.step < self.spec.steps:
-            row["tune_accuracy"], row["tune_loss"] = self._evaluate()
+            row |= {f"tune_{metric}": value for metric, value in self._evaluate().items()}
             if not math.isfinite(row["tune_loss"]):
                 self.state = "diverged"
                 return

@@ -24,12 +24,12 @@ from rankexp.lora.peft_format import load_adapter, save_adapter
 from rankexp.lora.squeeze import squeezed
 from rankexp.models.base import BaseModel, Padding, head_names, new_head
 from rankexp.models.loading import loading_of, set_pad
+from rankexp.objectives.base import Collator
 from rankexp.record.scores import Scores
 from rankexp.record.trial import Trial
 from rankexp.record.trials import TrialStore
-from rankexp.tasks.base import Split, TaskData
+from rankexp.tasks.base import Examples, TaskData
 from rankexp.training.adapters import make_adapter, update_spectrum, weights_of
-from rankexp.training.batching import collate
 from rankexp.training.checkpoint import Checkpoints
 from rankexp.training.loop import Loop, is_out_of_memory
 from rankexp.training.outcome import environment_of, failure_of, result_of
@@ -92,8 +92,8 @@ class Bench:
         Raises:
             ConfigError: The texts do not fit the model, or it cannot be trained in batches.
         """
-        model: Any = base.build(len(data.labels)).requires_grad_(False)
-        check_fits(model, data.splits)
+        model: Any = base.build(data.objective.kind).requires_grad_(False)
+        check_fits(model, data)
         model.config.use_cache = False  # of keys and values, which a decoder would keep in every forward pass
         if device.type == "cpu":
             model.set_attn_implementation("eager")  # the backward pass of the fused kernel is slower there
@@ -114,17 +114,21 @@ class Bench:
         """How batches are filled."""
         return self.base.padding or Padding(self.base.pad_token_id)
 
+    def collator(self, examples: Examples) -> Collator:
+        """Return what makes batches of some examples for the model."""
+        return Collator(examples, self.data.objective, self.padding, self.device)
+
     @cached_property
     def packs(self) -> bool:
-        """Whether two trials in a pack give the logits that each gives alone; tried once.
+        """Whether two trials in a pack give the answers that each gives alone; tried once.
 
         Not so for a model that hands a linear layer rows in another order than the batch's, or rows of its own. One
         that pads on the left is not tried: slots would no longer drop inputs at places of their own.
         """
         if self.padding.side == "left":
             return False
-        split = self.data.splits["train"]
-        index = np.arange(min(4, len(split)))
+        collator = self.collator(self.data.splits["train"])
+        index = np.arange(min(4, len(collator.examples)))
         ranks = dict.fromkeys(self.shapes("all-linear"), 1)
 
         def changed(seed: int) -> Adapter:
@@ -133,16 +137,14 @@ class Bench:
                 nn.init.constant_(layer.lora_B, 0.1)
             return Adapter(layers, new_head(self.model, seed))
 
-        def logits(indices: Sequence[NDArray[np.int64]], *held: Adapter) -> Tensor:
-            batch = collate(split, indices, self.padding, self.device)
+        def answers(indices: Sequence[NDArray[np.int64]], *held: Adapter) -> Tensor:
             with self.pack.holding(*held) as model, torch.no_grad():
-                found: Tensor = model(**batch.inputs).logits
-            return found
+                return self.data.objective.answers(model, collator(*indices))
 
         pair = changed(0), changed(1)
-        alone = torch.cat([logits([index], adapter) for adapter in pair])
+        alone = torch.cat([answers([index], adapter) for adapter in pair])
         try:
-            together = logits([index, index], *pair)
+            together = answers([index, index], *pair)
         except (RuntimeError, ValueError, TypeError):  # shapes that no pack can split
             return False
         return torch.allclose(alone, together, rtol=1e-3, atol=1e-3 * float(alone.std()))
@@ -150,12 +152,12 @@ class Bench:
     @cached_property
     def prefix(self) -> Prefix:
         """What the blocks below the lowest adapted layer compute on the examples to train on."""
-        return Prefix(self.pack, self.data.splits["train"], self.padding, self.device)
+        return Prefix(self.pack, self.collator(self.data.splits["train"]))
 
     @cached_property
     def calibration(self) -> Calibration:
         """What the layers are given on some examples of those to train on."""
-        return Calibration(self.pack, self.data.splits["train"], self.padding, self.device)
+        return Calibration(self.pack, self.collator(self.data.splits["train"]))
 
     @property
     def head(self) -> tuple[str, ...]:
@@ -243,9 +245,7 @@ class Bench:
 
         loop = Loop(
             self.pack,
-            self.data.splits["train"],
-            self.padding,
-            self.device,
+            self.prefix.collator,
             size,
             max(size, seats),
             self.prefix,
@@ -272,9 +272,9 @@ class Bench:
     def _slot(self, spec: TrialSpec, observe: Observe) -> Slot:
         adapter = self.adapter(spec)
 
-        def evaluate() -> tuple[float, float]:
+        def evaluate() -> dict[str, float]:
             scores = self._score(adapter, "tune", spec.precision)
-            return scores.accuracy, scores.mean_loss
+            return {metric: scores.mean(metric) for metric in scores.values}
 
         return Slot(spec, adapter, self.data.splits["train"], evaluate=evaluate, observe=observe)
 
@@ -308,7 +308,7 @@ class Bench:
             return {}, f"the loss was not finite at step {slot.step}"
         spec = slot.spec
         scores = {split: self._score(final, split, spec.precision) for split in spec.evaluate}
-        if all(np.isfinite(s.loss).all() for s in scores.values()):
+        if all(np.isfinite(s.values["loss"]).all() for s in scores.values()):
             return scores, ""
         return {}, "the loss of a scored example was not finite"
 
@@ -321,10 +321,10 @@ class Bench:
         name, _, rank = split.partition("@")
         examples = self._training_sample if name == "train" else self.data.splits[name]
         with squeezed(model, int(rank)) if rank else nullcontext():
-            return score(model, examples, precision=precision, padding=self.padding, device=self.device)
+            return score(model, self.collator(examples), precision=precision)
 
     @cached_property
-    def _training_sample(self) -> Split:
+    def _training_sample(self) -> Examples:
         return self.data.splits["train"].sample(TRAINING_SAMPLE)
 
     def score_trial(self, trial: Trial, split: str) -> Scores:
@@ -356,6 +356,7 @@ class Bench:
             if spec.method in (*MAPPED, "head"):
                 save_adapter(
                     model, folder, base_model_name_or_path=self.base.reference, modules_to_save=self.saved,
+                    task_type=self.data.objective.kind.peft_type,
                 )  # fmt: skip
             elif spec.method == "full" and _EVIDENCE_SPLIT in spec.evaluate:
                 folder.mkdir()
@@ -375,7 +376,7 @@ def _settled(base: BaseModel, model: nn.Module, data: TaskData) -> BaseModel:
         if loading_of(model).pad_token_id is None:
             set_pad(model, base.padding.token)
         return base
-    padding = find_padding(model, list(data.splits.values()), base.pad_token_id)
+    padding = find_padding(model, data, base.pad_token_id)
     drawn = loading_of(model).drawn
     odd: dict[str, object] = {"padding": [padding.token, padding.side]} if padding != Padding(base.pad_token_id) else {}
     odd |= {"drawn": list(drawn)} if drawn else {}

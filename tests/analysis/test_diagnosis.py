@@ -7,8 +7,9 @@ import pytest
 from fake_study import make_study
 
 from rankexp.analysis.diagnosis import Diagnosis, diagnose, falls, rose, well_above
-from rankexp.analysis.statistics.majority import constant_answer, constant_score
+from rankexp.analysis.statistics.majority import constant_score
 from rankexp.analysis.study import load_study
+from rankexp.objectives.classification import constant_answer
 
 FLOOR = 0.5
 STEPS = 40

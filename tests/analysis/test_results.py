@@ -33,7 +33,7 @@ def test_scores_are_means_over_groups_of_the_recorded_examples(tmp_path):
     recorded = trial.scores("decide")
     for position in (0, 700, 1839):
         inside = recorded.group_ids == scores.groups[position]
-        assert scores.values[2, 2, position] == recorded.correct[inside].mean()
+        assert scores.values[2, 2, position] == recorded.values["accuracy"][inside].mean()
 
 
 def test_a_loss_score_is_minus_the_loss(tmp_path):
@@ -41,7 +41,7 @@ def test_a_loss_score_is_minus_the_loss(tmp_path):
     recorded = trial.scores("decide")
     names, means = group_means(recorded, "loss")
     inside = recorded.group_ids == names[0]
-    assert means[0] == pytest.approx(-recorded.loss[inside].astype(float).mean())
+    assert means[0] == pytest.approx(-recorded.values["loss"][inside].astype(float).mean())
 
 
 def test_every_planned_trial_is_a_row(tmp_path):

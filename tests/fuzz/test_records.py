@@ -146,7 +146,7 @@ def test_scores(data: st.DataObject) -> None:
     whole = make_scores(0.7, 20, 0, "decide").to_bytes()
     with suppress(ValueError):
         found = Scores.from_bytes(data.draw(broken_bytes(whole)))
-        assert len(found.loss) == len(found.correct) == len(found.example_ids) == len(found.group_ids)
+        assert len(found.values["loss"]) == len(found) == len(found.example_ids) == len(found.group_ids)
 
 
 @given(data=st.data())

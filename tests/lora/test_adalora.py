@@ -14,7 +14,7 @@ from rankexp.lora.adalora import AdaLoRALinear, PrunedAdapter, triplets_at
 from rankexp.lora.inject import inject
 from rankexp.lora.layer import LoRALinear, lora_layers
 from rankexp.lora.peft_format import save_adapter
-from rankexp.models.base import Padding
+from rankexp.models.kinds import classifier
 from rankexp.ranks import RankMap
 from rankexp.trial_spec import Pruning
 
@@ -301,21 +301,22 @@ def test_peft_gives_the_recorded_score_of_every_example(bench, trial):
 
     from rankexp.training.scoring import score
 
-    fresh = bench.base.build(2)
+    fresh = bench.base.build(classifier(2))
     fresh.set_attn_implementation("eager")
     model = PeftModel.from_pretrained(fresh, trial.adapter).eval()
-    scores = score(
-        model, bench.data.splits["decide"], precision="float32", padding=Padding(0), device=torch.device("cpu")
-    )
+    scores = score(model, bench.collator(bench.data.splits["decide"]), precision="float32")
     torch.testing.assert_close(
-        torch.from_numpy(scores.loss), torch.from_numpy(trial.scores("decide").loss), rtol=1e-4, atol=1e-6
+        torch.from_numpy(scores.values["loss"]),
+        torch.from_numpy(trial.scores("decide").values["loss"]),
+        rtol=1e-4,
+        atol=1e-6,
     )
-    assert scores.loss.std() > 0.01
+    assert scores.values["loss"].std() > 0.01
 
 
 def test_the_file_gives_the_recorded_scores_to_the_bit(bench, trial):
     again = bench.score_trial(trial, "decide")
-    assert torch.equal(torch.from_numpy(again.loss), torch.from_numpy(trial.scores("decide").loss))
+    assert torch.equal(torch.from_numpy(again.values["loss"]), torch.from_numpy(trial.scores("decide").values["loss"]))
 
 
 def test_with_every_layer_empty_the_head_alone_is_saved(bench, tmp_path):
@@ -351,7 +352,7 @@ def test_bfloat16_trains_prunes_and_scores_again_as_it_did(bench, store):
     losses = [row["loss"] for row in trial.result.history]
     assert sum(losses[-8:]) < sum(losses[:8])
     assert trial.result.history[-1]["triplets"] == 7
-    assert (bench.score_trial(trial, "decide").loss == trial.scores("decide").loss).all()
+    assert (bench.score_trial(trial, "decide").values["loss"] == trial.scores("decide").values["loss"]).all()
 
 
 def test_the_recorded_loss_is_the_tasks(bench, store):

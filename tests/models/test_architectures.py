@@ -15,7 +15,6 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from rankexp.models.base import Padding, find_model
 from rankexp.ranks import RankMap
 from rankexp.tasks.tabular import CsvTask
-from rankexp.training.batching import collate
 from rankexp.training.reach import reach_of
 from rankexp.training.readback import read_back
 from rankexp.training.trial import Bench
@@ -67,7 +66,7 @@ def losses_one_at_a_time(model, folder, texts, recorded, data):
     for example in recorded.example_ids.tolist():
         text = tokenizer([rows[example]["text"]], truncation=True, max_length=128, return_tensors="pt")
         logits = model(input_ids=text["input_ids"], attention_mask=text["attention_mask"]).logits
-        label = torch.tensor([data.labels.index(rows[example]["label"])])
+        label = torch.tensor([data.objective.labels.index(rows[example]["label"])])
         found.append(cross_entropy(logits.float(), label).item())
     return np.array(found)
 
@@ -79,12 +78,12 @@ def test_the_adapter_gives_its_recorded_scores_in_peft_with_one_text_at_a_time(m
     trial = bench.run(spec_of(bench), store)
     assert trial.result.status == "completed", trial.result.reason
     recorded = trial.scores("decide")
-    model = as_the_readme_says(folder, len(bench.data.labels), trial.adapter)
+    model = as_the_readme_says(folder, len(bench.data.objective.labels), trial.adapter)
     found = losses_one_at_a_time(model, folder, texts, recorded, bench.data)
-    np.testing.assert_allclose(found, recorded.loss, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(found, recorded.values["loss"], rtol=1e-5, atol=1e-5)
     ours = read_back(bench.base, bench.data, trial, CPU)
     assert ours.passed, asdict(ours)
-    assert ours.loss_difference < 1e-5 * max(1, recorded.loss.max())
+    assert ours.loss_difference < 1e-5 * max(1, recorded.values["loss"].max())
 
 
 @EACH
@@ -92,10 +91,10 @@ def test_the_adapter_gives_its_recorded_scores_in_peft_with_one_text_at_a_time(m
 def test_a_text_alone_and_beside_a_longer_one_give_the_same_logits(made, name):
     bench, *_ = made
     split = bench.data.splits["train"]
-    order = np.argsort(split.lengths, kind="stable")
+    order = np.argsort(split.sizes, kind="stable")
     index = np.array([order[0], order[1], order[len(order) // 2], order[-1]])
-    assert split.lengths[index[0]] < split.lengths[index[-1]]
-    together = bench.model(**collate(split, [index], bench.padding, CPU).inputs).logits
+    assert split.sizes[index[0]] < split.sizes[index[-1]]
+    together = bench.model(**bench.collator(split)(index).inputs).logits
     alone = [bench.model(input_ids=torch.from_numpy(split.tokens[i].astype(np.int64))[None]).logits for i in index]
     torch.testing.assert_close(together, torch.cat(alone), rtol=0, atol=2e-5 * float(together.abs().max()))
 

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from rankexp.canonical_json import content_key
 from rankexp.models.base import ModelError, find_model
+from rankexp.models.kinds import classifier
 from rankexp.option_errors import ConfigError
 from rankexp.tasks.tabular import CsvTask
 from rankexp.training.padding import positions
@@ -44,7 +45,7 @@ def edit(path, **changes):
 
 def refused(folder, one_sentence, build=False):
     with pytest.raises(ModelError) as error:
-        find(folder).build(2) if build else find(folder)
+        find(folder).build(classifier(2)) if build else find(folder)
     print(error.value)
     return one_sentence(error.value)
 
@@ -64,10 +65,12 @@ def test_the_fingerprint_is_that_of_the_config_and_of_each_file_of_weights_by_it
 
 @pytest.mark.parametrize("name", ["consolidated.safetensors", "model-00001-of-00002.safetensors", "a.safetensors"])
 def test_weights_beside_the_models_own_change_nothing(folder, name):
-    before, weights = find(folder), find(folder).build(2).state_dict()
+    before, weights = find(folder), find(folder).build(classifier(2)).state_dict()
     save_file({"classifier.weight": torch.ones(2, 16)}, folder / name, metadata={"format": "pt"})
     assert find(folder).fingerprint == before.fingerprint
-    assert all(torch.equal(value, weights[key]) for key, value in find(folder).build(2).state_dict().items())
+    assert all(
+        torch.equal(value, weights[key]) for key, value in find(folder).build(classifier(2)).state_dict().items()
+    )
 
 
 @pytest.mark.parametrize(
@@ -239,12 +242,12 @@ def test_places_beyond_the_table_are_refused_with_the_number_that_there_are(tmp_
     with pytest.raises(ConfigError, match="the model takes 16; lower task.max_length to 16") as error:
         bench_of(Case("roberta", values), tmp_path)
     one_sentence(error.value)
-    assert bench_of(Case("roberta", values), tmp_path / "again", max_length=16).data.splits["train"].lengths.max() == 16
+    assert bench_of(Case("roberta", values), tmp_path / "again", max_length=16).data.splits["train"].sizes.max() == 16
 
 
 @pytest.mark.parametrize(("name", "known"), [("gpt2", 40), ("bert", 40), ("xlnet", None), ("deberta-v2", None)])
 def test_a_model_has_the_places_that_it_has(name, known, tmp_path):
-    assert positions(find(save(CASES[name], tmp_path / "model")).build(2)) == known
+    assert positions(find(save(CASES[name], tmp_path / "model")).build(classifier(2))) == known
 
 
 def test_a_model_without_an_attention_mask_is_refused(tmp_path, one_sentence):

@@ -57,7 +57,7 @@ def test_the_readmes_lines_give_the_recorded_scores_of_a_half_precision_folder_w
         with torch.no_grad():
             logits = names["model"](**tokenizer(rows[example]["text"], return_tensors="pt")).logits
         found.append(cross_entropy(logits, torch.tensor([names["labels"].index(rows[example]["label"])])).item())
-    np.testing.assert_allclose(found, recorded.loss, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(found, recorded.values["loss"], rtol=1e-5, atol=1e-5)
     verified = rankexp(tmp_path, "verify", "s", "--peft")
     assert verified.returncode == 0, verified.stderr
     assert "100.0% agree: as recorded" in verified.stdout

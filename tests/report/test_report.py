@@ -126,7 +126,7 @@ def test_a_rank_is_described_by_its_trials(settled, doc):
 def test_references_are_scored_like_ranks(settled, doc):
     assert doc["references"].keys() == {"head", "full"}
     scores = settled[0].evidence("head")[0].scores("decide")
-    groups = [scores.correct[scores.group_ids == name].mean() for name in np.unique(scores.group_ids)]
+    groups = [scores.values["accuracy"][scores.group_ids == name].mean() for name in np.unique(scores.group_ids)]
     assert doc["references"]["head"]["mean"] == pytest.approx(np.mean(groups))
     assert doc["references"]["full"]["learning_rate"] == 1e-4
 

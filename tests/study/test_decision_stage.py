@@ -47,7 +47,9 @@ class FakeTrainer:
             self.trials.write(spec, TrialResult("diverged", "the loss was nan"), {})
             return
         scores = {split: make_scores(accuracy, 400, spec.seed, split) for split in spec.evaluate}
-        metrics = {s: {"accuracy": v.accuracy, "loss": v.mean_loss, "examples": 400} for s, v in scores.items()}
+        metrics = {
+            s: {"accuracy": v.mean("accuracy"), "loss": v.mean("loss"), "examples": 400} for s, v in scores.items()
+        }
         self.trials.write(spec, TrialResult("completed", metrics=metrics), scores)
 
 

@@ -5,7 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from rankexp.tasks.base import SPLITS, Split, TaskData
+from rankexp.objectives.classification import Classification
+from rankexp.tasks.base import SPLITS, TaskData, Texts
 
 
 def make_data(texts_of, size=3, tokens_of=len):
@@ -13,16 +14,16 @@ def make_data(texts_of, size=3, tokens_of=len):
         texts = [texts_of(name, i) for i in range(size)]
         ids = np.array([f"{name}-{i}" for i in range(size)])
         tokens = tuple(np.full(tokens_of(text), 7, dtype=np.int32) for text in texts)
-        return Split(ids, ids, np.arange(size) % 2, tokens, np.array(texts))
+        return Texts(ids, ids, tokens, np.arange(size) % 2, content_hashes=np.array(texts))
 
-    return TaskData("made-up", ("a", "b"), {name: split(name) for name in SPLITS})
+    return TaskData("made-up", {name: split(name) for name in SPLITS}, Classification(("a", "b")))
 
 
 def test_overlaps_are_counted_from_the_texts():
     assert make_data(lambda name, i: f"{name} {i}").overlaps == 0
     assert make_data(lambda name, i: f"{name} {i}" if i else "the same").overlaps == 3
     data = make_data(lambda name, i: f"{name} {i}")
-    blind = {**data.splits, "tune": dataclasses.replace(data.splits["tune"], text_hashes=None)}
+    blind = {**data.splits, "tune": dataclasses.replace(data.splits["tune"], content_hashes=None)}
     assert dataclasses.replace(data, splits=blind).card()["overlaps"] is None
 
 
@@ -34,10 +35,8 @@ def test_the_texts_to_test_on_are_known_again_whatever_else_changes(change):
         other = dataclasses.replace(data, splits={**data.splits, "train": data.splits["tune"]})
     if change == "order":
         test = data.splits["test"]
-        turned = [
-            array[::-1] for array in (test.example_ids, test.group_ids, test.labels, test.tokens, test.text_hashes)
-        ]
-        other = dataclasses.replace(data, splits={**data.splits, "test": Split(*turned)})
+        turned = test.take(np.arange(len(test))[::-1])
+        other = dataclasses.replace(data, splits={**data.splits, "test": turned})
     assert other.fingerprint != data.fingerprint
     assert other.test_fingerprint == data.test_fingerprint
 

@@ -7,7 +7,7 @@ import pytest
 from rankexp.data.rows import without_duplicates
 from rankexp.tasks.base import make_task
 from rankexp.tasks.sentiment import SentimentTask
-from rankexp.testing import TaskConformance
+from rankexp.testing import ClassificationConformance, TaskConformance
 
 pytestmark = pytest.mark.assets
 
@@ -48,10 +48,10 @@ def test_sources_can_be_chosen():
     data = make_task({**options, "sizes": sizes}).load(TaskConformance().tokenize, lambda _: None)
     assert {name: len(split) for name, split in data.splits.items()} == sizes
     assert all(name.startswith("tweets-") for split in data.splits.values() for name in split.example_ids)
-    assert data.labels == ("negative", "neutral", "positive")
+    assert data.objective.labels == ("negative", "neutral", "positive")
 
 
-class TestConformance(TaskConformance):
+class TestConformance(ClassificationConformance):
     def make_task(self):
         return SentimentTask()
 

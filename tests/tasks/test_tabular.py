@@ -9,7 +9,7 @@ import pytest
 from rankexp.option_errors import ConfigError
 from rankexp.tasks.base import SPLITS, TaskError, make_task
 from rankexp.tasks.tabular import CsvTask
-from rankexp.testing import TaskConformance
+from rankexp.testing import ClassificationConformance
 
 
 def words(texts, max_length, vocabulary):
@@ -83,7 +83,7 @@ def test_rows_are_dealt_by_shares(write):
         "decide": 9,
         "test": 9,
     }
-    assert (data.task, data.labels, data.dropped_duplicates) == ("csv", ("0", "1"), 1)
+    assert (data.task, data.objective.labels, data.dropped_duplicates) == ("csv", ("0", "1"), 1)
     assert data.fingerprint == load(table(write, "moved.csv")).fingerprint
     assert data.fingerprint != load(table(write), split_seed=1).fingerprint
     assert data.fingerprint != load(table(write), max_length=1).fingerprint
@@ -214,7 +214,7 @@ def test_a_pickle_is_not_executed(write, tmp_path, name):
     assert not (tmp_path / "executed").exists()
 
 
-class TestConformance(TaskConformance):
+class TestConformance(ClassificationConformance):
     @pytest.fixture(autouse=True)
     def _file(self, tmp_path: Path):
         self.path = tmp_path / "table.jsonl"
@@ -272,7 +272,7 @@ def test_a_group_that_no_array_keeps_is_refused(write, group, one_sentence):
 def test_control_characters_survive_in_texts_and_labels(write):
     rows = "".join(f"a\0b\x1b[2J\x7f {i},{('x' + chr(7), 'y')[i % 2]}\n" for i in range(40))
     data = load(write("text,label\n" + rows))
-    assert data.labels == ("x\x07", "y")
+    assert data.objective.labels == ("x\x07", "y")
     with pytest.raises(TaskError, match=r"row 3 has label 'y\\x00'; a whole number or a name is needed"):
         read(write("text,label\na,x\nb,y\0\n"))
 
@@ -299,7 +299,7 @@ def test_a_class_without_a_row_in_use_is_named(write):
             sizes={"train": 8, "tune": 2, "decide": 2, "test": 2},
         )  # fmt: skip
         found |= {line.rpartition("; ")[2] for line in said if "class" in line}
-        assert ("z" in data.labels) == (not data.summary.lost_labels)
+        assert ("z" in data.objective.labels) == (not data.summary.lost_labels)
     assert "no row of class 'z' is used" in found
 
 
@@ -307,7 +307,7 @@ def test_what_was_done_to_read_the_file_is_said(write):
     labels = ["1", '"01"']
     lines = [f'{{"text": "t\\ud83d {i}", "label": {labels[i % 2]}}}' for i in range(40)]
     data, said = spoken(write("\n".join(lines), "a.jsonl"))
-    assert data.labels == ("01", "1")
+    assert data.objective.labels == ("01", "1")
     assert said[1].startswith(
         "40 rows with half of a character (a lone surrogate) in 'text', which U+FFFD replaces, first"
     )

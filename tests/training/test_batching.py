@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rankexp.models.base import Padding
-from rankexp.tasks.base import Split
-from rankexp.training.batching import collate, scoring_batches, training_batches
+from rankexp.objectives.classification import Classification
+from rankexp.tasks.base import Texts
+from rankexp.training.batching import scoring_batches, training_batches
 
 CPU = torch.device("cpu")
 
@@ -18,7 +19,11 @@ CPU = torch.device("cpu")
 def make_split(lengths):
     names = np.array([f"e{i}" for i in range(len(lengths))])
     tokens = tuple(np.arange(1, length + 1, dtype=np.int32) for length in lengths)
-    return Split(names, names, np.arange(len(lengths)) % 3, tokens)
+    return Texts(names, names, tokens, np.arange(len(lengths)) % 3)
+
+
+def collate(split, slots, pad=0):
+    return Classification(("x", "y", "z")).collate(split, slots, Padding(pad), CPU)
 
 
 def take(split, size, seed, count):
@@ -75,14 +80,14 @@ def test_scoring_covers_a_split_once_from_short_to_long(lengths, size):
 @given(LENGTHS, st.integers(0, 9))
 def test_a_batch_is_padded_to_its_longest_and_masked(lengths, pad):
     split = make_split(lengths)
-    batch = collate(split, [np.arange(len(lengths))[::-1]], Padding(pad), CPU)
+    batch = collate(split, [np.arange(len(lengths))[::-1]], pad)
     ids, mask = batch.inputs["input_ids"], batch.inputs["attention_mask"]
     assert ids.shape == mask.shape
     assert ids.shape[1] == max(lengths)
     for row, kept, length in zip(ids, mask, lengths[::-1], strict=True):
         assert row.tolist() == [*range(1, length + 1), *[pad] * (ids.shape[1] - length)]
         assert kept.tolist() == [1] * length + [0] * (ids.shape[1] - length)
-    assert (batch.rows, batch.tokens, batch.lengths) == (len(lengths), (sum(lengths),), (ids.shape[1],))
+    assert (batch.rows, batch.sizes, batch.lengths) == (len(lengths), (sum(lengths),), (ids.shape[1],))
     assert batch.labels.tolist() == split.labels[::-1].tolist()
     assert {ids.dtype, mask.dtype, batch.labels.dtype} == {torch.int64}
 
@@ -99,11 +104,11 @@ def test_a_batch_of_slots_is_their_batches_padded_to_the_longest(first, second):
     split = make_split(first[:count] + second[:count])
     slots = [np.arange(count), np.arange(count, 2 * count)]
     together, alone = (
-        collate(split, slots, Padding(0), CPU),
-        [collate(split, [slot], Padding(0), CPU) for slot in slots],
+        collate(split, slots),
+        [collate(split, [slot]) for slot in slots],
     )
     assert together.lengths == tuple(batch.inputs["input_ids"].shape[1] for batch in alone)
-    assert together.tokens == tuple(batch.tokens[0] for batch in alone)
+    assert together.sizes == tuple(batch.sizes[0] for batch in alone)
     assert together.labels.tolist() == [label for batch in alone for label in batch.labels.tolist()]
     for name, value in together.inputs.items():
         parts = value.chunk(2)
@@ -117,6 +122,6 @@ def test_trials_of_different_seeds_have_batches_of_like_length_at_the_same_step(
     """What keeps padding in a pack low: 16 slots with orders of their own would be half padding."""
     split = make_split(np.random.default_rng(0).integers(4, 49, 4800).tolist())
     streams = [training_batches(split, 32, seed) for seed in range(16)]
-    filled = [collate(split, [next(stream) for stream in streams], Padding(0), CPU) for _ in range(100)]
-    tokens, places = (sum(map(f, filled)) for f in (lambda b: sum(b.tokens), lambda b: b.inputs["input_ids"].numel()))
+    filled = [collate(split, [next(stream) for stream in streams]) for _ in range(100)]
+    tokens, places = (sum(map(f, filled)) for f in (lambda b: sum(b.sizes), lambda b: b.inputs["input_ids"].numel()))
     assert tokens / places > 0.9

@@ -15,7 +15,7 @@ LAYERS = ["bert.encoder.layer.0.attention.self.query", "bert.encoder.layer.1.out
 
 
 def calibration(bench, **changes):
-    return replace(Calibration(bench.pack, bench.data.splits["train"], bench.padding, bench.device), **changes)
+    return replace(Calibration(bench.pack, bench.collator(bench.data.splits["train"])), **changes)
 
 
 def rows_of(bench, name):
@@ -34,7 +34,7 @@ def rows_of(bench, name):
 @pytest.mark.parametrize("name", LAYERS)
 def test_moments_and_directions_are_those_of_the_stacked_rows(bench, name):
     x = rows_of(bench, name)
-    expected = EXAMPLES if "pooler" in name else int(bench.data.splits["train"].sample(EXAMPLES).lengths.sum())
+    expected = EXAMPLES if "pooler" in name else int(bench.data.splits["train"].sample(EXAMPLES).sizes.sum())
     assert len(x) == expected
     moment = calibration(bench).moments([name])[name]
     torch.testing.assert_close(moment, x.T @ x / len(x), rtol=0, atol=1e-5 * float(moment.abs().max()))

@@ -138,7 +138,9 @@ def test_a_trial_of_a_pack_can_go_on_alone(bench, tmp_path):
     train(bench, store, *specs, size=3, cut=4)
     (job,) = train(bench, store, specs[1])
     assert len(list(store.checkpoints.iterdir())) == 2, "those of the others stay"
-    np.testing.assert_allclose(job.trial.scores("decide").loss, whole.scores("decide").loss, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(
+        job.trial.scores("decide").values["loss"], whole.scores("decide").values["loss"], rtol=0, atol=1e-5
+    )
     ours, theirs = (load_file(trial.adapter / "adapter_model.safetensors") for trial in (job.trial, whole))
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
 

@@ -2,12 +2,12 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from tiny_bench import make_spec
 
-from rankexp.tasks.base import Split
-from rankexp.training.batching import collate
+from rankexp.objectives.classification import Classification
 from rankexp.training.loop import Loop
 from rankexp.training.optim import rate_factor
 from rankexp.training.slot import Slot
@@ -18,12 +18,18 @@ from rankexp.training.stop import StopTrialError
 def run(bench):
     """Train one trial alone and return its slot."""
 
-    def run(split=None, evaluate=lambda: (0.5, 0.7), observe=lambda _: None, watch=lambda _: None, **changes):
+    def run(
+        split=None,
+        evaluate=lambda: {"accuracy": 0.5, "loss": 0.7},
+        observe=lambda _: None,
+        watch=lambda _: None,
+        **changes,
+    ):
         spec = make_spec(bench, **changes)
         split = split or bench.data.splits["train"]
         slot = Slot(spec, bench.adapter(spec), split, evaluate=evaluate, observe=observe)
         watch(slot)
-        (ended,) = Loop(bench.pack, split, bench.padding, torch.device("cpu")).run(once(slot))
+        (ended,) = Loop(bench.pack, bench.collator(split)).run(once(slot))
         return ended
 
     return run
@@ -35,7 +41,7 @@ def once(*slots):
 
 
 def first(split, count):
-    return Split(split.example_ids[:count], split.group_ids[:count], split.labels[:count], split.tokens[:count])
+    return split.take(np.arange(count))
 
 
 def test_the_loss_falls_and_only_what_is_trainable_changes(run, bench):
@@ -65,15 +71,18 @@ def test_the_history_has_each_step_with_its_rate(run, schedule):
     assert set(slot.history[0]) == {"step", "loss", "learning_rate", "grad_norm"}
 
 
+collate = Classification.collate
+
+
 @pytest.mark.parametrize("accumulation", [1, 2])
 def test_the_next_batch_is_collated_before_the_device_is_waited_for_and_only_once(run, monkeypatch, accumulation):
     made = []
 
-    def counted(split, parts, *rest):
+    def counted(self, split, parts, *rest):
         made.append([part.tolist() for part in parts])
-        return collate(split, parts, *rest)
+        return collate(self, split, parts, *rest)
 
-    monkeypatch.setattr("rankexp.training.loop.collate", counted)
+    monkeypatch.setattr(Classification, "collate", counted)
     slot = run(steps=5, accumulation=accumulation)
     assert len(slot.history) == 5
     assert len(made) == 5 * accumulation + 1  # the last one ahead is of a step that never comes
@@ -117,7 +126,7 @@ def test_gradients_are_clipped_and_the_norm_before_is_kept(run):
 
 
 def test_tune_is_evaluated_at_its_steps_but_not_at_the_last(run):
-    scores = iter([(0.5, 0.7), (0.6, 0.6), (0.7, 0.5)])
+    scores = iter([{"accuracy": a, "loss": b} for a, b in ((0.5, 0.7), (0.6, 0.6), (0.7, 0.5))])
     rows = run(evaluate=lambda: next(scores), eval_every=3).history
     assert {row["step"]: (row["tune_accuracy"], row["tune_loss"]) for row in rows if "tune_loss" in row} == {
         3: (0.5, 0.7), 6: (0.6, 0.6), 9: (0.7, 0.5),
@@ -133,7 +142,7 @@ def test_training_ends_with_the_step_of_a_loss_that_is_not_finite(run):
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf])
 def test_a_loss_on_tune_that_is_not_finite_is_divergence_and_no_part_of_the_history(run, loss):
-    slot = run(evaluate=lambda: (0.5, loss), eval_every=4)
+    slot = run(evaluate=lambda: {"accuracy": 0.5, "loss": loss}, eval_every=4)
     assert (slot.state, slot.step) == ("diverged", 4)
     assert [row["step"] for row in slot.history] == [1, 2, 3]
 
@@ -143,7 +152,7 @@ def test_early_stopping_ends_at_its_step_with_the_best_weights(run):
 
     def evaluate():
         kept.append([p.detach().clone() for p in slots[0].parameters])
-        return 0.5, next(losses)
+        return {"accuracy": 0.5, "loss": next(losses)}
 
     slots = []
     slot = run(evaluate=evaluate, watch=slots.append, steps=24, eval_every=3, patience=2)
@@ -154,8 +163,8 @@ def test_early_stopping_ends_at_its_step_with_the_best_weights(run):
 
 def test_patience_that_is_not_used_up_keeps_the_last_weights(run):
     losses = iter([0.5, 0.6, 0.4])
-    plain = run(evaluate=lambda: (0.5, 0.7), eval_every=3)
-    patient = run(evaluate=lambda: (0.5, next(losses)), eval_every=3, patience=2)
+    plain = run(evaluate=lambda: {"accuracy": 0.5, "loss": 0.7}, eval_every=3)
+    patient = run(evaluate=lambda: {"accuracy": 0.5, "loss": next(losses)}, eval_every=3, patience=2)
     assert all(map(torch.equal, patient.parameters, plain.parameters))
 
 

@@ -19,7 +19,7 @@ def test_as_many_slots_as_fit_and_not_one_more(fixed, each, free):
 def test_memory_is_measured_on_the_longest_examples(bench):
     split = bench.data.splits["train"]
     found = longest(split, 16)
-    assert sorted(found.lengths) == sorted(split.lengths)[-16:]
+    assert sorted(found.sizes) == sorted(split.sizes)[-16:]
     for i, name in enumerate(found.example_ids):
         at = split.example_ids.tolist().index(name)
         assert (found.labels[i], found.tokens[i].tolist()) == (split.labels[at], split.tokens[at].tolist())

@@ -56,9 +56,7 @@ def take_step(bench, slot):
             parameter.register_post_accumulate_grad_hook(lambda p, name=name: caught.update({name: p.grad.clone()}))
     waiting = [slot]
     list(
-        Loop(bench.pack, bench.data.splits["train"], bench.padding, bench.device).run(
-            lambda *_: [waiting.pop()] if waiting else []
-        )
+        Loop(bench.pack, bench.collator(bench.data.splits["train"])).run(lambda *_: [waiting.pop()] if waiting else [])
     )
     for name, gradient in caught.items():
         if name.endswith("lora_A"):

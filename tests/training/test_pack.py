@@ -61,14 +61,14 @@ def make_slot(bench, spec, observe=lambda _: None):
 
     def evaluate():
         scores = bench._score(adapter, "tune", spec.precision)
-        return scores.accuracy, scores.mean_loss
+        return {metric: scores.mean(metric) for metric in scores.values}
 
     return Slot(spec, adapter, bench.data.splits["train"], evaluate=evaluate, observe=observe)
 
 
 def train(bench, slots, size, seats=None):
     waiting = list(slots)
-    loop = Loop(bench.pack, bench.data.splits["train"], bench.padding, bench.device, size, seats or size)
+    loop = Loop(bench.pack, bench.collator(bench.data.splits["train"]), size, seats or size)
     ended = list(loop.run(lambda *_: [waiting.pop(0)] if waiting else []))
     assert len(ended) == len(slots)
     return loop
@@ -106,7 +106,7 @@ def test_scores_of_packed_trials_are_those_of_lone_ones(bench, tmp_path, device)
     for spec in specs:
         alone = bench.run(spec, TrialStore(tmp_path / spec.key))
         one, other = store.verify(spec.key).scores("decide"), alone.scores("decide")
-        np.testing.assert_allclose(one.loss, other.loss, rtol=0, atol=1e-3)
+        np.testing.assert_allclose(one.values["loss"], other.values["loss"], rtol=0, atol=1e-3)
 
 
 def run_all(bench, specs, store, size):

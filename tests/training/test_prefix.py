@@ -31,7 +31,7 @@ def upper(bench, **changes):
 def train(bench, specs, prefix):
     slots = [make_slot(bench, spec) for spec in specs]
     given = iter([slots])
-    loop = Loop(bench.pack, bench.data.splits["train"], bench.padding, bench.device, len(slots), len(slots), prefix)
+    loop = Loop(bench.pack, bench.collator(bench.data.splits["train"]), len(slots), len(slots), prefix)
     list(loop.run(lambda *_: next(given, [])))
     return slots
 
@@ -61,7 +61,7 @@ def exact(bench):
 def test_what_is_kept_changes_no_number_and_saves_the_blocks_below(exact):
     specs = [upper(exact, seed=0), upper(exact, seed=1, dropout=0.2), make_spec(exact, "head", seed=2, steps=40)]
     plain = train(exact, specs, None)
-    prefix = Prefix(exact.pack, exact.data.splits["train"], exact.padding, exact.device)
+    prefix = Prefix(exact.pack, exact.collator(exact.data.splits["train"]))
     kept = []
     counts = calls_of(exact, lambda: kept.extend(train(exact, specs, prefix)))
     for one, other in zip(plain, kept, strict=True):
@@ -77,7 +77,7 @@ def test_what_is_kept_changes_no_number_and_saves_the_blocks_below(exact):
 def test_decoders_too(tmp_path, architecture):
     base = find_model(name="tiny", source="config", path=None, architecture=architecture)
     exact = in_precision(make_bench(tmp_path, base), torch.float64)
-    prefix = Prefix(exact.pack, exact.data.splits["train"], exact.padding, exact.device)
+    prefix = Prefix(exact.pack, exact.collator(exact.data.splits["train"]))
     plain, kept = (train(exact, [upper(exact)], some)[0] for some in (None, prefix))
     assert frozen_blocks(exact.model, [kept.adapter]) == 2
     assert next(iter(prefix._kept.values())) is not None
@@ -86,7 +86,7 @@ def test_decoders_too(tmp_path, architecture):
 
 
 def test_trials_that_see_no_example_twice_are_computed(exact):
-    prefix = Prefix(exact.pack, exact.data.splits["train"], exact.padding, exact.device)
+    prefix = Prefix(exact.pack, exact.collator(exact.data.splits["train"]))
     train(exact, [upper(exact, steps=4)], prefix)
     assert prefix._kept == {}
 
@@ -95,7 +95,7 @@ def test_copies_of_an_example_count_and_take_what_is_kept_of_it(exact):
     examples = exact.data.splits["train"]
     summed = {"method": "nested", "nested_ranks": (1, 2), "nested_losses": "summed"}
     spec = upper(exact, steps=len(examples) // 16, **summed)  # no example comes twice, but each has two rows
-    prefix = Prefix(exact.pack, examples, exact.padding, exact.device)
+    prefix = Prefix(exact.pack, exact.collator(examples))
     plain, kept = (train(exact, [spec], some)[0] for some in (None, prefix))
     assert next(iter(prefix._kept.values())) is not None
     for a, b in zip(plain.parameters, kept.parameters, strict=True):
@@ -122,7 +122,7 @@ def test_a_model_that_does_not_give_its_own_logits_from_what_is_kept_is_computed
         lower.attention.register_forward_hook(lambda *_: inside.append(1)),
         upper_block.register_forward_hook(double_where_lower_ran),
     ]
-    prefix = Prefix(exact.pack, exact.data.splits["train"], exact.padding, exact.device)
+    prefix = Prefix(exact.pack, exact.collator(exact.data.splits["train"]))
     try:
         train(exact, [upper(exact)], prefix)
     finally:
@@ -133,12 +133,12 @@ def test_a_model_that_does_not_give_its_own_logits_from_what_is_kept_is_computed
 
 def test_more_than_fits_is_computed(exact, monkeypatch):
     monkeypatch.setattr("rankexp.training.prefix._MOST_BYTES", 1000)
-    prefix = Prefix(exact.pack, exact.data.splits["train"], exact.padding, exact.device)
+    prefix = Prefix(exact.pack, exact.collator(exact.data.splits["train"]))
     train(exact, [upper(exact)], prefix)
     assert list(prefix._kept.values()) == [None]
 
 
 def test_the_blocks_are_themselves_again_afterwards(exact):
-    prefix = Prefix(exact.pack, exact.data.splits["train"], exact.padding, exact.device)
+    prefix = Prefix(exact.pack, exact.collator(exact.data.splits["train"]))
     train(exact, [upper(exact)], prefix)
     assert all("forward" not in vars(block) for block in blocks_of(exact.model)[1])

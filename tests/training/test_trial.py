@@ -17,7 +17,7 @@ from tiny_bench import VARIANTS, digests, make_bench, make_spec
 
 from rankexp.analysis.updates.read_adapter import full_spectrum
 from rankexp.lora.layer import LoRALinear
-from rankexp.models.base import Padding
+from rankexp.models.kinds import classifier
 from rankexp.record.trials import TrialStore
 from rankexp.training.scoring import score
 
@@ -51,8 +51,11 @@ def clean(bench):
 
 
 def same_scores(one, other):
-    for name in ("example_ids", "group_ids", "correct", "loss"):
+    assert list(one.values) == list(other.values) == ["accuracy", "loss"]
+    for name in ("example_ids", "group_ids"):
         np.testing.assert_array_equal(getattr(one, name), getattr(other, name), strict=True)
+    for name in one.values:
+        np.testing.assert_array_equal(one.values[name], other.values[name], strict=True)
 
 
 @pytest.mark.usefixtures("clean")
@@ -66,7 +69,7 @@ def test_a_trial_is_trained_scored_and_recorded(bench, store, method):
     for split in ("tune", "decide"):
         scores = trial.scores(split)
         assert scores.example_ids.tolist() == bench.data.splits[split].example_ids.tolist()
-        expected = {"accuracy": scores.accuracy, "loss": scores.mean_loss, "examples": len(scores.correct)}
+        expected = {"accuracy": scores.mean("accuracy"), "loss": scores.mean("loss"), "examples": len(scores)}
         assert result.metrics[split] == expected
     assert set(result.metrics) == {"tune", "decide"}
     assert result.environment["torch"] == torch.__version__
@@ -203,8 +206,8 @@ def test_a_recorded_trial_scores_as_it_did(bench, runs, name):
 def test_a_recorded_pissa_trial_scores_as_it_did_up_to_the_rounding_of_its_plain_form(bench, runs):
     for split in ("decide", "tune"):
         again, recorded = bench.score_trial(runs["pissa"], split), runs["pissa"].scores(split)
-        np.testing.assert_array_equal(again.correct, recorded.correct)
-        np.testing.assert_allclose(again.loss, recorded.loss, rtol=0, atol=1e-6)
+        np.testing.assert_array_equal(again.values["accuracy"], recorded.values["accuracy"])
+        np.testing.assert_allclose(again.values["loss"], recorded.values["loss"], rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
@@ -212,15 +215,15 @@ def test_a_recorded_pissa_trial_scores_as_it_did_up_to_the_rounding_of_its_plain
 def test_peft_gives_the_recorded_score_of_every_example(bench, runs, name, attention):
     from peft import PeftModel
 
-    fresh = bench.base.build(2)
+    fresh = bench.base.build(classifier(2))
     fresh.set_attn_implementation(attention)
     model = PeftModel.from_pretrained(fresh, runs[name].adapter).eval()
     split = bench.data.splits["decide"]
-    scores = score(model, split, precision="float32", padding=Padding(0), device=torch.device("cpu"))
+    scores = score(model, bench.collator(split), precision="float32")
     recorded = runs[name].scores("decide")
-    np.testing.assert_array_equal(scores.correct, recorded.correct)
-    np.testing.assert_allclose(scores.loss, recorded.loss, rtol=1e-4, atol=1e-6)
-    assert np.ptp(recorded.loss) > 0.01
+    np.testing.assert_array_equal(scores.values["accuracy"], recorded.values["accuracy"])
+    np.testing.assert_allclose(scores.values["loss"], recorded.values["loss"], rtol=1e-4, atol=1e-6)
+    assert np.ptp(recorded.values["loss"]) > 0.01
 
 
 @pytest.mark.usefixtures("clean")
@@ -281,9 +284,11 @@ def test_the_spectrum_of_a_full_update_is_that_of_the_saved_weights(bench, store
 def test_an_adapter_cut_to_its_own_rank_scores_as_it_did_and_to_none_like_its_head(bench, store):
     trial = bench.run(make_spec(bench, steps=6), store)
     whole, none = (bench.score_trial(trial, f"tune@{rank}") for rank in (2, 0))
-    assert whole.loss == pytest.approx(trial.scores("tune").loss, abs=1e-5)
-    assert not np.allclose(none.loss, whole.loss, atol=1e-4)
-    assert bench.score_trial(trial, "tune").loss == pytest.approx(trial.scores("tune").loss, abs=1e-5)
+    assert whole.values["loss"] == pytest.approx(trial.scores("tune").values["loss"], abs=1e-5)
+    assert not np.allclose(none.values["loss"], whole.values["loss"], atol=1e-4)
+    assert bench.score_trial(trial, "tune").values["loss"] == pytest.approx(
+        trial.scores("tune").values["loss"], abs=1e-5
+    )
 
 
 def test_training_examples_are_scored_on_a_fixed_sample(bench, store, monkeypatch):

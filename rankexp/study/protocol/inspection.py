@@ -25,7 +25,7 @@ class Inspection(Stage):
             self.runner.display.say(f"cutting r={trial.spec.rank} to fewer directions")
             cuts = [rank for rank in study.ranks if rank <= stable[-1]]
             scores = self.runner.lanes.map(partial(self._score_cut, whole), cuts)
-            found = {str(k): {"accuracy": s.accuracy, "loss": s.mean_loss} for k, s in zip(cuts, scores, strict=True)}
+            found = {str(k): {metric: s.mean(metric) for metric in s.values} for k, s in zip(cuts, scores, strict=True)}
             about = {"key": trial.key, "rank": trial.spec.rank, "seed": trial.spec.seed, "split": "tune"}
             self.study.note(truncation={**about, "scores": found})
 

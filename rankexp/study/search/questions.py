@@ -80,7 +80,8 @@ def losses_of(trials: TrialStore, row: ScreenRow) -> NDArray[np.float64]:
     """Read the loss of each example on ``tune``, cut to the row's rank where its run was."""
     trial = trials.read(row.key)
     cut = f"tune@{row.rank}"
-    return trial.scores(cut if cut in trial.result.metrics else "tune").loss.astype(np.float64)
+    scores = trial.scores(cut if cut in trial.result.metrics else "tune")
+    return scores.values["loss"].astype(np.float64)
 
 
 def _no_map(options: Mapping[str, Any]) -> RankMap:

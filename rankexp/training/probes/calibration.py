@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
-import torch
 from torch import Tensor
 
 from rankexp.lora.initialisation import principal_inputs
 from rankexp.lora.pack import Pack
-from rankexp.models.base import Padding
-from rankexp.tasks.base import Split
-from rankexp.training.batching import collate, scoring_batches
+from rankexp.objectives.base import Collator
+from rankexp.training.batching import scoring_batches
 from rankexp.training.probes.moments import second_moments
 
 EXAMPLES = 64
@@ -28,15 +26,11 @@ class Calibration:
 
     Attributes:
         pack: The model.
-        split: The examples to choose from.
-        padding: How batches are filled.
-        device: Where the model is.
+        collator: Makes batches of the examples to choose from, where the model is.
     """
 
     pack: Pack
-    split: Split
-    padding: Padding
-    device: torch.device
+    collator: Collator
     _directions: dict[str, Tensor] = field(default_factory=dict)
 
     def directions(self, ranks: Mapping[str, int]) -> dict[str, Tensor]:
@@ -57,9 +51,8 @@ class Calibration:
         Args:
             names: Layers of the model.
         """
-        split = self.split.sample(EXAMPLES)
-        parts = scoring_batches(split, _ROWS)
-        batches = [collate(split, [index], self.padding, self.device).inputs for index in parts]
+        some = replace(self.collator, examples=self.collator.examples.sample(EXAMPLES))
+        batches = [some(index) for index in scoring_batches(some.examples, _ROWS)]
         with self.pack.holding() as model:
             layers = {name: model.get_submodule(name) for name in names}
-            return second_moments(layers, [(b["attention_mask"], partial(model, **b)) for b in batches])
+            return second_moments(layers, [(b.mask, partial(model, **b.inputs)) for b in batches])

@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from rankexp.allocators.base import LayerGradient
 from rankexp.lora.pack import Adapter
 from rankexp.models.base import new_head
-from rankexp.tasks.base import Split
-from rankexp.tasks.classification import loss as example_loss
-from rankexp.training.batching import Batch, collate, training_batches
+from rankexp.objectives.base import Batch
+from rankexp.tasks.base import Examples
+from rankexp.training.batching import training_batches
 from rankexp.training.device import autocast
 from rankexp.training.loop import Loop
 from rankexp.training.prefix import Prefix
@@ -85,21 +85,21 @@ class DataEvidence:
     @cached_property
     def _inputs(self) -> dict[str, Tensor]:
         with self._timed(), self._bench.pack.holding() as model:
-            runs = [(b.inputs["attention_mask"], partial(self._loss, model, b)) for b in self._batches()]
+            runs = [(b.mask, partial(self._loss, model, b)) for b in self._batches()]
             return {name: moment.float() for name, moment in second_moments(self._layers(model), runs).items()}
 
     def _batches(self) -> list[Batch]:
         bench = self._bench
-        split = bench.data.splits["train"]
-        return [collate(split, [part], bench.padding, bench.device) for part in self._parts]
+        collator = bench.collator(bench.data.splits["train"])
+        return [collator(part) for part in self._parts]
 
     def _layers(self, model: nn.Module) -> dict[str, nn.Module]:
         return {name: model.get_submodule(name) for name in self._names}
 
     def _loss(self, model: nn.Module, batch: Batch) -> Tensor:
         with autocast(self._precision, self._bench.device):
-            logits = model(**batch.inputs).logits
-        return example_loss(logits, batch.labels).mean()
+            losses = self._bench.data.objective.losses(model, batch)
+        return (losses * batch.weights).sum() / batch.weights.sum()
 
     @contextmanager
     def _timed(self) -> Iterator[None]:
@@ -112,7 +112,7 @@ class DataEvidence:
             self.seconds += time.perf_counter() - began
 
 
-def fitted_head(bench: Bench, split: Split, precision: Precision, seed: int = _SEED) -> Adapter:
+def fitted_head(bench: Bench, split: Examples, precision: Precision, seed: int = _SEED) -> Adapter:
     """Train a fresh head alone, for ``HEAD_STEPS`` steps on the examples of ``split``.
 
     The blocks below it see each example once: this is a trial of the method ``head`` on kept outputs.
@@ -130,10 +130,11 @@ def fitted_head(bench: Bench, split: Split, precision: Precision, seed: int = _S
     )
     with bench.pack.holding():
         head = Adapter({}, new_head(bench.model, seed))
-        slot = Slot(spec, head, split, evaluate=lambda: (0.0, 0.0))
-        prefix = Prefix(bench.pack, split, bench.padding, bench.device)
+        slot = Slot(spec, head, split, evaluate=dict)
+        prefix = Prefix(bench.pack, bench.collator(split))
         given = iter([[slot]])
-        for _ in Loop(bench.pack, split, bench.padding, bench.device, prefix=prefix).run(lambda *_: next(given, [])):
+        loop = Loop(bench.pack, prefix.collator, prefix=prefix)
+        for _ in loop.run(lambda *_: next(given, [])):
             pass
     if slot.error is not None:
         raise slot.error

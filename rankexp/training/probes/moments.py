@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 @torch.no_grad()
 def second_moments(
-    layers: Mapping[str, nn.Module], runs: Iterable[tuple[Tensor, Callable[[], object]]]
+    layers: Mapping[str, nn.Module], runs: Iterable[tuple[Tensor | None, Callable[[], object]]]
 ) -> dict[str, Tensor]:
     """Return the mean of x x^T over the inputs x of each layer, shape (in, in), in float64.
 
@@ -19,7 +19,7 @@ def second_moments(
 
     Args:
         layers: Layers by name.
-        runs: A batch's attention mask, shape (rows, length), and what sends the batch through the model.
+        runs: A batch's mask, shape (rows, length), None where nothing is padding, and what sends it through the model.
     """
     sums: dict[str, Tensor] = {}
     counts = dict.fromkeys(layers, 0)
@@ -35,7 +35,7 @@ def second_moments(
     hooks = [layer.register_forward_pre_hook(partial(see, name)) for name, layer in layers.items()]
     try:
         for mask, run in runs:
-            tokens = mask.bool()
+            tokens = torch.zeros(()) if mask is None else mask.bool()
             run()
     finally:
         for hook in hooks:

@@ -1,0 +1,85 @@
+"""What a number that a trial is scored by is: its name, unit, scale and direction.
+
+A task's objective says which metrics it gives; a study's record keeps what they say of themselves, so that analysis
+and report need neither the task nor torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A number that each example is scored by, and that is averaged over examples.
+
+    Attributes:
+        name: Its name: ``accuracy``, ``loss``.
+        unit: What one of it is called once it is scaled: ``point``, ``nat``; empty where it has no unit.
+        scale: It is shown times this; 100 shows a share in per cent.
+        higher_is_better: Whether more of it is better.
+        weighted: Whether examples weigh in its mean as they do in the loss, such as by their number of target tokens.
+        chance: What is reached without looking at an example, where that is the same for all data.
+    """
+
+    name: str
+    unit: str = ""
+    scale: float = 1.0
+    higher_is_better: bool = True
+    weighted: bool = False
+    chance: float | None = None
+
+    def score(self, value: float) -> float:
+        """Return what is compared: the value, or minus it where less is better.
+
+        >>> LOSS.score(0.5), ACCURACY.score(0.5)
+        (-0.5, 0.5)
+        """
+        return value if self.higher_is_better else -value
+
+    def card(self) -> dict[str, Any]:
+        """Return it as JSON values; :meth:`of_card` is the inverse."""
+        return asdict(self)
+
+    @classmethod
+    def of_card(cls, card: Mapping[str, Any]) -> Metric:
+        """Read what :meth:`card` returned."""
+        return cls(**card)
+
+
+ACCURACY = Metric("accuracy", "point", scale=100)
+"""Share of examples that are right."""
+
+LOSS = Metric("loss", "nat", higher_is_better=False)
+"""Loss of an example in nats. Every objective has it: it is what training lowers, and what stops it early."""
+
+SCORE = Metric("score")
+"""A number of which nothing is known but that more is better."""
+
+BEFORE = (ACCURACY, LOSS)
+"""The metrics of records that name none: all tasks were classifications."""
+
+
+def metric_of(values: Mapping[str, Any], name: str | None = None) -> Metric:
+    """Return the metric of a study by its name, or the first where no name is given.
+
+    Args:
+        values: What the study's record says of its data.
+        name: The metric.
+
+    Raises:
+        KeyError: The study has no such metric.
+    """
+    metrics = metrics_of(values)
+    return metrics[0] if name is None else {metric.name: metric for metric in metrics}[name]
+
+
+def metrics_of(values: Mapping[str, Any]) -> tuple[Metric, ...]:
+    """Return the metrics of a study, the one that decides unless another is named first.
+
+    Args:
+        values: What the study's record says of its data.
+    """
+    return tuple(Metric.of_card(card) for card in values["metrics"]) if "metrics" in values else BEFORE

@@ -1,0 +1,42 @@
+"""What a task needs of a base model: which class of transformers it is loaded as, and what of it is new."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class ModelKind:
+    """A kind of model.
+
+    Attributes:
+        auto_class: Class of transformers that loads it.
+        peft_type: PEFT's name of the task, for ``adapter_config.json``.
+        new: Whether what stands beside the base is drawn anew and trained: a classifier's head is, the output layer of
+            a language model is part of what was pretrained.
+        options: Values of the configuration that the task decides, such as ``num_labels``.
+        noun: What it is called in messages.
+    """
+
+    auto_class: str
+    peft_type: str
+    new: bool
+    noun: str
+    options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def auto(self) -> Any:
+        """The class itself."""
+        import transformers
+
+        return getattr(transformers, self.auto_class)
+
+
+def classifier(labels: int) -> ModelKind:
+    """Return the kind of a classifier of texts."""
+    return ModelKind("AutoModelForSequenceClassification", "SEQ_CLS", True, "classifier", {"num_labels": labels})
+
+
+CAUSAL = ModelKind("AutoModelForCausalLM", "CAUSAL_LM", False, "causal language model")
+"""A model that foretells the next token."""

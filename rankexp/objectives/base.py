@@ -1,0 +1,129 @@
+"""What an objective is: everything about a kind of task that a trial in training needs to know."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar, Generic, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from rankexp.metrics import Metric
+from rankexp.models.base import Padding
+from rankexp.models.kinds import ModelKind
+from rankexp.tasks.base import Examples
+
+Indices = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Examples on a device, those of slot 0 first, then those of slot 1, and so on.
+
+    Attributes:
+        inputs: What the model is called with; each tensor has slots * rows rows.
+        labels: What the objective compares with, slots * rows rows.
+        weights: Weight of each row in its slot's loss, shape (slots * rows,), float32.
+        rows: Rows of each slot.
+        lengths: Length that each slot's rows would be padded to alone.
+        sizes: Work of each slot: its tokens that are not padding.
+        mask: True where an input is no padding, shape (slots * rows, length); None where there is nothing like it.
+    """
+
+    inputs: dict[str, Tensor]
+    labels: Tensor
+    weights: Tensor
+    rows: int
+    lengths: tuple[int, ...]
+    sizes: tuple[int, ...]
+    mask: Tensor | None = None
+
+
+E = TypeVar("E", bound=Examples)
+
+
+class Objective(ABC, Generic[E]):
+    """A kind of task.
+
+    Attributes:
+        metrics: What examples are scored by; the first decides unless the user names another, and one is the loss.
+    """
+
+    metrics: ClassVar[tuple[Metric, ...]]
+
+    @property
+    @abstractmethod
+    def kind(self) -> ModelKind:
+        """What it needs of a base model."""
+
+    @abstractmethod
+    def facts(self) -> dict[str, Any]:
+        """Return what must be known of the data beside the examples, as JSON values; part of their fingerprint."""
+
+    @abstractmethod
+    def collate(self, examples: E, slots: Sequence[Indices], padding: Padding, device: torch.device) -> Batch:
+        """Bring the examples of one or more slots to a device.
+
+        Args:
+            examples: The examples.
+            slots: Indices of each slot's examples, as many for one as for another.
+            padding: How rows are filled to one length.
+            device: Where to.
+        """
+
+    @abstractmethod
+    def losses(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Return the loss of each row in nats, shape (slots * rows,), in float32 or better."""
+
+    @abstractmethod
+    def scores(self, model: nn.Module, batch: Batch) -> Mapping[str, Tensor]:
+        """Return each row's value of each metric, shape (rows,), by the metric's name."""
+
+    @abstractmethod
+    def answers(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Return what the model says of each row, shape (rows, numbers); laws compare two ways to compute it."""
+
+    def weights(self, examples: E) -> NDArray[np.float64]:
+        """Return the weight of each example in a mean over examples, shape (examples,)."""
+        return np.ones(len(examples))
+
+    def without_training(self, examples: E, groups: NDArray[np.str_] | None = None) -> dict[str, Any] | None:
+        """Return what can be had without reading an example, by metric; None where there is no such thing.
+
+        Args:
+            examples: The examples.
+            groups: Document of each, each of which counts once; None to let each example count once.
+        """
+        del examples, groups
+        return None
+
+
+@dataclass(frozen=True)
+class Collator:
+    """Makes batches of some examples.
+
+    Attributes:
+        examples: The examples.
+        objective: What a batch of them is.
+        padding: How rows are filled to one length.
+        device: Where batches go.
+    """
+
+    examples: Examples
+    objective: Objective[Any]
+    padding: Padding
+    device: torch.device
+
+    def __call__(self, *slots: Indices) -> Batch:
+        """Bring the examples of one or more slots to the device, given their indices; as many for one as another."""
+        return self.objective.collate(self.examples, slots, self.padding, self.device)
+
+    @cached_property
+    def weights(self) -> NDArray[np.float64]:
+        """Weight of each example in a mean over examples, shape (examples,)."""
+        return self.objective.weights(self.examples)

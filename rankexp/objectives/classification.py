@@ -1,0 +1,117 @@
+"""Text classification: cross entropy, and whether the likeliest class is right."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from rankexp.metrics import ACCURACY, LOSS, Metric
+from rankexp.models.base import Padding
+from rankexp.models.kinds import ModelKind, classifier
+from rankexp.objectives.base import Batch, Objective
+from rankexp.objectives.tokens import padded
+from rankexp.tasks.base import Texts
+
+
+@dataclass(frozen=True)
+class Classification(Objective[Texts]):
+    """Texts with one label each.
+
+    Attributes:
+        labels: Names of the classes.
+    """
+
+    labels: tuple[str, ...]
+    metrics: ClassVar[tuple[Metric, ...]] = (ACCURACY, LOSS)
+
+    @cached_property
+    def kind(self) -> ModelKind:
+        """A classifier with a new head."""
+        return classifier(len(self.labels))
+
+    def facts(self) -> dict[str, Any]:
+        """Return the names of the classes."""
+        return {"labels": list(self.labels)}
+
+    def collate(
+        self, examples: Texts, slots: Sequence[NDArray[np.int64]], padding: Padding, device: torch.device
+    ) -> Batch:
+        """Pad texts; ``labels`` are class indices, shape (slots * rows,)."""
+        return padded(examples, slots, padding, device, examples.labels, self.weights(examples))
+
+    def losses(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Return the cross entropy of each row."""
+        return loss(self.answers(model, batch), batch.labels)
+
+    def scores(self, model: nn.Module, batch: Batch) -> Mapping[str, Tensor]:
+        """Return whether each row is right, and its cross entropy."""
+        logits = self.answers(model, batch)
+        return {"accuracy": correct(logits, batch.labels), "loss": loss(logits, batch.labels)}
+
+    def answers(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Return the logits, shape (rows, classes)."""
+        logits: Tensor = model(**batch.inputs).logits
+        return logits
+
+    def without_training(self, examples: Texts, groups: NDArray[np.str_] | None = None) -> dict[str, Any]:
+        """Score the best constant answer; see :func:`constant_answer`."""
+        return constant_answer(examples.labels, self.labels, groups)
+
+
+def loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross entropy of each example in nats, in float32 or better.
+
+    Shape:
+        (examples, classes), (examples,) -> (examples,)
+    """
+    kind = torch.promote_types(logits.dtype, torch.float32)
+    return functional.cross_entropy(logits.to(kind), labels, reduction="none")
+
+
+def correct(logits: Tensor, labels: Tensor) -> Tensor:
+    """Whether the class of the largest logit is the label.
+
+    Shape:
+        (examples, classes), (examples,) -> (examples,)
+    """
+    return logits.float().argmax(-1) == labels
+
+
+def constant_answer(
+    labels: NDArray[np.int64], names: Sequence[str], groups: NDArray[np.str_] | None = None
+) -> dict[str, Any]:
+    """Score the best constant answer on a split.
+
+    Args:
+        labels: Class index of each example.
+        names: Names of the classes.
+        groups: Document of each example, each of which counts once; None to let each example count once.
+
+    Returns:
+        ``label``, the class that is right most often, ``accuracy``, how often, and ``loss``, in nats, that of the class
+        frequencies.
+
+    >>> constant_answer(np.array([0, 1, 1, 1]), ["no", "yes"])
+    {'label': 'yes', 'accuracy': 0.75, 'loss': 0.5623...}
+    """
+    shares = np.bincount(labels, weights=_weights(labels, groups), minlength=len(names))
+    shares = shares / shares.sum()
+    some = shares[shares > 0]
+    best = int(shares.argmax())
+    return {"label": names[best], "accuracy": float(shares[best]), "loss": abs(float(some @ np.log(some)))}
+
+
+def _weights(labels: NDArray[np.int64], groups: NDArray[np.str_] | None) -> NDArray[np.float64]:
+    if groups is None:
+        return np.ones(len(labels))
+    _, index, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    weights: NDArray[np.float64] = 1 / sizes[index]
+    return weights
