@@ -15,7 +15,7 @@ import rankexp
 ROOT = Path(rankexp.__file__).parent
 HEAVY = {"torch", "mlflow", "transformers", "matplotlib", "optuna"}
 LAYERS = (
-    {"keys", "ranks", "specs", "options", "assets", "progress", "margins", "safety", "record", "data"},
+    {"keys", "candidates", "ranks", "specs", "options", "assets", "progress", "margins", "safety", "record", "data"},
     {"config", "models", "lora", "allocators", "tasks"},
     {"analysis"},
     {"__init__"},

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from rankexp.candidates import CandidateName
 from rankexp.keys import is_key
 from rankexp.record.files import (
     DamagedRecordError,
@@ -35,7 +36,7 @@ class Planned:
     Attributes:
         key: Content key of the trial.
         phase: ``screen``, ``decide`` or ``reference``.
-        candidate: What it stands for: ``r=8``, ``head`` or ``full``.
+        candidate: What it stands for.
         rank: Rank of the candidate; 0 for the head alone, None for full fine-tuning or a rank map.
         role: ``tuning`` for a trial that only chooses a learning rate, ``evidence`` for one that is compared.
         generation: 1 for evidence that replaces an unstable set at half the learning rate, else 0.
@@ -43,10 +44,15 @@ class Planned:
 
     key: str
     phase: str
-    candidate: str
+    candidate: CandidateName
     rank: int | None
     role: Role
     generation: int = 0
+
+    @classmethod
+    def read(cls, row: Mapping[str, Any]) -> Planned:
+        """Take a row of a file of the record."""
+        return cls(**{**row, "candidate": CandidateName(row["candidate"])})
 
 
 @dataclass(frozen=True)
@@ -279,7 +285,7 @@ def _study_record(path: Path, data: bytes) -> StudyRecord:
     values = shaped_json(StudyFile, data)
     del values["schema"]
     datetime.fromisoformat(values["created"] or "2026-01-01")
-    return StudyRecord(planned=tuple(Planned(**row) for row in values.pop("planned")), **values)
+    return StudyRecord(planned=tuple(map(Planned.read, values.pop("planned"))), **values)
 
 
 def _begun(data: bytes) -> Mapping[str, Any]:
