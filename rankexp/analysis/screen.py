@@ -128,10 +128,12 @@ def screen_table(study: RecordedStudy) -> tuple[ScreenRow, ...]:
         if item.role == "tuning" and item.phase != "contest" and item.key in study.by_key
     ]
     rows = [row for item in planned for row in ScreenRow.all_of(item.candidate, study.by_key[item.key])]
-    for item in study.pruned:
-        spec = TrialSpec.from_dict(item.spec)
-        rows.append(ScreenRow.of(CandidateName.of_rank(spec.rank or 0), spec))
-    return tuple(rows)
+    stopped = [
+        ScreenRow.of(item.planned.candidate, TrialSpec.from_dict(item.spec))
+        for item in study.pruned
+        if item.planned.phase != "contest"
+    ]
+    return (*rows, *stopped)
 
 
 def sampled_range(study: RecordedStudy) -> tuple[float, float] | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Required
+from typing import Annotated, Any, Literal, NotRequired, Required
 
 from pydantic import ConfigDict, Field, with_config
 from typing_extensions import TypedDict
@@ -200,6 +200,7 @@ class PrunedFile(TypedDict):
     key: _Key
     spec: dict[str, Any]
     history: list[dict[str, float]]
+    planned: NotRequired[PlannedRow]
 
 
 @with_config(SHAPE)

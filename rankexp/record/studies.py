@@ -54,20 +54,33 @@ class Planned:
         """Take a row of a file of the record."""
         return cls(**{**row, "candidate": CandidateName(row["candidate"])})
 
+    @classmethod
+    def guessed(cls, spec: TrialSpec) -> Planned:
+        """Guess what a trial was planned as of which no plan is known: a run of the screen."""
+        name = CandidateName("map" if spec.method == "lora" else spec.method)
+        if spec.method == "lora" and spec.rank is not None:
+            name = CandidateName.of_rank(spec.rank)
+        return cls(spec.key, "screen", name, spec.rank, "tuning")
+
 
 @dataclass(frozen=True)
 class Pruned:
     """A trial that a search stopped before its last step; never evidence, and no result of its spec.
 
     Attributes:
-        key: Content key of the spec.
+        planned: What it was trained as, though it is not in the plan; guessed in studies of before this was kept.
         spec: The spec as JSON values.
         history: Rows of the steps that were run, as in a trial's result.
     """
 
-    key: str
+    planned: Planned
     spec: Mapping[str, Any]
     history: tuple[Mapping[str, float], ...]
+
+    @property
+    def key(self) -> str:
+        """Content key of the spec."""
+        return self.planned.key
 
 
 @dataclass(frozen=True)
@@ -196,7 +209,7 @@ class StudyStore:
 
     def write_pruned(self, pruned: Pruned) -> None:
         """Keep what is known of a trial that the search stopped early."""
-        data = {"schema": SCHEMA_VERSION, **asdict(pruned)}
+        data = {"schema": SCHEMA_VERSION, "key": pruned.key, **asdict(pruned)}
         write_atomic(self.path(f"pruned/{pruned.key}.json"), pretty_json(data).encode())
 
     def pruned(self) -> list[Pruned]:
@@ -295,6 +308,8 @@ def _begun(data: bytes) -> Mapping[str, Any]:
 
 def _pruned(key: str, data: bytes) -> Pruned:
     values = shaped_json(PrunedFile, data)
-    if not key == values["key"] == TrialSpec.from_dict(values["spec"]).key:
+    spec = TrialSpec.from_dict(values["spec"])
+    planned = Planned.read(values["planned"]) if "planned" in values else Planned.guessed(spec)
+    if not key == values["key"] == spec.key == planned.key:
         raise ValueError("its content key is another")
-    return Pruned(values["key"], values["spec"], tuple(values["history"]))
+    return Pruned(planned, values["spec"], tuple(values["history"]))

@@ -171,12 +171,12 @@ def test_pruned_runs_are_no_evidence(tmp_path):
     store, plan = TrialStore(tmp_path), StudyStore(folder).read().planned
     screened = next(item for item in plan if item.phase == "screen")
     other = dataclasses.replace(store.read(screened.key).spec, seed=77)
-    StudyStore(folder).write_pruned(Pruned(other.key, other.to_dict(), ()))
+    StudyStore(folder).write_pruned(Pruned(Planned.guessed(other), other.to_dict(), ()))
     assert check(folder, "No pruned run is evidence").passed is True
     key = next(item for item in plan if item.phase == "decide").key
-    spec = store.read(key).spec.to_dict()
+    spec = store.read(key).spec
     shutil.rmtree(tmp_path / "trials" / key)
-    StudyStore(folder).write_pruned(Pruned(key, spec, ()))
+    StudyStore(folder).write_pruned(Pruned(Planned.guessed(spec), spec.to_dict(), ()))
     assert check(folder, "No pruned run is evidence").passed is False
 
 
