@@ -58,6 +58,13 @@ class Study(RecordedStudy):
         """The tuning run with the lowest loss of each candidate."""
         return best_rate(self.screen)
 
+    @cached_property
+    def halved(self) -> dict[CandidateName, float]:
+        """Learning rate of each rank that was trained again; half the best one in studies of before it was noted."""
+        again = {item.candidate for item in self.record.planned if item.generation}
+        before = {name: row.learning_rate / 2 for name, row in self.best_rates.items()}
+        return {name: rate for name, rate in {**before, **self.record.notes.get("halved", {})}.items() if name in again}
+
     @property
     def complete(self) -> bool:
         """Whether every rank has a result, of whatever kind, for every seed needed; only then is a verdict final.

@@ -300,8 +300,7 @@ def _uses_best(study: Study, name: CandidateName) -> bool:
     best = study.best_rates.get(name)
     if best is None:
         return False
-    halved = any(i.candidate == name and i.role == "evidence" and i.generation for i in study.record.planned)
-    wanted = best.learning_rate / (2 if halved else 1)
+    wanted = study.halved.get(name, best.learning_rate)
     rates = {t.spec.learning_rate for t in study.evidence(name) if t is not None}
     return all(math.isclose(rate, wanted, rel_tol=1e-9) for rate in rates)
 

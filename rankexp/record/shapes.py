@@ -162,6 +162,7 @@ class Notes(TypedDict, total=False):
     """Facts of the protocol; others may stand beside those that are named."""
 
     look: _Count
+    halved: dict[_Name, float]
     widened: _Count
     contest: Contest
     truncation: Truncation

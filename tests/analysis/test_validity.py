@@ -146,7 +146,11 @@ def test_half_the_best_rate_is_right_for_a_rank_that_was_trained_again(tmp_path)
     ]  # fmt: skip
     added = [dataclasses.replace(o, key=t.key, generation=1) for o, t in zip(decide, again, strict=True)]
     edit(folder, planned=(*plan, *added))
+    assert check(folder, "Learning rate tuned for each rank").passed is True, "as in studies of before it was noted"
+    edit(folder, notes={"halved": {"r=8": 1.5e-3}})
     assert check(folder, "Learning rate tuned for each rank").passed is True
+    edit(folder, notes={"halved": {"r=8": 1e-3}})
+    assert "Not at its best tuned rate: r=8." in check(folder, "Learning rate tuned for each rank").evidence
 
 
 @pytest.mark.parametrize(("rates", "passed"), [((1e-3, 3e-3, 1e-2), True), ((1e-3, 3e-3), False), ((3e-3,), False)])
