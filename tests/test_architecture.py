@@ -15,7 +15,20 @@ import rankexp
 ROOT = Path(rankexp.__file__).parent
 HEAVY = {"torch", "mlflow", "transformers", "matplotlib", "optuna"}
 LAYERS = (
-    {"canonical_json", "ranks", "trial_spec", "options", "option_errors", "assets", "progress", "margins", "safety", "record", "data"},
+    {
+        "canonical_json",
+        "candidates",
+        "ranks",
+        "trial_spec",
+        "options",
+        "option_errors",
+        "assets",
+        "progress",
+        "margins",
+        "safety",
+        "record",
+        "data",
+    },
     {"config", "models", "lora", "allocators", "tasks"},
     {"analysis"},
     {"__init__"},
