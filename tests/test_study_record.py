@@ -9,6 +9,8 @@ import sys
 import numpy as np
 import pytest
 
+from rankexp.candidates import CandidateName
+from rankexp.ranks import RankMap
 from rankexp.record.files import DamagedRecordError
 from rankexp.record.scores import Scores
 from rankexp.record.studies import Planned, Pruned, StudyRecord, StudyStore, TestLedger
@@ -61,6 +63,12 @@ def test_a_trial_is_planned_once_and_in_order(study):
     assert study.read().planned[-1] == again
 
 
+def test_candidates_are_read_as_names_and_written_as_text(study):
+    study.plan(*TRIALS)
+    assert [item.candidate.rank for item in study.read().planned] == [4, 8, 0, None]
+    assert '"candidate": "r=4"' in (study.folder / "study.json").read_text()
+
+
 def test_notes_add_up_and_leave_the_plan_alone(study):
     study.plan(*TRIALS)
     study.note(widened=1)
@@ -87,7 +95,7 @@ def test_a_missing_field_of_a_study_is_damage(study):
 def test_pruned_trials_are_read_back_sorted(study):
     common = {"model": "m", "data": "d", "task": "t", "method": "head", "learning_rate": 0.1, "steps": 2}
     specs = [TrialSpec(**common, seed=seed) for seed in range(3)]
-    rows = [Pruned(spec.key, spec.to_dict(), ({"step": 1.0, "loss": 0.5},)) for spec in specs]
+    rows = [Pruned(Planned.guessed(spec), spec.to_dict(), ({"step": 1.0, "loss": 0.5},)) for spec in specs]
     for row in rows:
         study.write_pruned(row)
     assert study.pruned() == sorted(rows, key=lambda row: row.key)
@@ -95,6 +103,35 @@ def test_pruned_trials_are_read_back_sorted(study):
     first.write_text(first.read_text().replace('"seed": 0', '"seed": 7'))
     with pytest.raises(DamagedRecordError, match=rows[0].key):
         study.pruned()
+
+
+LORA = TrialSpec(
+    model="m", data="d", task="t", method="lora", rank_map=RankMap({"q": 8, "v": 8}), learning_rate=0.1, steps=2
+)
+
+
+def test_what_a_pruned_trial_was_planned_as_is_read_and_not_guessed(study):
+    row = Pruned(Planned(LORA.key, "contest", CandidateName("large"), 8, "tuning"), LORA.to_dict(), ())
+    study.write_pruned(row)
+    assert study.pruned() == [row]
+    (study.folder / "pruned" / f"{LORA.key}.json").write_text(
+        json.dumps({"schema": 1, "key": LORA.key, "spec": row.spec, "history": [], "planned": {"key": K1}})
+    )
+    with pytest.raises(DamagedRecordError, match=LORA.key):
+        study.pruned()
+
+
+@pytest.mark.parametrize(("changes", "candidate", "rank"), [
+    ({}, "r=8", 8), ({"rank_map": RankMap({"q": 8, "v": 4})}, "map", None), ({"method": "dora"}, "dora", 8),
+    ({"method": "head", "rank_map": RankMap()}, "head", 0),
+])  # fmt: skip
+def test_a_file_of_before_that_was_kept_stands_for_a_run_of_the_screen(study, changes, candidate, rank):
+    spec = dataclasses.replace(LORA, **changes)
+    path = study.folder / "pruned" / f"{spec.key}.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps({"schema": 1, "key": spec.key, "spec": spec.to_dict(), "history": []}))
+    (read,) = study.pruned()
+    assert read.planned == Planned(spec.key, "screen", candidate, rank, "tuning")
 
 
 def test_scores_on_test_are_hashed(study):

@@ -19,6 +19,7 @@ from rankexp.analysis.statistics.power import LEAST_SEEDS
 from rankexp.analysis.statistics.sparse import LEAST_GROUPS
 from rankexp.analysis.study import Study
 from rankexp.analysis.updates.read_adapter import adapter_parameters
+from rankexp.candidates import CandidateName
 from rankexp.record.trial import Trial
 
 EQUAL_BUDGET = 0.01
@@ -52,7 +53,7 @@ class Contender:
         seconds: Device seconds that finding it took: those runs, and making a rank map.
     """
 
-    name: str
+    name: CandidateName
     strategy: str
     seeds: int
     mean: float
@@ -104,7 +105,7 @@ def contest(study: Study) -> Contest | None:
     rank = study.record.notes.get("contest", {}).get("rank")
     if rank is None:
         return None
-    names = [f"r={rank}", *study.contenders]
+    names = [CandidateName.of_rank(rank), *study.contenders]
     scored = {name: _scores(study, name) for name in names}
     if not scored[names[0]]:
         return None
@@ -130,14 +131,14 @@ def holm(p_values: Sequence[float]) -> list[float]:
 Scored = Mapping[int, NDArray[np.float64]]
 
 
-def _scores(study: Study, name: str) -> dict[int, NDArray[np.float64]]:
+def _scores(study: Study, name: CandidateName) -> dict[int, NDArray[np.float64]]:
     """Mean score of each group by seed."""
     cells = {seed: study.group_scores(name, seed) for seed in study.seeds}
     return {seed: cell for seed, cell in cells.items() if cell is not None}
 
 
-def _row(study: Study, name: str, scored: Mapping[str, Scored], rank: int) -> Contender:
-    base, own = f"r={rank}", scored[name]
+def _row(study: Study, name: CandidateName, scored: Mapping[CandidateName, Scored], rank: int) -> Contender:
+    base, own = CandidateName.of_rank(rank), scored[name]
     made = study.record.notes["contest"].get("maps", {}).get(name, {})
     common = sorted(own.keys() & scored[base].keys())
     means = [float(own[seed].mean()) for seed in sorted(own)]
@@ -188,7 +189,7 @@ def _corrected(rows: Sequence[Contender]) -> list[Contender]:
     return [replace(row, p_holm=adjusted.get(row.name, math.nan)) for row in rows]
 
 
-def _near_best(study: Study, rows: Sequence[Contender], scored: Mapping[str, Scored]) -> list[Contender]:
+def _near_best(study: Study, rows: Sequence[Contender], scored: Mapping[CandidateName, Scored]) -> list[Contender]:
     eligible = [row for row in rows if row.budget <= 1 + EQUAL_BUDGET and not row.unstable]
     best = max((row for row in eligible), key=lambda row: row.mean, default=rows[0]).name
     near = {row.name for row in eligible if row.name == best or _near(study, scored[row.name], scored[best])}
@@ -213,13 +214,13 @@ def _strategy(study: Study, name: str) -> str:
     return str(study.config.contest.contenders.get(name, {}).get("strategy", "uniform"))
 
 
-def _effort(study: Study, name: str) -> list[float]:
+def _effort(study: Study, name: CandidateName) -> list[float]:
     """Device seconds of each run that was made to find a setting.
 
     These are a contender's own runs on ``tune``; for the uniform rank those that tuned it, and where the decision chose
     it all that led there: the tuning and the evidence of every rank.
     """
-    chosen = name.startswith("r=") and study.config.contest.rank == "auto"
+    chosen = name.rank is not None and study.config.contest.rank == "auto"
     wanted = {
         item.key
         for item in study.record.planned

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
 
+from rankexp.candidates import CandidateName
 from rankexp.config import StudyConfig
 from rankexp.option_errors import ConfigError
 from rankexp.options import parse
@@ -92,7 +93,7 @@ class RecordedStudy:
             raise KeyError(f"study {self.name!r} has no finished trial {key!r}.")
         return self.by_key[key].adapter
 
-    def evidence(self, candidate: str, generation: int | None = None) -> list[Trial | None]:
+    def evidence(self, candidate: CandidateName, generation: int | None = None) -> list[Trial | None]:
         """Trials that are compared for ``candidate`` (``r=8``, ``head``, ``full``), one a seed; None where missing.
 
         A rank that was trained again at half its rate is represented by that second set, generation 1, unless
@@ -104,21 +105,21 @@ class RecordedStudy:
         return [self.by_key.get(item.key) for item in planned if item.generation == generation]
 
     @cached_property
-    def _compared(self) -> dict[str, list[Planned]]:
+    def _compared(self) -> dict[CandidateName, list[Planned]]:
         """The planned trials that are compared, by candidate."""
-        found: dict[str, list[Planned]] = {}
+        found: dict[CandidateName, list[Planned]] = {}
         for item in self.record.planned:
             if item.role == "evidence":
                 found.setdefault(item.candidate, []).append(item)
         return found
 
-    def completed(self, candidate: str) -> list[Trial]:
+    def completed(self, candidate: CandidateName) -> list[Trial]:
         """Completed trials that are compared for ``candidate``, as planned."""
         return [t for t in self.evidence(candidate) if t is not None and t.result.status == "completed"]
 
     def chosen_trials(self, rank: int) -> Sequence[Trial]:
         """Completed evidence of one rank, ordered by seed as planned."""
-        return self.completed(f"r={rank}")
+        return self.completed(CandidateName.of_rank(rank))
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -136,9 +137,9 @@ class RecordedStudy:
         return tuple(sorted({i.rank for i in self.record.planned if i.phase == "decide" and i.rank}))
 
     @property
-    def contenders(self) -> tuple[str, ...]:
+    def contenders(self) -> tuple[CandidateName, ...]:
         """Names of what is compared with a uniform rank, in the order of the configuration."""
-        return tuple(self.config.contest.contenders)
+        return tuple(map(CandidateName, self.config.contest.contenders))
 
     @cached_property
     def test_scores(self) -> dict[str, Scores]:

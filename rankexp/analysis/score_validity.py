@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rankexp.analysis.check import Check, example_count, listed, seed_count
 from rankexp.analysis.statistics.comparison import Comparison
+from rankexp.candidates import CandidateName
 
 
 def score_checks(comparison: Comparison) -> tuple[Check, ...]:
@@ -29,7 +30,7 @@ def _complete_cells(comparison: Comparison) -> Check:
     missing = {rank: len(scores.seeds) - len(scores.means(rank)) for rank in counted}
     if not any(missing.values()):
         return Check(name, True, f"{len(scores.seeds)} seeds, complete for all {len(counted)} ranks.")
-    lacking = listed(f"r={rank} {n} of {len(scores.seeds)}" for rank, n in missing.items() if n)
+    lacking = listed(f"{CandidateName.of_rank(rank)} {n} of {len(scores.seeds)}" for rank, n in missing.items() if n)
     remedy = "Score these runs on every example; a seed that one rank lacks does not count for any."
     return Check(name, False, f"Incomplete seeds: {lacking}.", remedy)
 
@@ -38,6 +39,6 @@ def _declared_stable(comparison: Comparison) -> Check:
     name = "Stable training"
     if not comparison.unstable:
         return Check(name, None, "Scores cannot show it: name ranks that diverged with --unstable.")
-    bad = listed(f"r={rank}" for rank in comparison.unstable)
+    bad = listed(map(CandidateName.of_rank, comparison.unstable))
     remedy = "Train these ranks at a lower rate; an unstable rank cannot be chosen."
     return Check(name, False, f"Declared unstable: {bad}.", remedy)

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from rankexp.candidates import CandidateName
 from rankexp.trial_spec import TrialSpec
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ class ScreenRow:
     """One tuning run.
 
     Attributes:
-        candidate: ``r=8``, ``head`` or ``full``.
+        candidate: What was tuned.
         rank: Rank of the candidate; 0 for the head alone, None for full fine-tuning.
         learning_rate: Peak learning rate.
         alpha: Numerator of the LoRA scale.
@@ -39,7 +40,7 @@ class ScreenRow:
         scaling: Rule of the LoRA scale.
     """
 
-    candidate: str
+    candidate: CandidateName
     rank: int | None
     learning_rate: float
     alpha: float
@@ -50,7 +51,7 @@ class ScreenRow:
     scaling: str = "standard"
 
     @classmethod
-    def of(cls, candidate: str, run: Trial | TrialSpec, cut: int | None = None) -> ScreenRow:
+    def of(cls, candidate: CandidateName, run: Trial | TrialSpec, cut: int | None = None) -> ScreenRow:
         """Take what the screen needs from a recorded trial, or from the spec of one that was pruned.
 
         Args:
@@ -65,36 +66,38 @@ class ScreenRow:
         return cls(candidate, rank, spec.learning_rate, spec.alpha, *found)
 
     @classmethod
-    def all_of(cls, candidate: str, run: Trial | TrialSpec) -> list[ScreenRow]:
+    def all_of(cls, candidate: CandidateName, run: Trial | TrialSpec) -> list[ScreenRow]:
         """As :meth:`of`, and a row for each rank that the run was cut to; a nested run has no row of its own."""
         spec = run if isinstance(run, TrialSpec) else run.spec
         cuts = [int(split.partition("@")[2]) for split in spec.evaluate if "@" in split]
-        own = [] if spec.nested_ranks else [cls.of(f"r={spec.rank}" if cuts else candidate, run)]
-        return [*own, *(cls.of(f"r={cut}", run, cut) for cut in cuts)]
+        name = CandidateName.of_rank(spec.rank) if cuts and spec.rank else candidate
+        own = [] if spec.nested_ranks else [cls.of(name, run)]
+        return [*own, *(cls.of(CandidateName.of_rank(cut), run, cut) for cut in cuts)]
 
 
 def _outcome(trial: Trial) -> tuple[TrialSpec, str, Mapping[str, Mapping[str, float]]]:
     return trial.spec, trial.result.status, trial.result.metrics
 
 
-def best_rate(rows: Iterable[ScreenRow]) -> dict[str, ScreenRow]:
+def best_rate(rows: Iterable[ScreenRow]) -> dict[CandidateName, ScreenRow]:
     """Choose for each candidate the completed run with the lowest loss on ``tune``.
 
     Ties go to the smaller rate, then to the smaller alpha, then to the standard scale. A candidate without a completed
     run is left out.
 
-    >>> rows = [ScreenRow("r=8", 8, rate, 16.0, "completed", loss) for rate, loss in ((1e-3, 0.7), (1e-2, 0.6))]
-    >>> best_rate(rows)["r=8"].learning_rate
+    >>> name = CandidateName("r=8")
+    >>> rows = [ScreenRow(name, 8, rate, 16.0, "completed", loss) for rate, loss in ((1e-3, 0.7), (1e-2, 0.6))]
+    >>> best_rate(rows)[name].learning_rate
     0.01
     """
-    best: dict[str, ScreenRow] = {}
+    best: dict[CandidateName, ScreenRow] = {}
     for row in rows:
         if row.status == "completed" and (row.candidate not in best or _order(row) < _order(best[row.candidate])):
             best[row.candidate] = row
     return best
 
 
-def on_edge(rows: Iterable[ScreenRow], bounds: tuple[float, float] | None = None) -> dict[str, Edge]:
+def on_edge(rows: Iterable[ScreenRow], bounds: tuple[float, float] | None = None) -> dict[CandidateName, Edge]:
     """Name the candidates whose best rate lies on the edge of what was tried, so that the true best may lie outside.
 
     A rate that diverged or was pruned counts as tried: an optimum just below it is inside.
@@ -125,10 +128,12 @@ def screen_table(study: RecordedStudy) -> tuple[ScreenRow, ...]:
         if item.role == "tuning" and item.phase != "contest" and item.key in study.by_key
     ]
     rows = [row for item in planned for row in ScreenRow.all_of(item.candidate, study.by_key[item.key])]
-    for item in study.pruned:
-        spec = TrialSpec.from_dict(item.spec)
-        rows.append(ScreenRow.of(f"r={spec.rank}", spec))
-    return tuple(rows)
+    stopped = [
+        ScreenRow.of(item.planned.candidate, TrialSpec.from_dict(item.spec))
+        for item in study.pruned
+        if item.planned.phase != "contest"
+    ]
+    return (*rows, *stopped)
 
 
 def sampled_range(study: RecordedStudy) -> tuple[float, float] | None:

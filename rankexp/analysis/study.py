@@ -19,6 +19,7 @@ from rankexp.analysis.screen import ScreenRow, best_rate, screen_table
 from rankexp.analysis.statistics.comparison import Comparison, DecisionScores
 from rankexp.analysis.statistics.majority import constant_score
 from rankexp.analysis.statistics.verdict import Verdict
+from rankexp.candidates import HEAD, CandidateName
 from rankexp.record.files import DamagedRecordError
 from rankexp.record.scores import Scores
 from rankexp.record.studies import StudyStore
@@ -41,7 +42,7 @@ class Study(RecordedStudy):
     def __init__(self, folder: Path, known: Mapping[str, Trial] = MappingProxyType({})) -> None:
         super().__init__(folder, known)
         self._documents = Documents()
-        self._means: dict[str, dict[int, float]] = {}
+        self._means: dict[CandidateName, dict[int, float]] = {}
 
     def read_on(self) -> Study:
         """Return the study as it is now, with what was recorded since this one was read."""
@@ -53,9 +54,16 @@ class Study(RecordedStudy):
         return screen_table(self)
 
     @cached_property
-    def best_rates(self) -> dict[str, ScreenRow]:
+    def best_rates(self) -> dict[CandidateName, ScreenRow]:
         """The tuning run with the lowest loss of each candidate."""
         return best_rate(self.screen)
+
+    @cached_property
+    def halved(self) -> dict[CandidateName, float]:
+        """Learning rate of each rank that was trained again; half the best one in studies of before it was noted."""
+        again = {item.candidate for item in self.record.planned if item.generation}
+        before = {name: row.learning_rate / 2 for name, row in self.best_rates.items()}
+        return {name: rate for name, rate in {**before, **self.record.notes.get("halved", {})}.items() if name in again}
 
     @property
     def complete(self) -> bool:
@@ -66,15 +74,15 @@ class Study(RecordedStudy):
         if self.record.notes.get("stopped"):
             return True
         seeds = set(self.seeds[: self.comparison.sizes[self.look]])
-        sets = [self.evidence(f"r={rank}") for rank in self.ranks]
+        sets = [self.evidence(name) for name in self.ladder]
         return bool(sets) and all({t.spec.seed for t in found if t is not None} >= seeds for found in sets)
 
     @cached_property
     def scores(self) -> DecisionScores:
         """The scores on ``decide`` of every rank and seed."""
         values, groups, examples = np.empty((len(self.ranks), len(self.seeds), 0)), None, 0
-        for i, rank in enumerate(self.ranks):
-            runs = self._by_seed(f"r={rank}")
+        for i, (name, rank) in enumerate(self.ladder.items()):
+            runs = self._by_seed(name)
             for j, seed in enumerate(self.seeds):
                 if seed not in runs:
                     continue
@@ -90,26 +98,26 @@ class Study(RecordedStudy):
                 values[i, j] = means
         return DecisionScores(values, self.ranks, self.seeds, groups or (), examples)
 
-    def group_scores(self, candidate: str, seed: int) -> Floats | None:
+    def group_scores(self, candidate: CandidateName, seed: int) -> Floats | None:
         """Return the mean score of each group of ``decide``; None without a result."""
-        if candidate in self._ladder and seed in self.seeds:
-            return self.scores.cell(self._ladder[candidate], seed)
+        if candidate in self.ladder and seed in self.seeds:
+            return self.scores.cell(self.ladder[candidate], seed)
         run = self._by_seed(candidate).get(seed)
         return None if run is None else self._documents.means(run.scores("decide"), self.score)[1]
 
     @cached_property
-    def _ladder(self) -> dict[str, int]:
-        """The ranks that are compared, by the names of their candidates."""
-        return {f"r={rank}": rank for rank in self.ranks}
+    def ladder(self) -> dict[CandidateName, int]:
+        """The ranks that are compared, by the names of their candidates, increasing."""
+        return {CandidateName.of_rank(rank): rank for rank in self.ranks}
 
-    def _by_seed(self, candidate: str) -> dict[int, Trial]:
+    def _by_seed(self, candidate: CandidateName) -> dict[int, Trial]:
         """The completed trials that are compared for ``candidate`` by seed, the first of each."""
         return {trial.spec.seed: trial for trial in reversed(self.completed(candidate))}
 
-    def decide_means(self, candidate: str) -> dict[int, float]:
+    def decide_means(self, candidate: CandidateName) -> dict[int, float]:
         """Mean score on ``decide`` of each seed of a candidate that has one, read once."""
-        if candidate in self._ladder:
-            return self.scores.means(self._ladder[candidate])
+        if candidate in self.ladder:
+            return self.scores.means(self.ladder[candidate])
         if candidate not in self._means:
             trials = [t for t in self.completed(candidate) if "decide" in t.result.metrics]
             self._means[candidate] = {t.spec.seed: self.mean_score(t.scores("decide")) for t in trials}
@@ -118,19 +126,19 @@ class Study(RecordedStudy):
     @cached_property
     def unstable(self) -> tuple[int, ...]:
         """Ranks that cannot be chosen: with a seed that diverged, collapsed or has learned nothing yet."""
-        return tuple(rank for rank in self.ranks if self.unstable_seeds(f"r={rank}"))
+        return tuple(rank for name, rank in self.ladder.items() if self.unstable_seeds(name))
 
-    def unstable_seeds(self, candidate: str, generation: int | None = None) -> tuple[int, ...]:
+    def unstable_seeds(self, candidate: CandidateName, generation: int | None = None) -> tuple[int, ...]:
         """Seeds of a candidate that diverged, or whose score on ``tune`` is not above the floor."""
         return tuple(self.diagnoses(candidate, generation))
 
-    def diagnoses(self, candidate: str, generation: int | None = None) -> dict[int, Diagnosis]:
+    def diagnoses(self, candidate: CandidateName, generation: int | None = None) -> dict[int, Diagnosis]:
         """What is wrong with each seed of a candidate with which something is."""
         trials = [trial for trial in self.evidence(candidate, generation) if trial is not None]
         found = {trial.spec.seed: self.diagnosis(candidate, trial) for trial in trials}
         return {seed: diagnosis for seed, diagnosis in found.items() if diagnosis is not None}
 
-    def diagnosis(self, candidate: str, trial: Trial) -> Diagnosis | None:
+    def diagnosis(self, candidate: CandidateName, trial: Trial) -> Diagnosis | None:
         """What is wrong with a run of a candidate, if anything is."""
         result = trial.result
         if not is_unstable(result, self.floor, self.score):
@@ -139,7 +147,7 @@ class Study(RecordedStudy):
         learned = self._others_learned(candidate, trial)
         return diagnose(result.status, score, self.floor, result.history, self.score, others_learned=learned)
 
-    def _others_learned(self, candidate: str, trial: Trial) -> bool:
+    def _others_learned(self, candidate: CandidateName, trial: Trial) -> bool:
         """Whether another run of this candidate or of a rank, at the same rate, is well above the floor."""
         spec = trial.spec
         return any(
@@ -147,7 +155,7 @@ class Study(RecordedStudy):
             and (other.spec.learning_rate, other.spec.alpha) == (spec.learning_rate, spec.alpha)
             and self._learned(other.result)
             for item in self.record.planned
-            if (item.candidate == candidate or item.candidate.startswith("r=")) and not item.generation
+            if (item.candidate == candidate or item.candidate.rank is not None) and not item.generation
             if (other := self.by_key.get(item.key)) is not None
         )
 
@@ -160,13 +168,13 @@ class Study(RecordedStudy):
     @cached_property
     def unlearned(self) -> tuple[int, ...]:
         """Ranks that have learned nothing yet, and for which that is all that is wrong."""
-        found = {rank: set(self.diagnoses(f"r={rank}").values()) for rank in self.ranks}
+        found = {rank: set(self.diagnoses(name).values()) for name, rank in self.ladder.items()}
         return tuple(rank for rank, diagnoses in found.items() if diagnoses == {Diagnosis.UNLEARNED})
 
     @property
     def nothing_learned(self) -> bool:
         """Whether no run of any rank is above the floor, none of them is unstable, and none is better on ``decide``."""
-        found = [(f"r={rank}", t) for rank in self.ranks for t in self.evidence(f"r={rank}") if t is not None]
+        found = [(name, t) for name in self.ladder for t in self.evidence(name) if t is not None]
         learned = any(self._better_on_decide(trial) for _, trial in found)
         return bool(found) and not learned and all(self.diagnosis(*one) is Diagnosis.UNLEARNED for one in found)
 
@@ -186,7 +194,7 @@ class Study(RecordedStudy):
     @cached_property
     def head_score(self) -> float:
         """Score of the head-only reference on ``tune``; minus infinity where there is none."""
-        return max((tune_score(t.result, self.score) for t in self.completed("head")), default=-np.inf)
+        return max((tune_score(t.result, self.score) for t in self.completed(HEAD)), default=-np.inf)
 
     @property
     def majority(self) -> dict[str, float] | None:

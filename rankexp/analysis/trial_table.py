@@ -26,12 +26,12 @@ def trial_table(planned: Iterable[Planned], trials: Mapping[str, Trial], pruned:
         pruned: Those that a search stopped early.
     """
     rows = [_row(item, trials.get(item.key)) for item in planned]
-    rows += [_pruned_row(item.key, item.spec, len(item.history)) for item in pruned]
+    rows += [_pruned_row(item) for item in pruned]
     return pd.DataFrame(rows, columns=_COLUMNS)
 
 
 def _row(item: Planned, trial: Trial | None) -> dict[str, Any]:
-    row: dict[str, Any] = {name: getattr(item, name) for name in ("key", "phase", "candidate", "role")}
+    row = _planned_columns(item)
     if trial is None:
         return {**row, "rank": item.rank, "status": "waiting", "reason": ""}
     metrics = {f"{split}_{k}": v for split, values in trial.result.metrics.items() for k, v in values.items()}
@@ -40,16 +40,13 @@ def _row(item: Planned, trial: Trial | None) -> dict[str, Any]:
     return {**row, **outcome, **_spec_columns(trial.spec), **metrics, **costs}
 
 
-def _pruned_row(key: str, values: Any, steps: int) -> dict[str, Any]:
-    row = {
-        "key": key,
-        "phase": "screen",
-        "role": "tuning",
-        "status": "pruned",
-        "reason": f"stopped at step {steps}",
-    }
-    spec = TrialSpec.from_dict(values)
-    return {**row, "candidate": f"r={spec.rank}", **_spec_columns(spec)}
+def _pruned_row(item: Pruned) -> dict[str, Any]:
+    outcome = {"status": "pruned", "reason": f"stopped at step {len(item.history)}"}
+    return {**_planned_columns(item.planned), **outcome, **_spec_columns(TrialSpec.from_dict(item.spec))}
+
+
+def _planned_columns(item: Planned) -> dict[str, Any]:
+    return {name: getattr(item, name) for name in ("key", "phase", "candidate", "role")}
 
 
 def _spec_columns(spec: TrialSpec) -> dict[str, Any]:

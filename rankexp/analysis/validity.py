@@ -9,8 +9,9 @@ from dataclasses import fields
 
 from rankexp.analysis.check import RECOMMENDED_SEEDS, Check, example_count, listed, seed_count
 from rankexp.analysis.diagnosis import Diagnosis
-from rankexp.analysis.screen import ScreenRow, on_edge, sampled_range
+from rankexp.analysis.screen import on_edge, sampled_range
 from rankexp.analysis.study import Study
+from rankexp.candidates import CandidateName
 from rankexp.record.studies import TestLedger
 from rankexp.record.trial import Trial
 from rankexp.trial_spec import TrialSpec
@@ -81,7 +82,7 @@ def equal_tuning(study: Study) -> Check:
     """As many tuning runs for one rank as for another."""
     name = "Equal tuning budget"
     counts = Counter(row.candidate for row in study.screen if row.rank)
-    tuned = {f"r={rank}": counts.get(f"r={rank}", 0) for rank in _candidates(study)}
+    tuned = {one: counts[one] for one in map(CandidateName.of_rank, _candidates(study))}
     if not any(tuned.values()):
         return Check(name, None, "No tuning run is recorded.")
     widened = int(study.record.notes.get("widened", 0))
@@ -98,11 +99,11 @@ def tuned_rates(study: Study) -> Check:
     best = study.best_rates
     if not study.ranks or not best:
         return Check(name, None, "No rank has a tuned learning rate yet.")
-    wrong = [f"r={rank}" for rank in study.ranks if not _uses_best(study, f"r={rank}", best)]
+    wrong = [one for one in study.ladder if not _uses_best(study, one)]
     if wrong:
         remedy = "Tune the rate of these ranks and train them again."
         return Check(name, False, f"Not at its best tuned rate: {listed(wrong)}.", remedy)
-    rates = listed(f"r={rank} {best[f'r={rank}'].learning_rate:g}" for rank in study.ranks)
+    rates = listed(f"{one} {best[one].learning_rate:g}" for one in study.ladder)
     stopped = len(study.pruned)
     weaker = f" {stopped} runs were stopped early, so these rates were not all tried to the end." if stopped else ""
     return Check(name, True, f"Lowest loss on tune: {rates}.{weaker}")
@@ -112,9 +113,10 @@ def own_tuning_runs(study: Study) -> Check:
     """The rate of each rank comes from runs of that rank, not from runs that were cut to it."""
     name = "Rates from runs of the same rank"
     best = study.best_rates
-    used = {rank: study.by_key.get(row.key) for rank in study.ranks if (row := best.get(f"r={rank}"))}
-    borrowed = [f"r={rank}" for rank, trial in used.items() if trial is not None and trial.spec.rank != rank]
-    borrowed += [f"r={rank}" for rank, trial in used.items() if trial is not None and trial.spec.nested_ranks]
+    used = {one: study.by_key.get(best[one].key) for one in study.ladder if one in best}
+    specs = {one: trial.spec for one, trial in used.items() if trial is not None}
+    borrowed = [one for one, spec in specs.items() if spec.rank != one.rank]
+    borrowed += [one for one, spec in specs.items() if spec.nested_ranks]
     if not used or not borrowed:
         return Check(
             name, True if used else None, "Each rank was tuned with runs of its own." if used else "Not tuned."
@@ -130,7 +132,7 @@ def nothing_left_out(study: Study) -> Check:
         return Check(name, None, "The decision has not begun.")
     if not study.screened:
         return Check(name, True, f"All {len(study.ranks)} ranks were compared.")
-    left = listed(f"r={rank}" for rank in study.screened)
+    left = listed(map(CandidateName.of_rank, study.screened))
     remedy = "Raise search.shortlist, or confirm with search=grid."
     return Check(name, False, f"Left out by the screen, which is no evidence: {left}.", remedy, advisory=True)
 
@@ -155,10 +157,10 @@ def same_seeds(study: Study) -> Check:
     seeds = set(study.seeds[: study.comparison.sizes[study.look]])
     if not study.ranks:
         return Check(name, None, "The decision has not begun.")
-    missing = {r: len(seeds) - len({t.spec.seed for t in study.chosen_trials(r)} & seeds) for r in study.ranks}
+    missing = {one: len(seeds) - len({t.spec.seed for t in study.completed(one)} & seeds) for one in study.ladder}
     if not any(missing.values()):
         return Check(name, True, f"{len(seeds)} seeds, complete for all {len(study.ranks)} ranks.")
-    evidence = f"Without a result: {listed(f'r={r} {n} of {len(seeds)}' for r, n in missing.items() if n)}."
+    evidence = f"Without a result: {listed(f'{one} {n} of {len(seeds)}' for one, n in missing.items() if n)}."
     return Check(name, False, evidence, "Run the same `rankexp sweep` again; a seed that stays missing does not count.")
 
 
@@ -169,7 +171,7 @@ def stable_ranks(study: Study) -> Check:
         return Check(name, None, "The decision has not begun.")
     if not study.unstable:
         return Check(name, True, "No seed of any rank diverged or collapsed.")
-    found = {rank: study.diagnoses(f"r={rank}") for rank in study.unstable}
+    found = {one: study.diagnoses(one) for one in map(CandidateName.of_rank, study.unstable)}
     lower = _seeds_of(found, [item for item in Diagnosis if item.unstable])
     longer = _seeds_of(found, [Diagnosis.UNLEARNED])
     evidence = [f"Diverged, or no better than the head alone: {lower}."] if lower else []
@@ -181,9 +183,9 @@ def stable_ranks(study: Study) -> Check:
     return Check(name, False, " ".join(evidence), " ".join(remedies))
 
 
-def _seeds_of(found: Mapping[int, Mapping[int, Diagnosis]], wanted: Sequence[Diagnosis]) -> str:
-    seeds = {rank: [s for s, diagnosis in of.items() if diagnosis in wanted] for rank, of in found.items()}
-    return listed(f"r={rank} (seeds {listed(some)})" for rank, some in seeds.items() if some)
+def _seeds_of(found: Mapping[CandidateName, Mapping[int, Diagnosis]], wanted: Sequence[Diagnosis]) -> str:
+    seeds = {name: [s for s, diagnosis in of.items() if diagnosis in wanted] for name, of in found.items()}
+    return listed(f"{name} (seeds {listed(some)})" for name, some in seeds.items() if some)
 
 
 def nothing_pruned(study: Study) -> Check:
@@ -231,9 +233,10 @@ def adapter_on_disk(study: Study) -> Check:
     name, found = "The adapter on disk gives its recorded scores", study.record.notes.get("read_back")
     if not found:
         return Check(name, None, "None was read back yet.", "Run the same `rankexp sweep` again.")
+    adapter = f"{CandidateName.of_rank(found['rank'])} seed {found['seed']}, {found['examples']} examples one at a time"
     evidence = (
-        f"r={found['rank']} seed {found['seed']}, {found['examples']} examples one at a time: losses differ by at most"
-        f" {found['loss_difference']:.1g} ({found['tolerance']:g} is rounding), {found['agreement']:.0%} agree."
+        f"{adapter}: losses differ by at most {found['loss_difference']:.1g} ({found['tolerance']:g} is rounding), "
+        f"{found['agreement']:.0%} agree."
     )
     remedy = "Do not use these adapters; please report it, with the model's config.json."
     return Check(name, found["passed"], evidence, "" if found["passed"] else remedy)
@@ -285,7 +288,7 @@ def head_reference(study: Study) -> Check:
 
 
 def _evidence_specs(study: Study) -> list[TrialSpec]:
-    return [t.spec for rank in study.ranks for t in study.evidence(f"r={rank}") if t is not None]
+    return [t.spec for name in study.ladder for t in study.evidence(name) if t is not None]
 
 
 def _candidates(study: Study) -> Sequence[int]:
@@ -293,13 +296,12 @@ def _candidates(study: Study) -> Sequence[int]:
     return study.ranks or sorted(screened)
 
 
-def _uses_best(study: Study, candidate: str, best: Mapping[str, ScreenRow]) -> bool:
-    chosen = best.get(candidate)
-    if chosen is None:
+def _uses_best(study: Study, name: CandidateName) -> bool:
+    best = study.best_rates.get(name)
+    if best is None:
         return False
-    halved = any(i.candidate == candidate and i.role == "evidence" and i.generation for i in study.record.planned)
-    wanted = chosen.learning_rate / (2 if halved else 1)
-    rates = {t.spec.learning_rate for t in study.evidence(candidate) if t is not None}
+    wanted = study.halved.get(name, best.learning_rate)
+    rates = {t.spec.learning_rate for t in study.evidence(name) if t is not None}
     return all(math.isclose(rate, wanted, rel_tol=1e-9) for rate in rates)
 
 

@@ -15,6 +15,7 @@ from typing import Literal
 from pydantic import ConfigDict, with_config
 from typing_extensions import TypedDict
 
+from rankexp.candidates import CandidateName
 from rankexp.record.files import DamagedRecordError, ForeignRecordError, RecordError, parse_file
 from rankexp.record.json_shape import shaped_json
 from rankexp.record.studies import StudyStore
@@ -107,7 +108,7 @@ def _verdict(store: StudyStore) -> str:
     if not os.path.lexists(path):
         return ""
     report = parse_file(path, partial(shaped_json, _ReportFile))
-    rank = "" if report["chosen_rank"] is None else f", r={report['chosen_rank']}"
+    rank = "" if report["chosen_rank"] is None else f", {CandidateName.of_rank(report['chosen_rank'])}"
     return "" if report["status"] == _UNFINISHED else f"{report['status']}{rank}"
 
 

@@ -48,9 +48,14 @@ def without_leftovers(options: Mapping[str, Any], known: Collection[str], *, rec
     return {name: value for name, value in options.items() if name in known or name not in said_nothing}
 
 
-def as_before(search: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a search in the form of before, of which the name of the folder is a hash."""
-    found = {**BEFORE, **search}
+def as_before(search: Mapping[str, Any], recorded: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a search in the form of before, of which the name of the folder is a hash.
+
+    Args:
+        search: The search.
+        recorded: As a study's record has it, maybe with options that its strategy never used: those are hashed too.
+    """
+    found = {**BEFORE, **{name: value for name, value in recorded.items() if name in BEFORE}, **search}
     if found["strategy"] == "halving":
         found["strategy"] = "grid"
     if found["strategy"] == "nested":

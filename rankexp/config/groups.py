@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 from pydantic.dataclasses import dataclass
 
+from rankexp.candidates import REFERENCES
 from rankexp.margins import parse_margin
 from rankexp.options import CHECKED, Natural, Positive, Rate, Runs
 from rankexp.ranks import Scaling
@@ -214,7 +215,7 @@ class ContestConfig:
     @classmethod
     def _plain_names(cls, value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
         for name in value:
-            if not NAME.fullmatch(name) or name in {"head", "full"}:
+            if not NAME.fullmatch(name) or name in REFERENCES:
                 raise ValueError(f"calls a contender {name!r}; letters, digits, '.', '_' and '-' are accepted")
         return value
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -154,9 +155,13 @@ class StudyConfig:
     @property
     def study_folder(self) -> Path:
         """Folder of the study: its name and eight hex digits of everything that could change its results."""
+        return self.folder_of({})
+
+    def folder_of(self, search: Mapping[str, Any]) -> Path:
+        """Folder of the study whose record has this search; see :func:`rankexp.config.before.as_before`."""
         question = {name: value for name, value in self.to_dict().items() if name not in NO_QUESTION}
         if self.decide.verdict:  # as studies are called that were begun before there was this option
             del question["decide"]["verdict"]
-        question["search"] = as_before(question["search"])
+        question["search"] = as_before(question["search"], search)
         question["engine"] = ENGINE_VERSION
         return self.workspace / "studies" / f"{self.study}-{content_key(question, 8)}"

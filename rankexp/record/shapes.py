@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Required
+from typing import Annotated, Any, Literal, NotRequired, Required
 
 from pydantic import ConfigDict, Field, with_config
 from typing_extensions import TypedDict
@@ -162,6 +162,7 @@ class Notes(TypedDict, total=False):
     """Facts of the protocol; others may stand beside those that are named."""
 
     look: _Count
+    halved: dict[_Name, float]
     widened: _Count
     contest: Contest
     truncation: Truncation
@@ -200,6 +201,7 @@ class PrunedFile(TypedDict):
     key: _Key
     spec: dict[str, Any]
     history: list[dict[str, float]]
+    planned: NotRequired[PlannedRow]
 
 
 @with_config(SHAPE)

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from rankexp.candidates import CandidateName
 from rankexp.canonical_json import is_key
 from rankexp.record.files import (
     DamagedRecordError,
@@ -35,7 +36,7 @@ class Planned:
     Attributes:
         key: Content key of the trial.
         phase: ``screen``, ``decide`` or ``reference``.
-        candidate: What it stands for: ``r=8``, ``head`` or ``full``.
+        candidate: What it stands for.
         rank: Rank of the candidate; 0 for the head alone, None for full fine-tuning or a rank map.
         role: ``tuning`` for a trial that only chooses a learning rate, ``evidence`` for one that is compared.
         generation: 1 for evidence that replaces an unstable set at half the learning rate, else 0.
@@ -43,10 +44,23 @@ class Planned:
 
     key: str
     phase: str
-    candidate: str
+    candidate: CandidateName
     rank: int | None
     role: Role
     generation: int = 0
+
+    @classmethod
+    def read(cls, row: Mapping[str, Any]) -> Planned:
+        """Take a row of a file of the record."""
+        return cls(**{**row, "candidate": CandidateName(row["candidate"])})
+
+    @classmethod
+    def guessed(cls, spec: TrialSpec) -> Planned:
+        """Guess what a trial was planned as of which no plan is known: a run of the screen."""
+        name = CandidateName("map" if spec.method == "lora" else spec.method)
+        if spec.method == "lora" and spec.rank is not None:
+            name = CandidateName.of_rank(spec.rank)
+        return cls(spec.key, "screen", name, spec.rank, "tuning")
 
 
 @dataclass(frozen=True)
@@ -54,14 +68,19 @@ class Pruned:
     """A trial that a search stopped before its last step; never evidence, and no result of its spec.
 
     Attributes:
-        key: Content key of the spec.
+        planned: What it was trained as, though it is not in the plan; guessed in studies of before this was kept.
         spec: The spec as JSON values.
         history: Rows of the steps that were run, as in a trial's result.
     """
 
-    key: str
+    planned: Planned
     spec: Mapping[str, Any]
     history: tuple[Mapping[str, float], ...]
+
+    @property
+    def key(self) -> str:
+        """Content key of the spec."""
+        return self.planned.key
 
 
 @dataclass(frozen=True)
@@ -190,7 +209,7 @@ class StudyStore:
 
     def write_pruned(self, pruned: Pruned) -> None:
         """Keep what is known of a trial that the search stopped early."""
-        data = {"schema": SCHEMA_VERSION, **asdict(pruned)}
+        data = {"schema": SCHEMA_VERSION, "key": pruned.key, **asdict(pruned)}
         write_atomic(self.path(f"pruned/{pruned.key}.json"), pretty_json(data).encode())
 
     def pruned(self) -> list[Pruned]:
@@ -279,7 +298,7 @@ def _study_record(path: Path, data: bytes) -> StudyRecord:
     values = shaped_json(StudyFile, data)
     del values["schema"]
     datetime.fromisoformat(values["created"] or "2026-01-01")
-    return StudyRecord(planned=tuple(Planned(**row) for row in values.pop("planned")), **values)
+    return StudyRecord(planned=tuple(map(Planned.read, values.pop("planned"))), **values)
 
 
 def _begun(data: bytes) -> Mapping[str, Any]:
@@ -289,6 +308,8 @@ def _begun(data: bytes) -> Mapping[str, Any]:
 
 def _pruned(key: str, data: bytes) -> Pruned:
     values = shaped_json(PrunedFile, data)
-    if not key == values["key"] == TrialSpec.from_dict(values["spec"]).key:
+    spec = TrialSpec.from_dict(values["spec"])
+    planned = Planned.read(values["planned"]) if "planned" in values else Planned.guessed(spec)
+    if not key == values["key"] == spec.key == planned.key:
         raise ValueError("its content key is another")
-    return Pruned(values["key"], values["spec"], tuple(values["history"]))
+    return Pruned(planned, values["spec"], tuple(values["history"]))

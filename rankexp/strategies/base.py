@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rankexp.analysis.screen import ScreenRow, best_rate
+from rankexp.candidates import CandidateName
 from rankexp.options import plugin
 from rankexp.ranks import RankMap, Scaling
 from rankexp.strategies.halving import Halving
@@ -49,7 +50,7 @@ class Question:
         losses: Reads the loss of each example on ``tune`` of a run that gave a row.
     """
 
-    name: str
+    name: CandidateName
     shapes: Mapping[str, tuple[int, int]]
     ranks: tuple[int, ...]
     budget: int | None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import field
+from dataclasses import field, replace
 from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import Field
@@ -12,6 +12,7 @@ from pydantic.dataclasses import dataclass
 
 from rankexp.analysis.screen import ScreenRow, best_rate
 from rankexp.analysis.statistics.knee import knee, shortlist
+from rankexp.candidates import CandidateName
 from rankexp.options import CHECKED, Rate
 from rankexp.strategies.base import Found, Question, Rounds, Search, Strategy, best_of_each, setting_of
 from rankexp.strategies.grid import widened
@@ -63,7 +64,7 @@ class Curve(Strategy):
 
     def _rounds(self, question: Question) -> Rounds[list[ScreenRow]]:
         """Try the rates, widened where some rank's best lies on the edge, then the other alphas."""
-        names, candidate = [f"r={rank}" for rank in question.within], self.candidate(question.within)
+        names, candidate = list(map(CandidateName.of_rank, question.within)), self.candidate(question.within)
         alphas = self._alphas(question)
         alpha = alphas[len(alphas) // 2]
         rates, tried, rows = question.learning_rates, set[float](), list[ScreenRow]()
@@ -119,7 +120,7 @@ class Nested(Curve):
     def candidate(self, ranks: Sequence[int]) -> Candidate:
         """Return all ranks in one."""
         variant = Variant("nested", nested_ranks=tuple(ranks), nested_losses=self.losses)
-        return Candidate("nested", None, variant, tuple(ranks))
+        return Candidate(CandidateName("nested"), None, variant, tuple(ranks))
 
 
 @dataclass(frozen=True, config=CHECKED)
@@ -128,4 +129,4 @@ class Squeeze(Curve):
 
     def candidate(self, ranks: Sequence[int]) -> Candidate:
         """Return the largest rank, and where it is cut."""
-        return Candidate(f"r={ranks[-1]}", ranks[-1], cuts=tuple(ranks[:-1]))
+        return replace(Candidate.of_rank(ranks[-1]), cuts=tuple(ranks[:-1]))

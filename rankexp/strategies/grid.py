@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import product
 
 from rankexp.analysis.screen import ScreenRow, best_rate, on_edge
+from rankexp.candidates import CandidateName
 from rankexp.ranks import Scaling
 from rankexp.strategies.base import Rounds
 from rankexp.strategies.setting import Candidate, Setting
@@ -66,7 +67,7 @@ class Grid:
         return [setting for c, setting, scaling in cells if not _tried(setting, scaling, tried)]
 
 
-def _tried(setting: Setting, scaling: Scaling | None, tried: set[tuple[str, float, float, str]]) -> bool:
+def _tried(setting: Setting, scaling: Scaling | None, tried: set[tuple[CandidateName, float, float, str]]) -> bool:
     rules = [scaling] if scaling else ["standard", "rslora"]
     return any((setting.candidate, setting.learning_rate, setting.alpha, rule) in tried for rule in rules)
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
+from rankexp.candidates import CandidateName
 from rankexp.ranks import RankMap
 from rankexp.strategies.setting import Candidate, Setting, Variant
 
@@ -47,7 +48,7 @@ class RankSpace:
         budget: Most parameters of the factors; None for any number.
     """
 
-    candidate: str
+    candidate: CandidateName
     groups: tuple[tuple[str, ...], ...]
     choices: tuple[int, ...]
     alphas: tuple[float, ...]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from rankexp import candidates
+from rankexp.candidates import CandidateName
 from rankexp.ranks import RankMap, Scaling
 from rankexp.trial_spec import Initialisation, Method, NestedLosses, Pruning
 
@@ -43,13 +45,13 @@ class Candidate:
     """Something that is tuned and may be compared.
 
     Attributes:
-        name: ``r=8``, ``head``, ``full``, ``d=1000``, ``nested``, or a contender's name.
+        name: What it is called.
         rank: Rank of every target layer; 0 for the head alone, None where there is no one rank.
         variant: How it is trained.
         cuts: Lower ranks at which a run that only tunes is scored as well.
     """
 
-    name: str
+    name: CandidateName
     rank: int | None
     variant: Variant = PLAIN
     cuts: tuple[int, ...] = ()
@@ -57,7 +59,7 @@ class Candidate:
     @classmethod
     def of_rank(cls, rank: int) -> Candidate:
         """One rank in every layer."""
-        return cls(f"r={rank}", rank)
+        return cls(CandidateName.of_rank(rank), rank)
 
     def at(self, learning_rate: float, alpha: float, scaling: Scaling | None = None) -> Setting:
         """Return the candidate at a learning rate and scale."""
@@ -65,8 +67,8 @@ class Candidate:
         return Setting(self.name, self.rank, alpha, learning_rate, variant, self.cuts)
 
 
-HEAD = Candidate("head", 0, Variant("head"))
-FULL = Candidate("full", None, Variant("full"))
+HEAD = Candidate(candidates.HEAD, 0, Variant("head"))
+FULL = Candidate(candidates.FULL, None, Variant("full"))
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ class Setting:
         cuts: Lower ranks at which a run that only tunes is scored as well.
     """
 
-    candidate: str
+    candidate: CandidateName
     rank: int | None
     alpha: float
     learning_rate: float

@@ -58,18 +58,18 @@ def run_study(config: StudyConfig, display: Display, *, mends: bool = False) -> 
     config = _named(config)
     if not StudyStore(config.study_folder).begun():
         check_seeds(config.decide)
-    return _run(config, display, mends=mends)
+    return _run(config, config.study_folder, display, mends=mends)
 
 
 def resume_study(folder: Path, display: Display) -> Outcome:
     """Go on with a study as its record describes it, in this process alone; damaged trials are trained anew.
 
     Raises:
-        ConfigError: It was begun by a version of rankexp that computes other numbers, or as :func:`run_study`.
+        ConfigError: Its name is not that of its configuration here, or as :func:`run_study`.
         StudyHeldError: As :func:`run_study`.
         DamagedRecordError: ``study.json`` itself is damaged.
     """
-    return _run(replace(_recorded(folder), workers=1), display, mends=True)
+    return _run(replace(_recorded(folder), workers=1), folder, display, mends=True)
 
 
 def begin_study(config: StudyConfig) -> Path:
@@ -124,10 +124,12 @@ def help_study(folder: Path, display: Display, changes: Mapping[str, Any] | None
 def _recorded(folder: Path) -> StudyConfig:
     """Read the configuration of a study that this version can go on with; its workspace knows the storage."""
     store = StudyStore(folder.absolute())
-    config = parse(StudyConfig, {**store.config(), "workspace": store.workspace, "storage": None})
-    if config.study_folder.absolute() != store.folder:
+    recorded = store.config()
+    config = parse(StudyConfig, {**recorded, "workspace": store.workspace, "storage": None})
+    if config.folder_of(recorded.get("search", {})).absolute() != store.folder:
         raise ConfigError(
-            f"study {folder.name} was begun by a version of rankexp that computes other numbers; start a new one."
+            f"study {folder.name} was begun by a version of rankexp that computes other numbers, or was renamed or "
+            "altered since, as its name is not that of its configuration; start a new one."
         )
     return config
 
@@ -161,8 +163,8 @@ def _named(config: StudyConfig) -> StudyConfig:
     return replace(config, tracking=replace(tracking, uri=name_store(config.workspace, tracking.uri)))
 
 
-def _run(config: StudyConfig, display: Display, *, mends: bool) -> Outcome:
-    with _worker(config, config.study_folder, display) as place:
+def _run(config: StudyConfig, folder: Path, display: Display, *, mends: bool) -> Outcome:
+    with _worker(config, folder, display) as place:
         return _lead(place, mends=mends)
 
 

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from rankexp.analysis.screen import ScreenRow
+from rankexp.candidates import CandidateName
 from rankexp.ranks import RankMap
 from rankexp.strategies.base import Found, Question, Strategy
 from rankexp.strategies.setting import Setting
@@ -48,7 +49,7 @@ class StrategyConformance:
         kinds = {"query": (32, 32), "value": (32, 32), "up": (32, 64)}
         shapes = {f"layer.{block}.{kind}": shape for block in range(4) for kind, shape in kinds.items()}
         return Question(
-            name="it",
+            name=CandidateName("it"),
             shapes=shapes,
             ranks=(2, 4, 8, 16),
             budget=None if trials is None else RankMap.uniform(shapes, 8).cost(shapes),
@@ -146,7 +147,7 @@ class StrategyConformance:
             assert len(asked[0]) <= strategy.expected(question)
             assert len(set(ranks)) == len(ranks) <= strategy.compared(question)
             assert set(ranks) <= set(question.ranks)
-            assert all(setting.candidate == f"r={setting.rank}" for setting in found.settings)
+            assert all(setting.candidate.rank == setting.rank for setting in found.settings)
             assert {setting.variant.method for setting in found.settings} == {"lora"}
 
 
@@ -154,13 +155,14 @@ def answered(setting: Setting, question: Question, loss: Loss) -> list[ScreenRow
     """Return the rows that a run of the setting gives: one, or one for each rank that it is cut to."""
     ranks = sorted(rank_map(setting, question).values())
     own = sum(ranks) / len(ranks)
-    rows = [] if setting.variant.nested_ranks else [(f"r={setting.rank}" if setting.cuts else setting.candidate, own)]
+    name = CandidateName.of_rank(setting.rank) if setting.cuts and setting.rank else setting.candidate
+    rows = [] if setting.variant.nested_ranks else [(name, own)]
     found = []
-    for name, rank in [*rows, *((f"r={cut}", cut) for cut in setting.cuts)]:
+    for name, rank in [*rows, *((CandidateName.of_rank(cut), cut) for cut in setting.cuts)]:
         value = loss(setting, rank)
         status = "diverged" if value is None else "completed"
         scaling = setting.variant.scaling or question.scaling
-        whole = int(rank) if name.startswith("r=") else setting.rank
+        whole = name.rank or setting.rank
         row = ScreenRow(name, whole, setting.learning_rate, setting.alpha, status, value, scaling=scaling)
         found.append(row)
     return found

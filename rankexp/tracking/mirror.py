@@ -10,7 +10,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Literal, Self
 
-from rankexp.record.studies import StudyRecord
+from rankexp.record.studies import Planned, StudyRecord
 from rankexp.record.trial import Trial
 from rankexp.tracking import reconcile, rows
 from rankexp.tracking.client import Client
@@ -72,9 +72,9 @@ class MlflowTracker:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def start(self, spec: TrialSpec, study: StudyRecord) -> LiveRun:
+    def start(self, spec: TrialSpec, study: StudyRecord, planned: Planned | None = None) -> LiveRun:
         """Begin the mirror of a trial; neither raises nor waits."""
-        live = _LiveTrial(self, spec, study)
+        live = _LiveTrial(self, spec, study, planned)
         if not self._off:
             self._live.add(live)
             self.submit(live, live.begin)
@@ -125,9 +125,9 @@ class MlflowTracker:
 class _LiveTrial:
     """A trial's run; public methods belong to the training thread, :meth:`begin` and the jobs to the worker."""
 
-    def __init__(self, tracker: MlflowTracker, spec: TrialSpec, study: StudyRecord) -> None:
+    def __init__(self, tracker: MlflowTracker, spec: TrialSpec, study: StudyRecord, planned: Planned | None) -> None:
         self.run: str | None = None
-        self._tracker, self._spec, self._study = tracker, spec, study
+        self._tracker, self._spec, self._study, self._planned = tracker, spec, study, planned
         self._waiting: list[tuple[int, Mapping[str, float]]] = []
         self._flushed, self._started = time.monotonic(), rows.milliseconds("")
         self._logged: set[int] = set()
@@ -156,7 +156,8 @@ class _LiveTrial:
     def begin(self) -> None:
         client = self._tracker.client
         experiment = open_experiment(client, self._study)
-        tags, dataset = rows.trial_tags(self._spec, self._study), rows.dataset_fields(self._study)
+        tags = rows.trial_tags(self._spec, self._study, self._planned)
+        dataset = rows.dataset_fields(self._study)
         self.run = reconcile.begin(client, experiment, self._spec, tags, self._started, dataset)
 
     def _end(self, job: Callable[[], None]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from rankexp.record.studies import StudyRecord
+from rankexp.record.studies import Planned, StudyRecord
 from rankexp.record.trial import Trial
 from rankexp.trial_spec import TrialSpec
 
@@ -40,8 +40,14 @@ class LiveRun(Protocol):
 class Tracker(Protocol):
     """Shows studies to people while they run and after."""
 
-    def start(self, spec: TrialSpec, study: StudyRecord) -> LiveRun:
-        """Begin the mirror of a trial of ``study``; neither raises nor waits."""
+    def start(self, spec: TrialSpec, study: StudyRecord, planned: Planned | None = None) -> LiveRun:
+        """Begin the mirror of a trial of ``study``; neither raises nor waits.
+
+        Args:
+            spec: The trial.
+            study: The study.
+            planned: What it is trained as, where it is not in the study's plan.
+        """
 
     def sync(self, study: Study) -> int:
         """Mirror whatever the record of ``study`` holds and the mirror does not.
@@ -71,7 +77,7 @@ class Tracker(Protocol):
 class NullTracker:
     """A tracker for those who want none."""
 
-    def start(self, spec: TrialSpec, study: StudyRecord) -> LiveRun:  # noqa: ARG002
+    def start(self, spec: TrialSpec, study: StudyRecord, planned: Planned | None = None) -> LiveRun:  # noqa: ARG002
         """Give a run that goes nowhere."""
         return _NullRun()
 

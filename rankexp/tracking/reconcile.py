@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rankexp.record.processes import Process, this_process
-from rankexp.record.studies import Pruned
+from rankexp.record.studies import Planned, Pruned
 from rankexp.record.trial import Trial, TrialResult
 from rankexp.tracking import rows
 from rankexp.tracking.client import Client
@@ -142,13 +142,13 @@ class _Sync:
         spec, result = TrialSpec.from_dict(pruned.spec), TrialResult("completed", history=pruned.history)
         now = rows.milliseconds("")
         points = rows.history_points(pruned.history, rows.spread_times(pruned.history, result))
-        run = self._begin(spec, now)
+        run = self._begin(spec, now, pruned.planned)
         self.client.log(run, rows.split_finite(points)[0], tags={"status": "pruned", **non_finite_tag(spec, result)})
         self.client.end(run, "FINISHED", now)
 
-    def _begin(self, spec: TrialSpec, start: int) -> str:
-        return begin(self.client, self.experiment, spec, rows.trial_tags(spec, self.study.record), start,
-                     rows.dataset_fields(self.study.record))  # fmt: skip
+    def _begin(self, spec: TrialSpec, start: int, planned: Planned | None = None) -> str:
+        tags, dataset = rows.trial_tags(spec, self.study.record, planned), rows.dataset_fields(self.study.record)
+        return begin(self.client, self.experiment, spec, tags, start, dataset)
 
     def _set_aside(self, present: Collection[Identity]) -> None:
         """Mark runs that ended without a result and now have a successor, so that the page can leave them out."""

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rankexp.canonical_json import content_key
-from rankexp.record.studies import StudyRecord
+from rankexp.record.studies import Planned, StudyRecord
 from rankexp.record.trial import Trial, TrialResult
 from rankexp.safety.printable import printable
 from rankexp.safety.secrets import without_secrets
@@ -95,27 +95,25 @@ def trial_params(spec: TrialSpec) -> dict[str, str]:
     return {name: shortened(value, _LONGEST_PARAM) for name, value in params.items()}
 
 
-def trial_tags(spec: TrialSpec, study: StudyRecord) -> dict[str, str]:
-    """Tags that say what a run mirrors; ``study``, ``trial_key`` and ``kind`` find it again."""
-    planned = {item.key: item for item in study.planned}.get(spec.key)
-    candidate = planned.candidate if planned else candidate_name(spec)
+def trial_tags(spec: TrialSpec, study: StudyRecord, planned: Planned | None = None) -> dict[str, str]:
+    """Tags that say what a run mirrors; ``study``, ``trial_key`` and ``kind`` find it again.
+
+    Args:
+        spec: The trial.
+        study: The study that asked for it.
+        planned: What it is trained as, where it is not in the study's plan.
+    """
+    found = planned or {item.key: item for item in study.planned}.get(spec.key) or Planned.guessed(spec)
     return {
         "kind": "trial",
         "study": study.name,
         "trial_key": spec.key,
-        "phase": planned.phase if planned else "screen",
-        "candidate": candidate,
-        "role": planned.role if planned else "tuning",
+        "phase": found.phase,
+        "candidate": str(found.candidate),
+        "role": found.role,
         "seed": str(spec.seed),
-        "mlflow.runName": f"{candidate} lr={number(spec.learning_rate)} seed={spec.seed}",
+        "mlflow.runName": f"{found.candidate} lr={number(spec.learning_rate)} seed={spec.seed}",
     }
-
-
-def candidate_name(spec: TrialSpec) -> str:
-    """Name what a trial stands for: ``r=8``, ``head``, ``full``, or ``map`` where ranks differ."""
-    if spec.method != "lora":
-        return spec.method
-    return "map" if spec.rank is None else f"r={spec.rank}"
 
 
 def outcome_tags(trial: Trial) -> dict[str, str]:

@@ -7,8 +7,9 @@ from fake_study import make_study
 
 from rankexp.analysis.screen import ScreenRow, best_rate, on_edge, sampled_range, screen_table
 from rankexp.analysis.study import load_study
+from rankexp.candidates import CandidateName
 from rankexp.ranks import RankMap
-from rankexp.record.studies import Pruned, StudyStore
+from rankexp.record.studies import Planned, Pruned, StudyStore
 from rankexp.trial_spec import TrialSpec
 
 
@@ -75,10 +76,25 @@ def test_pruned_runs_are_listed_and_never_chosen(tmp_path):
     spec = TrialSpec(
         model="0", data="1", task="t", method="lora", rank_map=RankMap({"a": 64}), learning_rate=0.1, steps=9
     )
-    StudyStore(folder).write_pruned(Pruned(spec.key, spec.to_dict(), ({"step": 1, "loss": 1.0},)))
+    StudyStore(folder).write_pruned(Pruned(Planned.guessed(spec), spec.to_dict(), ({"step": 1, "loss": 1.0},)))
     last = screen_table(load_study(folder))[-1]
     assert (last.candidate, last.status, last.key) == ("r=64", "pruned", spec.key)
     assert "r=64" not in best_rate([last])
+
+
+@pytest.mark.parametrize(("phase", "in_screen"), [("screen", True), ("contest", False)])
+def test_a_pruned_run_stands_in_tables_as_what_it_was_planned(tmp_path, phase, in_screen):
+    folder = make_study(tmp_path, accuracies={4: 0.7}, rates=(3e-3,), examples=60)
+    spec = TrialSpec(
+        model="0", data="1", task="t", method="lora", rank_map=RankMap({"a": 64}), learning_rate=0.1, steps=9
+    )
+    item = Planned(spec.key, phase, CandidateName("large"), 64, "tuning")
+    StudyStore(folder).write_pruned(Pruned(item, spec.to_dict(), ({"step": 1, "loss": 1.0},)))
+    study = load_study(folder)
+    row = study.trials.iloc[-1]
+    assert (row["key"], row["phase"], row["candidate"], row["role"]) == (spec.key, phase, "large", "tuning")
+    assert (row["status"], row["reason"], row["rank"]) == ("pruned", "stopped at step 1", 64)
+    assert (screen_table(study)[-1].candidate == "large") is in_screen
 
 
 def test_the_range_of_a_search(tmp_path):

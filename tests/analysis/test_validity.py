@@ -146,7 +146,11 @@ def test_half_the_best_rate_is_right_for_a_rank_that_was_trained_again(tmp_path)
     ]  # fmt: skip
     added = [dataclasses.replace(o, key=t.key, generation=1) for o, t in zip(decide, again, strict=True)]
     edit(folder, planned=(*plan, *added))
+    assert check(folder, "Learning rate tuned for each rank").passed is True, "as in studies of before it was noted"
+    edit(folder, notes={"halved": {"r=8": 1.5e-3}})
     assert check(folder, "Learning rate tuned for each rank").passed is True
+    edit(folder, notes={"halved": {"r=8": 1e-3}})
+    assert "Not at its best tuned rate: r=8." in check(folder, "Learning rate tuned for each rank").evidence
 
 
 @pytest.mark.parametrize(("rates", "passed"), [((1e-3, 3e-3, 1e-2), True), ((1e-3, 3e-3), False), ((3e-3,), False)])
@@ -171,12 +175,12 @@ def test_pruned_runs_are_no_evidence(tmp_path):
     store, plan = TrialStore(tmp_path), StudyStore(folder).read().planned
     screened = next(item for item in plan if item.phase == "screen")
     other = dataclasses.replace(store.read(screened.key).spec, seed=77)
-    StudyStore(folder).write_pruned(Pruned(other.key, other.to_dict(), ()))
+    StudyStore(folder).write_pruned(Pruned(Planned.guessed(other), other.to_dict(), ()))
     assert check(folder, "No pruned run is evidence").passed is True
     key = next(item for item in plan if item.phase == "decide").key
-    spec = store.read(key).spec.to_dict()
+    spec = store.read(key).spec
     shutil.rmtree(tmp_path / "trials" / key)
-    StudyStore(folder).write_pruned(Pruned(key, spec, ()))
+    StudyStore(folder).write_pruned(Pruned(Planned.guessed(spec), spec.to_dict(), ()))
     assert check(folder, "No pruned run is evidence").passed is False
 
 

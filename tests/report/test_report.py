@@ -349,7 +349,7 @@ def test_a_sampled_screen_with_several_alphas_and_pruned_runs(tmp_path):
         key = store.write(spec, trial.result, {"tune": trial.scores("tune")}).key
         added.append(Planned(key, "screen", f"r={rank}", rank, "tuning"))
     pruned = dataclasses.replace(spec, rank_map=RankMap.uniform(SHAPES, 64), learning_rate=7e-3)
-    StudyStore(folder).write_pruned(Pruned(pruned.key, pruned.to_dict(), ({"step": 3, "loss": 1.0},)))
+    StudyStore(folder).write_pruned(Pruned(Planned.guessed(pruned), pruned.to_dict(), ({"step": 3, "loss": 1.0},)))
     search = {**record.config["search"], "strategy": "tpe", "alphas": [16.0, 32.0]}
     edit(folder, planned=(*record.planned, *added), config={**record.config, "search": search})
     doc, page, _ = reported(folder)

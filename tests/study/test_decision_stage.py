@@ -144,6 +144,7 @@ def test_an_unstable_rank_is_trained_again_at_half_its_rate_and_then_only_there(
     assert ("r=4", 3, RATE) in later
     assert ("r=8", 3, RATE) not in later
     assert study.unstable == ()
+    assert study.record.notes["halved"] == study.halved == {"r=8": RATE / 2}
 
 
 def test_where_the_screen_learned_nothing_one_seed_goes_first_and_may_be_the_last(tmp_path: Path) -> None:

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from rankexp.candidates import CandidateName
 from rankexp.progress import Display
 from rankexp.ranks import RankMap
-from rankexp.record.studies import StudyStore
+from rankexp.record.studies import Planned, StudyStore
 from rankexp.record.trial import TrialResult
 from rankexp.record.trials import TrialStore
 from rankexp.study.coordination.claims import ClaimLostError, Claims
@@ -207,6 +208,14 @@ def test_a_trial_that_a_search_stops_keeps_the_rows_up_to_there(here: Process) -
     assert one.stopped is error
     assert "one  pruned at step 2" in here.said.getvalue()
     assert here.team.claim(spec_of(0).key) is not None
+
+
+def test_the_mirror_is_told_what_a_trial_is_trained_as(here: Process, monkeypatch: pytest.MonkeyPatch) -> None:
+    told, real = list[object](), NullTracker.start
+    monkeypatch.setattr(NullTracker, "start", lambda self, *args: told.append(args[2]) or real(self, *args))
+    item = Planned(spec_of(0).key, "screen", CandidateName("wide"), None, "tuning")
+    here.queue([Wanted(spec_of(0), "", planned=item)]).take(1, None, [])
+    assert told == [item]
 
 
 def test_a_result_is_refused_once_the_trial_was_taken_over(here: Process, there: Process) -> None:

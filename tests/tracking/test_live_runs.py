@@ -23,8 +23,11 @@ from mirrored import (
 )
 
 from rankexp.analysis.study import Study, load_study
+from rankexp.candidates import CandidateName
+from rankexp.record.studies import Planned
 from rankexp.record.trial import TrialResult
 from rankexp.tracking import MlflowTracker
+from rankexp.tracking.rows import trial_tags
 
 pytestmark = OF_MLFLOW
 
@@ -86,6 +89,15 @@ def test_a_run_that_ends_early_says_how(tracker: MlflowTracker, study: Study, en
     (run,) = runs_of(tracker)
     assert (run.info.status, run.data.tags["status"]) == (status, tag)
     assert max(history_of(tracker, run, "train/loss")) == 20
+
+
+def test_a_run_that_is_not_in_the_plan_is_shown_as_what_it_is_told_to_be(study: Study) -> None:
+    spec = replace(last(study).spec, seed=77)
+    item = Planned(spec.key, "contest", CandidateName("wide"), 8, "tuning")
+    told, planned = trial_tags(spec, study.record, item), trial_tags(last(study).spec, study.record)
+    assert (told["phase"], told["candidate"], told["role"]) == ("contest", "wide", "tuning")
+    assert (planned["phase"], planned["candidate"], planned["role"]) == ("decide", "r=8", "evidence")
+    assert told["mlflow.runName"] == "wide lr=0.003 seed=77"
 
 
 def test_closing_kills_what_was_not_ended(tracker: MlflowTracker, study: Study) -> None:

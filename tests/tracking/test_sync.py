@@ -25,8 +25,9 @@ from mirrored import (
 )
 
 from rankexp.analysis.study import Study
+from rankexp.candidates import CandidateName
 from rankexp.record.processes import born, this_machine
-from rankexp.record.studies import Pruned
+from rankexp.record.studies import Planned, Pruned
 from rankexp.record.trial import TrialResult
 from rankexp.tracking import MlflowTracker
 
@@ -54,11 +55,13 @@ def test_each_study_has_its_own_run_of_a_shared_trial(tracker: MlflowTracker, st
 
 def test_pruned_trials_come_over_once(tracker: MlflowTracker, study: Study) -> None:
     spec = replace(last(study).spec, seed=77)
-    study.store.write_pruned(Pruned(spec.key, spec.to_dict(), ({"step": 1, "loss": 0.5},)))
+    item = Planned(spec.key, "screen", CandidateName("wide"), 8, "tuning")
+    study.store.write_pruned(Pruned(item, spec.to_dict(), ({"step": 1, "loss": 0.5},)))
     assert tracker.sync(study) == TRIALS + 1
     assert tracker.sync(study) == 0
     (run,) = runs_of(tracker, "tags.status = 'pruned'")
     assert (run.data.params["seed"], run.data.tags["phase"]) == ("77", "screen")
+    assert run.data.tags["candidate"] == "wide"
     assert history_of(tracker, run, "train/loss") == {1: 0.5}
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from rankexp.analysis.study import Study
 from rankexp.analysis.updates.read_adapter import full_spectrum, has_adapter, updates
 from rankexp.analysis.updates.singular_values import Floats, Update, random_similarity, similarity
+from rankexp.candidates import FULL
 from rankexp.record.files import DamagedRecordError
 
 MOST_SEEDS = 3
@@ -90,7 +91,7 @@ def load_layers(study: Study) -> Layers | None:
     if strange := sorted(adapted.keys() - study.record.model["shapes"].keys()):
         raise DamagedRecordError(f"{study.store.folder / 'study.json'} does not name the adapted layer {strange[0]!r}.")
     shapes = {name: tuple(study.record.model["shapes"][name]) for name in adapted}
-    recorded = [full_spectrum(trial) for trial in study.evidence("full") if trial is not None]
+    recorded = [full_spectrum(trial) for trial in study.evidence(FULL) if trial is not None]
     full = next((spectrum for spectrum in recorded if spectrum), {})
     return Layers(shapes, found, {name: values for name, values in full.items() if name in shapes})
 

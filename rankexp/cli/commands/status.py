@@ -49,7 +49,7 @@ def _say_how_far(folder: Path) -> int:
     say(f"{study.name}: {doc['status']}. {doc['summary']['headline']}")
     outcomes = {key: trial.result.status for key, trial in study.by_key.items()}
     counts = Counter((item.phase, outcomes.get(item.key, "waiting")) for item in study.record.planned)
-    counts += Counter(("screen", "pruned") for _ in study.pruned)
+    counts += Counter((item.planned.phase, "pruned") for item in study.pruned)
     for (phase, status), count in counts.items():
         say(f"  {phase:<10} {count:>4} {status}")
     for sentence in at_work(study.store.folder):

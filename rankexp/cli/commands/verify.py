@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from rankexp.candidates import CandidateName
 from rankexp.cli.command import Command, Section, study_argument
 from rankexp.cli.output import DAMAGED, INPUT_OUTPUT, OK, SOME_FAILED, say
 from rankexp.cli.settings import study_folder
@@ -47,8 +48,8 @@ def _verified_with_peft(folder: Path) -> int:
     for found in read_with_peft(folder, say):
         verdict = "as recorded" if found.passed else "NOT as recorded"
         say(
-            f"r={found.rank:<4} seed {found.seed}  {found.key}  {found.examples} examples, losses differ by at most "
-            f"{found.loss_difference:.1e}, {found.agreement:.1%} agree: {verdict}"
+            f"{CandidateName.of_rank(found.rank or 0):<6} seed {found.seed}  {found.key}  {found.examples} examples, "
+            f"losses differ by at most {found.loss_difference:.1e}, {found.agreement:.1%} agree: {verdict}"
         )
         whole = whole and found.passed
     return OK if whole else DAMAGED

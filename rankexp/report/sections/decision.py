@@ -9,6 +9,7 @@ from rankexp.analysis.diagnosis import Diagnosis
 from rankexp.analysis.statistics.comparison import Comparison
 from rankexp.analysis.statistics.verdict import RankRow, Verdict
 from rankexp.analysis.study import Study
+from rankexp.candidates import CandidateName
 from rankexp.record.trial import Trial
 from rankexp.report.canvas import WIDE, Document, Size
 from rankexp.report.formats import amount
@@ -79,7 +80,7 @@ def _decision_row(comparison: Comparison, rank: int, verdict: Verdict | None) ->
 
 
 def _rank_row(study: Study, row: Document) -> Document:
-    done, every = study.chosen_trials(row["rank"]), study.evidence(f"r={row['rank']}")
+    done, every = study.chosen_trials(row["rank"]), study.evidence(CandidateName.of_rank(row["rank"]))
     return {**row, "seeds": len(done), **_failures(study, row["rank"], every), **training(done)}
 
 
@@ -99,7 +100,7 @@ def _failures(study: Study, rank: int, trials: Sequence[Trial | None]) -> Docume
     results = [trial.result for trial in trials if trial is not None]
     failed = [result for result in results if result.status == "failed"]
     memory = [result for result in failed if "memory" in result.reason.lower()]
-    found = list(study.diagnoses(f"r={rank}").values())
+    found = list(study.diagnoses(CandidateName.of_rank(rank)).values())
     counts = {
         "diverged": sum(result.status == "diverged" for result in results),
         "collapsed": found.count(Diagnosis.COLLAPSED),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rankexp.analysis.study import Study
+from rankexp.candidates import FULL, HEAD, CandidateName
 from rankexp.report.canvas import COLOURS, WIDE, Document, Size, new_axes, score_label, score_ticks
 from rankexp.report.formats import count, score
 from rankexp.report.section import Caption, Drawing, Section, nothing
@@ -23,12 +24,12 @@ def intrinsic(study: Study) -> Document | None:
 
     Sources: Li et al. 2018 (d90), Aghajanyan et al. 2021. None where no subspace was trained.
     """
-    found = {f"d={n}": n for n in study.config.references.dimensions}
+    found = {CandidateName.of_dimensions(n): n for n in study.config.references.dimensions}
     means = {n: _decide_mean(study, name) for name, n in found.items()}
     known = {n: mean for n, mean in sorted(means.items()) if mean is not None}
     if not known:
         return None
-    full, head = _decide_mean(study, "full"), _decide_mean(study, "head")
+    full, head = _decide_mean(study, FULL), _decide_mean(study, HEAD)
     target = _INTRINSIC_SHARE * full if full is not None and study.score == "accuracy" else None
     gain = head + _INTRINSIC_SHARE * (full - head) if full is not None and head is not None else None
     return {
@@ -80,7 +81,7 @@ def caption(doc: Document) -> Caption:
     return Caption("Intrinsic dimension", reading, f"Quality by dimensions of a random subspace: {points}.")
 
 
-def _decide_mean(study: Study, candidate: str) -> float | None:
+def _decide_mean(study: Study, candidate: CandidateName) -> float | None:
     means = list(study.decide_means(candidate).values())
     return float(np.mean(means)) if means else None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from rankexp.analysis.study import Study
+from rankexp.candidates import FULL, HEAD
 from rankexp.report.canvas import Document
 from rankexp.report.formats import amount, percent
 from rankexp.report.section import Section, nothing
@@ -16,11 +17,11 @@ def recovered(study: Study) -> Document | None:
 
     None without both references, or where full fine-tuning gains nothing.
     """
-    head, full = study.decide_means("head"), study.decide_means("full")
+    head, full = study.decide_means(HEAD), study.decide_means(FULL)
     both = head.keys() & full.keys()
     rows, gains = {}, {}
-    for rank in study.ranks:
-        own = study.decide_means(f"r={rank}")
+    for name, rank in study.ladder.items():
+        own = study.decide_means(name)
         seeds = sorted(both & own.keys())
         gain = float(np.mean([full[s] - head[s] for s in seeds])) if seeds else 0.0
         if gain > 0:

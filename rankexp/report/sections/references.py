@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rankexp.analysis.study import Study
+from rankexp.candidates import REFERENCES
 from rankexp.report.canvas import Document
 from rankexp.report.runs import by_seed, spread, training
 from rankexp.report.section import Section, nothing
@@ -10,7 +11,7 @@ from rankexp.report.section import Section, nothing
 
 def references(study: Study) -> dict[str, Document]:
     """Head only and full fine-tuning, as far as they were run."""
-    scored = {name: means for name in ("head", "full") if (means := study.decide_means(name))}
+    scored = {name: means for name in REFERENCES if (means := study.decide_means(name))}
     return {
         name: {**spread(means.values()), "seed_means": by_seed(means), **training(study.completed(name))}
         for name, means in scored.items()

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
+from rankexp.record.studies import Planned
 from rankexp.record.trial import Trial
 from rankexp.study.coordination.claims import ClaimLostError
 from rankexp.study.coordination.database import StorageError
@@ -29,6 +30,7 @@ class Wanted:
         stopped: What ``observe`` ended it with.
         failures: How often it could not be trained.
         failed_before: When it failed before anybody wanted it now, as the record says; empty if it did not.
+        planned: What it is trained as; None for what another process planned.
     """
 
     spec: TrialSpec
@@ -39,6 +41,7 @@ class Wanted:
     stopped: PrunedError | None = None
     failures: int = 0
     failed_before: str = ""
+    planned: Planned | None = None
 
 
 class Attempt:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rankexp.progress import Display, TrialLine
-from rankexp.record.studies import StudyStore
+from rankexp.record.studies import Planned, StudyStore
 from rankexp.record.trial import Trial
 from rankexp.tracking import LiveRun, Tracker
 from rankexp.training.stop import Row
@@ -26,11 +26,10 @@ class Audience:
     tracker: Tracker
     study: StudyStore
 
-    def begin(self, label: str, spec: TrialSpec) -> Shown:
-        """Show that a trial has begun."""
-        return Shown(
-            self.display, label, self.display.begin(label, spec.steps), self.tracker.start(spec, self.study.read())
-        )
+    def begin(self, label: str, spec: TrialSpec, planned: Planned | None = None) -> Shown:
+        """Show that a trial has begun; ``planned`` says as what, where the study's plan does not."""
+        live = self.tracker.start(spec, self.study.read(), planned)
+        return Shown(self.display, label, self.display.begin(label, spec.steps), live)
 
 
 @dataclass(frozen=True)

@@ -137,7 +137,7 @@ class Queue:
         return claims
 
     def _attempt(self, wanted: Wanted, claim: TrialClaim) -> Attempt:
-        shown = self._audience.begin(wanted.label, wanted.spec)
+        shown = self._audience.begin(wanted.label, wanted.spec, wanted.planned)
         return Attempt(wanted, claim, shown, self._put_back, self._trained)
 
     def _give_up(self, attempt: Attempt, result: TrialResult) -> None:

@@ -63,7 +63,7 @@ class Runner:
         missing = {spec.key: (item, spec) for item, spec in asked if not self.trials.finished(spec.key)}
         for _ in range(len(asked) - len(missing)):
             self.display.skip()
-        wanted = [self._wanted(spec, label_of(item, spec)) for item, spec in missing.values()]
+        wanted = [self._wanted(item, spec) for item, spec in missing.values()]
         self.team.offers.put([(one.spec, one.label) for one in wanted])
         self._train([[one] for one in wanted])
         return [self.trials.read(spec.key) for _, spec in asked]
@@ -93,21 +93,25 @@ class Runner:
         return max(1, -(-self.team.offers.count() // (self.lanes.count * self.team.size())))
 
     def _offered(self) -> list[Wanted]:
-        return [self._wanted(spec, label) for spec, label in self.team.offered()]
+        offered = self.team.offered()
+        return [Wanted(spec, label, failed_before=self._failed_before(spec.key)) for spec, label in offered]
 
     def _wanted(
         self,
+        item: Planned,
         spec: TrialSpec,
-        label: str,
         observe: Observe = lambda _: None,
         finished: Callable[[Trial], None] = lambda _: None,
     ) -> Wanted:
         """Describe a trial to be trained, with what the record holds of an earlier failure."""
-        known = self.trials.read(spec.key).result.finished if spec.key in self.trials else ""
-        return Wanted(spec, label, observe, finished, partial(self._keep_pruned, spec), failed_before=known)
+        keep, known = partial(self._keep_pruned, item, spec), self._failed_before(spec.key)
+        return Wanted(spec, label_of(item, spec), observe, finished, keep, failed_before=known, planned=item)
 
-    def _keep_pruned(self, spec: TrialSpec, history: Sequence[Mapping[str, float]]) -> None:
-        self.study.write_pruned(Pruned(spec.key, spec.to_dict(), tuple(history)))
+    def _failed_before(self, key: str) -> str:
+        return self.trials.read(key).result.finished if key in self.trials else ""
+
+    def _keep_pruned(self, item: Planned, spec: TrialSpec, history: Sequence[Mapping[str, float]]) -> None:
+        self.study.write_pruned(Pruned(item, spec.to_dict(), tuple(history)))
 
     def race(self, asked: Sequence[Asked], halving: Halving) -> list[Trial]:
         """Train trials, those of one candidate side by side, and stop those that fall behind.
@@ -125,14 +129,14 @@ class Runner:
             done = self._take_in(race, own)
             races.append(race)
             left = [(item, spec) for key, (item, spec) in own.items() if key not in done]
-            groups.append([self._wanted(s, label_of(item, s), race.observer(s.key), race.end) for item, s in left])
+            groups.append([self._wanted(item, s, race.observer(s.key), race.end) for item, s in left])
         self._train([group for group in groups if group])
-        pruned = {item.key for item in self.study.pruned()}
+        pruned, items = {item.key for item in self.study.pruned()}, {spec.key: item for item, spec in asked}
         for race in races:
             for key in race.stopped().keys() - pruned:
                 trial = self.trials.read(key)
                 if trial.result.status == "completed":
-                    self._keep_pruned(trial.spec, trial.result.history[: race.stopped()[key]])
+                    self._keep_pruned(items[key], trial.spec, trial.result.history[: race.stopped()[key]])
                     pruned.add(key)
         ended = [(item, spec.key) for item, spec in asked if spec.key not in pruned]
         self.study.plan(*(item for item, _ in ended))
@@ -150,16 +154,16 @@ class Runner:
             self.display.skip()
         return done
 
-    def run(self, spec: TrialSpec, label: str, observe: Observe = lambda _: None) -> Trial:
+    def run(self, item: Planned, spec: TrialSpec, observe: Observe = lambda _: None) -> Trial:
         """Return the recorded trial, trained first if it is not there.
 
         Args:
+            item: What it is trained as.
             spec: The trial.
-            label: What to call it on the screen.
             observe: Is shown each step, also of a recorded trial; what it raises ends a trial unrecorded.
         """
         if not self.trials.finished(spec.key):
-            wanted = self._wanted(spec, label, observe)
+            wanted = self._wanted(item, spec, observe)
             self._train([[wanted]])
             if wanted.stopped is not None:
                 raise wanted.stopped
@@ -169,8 +173,8 @@ class Runner:
             for row in trial.result.history:
                 observe(dict(row))
         except PrunedError as error:
-            self._keep_pruned(spec, trial.result.history[: error.step])
-            self.display.end(label, f"pruned at step {error.step}")
+            self._keep_pruned(item, spec, trial.result.history[: error.step])
+            self.display.end(label_of(item, spec), f"pruned at step {error.step}")
             raise
         self.display.skip()
         return trial

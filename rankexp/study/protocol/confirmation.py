@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rankexp.analysis.statistics.decision import Verdict
 from rankexp.analysis.study import Study
+from rankexp.candidates import CandidateName
 from rankexp.record.studies import TestLedger
 from rankexp.record.trial import Trial
 from rankexp.study.protocol.stage import Stage
@@ -26,7 +27,8 @@ class Confirmation(Stage):
             return
         unread = [trial for trial in pair if trial.key not in study.test_scores]
         if unread:
-            self.runner.display.say(f"opening test for {', '.join(sorted({f'r={t.spec.rank}' for t in unread}))}")
+            names = sorted({CandidateName.of_rank(trial.spec.rank or 0) for trial in unread})
+            self.runner.display.say(f"opening test for {', '.join(names)}")
             unread = self.runner.restore(unread)
         self.runner.lanes.map(self._score, unread)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from rankexp.allocators.base import check_allocator, make_allocator
 from rankexp.analysis.study import load_study
+from rankexp.candidates import CandidateName
 from rankexp.canonical_json import content_key
 from rankexp.ranks import RankMap
 from rankexp.strategies.base import Search, make_strategy
@@ -38,10 +39,11 @@ class Contest(Stage):
         if not self.config.contest.contenders or rank is None:
             return
         self.study.note(contest={**self._noted(), "rank": rank})
+        names = [CandidateName(name) for name in self.config.contest.contenders]
         found = Driver(self.specs, self.runner).drive(
-            {name: Entrant(self._search(name, rank), "contest", name) for name in self.config.contest.contenders}
+            {name: Entrant(self._search(name, rank), "contest", name) for name in names}
         )
-        chosen = [replace(one.best, candidate=name) for name, one in found.items()]
+        chosen = [replace(found[name].best, candidate=name) for name in names]
         seeds = self.config.decide.seeds[: self._seeds()]
         self.runner.display.expect_more(len(seeds) * len(chosen))
         specs = [(setting, self.specs.evidence(setting, seed)) for seed in seeds for setting in chosen]

@@ -54,9 +54,16 @@ class Decision(Stage):
         for setting in chosen:
             if any(found.unstable for found in study.diagnoses(setting.candidate, generation=0).values()):
                 self.runner.display.expect_more(len(seeds))
-                halved = replace(setting, learning_rate=setting.learning_rate / 2)
-                self.runner.run_all(self._asked("decide", [halved], seeds, generation=1))
+                self.runner.run_all(self._asked("decide", [self._halved(setting)], seeds, generation=1))
         return study.read_on()
+
+    def _halved(self, setting: Setting) -> Setting:
+        """Return a setting at half its rate, which is noted once: what is trained at it is checked against that."""
+        noted = self.study.read().notes.get("halved", {})
+        if setting.candidate not in noted:
+            noted = {**noted, setting.candidate: setting.learning_rate / 2}
+            self.study.note(halved=noted)
+        return replace(setting, learning_rate=noted[setting.candidate])
 
     def _train(self, study: Study, chosen: list[Setting], seeds: list[int], known: int, beside: list[Asked]) -> Study:
         """Train every rank that was not trained anew at half its rate with the seeds after ``known``."""

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from functools import partial
 
 from rankexp.analysis.study import Study
+from rankexp.candidates import CandidateName
 from rankexp.record.scores import Scores
 from rankexp.record.trial import Trial
 from rankexp.study.protocol.stage import Stage
@@ -22,7 +23,7 @@ class Inspection(Stage):
             if study.record.notes.get("truncation", {}).get("key") == trial.key:
                 return
             (whole,) = self.runner.restore([trial])
-            self.runner.display.say(f"cutting r={trial.spec.rank} to fewer directions")
+            self.runner.display.say(f"cutting {CandidateName.of_rank(stable[-1])} to fewer directions")
             cuts = [rank for rank in study.ranks if rank <= stable[-1]]
             scores = self.runner.lanes.map(partial(self._score_cut, whole), cuts)
             found = {str(k): {metric: s.mean(metric) for metric in s.values} for k, s in zip(cuts, scores, strict=True)}
@@ -39,7 +40,8 @@ class Inspection(Stage):
         kept = [trial for rank in ranks for trial in study.chosen_trials(rank) if not trial.cleaned]
         if not kept or study.record.notes.get("read_back", {}).get("key") == kept[0].key:
             return
-        self.runner.display.say(f"reading the adapter of r={kept[0].spec.rank} back from disk")
+        name = CandidateName.of_rank(kept[0].spec.rank or 0)
+        self.runner.display.say(f"reading the adapter of {name} back from disk")
         with self.runner.lanes.bench() as bench:
             found = read_back(bench.base, bench.data, kept[0], bench.device)
         self.study.note(read_back=asdict(found))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import cached_property
 
 from rankexp.analysis.screen import ScreenRow
+from rankexp.candidates import CandidateName
 from rankexp.strategies.base import Found, Question, Search, Strategy, best_of_each, make_strategy
 from rankexp.strategies.grid import Grid
 from rankexp.strategies.setting import FULL, HEAD, Candidate, Setting, Variant
@@ -76,10 +77,11 @@ class Screen(Stage):
     def _tuned_references(self) -> dict[str, tuple[list[Candidate], list[float]]]:
         """What the ranks are seen against, with its learning rates; none where it is left out."""
         references = self.config.references
-        dimensions = [Candidate(f"d={n}", None, Variant("subspace", dimension=n)) for n in references.dimensions]
+        subspaces = {CandidateName.of_dimensions(n): Variant("subspace", dimension=n) for n in references.dimensions}
+        dimensions = [Candidate(name, None, variant) for name, variant in subspaces.items()]
         return {
-            "head": ([HEAD], references.head),
-            "full": ([FULL], references.full),
+            HEAD.name: ([HEAD], references.head),
+            FULL.name: ([FULL], references.full),
             "subspace": (dimensions, references.subspace),
         }
 

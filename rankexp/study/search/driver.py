@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from rankexp.analysis.screen import ScreenRow
+from rankexp.candidates import CandidateName
 from rankexp.record.trial import Trial
 from rankexp.strategies.base import Found, Search
 from rankexp.strategies.halving import Halving
@@ -28,7 +29,7 @@ class Entrant:
 
     search: Search
     phase: str
-    candidate: str | None = None
+    candidate: CandidateName | None = None
     halving: Halving | None = None
     tried: list[tuple[Setting, list[ScreenRow]]] = field(default_factory=list)
 

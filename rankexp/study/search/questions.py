@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rankexp.analysis.screen import ScreenRow
+from rankexp.candidates import CandidateName
 from rankexp.ranks import RankMap
 from rankexp.record.studies import StudyStore
 from rankexp.record.trials import TrialStore
@@ -21,7 +22,7 @@ def screen_question(specs: TrialSpecs, study: StudyStore, trials: TrialStore) ->
     """Ask for the ranks that are worth deciding on, in as many runs as it takes."""
     search, lora = specs.config.search, specs.config.lora
     return Question(
-        name=search.strategy,
+        name=CandidateName(search.strategy),
         shapes=specs.shapes,
         ranks=tuple(search.ranks),
         budget=None,
@@ -53,7 +54,7 @@ def contest_question(
     if search.samples:  # a range: its ends and their middle
         rates = sorted({rates[0], math.sqrt(rates[0] * rates[-1]), rates[-1]})
     return Question(
-        name=name,
+        name=CandidateName(name),
         shapes=specs.shapes,
         ranks=tuple(search.ranks),
         budget=RankMap.uniform(specs.shapes, rank).cost(specs.shapes),

@@ -12,7 +12,7 @@ from rankexp.record.trial import Trial
 from rankexp.strategies.base import Question
 from rankexp.strategies.setting import Setting
 from rankexp.study.execution.race import PrunedError
-from rankexp.study.execution.runner import label_of, planned
+from rankexp.study.execution.runner import planned
 from rankexp.study.protocol.stage import Stage
 from rankexp.study.search.optuna_strategy import Sampled
 from rankexp.trial_spec import TrialSpec
@@ -70,7 +70,7 @@ class SampledScreen(Stage):
         except PrunedError:
             self.runner.display.skip()
             raise
-        trial = self.runner.run(spec, label_of(item, spec), observe)
+        trial = self.runner.run(item, spec, observe)
         self.study.plan(item)
         return trial
 
