@@ -10,6 +10,8 @@ import math
 import re
 from decimal import Decimal
 
+from rankexp.metrics import Metric
+
 POINTS = frozenset({"pt", "pts", "point", "points", "pp", "%"})
 NATS = frozenset({"nat", "nats"})
 WIDE = 0.1
@@ -19,19 +21,19 @@ _WRITTEN = re.compile(
     r"\s*(?P<number>[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]+)?)\s*(?P<unit>[a-z%]*)\s*", re.IGNORECASE
 )
 _MEANT = {
-    "accuracy": "write points, such as 2pt, or a share of the examples, such as 0.02",
-    "loss": "write nats, such as 0.01nat or 0.01",
-    "score": "write a number in the unit of the scores, such as 0.5",
+    "point": "write points, such as 2pt, or a share of the examples, such as 0.02",
+    "nat": "write nats, such as 0.01nat or 0.01",
+    "": "write a number in the unit of the scores, such as 0.5",
 }
-_OTHER = {"accuracy": "accuracies", "loss": "losses", "score": "neither accuracies nor losses"}
+_OTHER = {"point": "accuracies", "nat": "losses", "": "neither accuracies nor losses"}
 
 
-def parse_margin(written: object, kind: str) -> float:
+def parse_margin(written: object, metric: Metric) -> float:
     """Read a margin.
 
     Args:
         written: A number, or text with or without a unit; case and spaces do not matter.
-        kind: What a score is: ``accuracy``, ``loss`` or ``score`` (anything else).
+        metric: What a score is.
 
     Returns:
         The loss of score that does not matter, in score units: of an accuracy a share.
@@ -39,23 +41,24 @@ def parse_margin(written: object, kind: str) -> float:
     Raises:
         ValueError: It is no such margin; the message has no full stop.
 
-    >>> parse_margin("2pt", "accuracy"), parse_margin("0.7 %", "accuracy"), parse_margin("0.01 NAT", "loss")
+    >>> parse_margin("2pt", ACCURACY), parse_margin("0.7 %", ACCURACY), parse_margin("0.01 NAT", LOSS)
     (0.02, 0.007, 0.01)
     """
+    meant, scores = _MEANT.get(metric.unit, _MEANT[""]), _OTHER.get(metric.unit, _OTHER[""])
     match = None if isinstance(written, bool) or written is None else _WRITTEN.fullmatch(str(written))
     if match is None:
-        raise ValueError(f"no margin is written like that; {_MEANT[kind]}")
+        raise ValueError(f"no margin is written like that; {meant}")
     number, unit = match["number"], match["unit"].lower()
     if unit and unit not in POINTS | NATS:
-        raise ValueError(f"no score has the unit {match['unit']!r}; {_MEANT[kind]}")
-    if unit in POINTS and kind != "accuracy":
-        raise ValueError(f"points are for accuracies, and the scores are {_OTHER[kind]}; {_MEANT[kind]}")
-    if unit in NATS and kind != "loss":
-        raise ValueError(f"nats are for losses, and the scores are {_OTHER[kind]}; {_MEANT[kind]}")
+        raise ValueError(f"no score has the unit {match['unit']!r}; {meant}")
+    if unit in POINTS and not metric.is_share:
+        raise ValueError(f"points are for accuracies, and the scores are {scores}; {meant}")
+    if unit in NATS and metric.unit != "nat":
+        raise ValueError(f"nats are for losses, and the scores are {scores}; {meant}")
     if not 0 < float(number) < math.inf:
-        raise ValueError(f"a margin is a finite number above 0; {_MEANT[kind]}")
+        raise ValueError(f"a margin is a finite number above 0; {meant}")
     margin = float(Decimal(number).scaleb(-2)) if unit in POINTS else float(number)
-    if kind == "accuracy" and margin >= 1:
+    if metric.is_share and margin >= 1:
         raise ValueError(_too_large(number, unit))
     return margin
 
@@ -66,18 +69,18 @@ def _too_large(number: str, unit: str) -> str:
     points = f"{Decimal(number):f}".rstrip("0").rstrip(".") if "." in number else number
     share = Decimal(number).scaleb(-2)
     if share >= 1:
-        return f"a share of 1 or more forgives everything; {_MEANT['accuracy']}"
+        return f"a share of 1 or more forgives everything; {_MEANT['point']}"
     plural = "point is" if points == "1" else "points are"
     return f"a share of 1 or more forgives everything; {points} {plural} {points}pt or {float(share):g}"
 
 
-def wide_margin(margin: float, kind: str) -> str:
+def wide_margin(margin: float, metric: Metric) -> str:
     """Warn of a margin that is probably a slip; empty where it is not.
 
-    >>> wide_margin(0.2, "accuracy")
+    >>> wide_margin(0.2, ACCURACY)
     'a margin of 20 points forgives a rank that answers 20 more examples in 100 wrongly; two points are 2pt or 0.02.'
     """
-    if kind != "accuracy" or margin <= WIDE:
+    if not metric.is_share or margin <= WIDE:
         return ""
     points = f"{100 * margin:.4g}"
     return (

@@ -21,6 +21,7 @@ class Metric:
         scale: It is shown times this; 100 shows a share in per cent.
         higher_is_better: Whether more of it is better.
         weighted: Whether examples weigh in its mean as they do in the loss, such as by their number of target tokens.
+        decimals: Digits after the point of a value as it is shown; None for four that say something.
         chance: What is reached without looking at an example, where that is the same for all data.
     """
 
@@ -29,7 +30,22 @@ class Metric:
     scale: float = 1.0
     higher_is_better: bool = True
     weighted: bool = False
+    decimals: int | None = None
     chance: float | None = None
+
+    @property
+    def is_share(self) -> bool:
+        """Whether a value is a share of examples: between 0 and 1, shown in per cent and points."""
+        return self.unit == "point" and self.scale == 100
+
+    @property
+    def label(self) -> str:
+        """What is compared, so that more of it is better.
+
+        >>> LOSS.label, ACCURACY.label
+        ('minus the loss', 'accuracy')
+        """
+        return self.name if self.higher_is_better else f"minus the {self.name}"
 
     def score(self, value: float) -> float:
         """Return what is compared: the value, or minus it where less is better.
@@ -49,10 +65,10 @@ class Metric:
         return cls(**card)
 
 
-ACCURACY = Metric("accuracy", "point", scale=100)
+ACCURACY = Metric("accuracy", "point", scale=100, decimals=2)
 """Share of examples that are right."""
 
-LOSS = Metric("loss", "nat", higher_is_better=False)
+LOSS = Metric("loss", "nat", higher_is_better=False, decimals=4)
 """Loss of an example in nats. Every objective has it: it is what training lowers, and what stops it early."""
 
 SCORE = Metric("score")
@@ -60,6 +76,10 @@ SCORE = Metric("score")
 
 BEFORE = (ACCURACY, LOSS)
 """The metrics of records that name none: all tasks were classifications."""
+
+
+STANDARD = {metric.name: metric for metric in (*BEFORE, SCORE)}
+"""Metrics that are known by their names alone."""
 
 
 def metric_of(values: Mapping[str, Any], name: str | None = None) -> Metric:

@@ -17,6 +17,7 @@ HEAVY = {"torch", "mlflow", "transformers", "matplotlib", "optuna"}
 LAYERS = (
     {
         "canonical_json",
+        "candidates",
         "metrics",
         "ranks",
         "trial_spec",

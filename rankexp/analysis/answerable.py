@@ -10,6 +10,7 @@ from rankexp.analysis.statistics.power import LEAST_SEEDS
 from rankexp.analysis.statistics.sparse import LEAST_GROUPS, least_margin
 from rankexp.config import DecideConfig
 from rankexp.margins import wide_margin
+from rankexp.metrics import metric_of
 from rankexp.option_errors import ConfigError
 
 _OR_NONE = "or type decide.verdict=false for a study without a verdict"
@@ -48,8 +49,9 @@ def check_data(decide: DecideConfig, card: Mapping[str, Any]) -> None:
             f"the split decide has {groups} {unit}, and a verdict takes at least {LEAST_GROUPS}; give it more rows, by "
             f"task.sizes.decide where rankexp splits them, {_OR_NONE}."
         )
-    guessing = card["majority"]["decide"]["loss"]
-    if decide.score == "loss" and decide.margin >= guessing > 0:
+    metric, without = metric_of(card, decide.score), card.get("majority")
+    guessing = without["decide"][metric.name] if without else 0.0
+    if not metric.is_share and decide.margin >= guessing > 0:
         raise ConfigError(
             f"option 'decide.margin' is {decide.margin:g} nats, and guessing by the class frequencies loses "
             f"{guessing:.3g}, so it forgives everything; type a small part of that, such as decide.margin=0.01nat."
@@ -60,11 +62,12 @@ def warnings(decide: DecideConfig, card: Mapping[str, Any]) -> Iterator[str]:
     """Iterate over what is probably a slip but may be meant."""
     if not decide.verdict:
         return
-    if wide := wide_margin(decide.margin, decide.score):
+    metric = metric_of(card, decide.score)
+    if wide := wide_margin(decide.margin, metric):
         yield f"warning: {wide}"
     groups, unit = _evidence(card)
     level = decide.level / max(len(decide.looks), 1)
-    if decide.score == "accuracy" and (least := least_margin(groups, level)) >= decide.margin:
+    if metric.is_share and (least := least_margin(groups, level)) >= decide.margin:
         needed = math.ceil(math.log(level / 2) / math.log1p(-decide.margin))
         yield (
             f"warning: {groups:,} {unit} to decide on are too few to show that a smaller rank loses less than "

@@ -13,6 +13,8 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
+from rankexp.metrics import Metric
+
 Row = Mapping[str, float]
 _WINDOWS = 10
 _PART = 0.05
@@ -33,7 +35,7 @@ class Diagnosis(StrEnum):
 
 
 def diagnose(
-    status: str, score: float, floor: float, history: Sequence[Row], kind: str, *, others_learned: bool
+    status: str, score: float, floor: float, history: Sequence[Row], metric: Metric, *, others_learned: bool
 ) -> Diagnosis | None:
     """Say what is wrong with a run; None where nothing is, or where it has not completed for another reason.
 
@@ -41,8 +43,8 @@ def diagnose(
         status: What came of it.
         score: Its score on ``tune``; anything where it did not complete.
         floor: The score that takes no reading: the better of the majority class's and the head-only reference's.
-        history: Its steps, with ``loss``, and ``tune_accuracy`` and ``tune_loss`` where it was evaluated.
-        kind: What a score is: ``accuracy`` or ``loss``.
+        history: Its steps, with ``loss``, and ``tune_loss`` and other metrics where it was evaluated.
+        metric: What a score is.
         others_learned: Whether another run at the same setting is well above the floor.
     """
     if status == "diverged":
@@ -50,14 +52,14 @@ def diagnose(
     if status != "completed" or score > floor:
         return None
     losses = np.array([row["loss"] for row in history if math.isfinite(row["loss"])])
-    if rose(losses) or _was_above(history, floor, kind) or (others_learned and not falls(losses)):
+    if rose(losses) or _was_above(history, floor, metric) or (others_learned and not falls(losses)):
         return Diagnosis.COLLAPSED
     return Diagnosis.UNLEARNED
 
 
-def well_above(score: float, floor: float, kind: str, examples: int) -> bool:
-    """Whether a score on ``tune`` is clearly above the floor: by two standard errors of an accuracy, 5 % of a loss."""
-    if kind == "accuracy":
+def well_above(score: float, floor: float, metric: Metric, examples: int) -> bool:
+    """Whether a score on ``tune`` is clearly above the floor: by two standard errors of a share, 5 % of the rest."""
+    if metric.is_share:
         return score > floor + 2 * math.sqrt(max(floor * (1 - floor), 0.0) / max(examples, 1))
     return score > floor + _PART * abs(floor)
 
@@ -93,7 +95,7 @@ def _noise(losses: NDArray[np.float64], parts: int, errors: float, share: float)
     return max(errors * scatter * math.sqrt(2 * parts / len(losses)), share * abs(float(losses[0])))
 
 
-def _was_above(history: Iterable[Row], floor: float, kind: str) -> bool:
+def _was_above(history: Iterable[Row], floor: float, metric: Metric) -> bool:
     """Whether it was above the floor when it was evaluated on the way."""
-    name, sign = ("tune_accuracy", 1.0) if kind == "accuracy" else ("tune_loss", -1.0)
-    return any(sign * row[name] > floor for row in history if name in row)
+    name = f"tune_{metric.name}"
+    return any(metric.score(row[name]) > floor for row in history if name in row)

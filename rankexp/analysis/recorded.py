@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from rankexp.candidates import CandidateName
 from rankexp.config import StudyConfig
+from rankexp.metrics import Metric, metric_of, metrics_of
 from rankexp.option_errors import ConfigError
 from rankexp.options import parse
 from rankexp.record.files import ForeignRecordError
@@ -66,17 +67,25 @@ class RecordedStudy:
         """Whether a verdict was asked for."""
         return self.config.decide.verdict
 
-    @property
-    def score(self) -> Literal["accuracy", "loss"]:
-        """What is compared: ``accuracy``, or ``loss`` (its negative is the score)."""
-        return self.config.decide.score
+    @cached_property
+    def metric(self) -> Metric:
+        """What is compared.
+
+        Raises:
+            ForeignRecordError: The task had no such metric.
+        """
+        try:
+            return metric_of(self.record.data, self.config.decide.score)
+        except KeyError as error:
+            file = self.store.folder / "study.json"
+            raise ForeignRecordError(f"{file} decides by {error}, which its data do not have.") from None
 
     @cached_property
     def trials(self) -> pd.DataFrame:
         """One row for each planned trial, in the order of the plan, then those that were pruned."""
         from rankexp.analysis.trial_table import trial_table  # pandas is loaded for nothing else here
 
-        return trial_table(self.record.planned, self.by_key, self.pruned)
+        return trial_table(self.record.planned, self.by_key, self.pruned, metrics_of(self.record.data))
 
     @cached_property
     def pruned(self) -> tuple[Pruned, ...]:

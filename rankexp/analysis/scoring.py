@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from rankexp.metrics import Metric
 from rankexp.record.scores import Scores
 from rankexp.record.trial import TrialResult
 
@@ -17,34 +18,52 @@ class Documents:
     def __init__(self) -> None:
         self._ids: NDArray[np.str_] | None = None
 
-    def means(self, scores: Scores, score: str) -> tuple[tuple[str, ...], Floats]:
+    def means(self, scores: Scores, metric: Metric) -> tuple[tuple[str, ...], Floats]:
         """As :func:`group_means`."""
         if self._ids is None or not np.array_equal(self._ids, scores.group_ids):
             names, self._index = np.unique(scores.group_ids, return_inverse=True)
             self._ids, self._names, self._sizes = scores.group_ids, tuple(names.tolist()), np.bincount(self._index)
-        values = scores.values[score].astype(np.float64) * (1 if score == "accuracy" else -1)
-        return self._names, np.bincount(self._index, weights=values) / self._sizes
+        values = scores.values[metric.name].astype(np.float64) * (1 if metric.higher_is_better else -1)
+        weights = scores.weights.get(metric.name)
+        if weights is None:
+            return self._names, np.bincount(self._index, weights=values) / self._sizes
+        sizes = np.bincount(self._index, weights=weights).astype(np.float64)
+        return self._names, linearised(np.bincount(self._index, weights=weights * values) / sizes, sizes)
 
 
-def group_means(scores: Scores, score: str) -> tuple[tuple[str, ...], Floats]:
+def group_means(scores: Scores, metric: Metric) -> tuple[tuple[str, ...], Floats]:
     """Average the score of each group of examples, since sentences of one document are no independent evidence.
 
     Args:
         scores: Per-example scores.
-        score: ``accuracy`` or ``loss``.
+        metric: What is compared.
 
     Returns:
         Names of the groups, sorted, and the mean score of each.
     """
-    return Documents().means(scores, score)
+    return Documents().means(scores, metric)
 
 
-def tune_score(result: TrialResult, score: str) -> float:
-    """Score on ``tune``: accuracy, or minus the mean loss."""
-    metrics = result.metrics["tune"]
-    return metrics["accuracy"] if score == "accuracy" else -metrics["loss"]
+def linearised(means: Floats, weights: Floats) -> Floats:
+    """Return numbers whose plain mean is the weighted mean of ``means``, one for each document.
+
+    With m that mean, a document counts m + (w / mean w)(y - m): the linearised ratio of two sums (Taylor linearisation
+    of a ratio estimator, as in survey sampling), so that what holds for means holds for it.
+
+    >>> values = linearised(np.array([1.0, 2.0]), np.array([3.0, 1.0]))
+    >>> values.tolist(), float(values.mean())
+    ([0.875, 1.625], 1.25)
+    """
+    mean = float(np.average(means, weights=weights))
+    found: Floats = mean + weights / weights.mean() * (means - mean)
+    return found
 
 
-def is_unstable(result: TrialResult, floor: float, score: str) -> bool:
+def tune_score(result: TrialResult, metric: Metric) -> float:
+    """Score on ``tune``."""
+    return metric.score(result.metrics["tune"][metric.name])
+
+
+def is_unstable(result: TrialResult, floor: float, metric: Metric) -> bool:
     """Whether a run diverged, or came to no more than the ``floor``; :meth:`Study.diagnosis` says why."""
-    return result.status == "diverged" or (result.status == "completed" and tune_score(result, score) <= floor)
+    return result.status == "diverged" or (result.status == "completed" and tune_score(result, metric) <= floor)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from rankexp.candidates import CandidateName
@@ -35,9 +35,9 @@ class ScreenRow:
         alpha: Numerator of the LoRA scale.
         status: What became of it; only ``completed`` can be chosen.
         tune_loss: Mean loss on ``tune``; None where it did not complete.
-        tune_accuracy: Accuracy on ``tune``; None where it did not complete.
         key: Content key.
         scaling: Rule of the LoRA scale.
+        tune: Mean of each metric on ``tune``; empty where it did not complete.
     """
 
     candidate: CandidateName
@@ -46,9 +46,9 @@ class ScreenRow:
     alpha: float
     status: str
     tune_loss: float | None = None
-    tune_accuracy: float | None = None
     key: str = ""
     scaling: str = "standard"
+    tune: Mapping[str, float] = field(default_factory=dict, compare=False)
 
     @classmethod
     def of(cls, candidate: CandidateName, run: Trial | TrialSpec, cut: int | None = None) -> ScreenRow:
@@ -61,8 +61,8 @@ class ScreenRow:
         """
         spec, status, metrics = (run, "pruned", {}) if isinstance(run, TrialSpec) else _outcome(run)
         tune = metrics.get("tune" if cut is None else f"tune@{cut}", {})
-        loss, accuracy, rank = tune.get("loss"), tune.get("accuracy"), spec.rank if cut is None else cut
-        found = (status, loss, accuracy, spec.key, spec.scaling)
+        rank = spec.rank if cut is None else cut
+        found = (status, tune.get("loss"), spec.key, spec.scaling, tune)
         return cls(candidate, rank, spec.learning_rate, spec.alpha, *found)
 
     @classmethod

@@ -87,7 +87,7 @@ class Study(RecordedStudy):
                 if seed not in runs:
                     continue
                 scores = runs[seed].scores("decide")
-                names, means = self._documents.means(scores, self.score)
+                names, means = self._documents.means(scores, self.metric)
                 if groups is None:
                     groups, examples = names, len(scores.example_ids)
                     values = np.full((*values.shape[:2], len(groups)), np.nan)
@@ -103,7 +103,7 @@ class Study(RecordedStudy):
         if candidate in self.ladder and seed in self.seeds:
             return self.scores.cell(self.ladder[candidate], seed)
         run = self._by_seed(candidate).get(seed)
-        return None if run is None else self._documents.means(run.scores("decide"), self.score)[1]
+        return None if run is None else self._documents.means(run.scores("decide"), self.metric)[1]
 
     @cached_property
     def ladder(self) -> dict[CandidateName, int]:
@@ -141,11 +141,11 @@ class Study(RecordedStudy):
     def diagnosis(self, candidate: CandidateName, trial: Trial) -> Diagnosis | None:
         """What is wrong with a run of a candidate, if anything is."""
         result = trial.result
-        if not is_unstable(result, self.floor, self.score):
+        if not is_unstable(result, self.floor, self.metric):
             return None
-        score = tune_score(result, self.score) if result.status == "completed" else -np.inf
+        score = tune_score(result, self.metric) if result.status == "completed" else -np.inf
         learned = self._others_learned(candidate, trial)
-        return diagnose(result.status, score, self.floor, result.history, self.score, others_learned=learned)
+        return diagnose(result.status, score, self.floor, result.history, self.metric, others_learned=learned)
 
     def _others_learned(self, candidate: CandidateName, trial: Trial) -> bool:
         """Whether another run of this candidate or of a rank, at the same rate, is well above the floor."""
@@ -163,7 +163,7 @@ class Study(RecordedStudy):
         if result.status != "completed" or "tune" not in result.metrics:
             return False
         examples = int(result.metrics["tune"]["examples"])
-        return well_above(tune_score(result, self.score), self.floor, self.score, examples)
+        return well_above(tune_score(result, self.metric), self.floor, self.metric, examples)
 
     @cached_property
     def unlearned(self) -> tuple[int, ...]:
@@ -183,8 +183,8 @@ class Study(RecordedStudy):
         if self.majority is None or "decide" not in trial.result.metrics:
             return False
         metrics = trial.result.metrics["decide"]
-        score = metrics["accuracy"] if self.score == "accuracy" else -metrics["loss"]
-        return well_above(score, self.majority["decide"], self.score, int(metrics["examples"]))
+        score = self.metric.score(metrics[self.metric.name])
+        return well_above(score, self.majority["decide"], self.metric, int(metrics["examples"]))
 
     @property
     def screened(self) -> tuple[int, ...]:
@@ -194,13 +194,13 @@ class Study(RecordedStudy):
     @cached_property
     def head_score(self) -> float:
         """Score of the head-only reference on ``tune``; minus infinity where there is none."""
-        return max((tune_score(t.result, self.score) for t in self.completed(HEAD)), default=-np.inf)
+        return max((tune_score(t.result, self.metric) for t in self.completed(HEAD)), default=-np.inf)
 
     @property
     def majority(self) -> dict[str, float] | None:
         """Score of the majority class on ``tune`` and ``decide``; None in studies of before it was kept."""
         kept = self.record.data.get("majority")
-        return {split: constant_score(answer, self.score) for split, answer in kept.items()} if kept else None
+        return {split: constant_score(answer, self.metric) for split, answer in kept.items()} if kept else None
 
     @cached_property
     def floor(self) -> float:
@@ -214,7 +214,7 @@ class Study(RecordedStudy):
             self.scores,
             margin=self.margin,
             level=self.level,
-            kind=self.score,
+            metric=self.metric,
             looks=tuple(self.config.decide.looks),
             look=self.look,
             unstable=self.unstable,
@@ -235,7 +235,7 @@ class Study(RecordedStudy):
 
     def mean_score(self, scores: Scores) -> float:
         """Mean over documents of what this study compares, as in the decision table."""
-        return float(self._documents.means(scores, self.score)[1].mean())
+        return float(self._documents.means(scores, self.metric)[1].mean())
 
 
 def load_study(path: str | Path) -> Study:

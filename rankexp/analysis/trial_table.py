@@ -7,27 +7,32 @@ from typing import Any
 
 import pandas as pd
 
+from rankexp.metrics import Metric
 from rankexp.record.studies import Planned, Pruned
 from rankexp.record.trial import MEASURED, Trial
 from rankexp.trial_spec import TrialSpec
 
 _COST = ("trainable_parameters", "adapter_bytes", *MEASURED)
 _SPEC = ("method", "rank", "alpha", "scaling", "learning_rate", "seed", "steps", "precision")
-_SCORES = ("tune_accuracy", "tune_loss", "decide_accuracy", "decide_loss")
-_COLUMNS = ["key", "phase", "candidate", "role", "status", "reason", *_SPEC, *_SCORES, *_COST, "finished"]
+_FIRST = ("key", "phase", "candidate", "role", "status", "reason", *_SPEC)
 
 
-def trial_table(planned: Iterable[Planned], trials: Mapping[str, Trial], pruned: Iterable[Pruned]) -> pd.DataFrame:
+def trial_table(
+    planned: Iterable[Planned], trials: Mapping[str, Trial], pruned: Iterable[Pruned], metrics: Iterable[Metric]
+) -> pd.DataFrame:
     """One row for each planned trial, in the order of the plan, then those that were pruned.
 
     Args:
         planned: The trials that were asked for.
         trials: Those that have a result, by key.
         pruned: Those that a search stopped early.
+        metrics: What trials are scored by.
     """
     rows = [_row(item, trials.get(item.key)) for item in planned]
     rows += [_pruned_row(item) for item in pruned]
-    return pd.DataFrame(rows, columns=_COLUMNS)
+    names = [metric.name for metric in metrics]
+    scores = [f"{split}_{name}" for split in ("tune", "decide") for name in names]
+    return pd.DataFrame(rows, columns=[*_FIRST, *scores, *_COST, "finished"])
 
 
 def _row(item: Planned, trial: Trial | None) -> dict[str, Any]:

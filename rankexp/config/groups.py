@@ -14,6 +14,7 @@ from pydantic.dataclasses import dataclass
 
 from rankexp.candidates import REFERENCES
 from rankexp.margins import parse_margin
+from rankexp.metrics import BEFORE, STANDARD, Metric
 from rankexp.options import CHECKED, Natural, Positive, Rate, Runs
 from rankexp.ranks import Scaling
 
@@ -134,7 +135,7 @@ class DecideConfig:
 
     Attributes:
         seeds: Seeds of every rank; a number stands for 0, 1, 2 and so on.
-        score: ``accuracy``, or ``loss``: minus the loss of an example.
+        score: Name of the metric that decides, such as ``accuracy`` or ``loss``.
         margin: Loss of score that is accepted for a smaller rank, in score units (0.01: one accuracy point); written
             with or without a unit, such as 1pt, 0.01 or 0.01nat.
         level: One-sided significance level, of all looks together.
@@ -144,7 +145,7 @@ class DecideConfig:
     """
 
     seeds: Annotated[list[Natural], BeforeValidator(_seed_list)] = field(default_factory=lambda: [0, 1, 2, 3, 4])
-    score: Literal["accuracy", "loss"] = "accuracy"
+    score: str = BEFORE[0].name
     margin: Annotated[float, Field(gt=0)] = 0.01
     level: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
     looks: list[Positive] = field(default_factory=list)
@@ -153,7 +154,8 @@ class DecideConfig:
     @field_validator("margin", mode="before")
     @classmethod
     def _in_score_units(cls, value: object, info: ValidationInfo) -> float:
-        return parse_margin(value, info.data.get("score", "accuracy"))
+        name = str(info.data.get("score", BEFORE[0].name))
+        return parse_margin(value, STANDARD.get(name, Metric(name)))
 
     @field_validator("seeds")
     @classmethod

@@ -84,11 +84,22 @@ class Size(TypedDict, total=False):
 
 @with_config(_OPEN)
 class Constant(TypedDict):
-    """What the best constant answer scores on a split."""
+    """What can be had on a split without reading an example, by metric."""
 
-    label: str
-    accuracy: float
     loss: float
+
+
+@with_config(SHAPE)
+class MetricCard(TypedDict):
+    """A metric; see :class:`rankexp.metrics.Metric`."""
+
+    name: _Name
+    unit: Annotated[str, Field(pattern=r"^[A-Za-z ]{0,40}$")]
+    scale: Annotated[float, Field(gt=0)]
+    higher_is_better: bool
+    weighted: bool
+    decimals: Annotated[int, Field(ge=0, le=12)] | None
+    chance: float | None
 
 
 @with_config(_OPEN)
@@ -99,6 +110,7 @@ class Data(TypedDict, total=False):
     fingerprint: Required[str]
     test_fingerprint: Required[_Key]
     labels: list[str]
+    metrics: Annotated[list[MetricCard], Field(min_length=1)]
     splits: Required[dict[str, Size]]
     majority: dict[str, Constant]
     dropped_duplicates: _Count

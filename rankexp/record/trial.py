@@ -38,7 +38,7 @@ class TrialResult:
     Attributes:
         status: ``completed``; ``diverged`` when a loss was not finite; ``failed`` when it could not be trained.
         reason: Why it did not complete, else empty.
-        metrics: By split: ``accuracy``, ``loss`` and ``examples``.
+        metrics: By split: the mean of each metric, ``loss`` among them, and ``examples``.
         history: One row a logged step: ``step``, ``loss``, ``learning_rate``, ``grad_norm``, and ``tune_*`` where
             the step was evaluated.
         cost: Trainable parameters, adapter bytes, peak memory, step times and seconds.

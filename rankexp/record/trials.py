@@ -273,7 +273,7 @@ def _check_outcome(folder: Path, spec: TrialSpec, result: TrialResult) -> None:
     if any("step" not in row for row in result.history):
         raise DamagedRecordError(f"{path} has a row of its history without a step.")
     for split in spec.evaluate if result.status == "completed" else ():
-        if not {"accuracy", "loss"} <= result.metrics.get(split, {}).keys():
+        if not {"loss", "examples"} <= result.metrics.get(split, {}).keys():
             raise DamagedRecordError(f"{path} lacks the metrics of split {split!r}.")
 
 

@@ -11,6 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from rankexp.analysis.study import Study
+from rankexp.metrics import Metric
 from rankexp.report import formats, svg
 from rankexp.report.canvas import NARROW, WIDE, Document, Size
 from rankexp.report.document import document
@@ -32,6 +33,7 @@ _FILTERS = {
     "hours": formats.hours,
     "loss": formats.loss,
     "md": formats.markdown,
+    "metric": Metric.of_card,
     "p": formats.p_value,
     "percent": formats.percent,
     "rate": formats.rate,

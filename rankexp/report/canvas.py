@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from rankexp.metrics import SCORE
+from rankexp.report.formats import metric_of
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
@@ -71,25 +74,25 @@ def rank_axis(axes: Axes, ranks: list[int]) -> None:
 
 def score_label(doc: Document) -> str:
     """Name what is compared, so that it is clear which way is better."""
-    names = {"accuracy": "accuracy on decide", "loss": "minus the loss on decide", "score": "score (higher is better)"}
-    return names[doc["score"]]
+    metric = metric_of(doc)
+    return "score (higher is better)" if metric == SCORE else f"{metric.label} on decide"
 
 
 def score_ticks(axes: Axes, doc: Document) -> None:
-    """Write the scores of the y axis, an accuracy in per cent."""
+    """Write the scores of the y axis, shares in per cent."""
     from matplotlib.ticker import MaxNLocator, PercentFormatter
 
     axes.yaxis.set_major_locator(MaxNLocator(6))
-    if doc["score"] == "accuracy":
+    if metric_of(doc).is_share:
         axes.yaxis.set_major_formatter(PercentFormatter(1))
 
 
 def difference_axis(axis: Axis, doc: Document) -> None:
-    """Write differences of scores on an axis, those of accuracies in points."""
+    """Write differences of scores on an axis, in the metric's unit."""
     from matplotlib.ticker import MaxNLocator
 
     axis.set_major_locator(MaxNLocator(7))
-    factor = 100 if doc["score"] == "accuracy" else 1
+    factor = metric_of(doc).scale
     axis.set_major_formatter(lambda value, _: f"{factor * value:+.4g}".replace("-", "\u2212") if value else "0")
 
 

@@ -80,7 +80,8 @@ def compare(studies: Sequence[Study]) -> Document:
     overall = {rank: asdict(aggregate(ladders, rank, baseline)) for rank in ranks[:-1]} if enough else None
     doc: Document = plain(
         {
-            "score": studies[0].score,
+            "score": studies[0].metric.name,
+            "metric": studies[0].metric.card(),
             "ranks": ranks,
             "baseline": baseline,
             "studies": rows,
@@ -93,7 +94,7 @@ def compare(studies: Sequence[Study]) -> Document:
 
 
 def _refuse_unlike(studies: Sequence[Study]) -> None:
-    kinds = sorted({study.score for study in studies})
+    kinds = sorted({study.metric.name for study in studies})
     if len(kinds) > 1:
         raise ConfigError(f"the studies compare {' and '.join(kinds)}; only like scores can stand side by side.")
     names = [study.name for study in studies]

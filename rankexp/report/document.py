@@ -86,7 +86,8 @@ def _times(study: Study) -> Document:
 
 def _decision(comparison: Comparison, *, final: bool = True) -> Document:
     scores, verdict = comparison.scores, comparison.verdict
-    asked: Document = {"margin": comparison.margin, "level": comparison.level_of_look, "score": comparison.kind}
+    asked: Document = {"margin": comparison.margin, "level": comparison.level_of_look}
+    asked |= {"score": comparison.metric.name, "metric": comparison.metric.card()}
     asked |= {"looks": {"sizes": comparison.sizes, "used": comparison.look + 1, "level": comparison.level}}
     asked |= {"examples": scores.examples, "groups": len(scores.groups)}
     names = ("edge", "compared", "needed_seeds", "needed_examples", "variance_shares")

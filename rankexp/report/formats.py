@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
 from markupsafe import Markup, escape
+
+from rankexp.metrics import Metric
 
 NONE = "–"
 ROUNDING = 1e-12
 """Differences of this size are rounding errors, as in the decision rule."""
 _MINUS = "\u2212"
+
+
+def metric_of(doc: Mapping[str, Any]) -> Metric:
+    """Return what a document compares."""
+    return Metric.of_card(doc["metric"])
 
 
 def count(value: float | None) -> str:
@@ -21,50 +30,48 @@ def count(value: float | None) -> str:
     return NONE if value is None else f"{value:,.0f}"
 
 
-def score(value: float | None, kind: str) -> str:
-    """Write a score: accuracy in per cent, a loss score as it is.
+def score(value: float | None, metric: Metric) -> str:
+    """Write a score: a share in per cent, the rest as it is.
 
-    >>> score(0.7216, "accuracy"), score(-0.51, "loss")
+    >>> score(0.7216, Metric("recall", "point", scale=100, decimals=2)), score(-0.51, LOSS)
     ('72.16%', '−0.5100')
     """
-    if value is None:
-        return NONE
-    return f"{100 * value:.2f}%" if kind == "accuracy" else _signed(_number(value, kind))
+    return NONE if value is None else _signed(_number(value, metric) + "%" * metric.is_share)
 
 
-def difference(value: float | None, kind: str) -> str:
-    """Write a signed difference: in points for accuracy, as it is for a loss score.
+def difference(value: float | None, metric: Metric) -> str:
+    """Write a signed difference in the metric's unit.
 
-    >>> difference(-0.0035, "accuracy"), difference(0.01, "loss"), difference(0.0, "loss")
+    >>> recall = Metric("recall", "point", scale=100, decimals=2)
+    >>> difference(-0.0035, recall), difference(0.01, LOSS), difference(0.0, LOSS)
     ('−0.35', '+0.0100', '0')
     """
     if value is None:
         return NONE
     if abs(value) < ROUNDING:
         return "0"
-    return _signed(f"{100 * value:+.2f}" if kind == "accuracy" else f"{'+' if value > 0 else ''}{_number(value, kind)}")
+    return _signed(("+" if value > 0 else "") + _number(value, metric))
 
 
-def amount(value: float, kind: str) -> str:
+def amount(value: float, metric: Metric) -> str:
     """Write the size of a difference with its unit.
 
-    >>> amount(0.01, "accuracy"), amount(-0.0035, "accuracy"), amount(0.02, "loss")
-    ('1 point', '0.35 points', '0.02 nats')
+    >>> recall = Metric("recall", "point", scale=100, decimals=2)
+    >>> amount(0.01, recall), amount(-0.0035, recall), amount(0.02, LOSS), amount(3.0, SCORE)
+    ('1 point', '0.35 points', '0.02 nats', '3')
     """
     value = abs(value) if abs(value) >= ROUNDING else 0.0
-    if kind != "accuracy":
-        return f"{value:.4g}{' nats' if kind == 'loss' else ''}"
-    points = f"{100 * value:.2f}".rstrip("0").rstrip(".")
-    return f"{points} point{'' if points == '1' else 's'}"
+    size = f"{metric.scale * value:.2f}".rstrip("0").rstrip(".") if metric.is_share else f"{metric.scale * value:.4g}"
+    return f"{size} {metric.unit}{'' if size == '1' else 's'}" if metric.unit else size
 
 
-def unit(kind: str) -> str:
+def unit(metric: Metric) -> str:
     """Write the unit of a difference after its name.
 
-    >>> unit("accuracy"), unit("loss"), unit("score")
-    (', in accuracy points', ', in nats', '')
+    >>> unit(Metric("recall", "point", scale=100)), unit(LOSS), unit(SCORE)
+    (', in recall points', ', in nats', '')
     """
-    return {"accuracy": ", in accuracy points", "loss": ", in nats"}.get(kind, "")
+    return f", in {f'{metric.name} ' * metric.is_share}{metric.unit}s" if metric.unit else ""
 
 
 def evidence_unit(groups: int, examples: int) -> str:
@@ -199,9 +206,9 @@ def code(value: object) -> Markup:
     return Markup(re.sub(r"`([^`]*)`", r"<code>\1</code>", str(escape(value))))
 
 
-def _number(value: float, kind: str) -> str:
-    """A loss with four decimals; a score of unknown size with four digits."""
-    return f"{value:.4f}" if kind == "loss" else f"{value:.4g}"
+def _number(value: float, metric: Metric) -> str:
+    shown = metric.scale * value
+    return f"{shown:.4g}" if metric.decimals is None else f"{shown:.{metric.decimals}f}"
 
 
 def _signed(text: str) -> str:

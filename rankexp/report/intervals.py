@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from rankexp.report import formats
 from rankexp.report.canvas import COLOURS, Document, Size, difference_axis, new_axes
+from rankexp.report.formats import metric_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -31,13 +32,13 @@ def draw_intervals(rows: Mapping[str, Document], doc: Document, size: Size, pitc
     axes.set_ylim(-0.6, len(rows) - 0.4)
     axes.grid(visible=False)
     difference_axis(axes.xaxis, doc)
-    axes.set_xlabel(f"{label}{formats.unit(doc['score'])}")
+    axes.set_xlabel(f"{label}{formats.unit(metric_of(doc))}")
     return figure
 
 
 def written_intervals(rows: Mapping[str, Document], doc: Document) -> str:
     """Write out differences and their bounds; those without bounds are left out."""
-    kind = doc["score"]
+    kind = metric_of(doc)
     return "; ".join(
         f"{name} {formats.difference(row['difference'], kind)} "
         f"({formats.difference(row['lower'], kind)} to {formats.difference(row['upper'], kind)})"

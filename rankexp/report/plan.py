@@ -26,7 +26,7 @@ def plan_text(study: Study, target: float) -> str:
     if found is None:
         return f"{study.name}: {verdict.status}. No two ranks were compared, so there is no power to speak of."
     unit = evidence_unit(len(study.scores.groups), study.scores.examples)
-    cost, margin = price(study, found, verdict), amount(study.margin, study.score)
+    cost, margin = price(study, found, verdict), amount(study.margin, study.metric)
     low, high = found.compared
     seeds = Way("seeds", "seeds of every rank", found.seeds, verdict.seeds, cost.seeds)
     examples = Way("examples", f"{unit} to decide on", found.examples, verdict.examples, cost.examples)

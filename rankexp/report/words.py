@@ -7,7 +7,7 @@ from typing import Any
 from rankexp.analysis.statistics.power import LEAST_SEEDS
 from rankexp.analysis.statistics.sparse import LEAST_GROUPS
 from rankexp.report.canvas import Document
-from rankexp.report.formats import amount, confidence, count, evidence_unit, percent, score
+from rankexp.report.formats import amount, confidence, count, evidence_unit, metric_of, percent, score
 
 
 def summary(doc: Document) -> dict[str, Any]:
@@ -66,7 +66,7 @@ def meaning(doc: Document) -> str:
 
 def reason(doc: Document) -> str:
     """Give the reason of the verdict with the margin in the score's own words."""
-    margin = f"within {amount(doc['margin'], doc['score'])} of"
+    margin = f"within {amount(doc['margin'], metric_of(doc))} of"
     return _sentence(str(doc["reason"]).replace(f"within {doc['margin']:g} of", margin))
 
 
@@ -95,7 +95,7 @@ def certainty(doc: Document) -> str:
     row = doc["ranks"][str(chosen)]
     return (
         f"On average it is {_compared(row['difference'], reference, doc)} and, with {confidence(doc['level'])} "
-        f"confidence, {_worst(row['lower'], doc)}; you accept a loss below {amount(doc['margin'], doc['score'])}."
+        f"confidence, {_worst(row['lower'], doc)}; you accept a loss below {amount(doc['margin'], metric_of(doc))}."
         f"{f' {_sentence(below)}' if below else ''} Based on {based}."
     )
 
@@ -106,9 +106,9 @@ def _doubt(doc: Document) -> str:
     row = doc["ranks"].get(str(rank))
     if row is None or other != doc["reference_rank"] or row["lower"] is None:
         return reason(doc)
-    margin = amount(doc["margin"], doc["score"])
+    margin = amount(doc["margin"], metric_of(doc))
     return (
-        f"Rank {rank} may lie up to {amount(row['lower'], doc['score'])} below rank {other}, and you accept {margin}."
+        f"Rank {rank} may lie up to {amount(row['lower'], metric_of(doc))} below rank {other}, and you accept {margin}."
     )
 
 
@@ -119,7 +119,7 @@ def test_sentence(doc: Document) -> str:
         return "There is none: confirm the choice on examples that nobody has looked at."
     if test is None:
         return "Not opened." if doc["chosen_rank"] is None else "Not opened, so the choice is unconfirmed."
-    means = ", ".join(f"rank {rank} scores {score(row['mean'], doc['score'])}" for rank, row in test["ranks"].items())
+    means = ", ".join(f"rank {rank} scores {score(row['mean'], metric_of(doc))}" for rank, row in test["ranks"].items())
     if test["difference"] is None:
         return f"Opened once: {means} on {count(test['examples'])} new examples."
     said = {True: "confirms the choice", False: "leaves the choice unconfirmed", None: "has too few seeds to judge"}
@@ -197,7 +197,7 @@ def _change_insufficient(doc: Document) -> list[str]:
 
 
 def _change_chosen(doc: Document) -> list[str]:
-    chosen, reference, kind = doc["chosen_rank"], doc["reference_rank"], doc["score"]
+    chosen, reference, kind = doc["chosen_rank"], doc["reference_rank"], metric_of(doc)
     sentences = []
     smaller = _next_smaller(doc, chosen)
     if smaller and smaller["lower"] is not None and smaller["lower"] < 0:
@@ -245,14 +245,14 @@ def _next_smaller(doc: Document, chosen: int) -> Document | None:
 
 
 def _compared(value: float, reference: int, doc: Document) -> str:
-    size = amount(value, doc["score"])
+    size = amount(value, metric_of(doc))
     if size.split(" ")[0] == "0":
         return f"level with rank {reference}"
     return f"{size} {'above' if value > 0 else 'below'} rank {reference}"
 
 
 def _worst(lower: float, doc: Document) -> str:
-    size = amount(lower, doc["score"])
+    size = amount(lower, metric_of(doc))
     return f"at least {size} above" if lower > 0 else f"at most {size} below"
 
 

@@ -24,18 +24,20 @@ _FOLDED = ("tune", "decide", "train", "cost")
 def open_experiment(client: Client, study: StudyRecord) -> str:
     """Return the id of a study's experiment, where a view of the study waits; one that a user changed is kept."""
     experiment = client.experiment(rows.experiment_name(study.name))
-    client.add_experiment_tags(experiment, {**KIND, **view_tag(study.name, rows.milliseconds(study.created))})
+    moment, metric = rows.milliseconds(study.created), rows.deciding(study)
+    client.add_experiment_tags(experiment, {**KIND, **view_tag(study.name, moment, metric)})
     return experiment
 
 
-def view_tag(study: str, moment: int) -> dict[str, str]:
+def view_tag(study: str, moment: int, metric: str) -> dict[str, str]:
     """Tag of an experiment that holds the view of one of its studies.
 
     Args:
         study: Name of the study.
         moment: Time that the view bears, in milliseconds since the epoch.
+        metric: Name of what decides.
     """
-    view = {"name": study, "createdAt": moment, "updatedAt": moment, "state": json.dumps(_state(study))}
+    view = {"name": study, "createdAt": moment, "updatedAt": moment, "state": json.dumps(_state(study, metric))}
     return {f"mlflow.sharedViewState.{study}": json.dumps(view)}
 
 
@@ -46,7 +48,7 @@ def page_url(server: str, experiment: str, study: str | None = None) -> str:
     return f"{server}/#/experiments/{experiment}/runs?{urlencode(query)}"
 
 
-def _state(study: str) -> dict[str, Any]:
+def _state(study: str, metric: str) -> dict[str, Any]:
     return {
         "searchFilter": f"tags.study = '{study}' and tags.kind = 'trial'",
         "orderByKey": "attributes.start_time",
@@ -54,30 +56,30 @@ def _state(study: str) -> dict[str, Any]:
         "startTime": "ALL",
         "lifecycleFilter": "Active",
         "runsHiddenMode": "SHOW_ALL",
-        "selectedColumns": ["params.`rank`", "params.`learning_rate`", "metrics.`decide/accuracy`"],
+        "selectedColumns": ["params.`rank`", "params.`learning_rate`", f"metrics.`decide/{metric}`"],
         "isAccordionReordered": True,
         "compareRunSections": [_section(_TRIALS), _section(_SCORES), *(_section(name, False) for name in _FOLDED)],
-        "compareRunCharts": [*_trial_charts(), *_score_charts()],
+        "compareRunCharts": [*_trial_charts(metric), *_score_charts(metric)],
     }
 
 
-def _trial_charts() -> list[dict[str, Any]]:
+def _trial_charts(metric: str) -> list[dict[str, Any]]:
     loss = _chart("LINE", _TRIALS, metricKey="train/loss", selectedMetricKeys=["train/loss"])
     axes = ["rank", "alpha", "learning_rate"]
     parallel = [
-        _chart("PARALLEL", _TRIALS, selectedParams=axes, selectedMetrics=[metric])
-        for metric in ("decide/accuracy", "tune/accuracy")
+        _chart("PARALLEL", _TRIALS, selectedParams=axes, selectedMetrics=[f"{split}/{metric}"])
+        for split in ("decide", "tune")
     ]
-    return [loss, *parallel, _scatter(_TRIALS, "rank", "PARAM")]
+    return [loss, *parallel, _scatter(_TRIALS, "rank", "PARAM", metric)]
 
 
-def _score_charts() -> list[dict[str, Any]]:
+def _score_charts(metric: str) -> list[dict[str, Any]]:
     costs = ("cost/trainable_parameters", "cost/train_seconds")
-    return [_scatter(_SCORES, cost, "METRIC") for cost in costs]
+    return [_scatter(_SCORES, cost, "METRIC", metric) for cost in costs]
 
 
-def _scatter(section: str, key: str, kind: str) -> dict[str, Any]:
-    axes = {"xaxis": {"key": key, "type": kind}, "yaxis": {"key": "decide/accuracy", "type": "METRIC"}}
+def _scatter(section: str, key: str, kind: str, metric: str) -> dict[str, Any]:
+    axes = {"xaxis": {"key": key, "type": kind}, "yaxis": {"key": f"decide/{metric}", "type": "METRIC"}}
     return _chart("SCATTER", section, **axes, runsCountToCompare=100)
 
 

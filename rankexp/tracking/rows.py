@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rankexp.canonical_json import content_key
+from rankexp.metrics import metrics_of
 from rankexp.record.studies import Planned, StudyRecord
 from rankexp.record.trial import Trial, TrialResult
 from rankexp.safety.printable import printable
@@ -27,7 +28,11 @@ _LARGEST = 2**62
 """Of the whole numbers that a database holds."""
 _LONGEST_SECONDS = 1e9
 _LONGEST_PROFILE = 60_000
-_FINAL = ("accuracy", "loss")
+_CARD = {
+    "name", "fingerprint", "test_fingerprint", "metrics", "splits", "majority", "dropped_duplicates", "rows",
+    "overlaps",
+}  # fmt: skip
+"""What the record says of all data; the rest is the task's own."""
 _SHARED = (
     "task", "method", "learning_rate", "schedule", "warmup_steps", "weight_decay", "max_grad_norm", "steps",
     "batch_size", "accumulation", "seed", "precision", "model", "data",
@@ -141,7 +146,7 @@ def history_points(rows: Iterable[Mapping[str, float]], times: Mapping[int, int]
 
 
 def final_points(spec: TrialSpec, result: TrialResult, time: int) -> list[Point]:
-    """Points of a result: accuracy and loss of each split, and ``cost/...``.
+    """Points of a result: each metric of each split, and ``cost/...``.
 
     They stand at the last step where the history holds earlier values of the same metric, and else at step 0,
     which MLflow draws as bars.
@@ -150,8 +155,8 @@ def final_points(spec: TrialSpec, result: TrialResult, time: int) -> list[Point]
     scores = {
         f"{folders.get(split, split)}/{name}": row[name]
         for split, row in result.metrics.items()
-        for name in _FINAL
-        if name in row
+        for name in row
+        if name != "examples"
     }
     values = {**scores, **{f"cost/{name}": value for name, value in result.cost.items()}}
     curves = {_history_key(name) for row in result.history for name in row}
@@ -233,10 +238,17 @@ def verdict_points(verdict: Verdict | None, time: int) -> list[Point]:
     return split_finite(Point(name, float(value), time, 0) for name, value in values.items())[0]
 
 
+def deciding(study: StudyRecord) -> str:
+    """Return the name of the metric that decides."""
+    named = study.config.get("decide", {}).get("score")
+    return legal_key(str(named or metrics_of(study.data)[0].name))
+
+
 def dataset_fields(study: StudyRecord) -> dict[str, str]:
     """Name, digest, source and profile of a study's data, without loading it."""
     data = study.data
-    profile = json.dumps({"splits": data.get("splits", {}), "labels": list(data.get("labels", ()))})
+    facts = {name: value for name, value in data.items() if name not in _CARD}
+    profile = json.dumps({"splits": data.get("splits", {}), **facts})
     return {
         "name": shortened(str(data["name"]), 500) or "data",
         "digest": shortened(str(data["fingerprint"]), 36),

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rankexp.analysis.statistics.decision import Verdict, decide
+from rankexp.metrics import BEFORE, Metric
 
-Kind = Literal["accuracy", "loss", "score"]
 NOTHING_LEARNED = "No rank beats the majority class and the head alone: they have learned nothing yet."
 
 
@@ -58,7 +57,7 @@ class Comparison:
         scores: The evidence.
         margin: Largest loss that does not matter, in score units.
         level: One-sided significance level of all looks together.
-        kind: What a score is: ``accuracy``, ``loss`` (minus it) or ``score`` (anything else, higher is better).
+        metric: What a score is.
         looks: Numbers of seeds at which to decide, increasing; empty for all seeds at once.
         look: Position in ``sizes`` of the look that is taken.
         unstable: Ranks that diverged or collapsed.
@@ -70,7 +69,7 @@ class Comparison:
     scores: DecisionScores
     margin: float
     level: float = 0.05
-    kind: Kind = "accuracy"
+    metric: Metric = BEFORE[0]
     looks: tuple[int, ...] = ()
     look: int = 0
     unstable: tuple[int, ...] = ()
@@ -91,7 +90,7 @@ class Comparison:
     @property
     def span(self) -> float | None:
         """Largest difference of two scores that can be; None where only the scores can say."""
-        return 1.0 if self.kind == "accuracy" else None
+        return 1.0 if self.metric.is_share else None
 
     @cached_property
     def verdict(self) -> Verdict | None:

@@ -53,7 +53,7 @@ def decide(
     Args:
         scores: Scores; higher is better. A NaN drops its seed for every rank; that of an unstable rank for it alone.
         ranks: The ranks, strictly increasing.
-        margin: Largest loss that does not matter, in score units (0.01 is one accuracy point).
+        margin: Largest loss that does not matter, in score units (0.01 is one point of a share).
         level: One-sided significance level of every test.
         unstable: Those of ``ranks`` that diverged or collapsed.
         screened: Ranks that could have been chosen but were left out before; none of ``ranks``.

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from rankexp.metrics import Metric
 
-def constant_score(answer: Mapping[str, Any], score: str) -> float:
-    """What is compared of it: accuracy, or minus the loss."""
-    return float(answer["accuracy"]) if score == "accuracy" else -float(answer["loss"])
+
+def constant_score(answer: Mapping[str, Any], metric: Metric) -> float:
+    """What is compared of it."""
+    return metric.score(float(answer[metric.name]))

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from rankexp.analysis.statistics.comparison import DecisionScores, Kind
+from rankexp.analysis.statistics.comparison import DecisionScores
 from rankexp.data.readers import read_table
 from rankexp.data.table import ABSENT, Table, Value, brief, is_missing
+from rankexp.metrics import BEFORE, SCORE, Metric
 from rankexp.option_errors import ConfigError
 
 COLUMNS = ("rank", "seed", "example", "score")
@@ -23,7 +24,7 @@ _LARGEST = 2**53
 
 def read_scores_csv(
     path: Path, unstable: Collection[int] = (), say: Callable[[str], None] = lambda _: None
-) -> tuple[DecisionScores, Kind]:
+) -> tuple[DecisionScores, Metric]:
     """Read the columns rank, seed, example and score, and group where there is one; others are ignored.
 
     A row that is missing or has no score is a missing score: its seed then counts for no rank, unless the rank is
@@ -35,7 +36,7 @@ def read_scores_csv(
         say: Is told what had to be decided to read the file.
 
     Returns:
-        The scores, and ``accuracy`` where every score is 0 or 1, else ``score``.
+        The scores, and what they are: shares of right answers where every score is 0 or 1.
 
     Raises:
         ConfigError: The file cannot be read, or is no such table; the message names column and row.
@@ -45,8 +46,8 @@ def read_scores_csv(
         table[name] = _whole_numbers(path, table, name)
     table["score"] = _scores(path, table)
     _refuse(path, table.duplicated(["rank", "seed", "example"]), "repeats the rank, seed and example of an earlier row")
-    kind: Kind = "accuracy" if table["score"].dropna().isin([0.0, 1.0]).all() else "score"
-    return _table(path, table, unstable), kind
+    metric = BEFORE[0] if table["score"].dropna().isin([0.0, 1.0]).all() else SCORE
+    return _table(path, table, unstable), metric
 
 
 def _read(path: Path, say: Callable[[str], None]) -> pd.DataFrame:

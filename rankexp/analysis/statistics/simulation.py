@@ -2,10 +2,11 @@
 
 A rank k answers example n with seed s correctly where
 
-    accuracy threshold of (k, s) + 8 difficulty[n] + 0.6 taste[k, n] + noise[k, s, n] > 0
+    threshold of (k, s) + 8 difficulty[n] + 0.6 taste[k, n] + noise[k, s, n] > 0
 
-with standard normal difficulty, taste and noise. The threshold is set so that the expected accuracy of (k, s) is
-80 % plus the rank's offset plus a seed effect, which is correlated .3 between ranks because they share the seed.
+with standard normal difficulty, taste and noise. The threshold is set so that the expected share of right answers of
+(k, s) is 80 % plus the rank's offset plus a seed effect, which is correlated .3 between ranks because they share the
+seed.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ RANKS = (4, 8, 16, 32)
 
 @dataclass(frozen=True)
 class Scenario:
-    """True accuracies of the ranks as offsets in accuracy points."""
+    """True shares of right answers of the ranks as offsets in points."""
 
     name: str
     offsets: tuple[float, ...]
@@ -71,7 +72,7 @@ class Cell:
         scenario: The true accuracies.
         seeds: Seeds of each rank.
         examples: Examples, shared by all.
-        seed_sd: Standard deviation of a rank's accuracy over seeds, in accuracy points.
+        seed_sd: Standard deviation of a rank's share of right answers over seeds, in points.
         noisy: How many times that the two largest ranks have.
     """
 

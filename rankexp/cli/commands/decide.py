@@ -13,7 +13,8 @@ from rankexp.cli.output import OK, complain, print_verdict, say, shown
 from rankexp.cli.settings import no_more
 
 if TYPE_CHECKING:
-    from rankexp.analysis.statistics.comparison import DecisionScores, Kind
+    from rankexp.analysis.statistics.comparison import DecisionScores
+    from rankexp.metrics import Metric
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,6 +35,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     """Decide on scores of another trainer."""
     from rankexp.analysis.statistics.comparison import Comparison
     from rankexp.analysis.statistics.score_file import read_scores_csv
+    from rankexp.metrics import LOSS
     from rankexp.option_errors import ConfigError
     from rankexp.report.build import write_document
     from rankexp.report.document import scores_document
@@ -42,13 +44,13 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     no_more(rest)
     file = Path(options.file)
     unstable = tuple(sorted(set(options.unstable)))
-    scores, kind = read_scores_csv(file, unstable, lambda text: print(text, file=sys.stderr))
+    scores, metric = read_scores_csv(file, unstable, lambda text: print(text, file=sys.stderr))
     if options.loss:
-        scores, kind = replace(scores, values=-scores.values), "loss"
-    if options.margin is None and kind != "accuracy":
+        scores, metric = replace(scores, values=-scores.values), LOSS
+    if options.margin is None and not metric.is_share:
         raise ConfigError(f"the scores of {file} are not 0 or 1; say with --margin how much of them does not matter.")
-    margin = _margin(options.margin, scores, kind)
-    comparison = Comparison(scores, margin, options.level, kind, unstable=unstable)
+    margin = _margin(options.margin, scores, metric)
+    comparison = Comparison(scores, margin, options.level, metric, unstable=unstable)
     try:
         doc = scores_document(printable(file.name), comparison)
     except ValueError as error:  # margin, level or an unstable rank out of range
@@ -59,7 +61,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     return OK
 
 
-def _margin(written: str | None, scores: DecisionScores, kind: Kind) -> float:
+def _margin(written: str | None, scores: DecisionScores, metric: Metric) -> float:
     """Read the margin of a file of scores, and warn of one that is probably a slip."""
     import numpy as np
 
@@ -67,13 +69,13 @@ def _margin(written: str | None, scores: DecisionScores, kind: Kind) -> float:
     from rankexp.option_errors import ConfigError
 
     try:
-        margin = parse_margin("1pt" if written is None else written, kind)
-        if kind != "accuracy":
-            given = -scores.values if kind == "loss" else scores.values
+        margin = parse_margin("1pt" if written is None else written, metric)
+        if not metric.is_share:
+            given = scores.values if metric.higher_is_better else -scores.values
             check_range(margin, float(np.nanmin(given)), float(np.nanmax(given)))
     except ValueError as error:
         raise ConfigError(f"--margin is {written!r}: {error}.") from None
-    if warning := wide_margin(margin, kind):
+    if warning := wide_margin(margin, metric):
         complain(f"warning: {warning}")
     return margin
 

@@ -43,7 +43,7 @@ def _test_difference(study: Study, tables: Mapping[int, dict[int, Scores]], pair
     if chosen is None or chosen == reference or chosen not in tables or reference not in tables:
         return empty
     seeds = sorted(tables[chosen].keys() & tables[reference].keys())
-    cells = [[group_means(tables[rank][seed], study.score)[1] for seed in seeds] for rank in (chosen, reference)]
+    cells = [[group_means(tables[rank][seed], study.metric)[1] for seed in seeds] for rank in (chosen, reference)]
     values = np.array(cells)
     if len(seeds) < 2 or values.shape[2] < LEAST_GROUPS:
         return {**empty, "difference": float(values[0].mean() - values[1].mean()) if seeds else None}

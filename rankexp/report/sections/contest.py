@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rankexp.analysis.contest import contest
 from rankexp.analysis.study import Study
 from rankexp.report.canvas import WIDE, Document, Size
-from rankexp.report.formats import amount
+from rankexp.report.formats import amount, metric_of
 from rankexp.report.intervals import draw_intervals, written_intervals
 from rankexp.report.section import Caption, Drawing, Link, Section, nothing
 from rankexp.report.words import joined
@@ -48,7 +48,7 @@ def draw(doc: Document, size: Size = WIDE) -> Figure | None:
 
 def caption(doc: Document) -> Caption:
     """Say how to read a bar, and give the intervals."""
-    margin, rank = amount(doc["margin"], doc["score"]), doc["contest"]["rank"]
+    margin, rank = amount(doc["margin"], metric_of(doc)), doc["contest"]["rank"]
     reading = (
         f"Each bar is where a contender's true difference to rank {rank} in every layer may lie. A filled ring ends "
         f"right of the dotted line: that one is shown to lose less than {margin}. Being better takes more than a bar "
@@ -73,7 +73,7 @@ def sentence(doc: Document) -> str:
     near = [name for name, row in rows.items() if row["near_best"]]
     if not near:
         return first
-    margin = amount(found["margin"], doc["score"])
+    margin = amount(found["margin"], metric_of(doc))
     if len(near) == 1:
         best = rank if near[0] == next(iter(rows)) else near[0]
         return f"{first} No other is shown to be within {margin} of the best mean, that of {best}."

@@ -12,7 +12,7 @@ from rankexp.analysis.study import Study
 from rankexp.candidates import CandidateName
 from rankexp.record.trial import Trial
 from rankexp.report.canvas import WIDE, Document, Size
-from rankexp.report.formats import amount
+from rankexp.report.formats import amount, metric_of
 from rankexp.report.intervals import draw_intervals, written_intervals
 from rankexp.report.runs import by_seed, spread, training
 from rankexp.report.section import Caption, Drawing, Link, Section
@@ -50,7 +50,7 @@ def draw(doc: Document, size: Size = WIDE) -> Figure | None:
 
 def caption(doc: Document) -> Caption:
     """Say how to read a bar, and give the intervals."""
-    margin, reference = amount(doc["margin"], doc["score"]), doc["reference_rank"]
+    margin, reference = amount(doc["margin"], metric_of(doc)), doc["reference_rank"]
     rows = {f"rank {row['rank']}": row for row in doc["ranks"].values() if row["rank"] != reference}
     reading = (
         f"Each bar is where the true difference to rank {reference} may lie, seed by seed and example by example. A "

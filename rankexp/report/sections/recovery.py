@@ -7,7 +7,7 @@ import numpy as np
 from rankexp.analysis.study import Study
 from rankexp.candidates import FULL, HEAD
 from rankexp.report.canvas import Document
-from rankexp.report.formats import amount, percent
+from rankexp.report.formats import amount, metric_of, percent
 from rankexp.report.section import Section, nothing
 from rankexp.report.words import joined
 
@@ -38,7 +38,7 @@ def sentence(doc: Document) -> str:
     seeds = "one seed" if found["seeds"] == 1 else f"{found['seeds']} seeds"
     first, *others = found["ranks"].items()
     shares = joined([f"rank {first[0]} recovers {percent(first[1])}", *(f"rank {k} {percent(v)}" for k, v in others)])
-    gain = amount(found["gain"], doc["score"])
+    gain = amount(found["gain"], metric_of(doc))
     return f"On the {seeds} that all have, full fine-tuning gains {gain} over the head alone; {shares} of it."
 
 

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rankexp.analysis.study import Study
+from rankexp.metrics import Metric
 from rankexp.record.trial import Trial
 from rankexp.report import formats
 from rankexp.report.canvas import COLOURS, WIDE, Document, Size, new_axes, rank_axis, score_ticks
-from rankexp.report.formats import count, difference
+from rankexp.report.formats import count, difference, metric_of
 from rankexp.report.section import Caption, Drawing, Link, Section, nothing
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def on_training_data(study: Study) -> Document | None:
         decide = study.scores.means(rank)
         scored = [t for t in study.chosen_trials(rank) if "train" in t.result.metrics and t.spec.seed in decide]
         if scored:
-            train, new = ([_quality(trial, name, study.score) for trial in scored] for name in ("train", "decide"))
+            train, new = ([_quality(trial, name, study.metric) for trial in scored] for name in ("train", "decide"))
             gaps = np.subtract(train, new).tolist()
             rows[str(rank)] = {
                 "train": float(np.mean(train)),
@@ -53,7 +54,7 @@ def draw(doc: Document, size: Size = WIDE) -> Figure | None:
     ):  # fmt: skip
         means = [row[name] for row in rows.values()]
         axes.plot(ranks, means, color=COLOURS[colour], ls=style, lw=1.8, marker="o", ms=6, label=label)
-    kind = doc["score"]
+    kind = metric_of(doc)
     for rank, row in zip(ranks, rows.values(), strict=True):
         axes.plot([rank] * 2, [row["train"], row["decide"]], color=COLOURS["grid"], lw=1.2, zorder=1)
         axes.annotate(
@@ -61,7 +62,7 @@ def draw(doc: Document, size: Size = WIDE) -> Figure | None:
             textcoords="offset points", ha="center", va="bottom", fontsize=9, color=COLOURS["muted"],
         )  # fmt: skip
     rank_axis(axes, ranks)
-    axes.set_ylabel("accuracy" if kind == "accuracy" else "minus the loss")
+    axes.set_ylabel(kind.label)
     score_ticks(axes, doc)
     axes.margins(y=0.14)
     axes.legend(frameon=False, fontsize=9, labelcolor=COLOURS["ink"], loc="lower right")
@@ -71,7 +72,7 @@ def draw(doc: Document, size: Size = WIDE) -> Figure | None:
 def caption(doc: Document) -> Caption:
     """Say what the lines are, and give the gaps."""
     found = doc["training_data"]
-    gaps = "; ".join(f"rank {rank} {difference(row['gap'], doc['score'])}" for rank, row in found["ranks"].items())
+    gaps = "; ".join(f"rank {rank} {difference(row['gap'], metric_of(doc))}" for rank, row in found["ranks"].items())
     reading = (
         f"The same runs, scored on {count(found['examples'])} examples of the training split and on decide, each "
         "example counted once; the number above is the gap. A gap that widens with rank while decide stays level is "
@@ -81,9 +82,8 @@ def caption(doc: Document) -> Caption:
     return Caption("Training examples beside new ones", reading, alt)
 
 
-def _quality(trial: Trial, split: str, score: str) -> float:
-    value = float(trial.result.metrics[split][score])
-    return -value if score == "loss" else value
+def _quality(trial: Trial, split: str, metric: Metric) -> float:
+    return metric.score(float(trial.result.metrics[split][metric.name]))
 
 
 SECTION = Section(

@@ -79,5 +79,5 @@ def outcome_of(trial: Trial) -> str:
     if trial.result.status != "completed":
         return f"{trial.result.status}: {trial.result.reason}"
     split = "decide" if "decide" in trial.result.metrics else "tune"
-    metrics = trial.result.metrics[split]
-    return f"{split} accuracy {metrics['accuracy']:.3f}, loss {metrics['loss']:.3f}"
+    values = [f"{name} {value:.3f}" for name, value in trial.result.metrics[split].items() if name != "examples"]
+    return f"{split} {', '.join(values)}"

@@ -88,11 +88,9 @@ def _screened_learned(study: Study) -> bool:
     """Whether a rank's run of the screen is above the floor, or may have been."""
     rows = [row for row in screen_table(study) if row.status == "completed"]
     scored = [
-        (row.rank, -row.tune_loss if study.score == "loss" else row.tune_accuracy)
-        for row in rows
-        if row.tune_loss is not None
+        (row.rank, study.metric.score(row.tune[study.metric.name])) for row in rows if study.metric.name in row.tune
     ]
-    heads = [score for rank, score in scored if rank == 0 and score is not None]
-    ranks = [score for rank, score in scored if rank and score is not None]
+    heads = [score for rank, score in scored if rank == 0]
+    ranks = [score for rank, score in scored if rank]
     floor = max([study.floor, *heads])
     return not ranks or max(ranks) > floor
