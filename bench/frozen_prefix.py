@@ -18,10 +18,10 @@ from rankexp.models.base import find_model
 from rankexp.ranks import RankMap
 from rankexp.specs import TrialSpec
 from rankexp.tasks.sentiment import SentimentTask
+from rankexp.training.bench import Bench
 from rankexp.training.loop import Loop
 from rankexp.training.prefix import Prefix
 from rankexp.training.slot import Slot
-from rankexp.training.trial import Bench
 
 
 def seconds(bench: Bench, spec: TrialSpec, *, keep: bool) -> float:

@@ -16,6 +16,7 @@ from tiny_bench import digests, make_bench, make_spec
 
 from rankexp.record.trials import TrialStore
 from rankexp.specs import Pruning
+from rankexp.training.trial import train_trial
 
 
 def main(folder: Path, workspace: Path, killed_in: int) -> None:
@@ -29,7 +30,7 @@ def main(folder: Path, workspace: Path, killed_in: int) -> None:
         if row["step"] == killed_in:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    trial = bench.run(spec, TrialStore(workspace), observe, checkpoint_every=1)
+    trial = train_trial(bench, spec, TrialStore(workspace), observe, checkpoint_every=1)
     counts = [row["triplets"] for row in trial.result.history]
     print(json.dumps({"digests": digests(trial), "steps": steps, "triplets": counts}))
 

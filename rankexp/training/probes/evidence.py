@@ -25,13 +25,13 @@ from rankexp.specs import TrialSpec
 from rankexp.tasks.base import Split
 from rankexp.tasks.classification import loss as example_loss
 from rankexp.training.batching import Batch, collate, training_batches
+from rankexp.training.bench import Bench
 from rankexp.training.device import autocast
 from rankexp.training.loop import Loop
 from rankexp.training.prefix import Prefix
 from rankexp.training.probes.gradients import layer_gradients
 from rankexp.training.probes.moments import second_moments
 from rankexp.training.slot import Slot
-from rankexp.training.trial import Bench
 
 Precision = Literal["float32", "bfloat16"]
 
