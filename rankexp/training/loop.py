@@ -13,12 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rankexp.lora.pack import Pack
-from rankexp.models.base import Padding
 from rankexp.specs import TrialSpec
-from rankexp.tasks.base import Split
 from rankexp.tasks.classification import loss as example_loss
-from rankexp.training.batching import Batch, collate
+from rankexp.training.batching import Batch, ModelOnSplit
 from rankexp.training.device import autocast, memory_in_use, reset_memory_in_use
 from rankexp.training.out_of_memory import computed_or_undone, on_out_of_memory, step_in_parts
 from rankexp.training.prefix import Prefix
@@ -30,24 +27,16 @@ Take = Callable[[int, TrialSpec | None], Sequence[Slot]]
 
 
 @dataclass
-class Loop:
-    """Trains trials side by side in one model.
+class Loop(ModelOnSplit):
+    """Trains trials side by side in one model, on the examples of one split.
 
     Attributes:
-        pack: The model.
-        split: Examples to train on.
-        padding: How batches are filled.
-        device: Where the model is.
         size: Most trials in one forward pass; 1 is the plain loop. Halved whenever memory does not suffice.
         seats: Most trials at a time, which take each step in turns of ``size``.
         prefix: What the blocks below the lowest adapted layer compute on ``split``; None computes it every time.
         after_step: Is shown all trials between two steps, once those that ended were handed out.
     """
 
-    pack: Pack
-    split: Split
-    padding: Padding
-    device: torch.device
     size: int = 1
     seats: int = 1
     prefix: Prefix | None = None
@@ -141,7 +130,7 @@ class Loop:
         return batch if batch is not None and same else self._collated(parts)[1]
 
     def _collated(self, parts: Sequence[Indices]) -> tuple[Sequence[Indices], Batch]:
-        return parts, collate(self.split, parts, self.padding, self.device)
+        return parts, self.batch(*parts)
 
 
 _PROCESS = psutil.Process()
