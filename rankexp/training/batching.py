@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from rankexp.lora.pack import Pack
 from rankexp.models.base import Padding
 from rankexp.tasks.base import Split
 
@@ -37,6 +38,27 @@ class Batch:
     rows: int
     lengths: tuple[int, ...]
     tokens: tuple[int, ...]
+
+
+@dataclass
+class ModelOnSplit:
+    """A model in memory, and the examples that go through it.
+
+    Attributes:
+        pack: The model.
+        split: The examples.
+        padding: How batches are filled.
+        device: Where the model is.
+    """
+
+    pack: Pack
+    split: Split
+    padding: Padding
+    device: torch.device
+
+    def batch(self, *slots: NDArray[np.int64]) -> Batch:
+        """Collate examples, given as the indices of each slot's."""
+        return collate(self.split, slots, self.padding, self.device)
 
 
 def training_batches(split: Split, size: int, seed: int) -> Iterator[NDArray[np.int64]]:

@@ -12,11 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from rankexp.lora.pack import Adapter, Pack
-from rankexp.models.base import Padding
+from rankexp.lora.pack import Adapter
 from rankexp.models.loading import blocks_of
-from rankexp.tasks.base import Split
-from rankexp.training.batching import Batch, collate, scoring_batches
+from rankexp.training.batching import Batch, ModelOnSplit, scoring_batches
 from rankexp.training.device import autocast
 from rankexp.trial_spec import TrialSpec
 
@@ -27,23 +25,13 @@ Forward = Callable[..., Tensor]
 
 
 @dataclass
-class Prefix:
+class Prefix(ModelOnSplit):
     """The blocks that a model's adapters leave frozen, from the lowest up, and their outputs on a split.
 
     Used for trials that see examples more than once. What is kept agrees with what would be computed up to the rounding
     of another shape; a model for which it does not is always computed.
-
-    Attributes:
-        pack: The model.
-        split: The examples.
-        padding: How batches are filled.
-        device: Where the model is.
     """
 
-    pack: Pack
-    split: Split
-    padding: Padding
-    device: torch.device
     _kept: dict[tuple[int, str], _Kept | None] = field(default_factory=dict)
 
     @contextmanager
@@ -77,7 +65,7 @@ class Prefix:
             return None
         kept = _Kept(blocks, np.concatenate([[0], np.cumsum(self.split.lengths)]))
         for index in scoring_batches(self.split):
-            batch = collate(self.split, [index], self.padding, self.device)
+            batch = self.batch(index)
             output = _output(model, blocks[-1], batch)
             if output is None or output.shape[:2] != batch.inputs["input_ids"].shape:
                 return None
@@ -93,7 +81,7 @@ class Prefix:
         """Whether kept outputs of the shortest and the longest examples lead to the logits that the model computes."""
         order = np.argsort(self.split.lengths, kind="stable")
         index = np.unique(np.concatenate([order[:8], order[-8:]]))
-        batch = collate(self.split, [index], self.padding, self.device)
+        batch = self.batch(index)
         computed: Tensor = model(**batch.inputs).logits
         with _replaced(kept.blocks, kept.padded(index, batch.inputs["input_ids"].shape[1])):
             replayed: Tensor = model(**batch.inputs).logits

@@ -16,9 +16,10 @@ from rankexp.models.base import Padding, find_model
 from rankexp.ranks import RankMap
 from rankexp.tasks.tabular import CsvTask
 from rankexp.training.batching import collate
+from rankexp.training.bench import Bench
 from rankexp.training.reach import reach_of
 from rankexp.training.readback import read_back
-from rankexp.training.trial import Bench
+from rankexp.training.trial import train_trial
 from rankexp.trial_spec import TrialSpec
 
 CPU = torch.device("cpu")
@@ -76,7 +77,7 @@ def losses_one_at_a_time(model, folder, texts, recorded, data):
 @pytest.mark.filterwarnings("ignore")  # of transformers and PEFT, about what they are given
 def test_the_adapter_gives_its_recorded_scores_in_peft_with_one_text_at_a_time(made, store, name):
     bench, folder, texts = made
-    trial = bench.run(spec_of(bench), store)
+    trial = train_trial(bench, spec_of(bench), store)
     assert trial.result.status == "completed", trial.result.reason
     recorded = trial.scores("decide")
     model = as_the_readme_says(folder, len(bench.data.labels), trial.adapter)
@@ -104,7 +105,7 @@ def test_a_text_alone_and_beside_a_longer_one_give_the_same_logits(made, name):
 @pytest.mark.parametrize("lost", ["lora_A", "classifier", "all"])
 def test_an_adapter_that_does_not_give_its_scores_is_found(made, store, name, lost):
     bench, *_ = made
-    trial = bench.run(spec_of(bench), store)
+    trial = train_trial(bench, spec_of(bench), store)
     assert read_back(bench.base, bench.data, trial, CPU).passed
     path = trial.adapter / "adapter_model.safetensors"
     tensors = load_file(path)
@@ -124,7 +125,7 @@ def test_weights_that_another_base_has_are_found(made, store, name, tmp_path):
     bench, *_ = made
     with torch.no_grad():
         bench.model.get_submodule("bert.encoder.layer.0.output.dense").weight.mul_(1.2)
-    trial = bench.run(spec_of(bench), store)
+    trial = train_trial(bench, spec_of(bench), store)
     assert not read_back(bench.base, bench.data, trial, CPU).passed
 
 

@@ -13,8 +13,8 @@ from rankexp.canonical_json import content_key
 from rankexp.models.base import ModelError, find_model
 from rankexp.option_errors import ConfigError
 from rankexp.tasks.tabular import CsvTask
+from rankexp.training.bench import Bench
 from rankexp.training.padding import positions
-from rankexp.training.trial import Bench
 
 CPU = torch.device("cpu")
 

@@ -73,7 +73,7 @@ def test_the_next_batch_is_collated_before_the_device_is_waited_for_and_only_onc
         made.append([part.tolist() for part in parts])
         return collate(split, parts, *rest)
 
-    monkeypatch.setattr("rankexp.training.loop.collate", counted)
+    monkeypatch.setattr("rankexp.training.batching.collate", counted)
     slot = run(steps=5, accumulation=accumulation)
     assert len(slot.history) == 5
     assert len(made) == 5 * accumulation + 1  # the last one ahead is of a step that never comes

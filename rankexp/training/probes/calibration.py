@@ -6,14 +6,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
-import torch
 from torch import Tensor
 
 from rankexp.lora.initialisation import principal_inputs
-from rankexp.lora.pack import Pack
-from rankexp.models.base import Padding
-from rankexp.tasks.base import Split
-from rankexp.training.batching import collate, scoring_batches
+from rankexp.training.batching import ModelOnSplit, collate, scoring_batches
 from rankexp.training.probes.moments import second_moments
 
 EXAMPLES = 64
@@ -23,20 +19,9 @@ _ROWS = 16
 
 
 @dataclass
-class Calibration:
-    """Inputs of a frozen model's layers on some examples; what was measured is kept for the trials to come.
+class Calibration(ModelOnSplit):
+    """Inputs of a frozen model's layers on some examples; what was measured is kept for the trials to come."""
 
-    Attributes:
-        pack: The model.
-        split: The examples to choose from.
-        padding: How batches are filled.
-        device: Where the model is.
-    """
-
-    pack: Pack
-    split: Split
-    padding: Padding
-    device: torch.device
     _directions: dict[str, Tensor] = field(default_factory=dict)
 
     def directions(self, ranks: Mapping[str, int]) -> dict[str, Tensor]:

@@ -24,13 +24,13 @@ from rankexp.models.base import new_head
 from rankexp.tasks.base import Split
 from rankexp.tasks.classification import loss as example_loss
 from rankexp.training.batching import Batch, collate, training_batches
+from rankexp.training.bench import Bench
 from rankexp.training.device import autocast
 from rankexp.training.loop import Loop
 from rankexp.training.prefix import Prefix
 from rankexp.training.probes.gradients import layer_gradients
 from rankexp.training.probes.moments import second_moments
 from rankexp.training.slot import Slot
-from rankexp.training.trial import Bench
 from rankexp.trial_spec import TrialSpec
 
 Precision = Literal["float32", "bfloat16"]
