@@ -26,8 +26,9 @@ from rankexp.models.base import find_model
 from rankexp.ranks import RankMap
 from rankexp.record.trials import TrialStore
 from rankexp.tasks.sentiment import SentimentTask
+from rankexp.training.bench import Bench
 from rankexp.training.probes.evidence import DataEvidence
-from rankexp.training.trial import Bench
+from rankexp.training.trial import train_trial
 from rankexp.trial_spec import TrialSpec
 
 NAMES = ("uniform", "by_depth", "by_module", "pattern", "fisher", "gradient_spectrum", "activation_spectrum")
@@ -49,7 +50,7 @@ def _all(bench: Bench, allocators: dict[str, Allocator], spec: TrialSpec) -> dic
 def trial_seconds(bench: Bench, spec: TrialSpec) -> float:
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
-        bench.run(spec, TrialStore(folder))
+        train_trial(bench, spec, TrialStore(folder))
         return time.perf_counter() - began
 
 

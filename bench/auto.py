@@ -45,7 +45,7 @@ from rankexp.record.trial import Trial
 from rankexp.study.session import run_study
 from rankexp.tasks.base import TaskData
 from rankexp.tasks.sentiment import SentimentTask
-from rankexp.training.trial import Bench
+from rankexp.training.bench import Bench
 
 UNTUNED = {"head": [1e-1], "full": [1e-4]}
 """References of ``sweeps/auto.yaml``."""

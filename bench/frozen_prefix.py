@@ -17,10 +17,10 @@ from pack_vs_peft import spec_of
 from rankexp.models.base import find_model
 from rankexp.ranks import RankMap
 from rankexp.tasks.sentiment import SentimentTask
+from rankexp.training.bench import Bench
 from rankexp.training.loop import Loop
 from rankexp.training.prefix import Prefix
 from rankexp.training.slot import Slot
-from rankexp.training.trial import Bench
 from rankexp.trial_spec import TrialSpec
 
 

@@ -29,7 +29,8 @@ from rankexp.models.base import find_model
 from rankexp.ranks import RankMap
 from rankexp.record.trials import TrialStore
 from rankexp.tasks.sentiment import SentimentTask
-from rankexp.training.trial import Bench
+from rankexp.training.bench import Bench
+from rankexp.training.trial import train_trial
 from rankexp.trial_spec import TrialSpec
 
 RANKS = (4, 8, 16, 32)
@@ -52,7 +53,7 @@ class Subsample:
 
     def losses(self, spec: TrialSpec, seeds: Sequence[int]) -> dict[str, NDArray[np.float64]]:
         """Mean over seeds of each example's loss, by split."""
-        trials = [self.bench.run(replace(spec, seed=seed), self.store) for seed in seeds]
+        trials = [train_trial(self.bench, replace(spec, seed=seed), self.store) for seed in seeds]
         return {split: np.mean([t.scores(split).loss.astype(float) for t in trials], axis=0) for split in spec.evaluate}
 
     def alone(self, seeds: Sequence[int]) -> Losses:

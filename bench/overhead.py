@@ -23,10 +23,11 @@ import torch
 from rankexp.config import StudyConfig
 from rankexp.options import parse
 from rankexp.progress import Display
+from rankexp.study.execution import runner
 from rankexp.study.session import run_study
-from rankexp.training import trial
+from rankexp.training import bench as benches
+from rankexp.training.bench import Bench
 from rankexp.training.slot import Slot
-from rankexp.training.trial import Bench
 
 DEFAULT: dict[str, Any] = {
     "study": "rank_grid",
@@ -91,8 +92,8 @@ def watch(watch: Stopwatch) -> None:
     Bench.load = loaded  # type: ignore[method-assign]
     watch.wrap(torch.Tensor, "backward", "backward")
     watch.wrap(Slot, "update", "step")
-    watch.wrap(trial, "score", "evaluation")
-    watch.wrap(Bench, "run_all", "lane")
+    watch.wrap(benches, "score", "evaluation")
+    watch.wrap(runner, "train_trials", "lane")
 
 
 def main() -> None:

@@ -34,7 +34,8 @@ from rankexp.record.trial import Trial
 from rankexp.record.trials import TrialStore
 from rankexp.tasks.base import TaskData
 from rankexp.tasks.sentiment import SentimentTask
-from rankexp.training.trial import Bench
+from rankexp.training.bench import Bench
+from rankexp.training.trial import train_trials
 from rankexp.trial_spec import TrialSpec
 
 
@@ -94,7 +95,7 @@ def ours(benches: list[Bench], settings: list[Setting], pack: int) -> float:
         def lane(bench: Bench) -> None:
             if bench.device.type == "cpu":
                 torch.set_num_threads(max(1, CORES // len(benches)))
-            bench.run_all(queue.take, TrialStore(Path(folder)), pack)
+            train_trials(bench, queue.take, TrialStore(Path(folder)), pack)
 
         threads = [threading.Thread(target=lane, args=(bench,)) for bench in benches]
         for thread in threads:

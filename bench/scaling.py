@@ -23,10 +23,10 @@ from rankexp.models.base import find_model
 from rankexp.objectives.classification import Classification
 from rankexp.ranks import RankMap
 from rankexp.tasks.base import SPLITS, TaskData, Texts
+from rankexp.training.bench import Bench
 from rankexp.training.device import find_precision
 from rankexp.training.loop import Loop
 from rankexp.training.slot import Slot
-from rankexp.training.trial import Bench
 from rankexp.trial_spec import TrialSpec
 
 LLAMA = {"model_type": "llama", "vocab_size": 49152, "max_position_embeddings": 2048, "pad_token_id": 0}

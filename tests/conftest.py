@@ -67,3 +67,15 @@ def one_sentence():
         return text
 
     return check
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Return what writes a file of text or bytes and returns its path."""
+
+    def write(content, name="data.csv"):
+        path = tmp_path / name
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return path
+
+    return write

@@ -15,7 +15,8 @@ from rankexp.record.files import sha256
 from rankexp.record.trial import Trial
 from rankexp.record.trials import TrialStore
 from rankexp.tasks.tabular import CsvTask
-from rankexp.training.trial import Bench
+from rankexp.training.bench import Bench
+from rankexp.training.trial import train_trial
 from rankexp.trial_spec import MAPPED, Pruning, TrialSpec
 
 ARCHITECTURE = {
@@ -104,5 +105,5 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     workspace = Path(sys.argv[1])
     bench, store = make_bench(workspace), TrialStore(workspace)
-    runs = {name: digests(bench.run(make_spec(bench, **options), store)) for name, options in VARIANTS.items()}
+    runs = {name: digests(train_trial(bench, make_spec(bench, **options), store)) for name, options in VARIANTS.items()}
     print(json.dumps(runs))

@@ -1,23 +1,15 @@
 """Adapters on disk in PEFT's format, written and read without importing PEFT.
 
 ``PeftModel.from_pretrained(base, folder)`` on a folder of `save_adapter` gives the logits of the model that was
-saved. PEFT finds its way by names, and its rules (read in version 0.21) have edges that this module works around:
+saved. PEFT finds its way by names, as :mod:`rankexp.lora.peft_names` says.
 
-* A key of ``rank_pattern`` or ``alpha_pattern`` is a regular expression on the end of a module's name, and the first
-  that matches wins. Keys are full names here, anchored where a full name is the end of another.
-* An entry of ``target_modules`` also selects every module whose name ends in a dot and it. Where that would select
-  too much, the whole list becomes one regular expression, which PEFT matches in full.
-* Sequence and token classification always save "classifier" and "score" whole, and every module whose name merely
-  ends in a saved name ("pre_classifier") counts as one. All of them go into the file.
-* What is not plain LoRA is written as such where it can be: PiSSA at twice its rank, against the original weight. DoRA
-  has a switch in the config and one tensor more a layer.
-* No target at all is refused, save for one reserved name: an adapter of a head alone uses that.
+What is not plain LoRA is written as such where it can be: PiSSA at twice its rank, against the original weight. DoRA
+has a switch in the config and one tensor more a layer.
 """
 
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,11 +22,10 @@ from torch import Tensor, nn
 from rankexp.lora.dora import DoRALinear
 from rankexp.lora.inject import inject, linear_modules, near_misses
 from rankexp.lora.layer import LoRALinear, is_conv1d, lora_layers
+from rankexp.lora.peft_names import head_modules, pattern, pattern_value, refuse_overlap, target_modules, whole
 
 CONFIG_NAME = "adapter_config.json"
 WEIGHTS_NAME = "adapter_model.safetensors"
-NO_TARGET = "dummy-target-modules"
-"""The reserved ``target_modules`` with which PEFT accepts an adapter that targets nothing."""
 
 _PREFIX = "base_model.model."
 _FACTORS = (".lora_A.weight", ".lora_B.weight")
@@ -73,8 +64,8 @@ def save_adapter(
 
     layers = lora_layers(model)
     saved = [*modules_to_save, *_HEADS_PEFT_ADDS.get(task_type, ())]
-    heads = _head_modules(model, modules_to_save, saved)
-    _refuse_overlap(layers, saved, heads)
+    heads = head_modules(model, modules_to_save, saved)
+    refuse_overlap(layers, saved, heads)
     config = {
         **_lora_config(model, layers),
         "base_model_name_or_path": base_model_name_or_path,
@@ -115,7 +106,7 @@ def load_adapter(model: nn.Module, folder: str | Path) -> list[str]:
     names = inject(
         model,
         ranks,
-        alpha={name: float(_pattern_value(config, "alpha", name)) for name in ranks},
+        alpha={name: float(pattern_value(config, "alpha", name)) for name in ranks},
         scaling="rslora" if config.get("use_rslora") else "standard",
         dropout=float(config.get("lora_dropout", 0.0)),
         seed=0,
@@ -140,17 +131,17 @@ def _lora_config(model: nn.Module, layers: Mapping[str, LoRALinear]) -> dict[str
     alphas = {name: layer.plain().alpha for name, layer in layers.items()}
     r, alpha = _most_common(ranks.values()), _most_common(alphas.values())
     return {
-        "alpha_pattern": _pattern(alphas, alpha),
+        "alpha_pattern": pattern(alphas, alpha),
         "bias": "none",
         "fan_in_fan_out": any(is_conv1d(layer.base) for layer in layers.values()),
         "inference_mode": True,
         "init_lora_weights": True,
-        "lora_alpha": _whole(alpha),
+        "lora_alpha": whole(alpha),
         "lora_dropout": _shared("dropout", {layer.dropout for layer in layers.values()}, 0.0),
         "peft_type": "LORA",
         "r": r,
-        "rank_pattern": _pattern(ranks, r),
-        "target_modules": _target_modules(model, layers),
+        "rank_pattern": pattern(ranks, r),
+        "target_modules": target_modules(model, layers),
         "use_dora": _shared("use_dora", {isinstance(layer, DoRALinear) for layer in layers.values()}, False),
         "use_rslora": _shared("scaling", {layer.scaling_rule for layer in layers.values()}, "standard") == "rslora",
     }
@@ -167,67 +158,6 @@ def _shared(option: str, values: set[_Value], default: _Value) -> _Value:
         found = ", ".join(sorted(map(str, values)))
         raise ValueError(f"LoRA layers differ in {option} ({found}); PEFT's format holds one value for all")
     return next(iter(values), default)
-
-
-def _whole(value: float) -> float:
-    return int(value) if value == int(value) else value
-
-
-def _pattern(values: Mapping[str, float], default: float) -> dict[str, float]:
-    """Return PEFT's pattern for the layers whose value is not the default."""
-    odd = {name: value for name, value in values.items() if value != default}
-    return {_pattern_key(name, values): _whole(value) for name, value in odd.items()}
-
-
-def _pattern_key(name: str, names: Iterable[str]) -> str:
-    """Return ``name``, or an anchored expression for it where PEFT's rule would hit another of ``names`` too."""
-    return name if not any(_hits(name, other) for other in names if other != name) else f"^{re.escape(name)}"
-
-
-def _hits(key: str, name: str) -> bool:
-    """Tell whether PEFT applies a pattern's ``key`` to the module ``name`` (its get_pattern_key)."""
-    return re.match(rf"(.*\.)?({key})$", name) is not None
-
-
-def _pattern_value(config: Mapping[str, Any], what: str, name: str) -> Any:
-    pattern = config.get(f"{what}_pattern") or {}
-    default = config.get("r" if what == "rank" else "lora_alpha", 8)
-    try:
-        return next((value for key, value in pattern.items() if _hits(key, name)), default)
-    except re.error as error:
-        raise ValueError(f"adapter: {what}_pattern holds an invalid expression: {error}") from error
-
-
-def _target_modules(model: nn.Module, layers: Mapping[str, LoRALinear]) -> list[str] | str:
-    if not layers:
-        return NO_TARGET
-    others = [name for name in _base_names(model) if name not in layers]
-    if any(name.endswith(f".{target}") for name in others for target in layers):
-        return "|".join(re.escape(name) for name in layers)
-    return list(layers)
-
-
-def _base_names(model: nn.Module) -> list[str]:
-    """Return the module names of the base model, as PEFT will see them."""
-    inside = {id(layer.base) for layer in lora_layers(model).values()}
-    return [name for name, module in model.named_modules() if name and id(module) not in inside]
-
-
-def _head_modules(model: nn.Module, wanted: Sequence[str], saved: Sequence[str]) -> dict[str, nn.Module]:
-    """Return the modules that PEFT will wrap for saving: all whose name ends in one of ``saved``, dot or none."""
-    names = _base_names(model)
-    for module in wanted:
-        if not any(name.endswith(module) for name in names):
-            raise ValueError(f"modules_to_save: {module!r} is no module of the model{near_misses(module, names)}")
-    return {name: model.get_submodule(name) for name in names if name.endswith(tuple(saved))}
-
-
-def _refuse_overlap(layers: Iterable[str], saved: Sequence[str], heads: Iterable[str]) -> None:
-    """Refuse LoRA layers that PEFT would skip, because part of their name is a saved one, or wrap twice."""
-    for name in layers:
-        skipped = any(re.match(rf"(^|.*\.){module}($|\..*)", name) for module in saved)
-        if skipped or any(f"{name}.".startswith(f"{head}.") for head in heads):
-            raise ValueError(f"LoRA layer {name!r} lies in a module that PEFT saves whole; do not adapt it")
 
 
 def _tensors(layers: Mapping[str, LoRALinear], heads: Mapping[str, nn.Module]) -> dict[str, Tensor]:
@@ -285,7 +215,7 @@ def _check_fit(model: nn.Module, content: _Content) -> None:
 
 def _check_head(model: nn.Module, config: Mapping[str, Any], content: _Content) -> None:
     """Refuse a file that lacks a part of a module which its config says is saved."""
-    for name, head in _head_modules(model, (), config.get("modules_to_save") or ()).items():
+    for name, head in head_modules(model, (), config.get("modules_to_save") or ()).items():
         for key in head.state_dict():
             if f"{name}.{key}" not in content.head:
                 raise ValueError(f"adapter: modules_to_save names {name!r}, but the weights lack '{name}.{key}'")
@@ -308,7 +238,7 @@ def _check_shape(key: str, value: Tensor, expected: tuple[int, ...] | None) -> N
 
 def _check_ranks(config: Mapping[str, Any], ranks: Mapping[str, int]) -> None:
     for name, rank in ranks.items():
-        if (stated := _pattern_value(config, "rank", name)) != rank:
+        if (stated := pattern_value(config, "rank", name)) != rank:
             raise ValueError(f"adapter: the config gives {name!r} rank {stated}, the weights have {rank}")
 
 

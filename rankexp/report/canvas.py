@@ -60,6 +60,13 @@ def new_axes(size: Size) -> tuple[Figure, Axes]:
     return figure, axes
 
 
+def without_frame(axes: Axes) -> None:
+    """Leave no grid, frame or ticks, where cells stand in rows and columns."""
+    axes.grid(visible=False)
+    axes.spines[:].set_visible(False)
+    axes.tick_params(which="both", length=0)
+
+
 def rank_axis(axes: Axes, ranks: list[int]) -> None:
     """Put the ranks on a logarithmic axis, a tick each."""
     from matplotlib.ticker import NullLocator

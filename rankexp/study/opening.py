@@ -17,9 +17,9 @@ from rankexp.ranks import RankMap
 from rankexp.record.studies import StudyRecord, StudyStore
 from rankexp.study.execution.lanes import Lanes
 from rankexp.tasks.base import TaskData
+from rankexp.training.bench import Bench
 from rankexp.training.device import find_precision
 from rankexp.training.reach import reach_of
-from rankexp.training.trial import Bench
 
 
 class Loaded(NamedTuple):

@@ -34,8 +34,8 @@ from rankexp.study.protocol.trial_specs import TrialSpecs
 from rankexp.study.verify import mend
 from rankexp.tasks.base import TaskData, make_task
 from rankexp.tracking import NullTracker, Tracker, TrackingError, open_tracker, said
+from rankexp.training.bench import Bench
 from rankexp.training.device import find_device
-from rankexp.training.trial import Bench
 
 _MOST_JOBS = 8
 

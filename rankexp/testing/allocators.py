@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -31,14 +30,6 @@ class MadeEvidence:
 
     def gradients(self) -> Mapping[str, LayerGradient]:
         """Return the gradients of each layer's weight."""
-        return self._gradients
-
-    def inputs(self) -> Mapping[str, Tensor]:
-        """Return the second moment of each layer's inputs."""
-        return self._inputs
-
-    @cached_property
-    def _gradients(self) -> dict[str, LayerGradient]:
         made = {}
         for name, (inner, outer) in self.shapes.items():
             first, second, noise = (self._normal(name, outer, inner, part) for part in range(3))
@@ -47,8 +38,8 @@ class MadeEvidence:
             made[name] = LayerGradient(mean, (first, second), float(mean.square().sum()))
         return made
 
-    @cached_property
-    def _inputs(self) -> dict[str, Tensor]:
+    def inputs(self) -> Mapping[str, Tensor]:
+        """Return the second moment of each layer's inputs."""
         drawn = {name: self._normal(name, 2 * inner, inner, 5) for name, (inner, _) in self.shapes.items()}
         return {name: rows.T @ rows / len(rows) for name, rows in drawn.items()}
 

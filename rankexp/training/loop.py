@@ -16,6 +16,7 @@ from torch import Tensor
 from rankexp.lora.pack import Pack
 from rankexp.objectives.base import Batch, Collator
 from rankexp.training.device import autocast, memory_in_use, reset_memory_in_use
+from rankexp.training.out_of_memory import computed_or_undone, on_out_of_memory, step_in_parts
 from rankexp.training.prefix import Prefix
 from rankexp.training.slot import Slot
 from rankexp.trial_spec import TrialSpec
@@ -60,7 +61,7 @@ class Loop:
         try:
             while slots := self._seated(slots, take):
                 running = [slot for slot in slots if slot.running]
-                self._step(slots)
+                self.size = step_in_parts(slots, self.size, self._take_step)
                 yield from (slot for slot in running if not slot.running)
                 self.after_step(slots)
         finally:
@@ -85,60 +86,28 @@ class Loop:
         lost = [slot for slot in slots if slot.lost and self.size > 1][: self.seats - len(running) - len(fresh)]
         return [*(slot for slot in slots if slot.running or slot in lost), *fresh]
 
-    def _step(self, slots: Sequence[Slot]) -> None:
-        """Take one step of every trial, as many at a time as memory allows."""
-        waiting = list(slots)
-        while waiting:
-            some = waiting[: self.size]
-            self.pack.hold(*(slot.adapter for slot in some))
-            if (error := self._take_step(some)) is None:
-                waiting = waiting[len(some) :]
-            elif len(some) == 1:
-                waiting.pop(0).fail(error)
-            else:
-                self.size = len(some) // 2
-
     def _take_step(self, slots: Sequence[Slot]) -> Exception | None:
         """Take one step of trials in one forward pass; where memory does not suffice, change nothing and say so."""
+        self.pack.hold(*(slot.adapter for slot in slots))
         began = time.perf_counter()
         reset_memory_in_use(self.device)
-        undo = [slot.dropout_states() for slot in slots]
-        try:
-            losses, tokens = self._gradients(slots)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            for slot, states in zip(slots, undo, strict=True):
-                slot.optimizer.zero_grad()
-                slot.restore_dropout(states)
-            return error.with_traceback(None)
-        norms = torch.stack([self._update(slot).to(losses) for slot in slots])
+        computed = computed_or_undone(slots, self._gradients)
+        if isinstance(computed, Exception):
+            return computed
+        losses, tokens = computed
+        norms = torch.zeros_like(losses)
+        for i, slot in enumerate(slots):
+            with on_out_of_memory(slot.fail):  # the optimizer makes its state in the first step
+                norms[i] = slot.update()
         self._look_ahead(slots)  # while the device works
         numbers = torch.stack([losses, norms], dim=1).tolist()  # the only wait for the device
         running = [i for i, slot in enumerate(slots) if slot.running]
         seconds, memory = time.perf_counter() - began, memory_in_use(self.device, _PROCESS)
         for i in running:
             slots[i].meter.add(seconds, len(running), tokens[i], memory)
-            self._note(slots[i], *numbers[i])
+            with on_out_of_memory(slots[i].fail):  # it may evaluate
+                slots[i].note(*numbers[i])
         return None
-
-    def _update(self, slot: Slot) -> Tensor:
-        try:
-            return slot.update()
-        except (RuntimeError, MemoryError) as error:  # the optimizer makes its state in the first step
-            if not is_out_of_memory(error):
-                raise
-            slot.fail(error.with_traceback(None))
-            slot.optimizer.zero_grad()
-            return torch.zeros(())
-
-    def _note(self, slot: Slot, loss: float, norm: float) -> None:
-        try:
-            slot.note(loss, norm)
-        except (RuntimeError, MemoryError) as error:  # it may evaluate
-            if not is_out_of_memory(error):
-                raise
-            slot.fail(error.with_traceback(None))
 
     def _gradients(self, slots: Sequence[Slot]) -> tuple[Tensor, list[int]]:
         """Accumulate the gradients of each trial's own mean loss; return losses, shape (slots,), and their work.
@@ -166,11 +135,8 @@ class Loop:
         """Collate what these trials draw next, unless others take the next step."""
         if self.seats > self.size:
             return
-        try:
+        with on_out_of_memory(lambda _: None):
             self._ahead = self._collated([slot.draw()[0] for slot in slots])
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
 
     def _batch(self, parts: Sequence[Indices]) -> Batch:
         """Return the batch that was collated ahead if it is of these very draws, else a new one."""
@@ -183,8 +149,3 @@ class Loop:
 
 
 _PROCESS = psutil.Process()
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory did not suffice; for the CPU torch has no exception of its own."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)

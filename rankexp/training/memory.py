@@ -15,7 +15,7 @@ from rankexp.training.slot import Slot
 from rankexp.trial_spec import TrialSpec
 
 if TYPE_CHECKING:
-    from rankexp.training.trial import Bench
+    from rankexp.training.bench import Bench
 
 _SHARE = 0.9
 """Of the free memory; the allocator needs the rest for what does not fit its gaps."""

@@ -9,7 +9,7 @@ import torch
 
 from rankexp.record.scores import Scores
 from rankexp.record.trial import TrialResult
-from rankexp.training.loop import is_out_of_memory
+from rankexp.training.out_of_memory import is_out_of_memory
 from rankexp.training.slot import Slot
 
 

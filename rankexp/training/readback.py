@@ -23,7 +23,7 @@ from rankexp.record.scores import Scores
 from rankexp.record.trial import Trial
 from rankexp.tasks.base import Examples, TaskData
 from rankexp.training.device import autocast
-from rankexp.training.loop import is_out_of_memory
+from rankexp.training.out_of_memory import is_out_of_memory
 
 EXAMPLES = 64
 """Most examples that are scored again, spread evenly over the split."""

@@ -202,8 +202,9 @@ class Slot:
                 self._observe(row)
 
     def fail(self, error: Exception) -> None:
-        """Give the trial up."""
+        """Give the trial up, and its gradients."""
         self.state, self.error = "failed", error
+        self.optimizer.zero_grad()
 
     def _ask_observer(self, row: Row) -> None:
         try:

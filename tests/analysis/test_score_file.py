@@ -161,7 +161,7 @@ def test_ranks_and_seeds_may_be_written_as_floats(tmp_path, kind):
 HUGE = "9" * 5000
 
 
-@pytest.mark.parametrize(("cells", "words"), [
+CSV = [
     (f"{HUGE},0,a,1", "row 3 has no whole number from 1 to"),
     (f"4,{HUGE},a,1", "row 3 has no whole number from 0 to"),
     (f"4,0,a,{HUGE}", "row 3 has a score that is no finite number"),
@@ -171,16 +171,8 @@ HUGE = "9" * 5000
     ("4,0,a,1,2", "row 3 has 5 fields, the header 4."),
     ('4,0,"a,1\n4,0,b"x,1', "row 3 "),
     ("4,0,a\0,1", "row 3 holds 'a\\x00'; a number or a name is needed."),
-])  # fmt: skip
-def test_a_row_that_cannot_be_is_named(tmp_path, cells, words, one_sentence):
-    path = tmp_path / "scores.csv"
-    path.write_text(f"rank,seed,example,score\n4,0,z,1\n{cells}\n4,0,b,1\n")
-    with pytest.raises(ConfigError) as refused:
-        read_scores_csv(path)
-    assert words in one_sentence(refused.value)
-
-
-@pytest.mark.parametrize(("cells", "words"), [
+]  # fmt: skip
+JSON = [
     ('{"rank": [4], "seed": 0, "example": "a", "score": 1}', "row 1 holds [4]; a number or a name is needed."),
     ('{"rank": 4, "seed": 0, "example": {"a": 1}, "score": 1}', "row 1 holds {'a': 1}; a number or a name is needed."),
     (f'{{"rank": {HUGE}, "seed": 0, "example": "a", "score": 1}}', "row 1 has no whole number"),
@@ -189,10 +181,16 @@ def test_a_row_that_cannot_be_is_named(tmp_path, cells, words, one_sentence):
     ('{"rank": 4, "Rank": 8, "seed": 0, "example": "a", "score": 1}', "more than one column 'rank'"),
     ('{"rank": 4, "seed": 0, "example": null, "score": 1}', "row 1 has an empty example or group"),
     ('{"rank": 4, "seed": 0, "score": 1}', "no column 'example'"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "content", "words"), [
+    *(("scores.csv", f"rank,seed,example,score\n4,0,z,1\n{row}\n4,0,b,1\n", words) for row, words in CSV),
+    *(("scores.jsonl", row, words) for row, words in JSON),
 ])  # fmt: skip
-def test_a_line_of_json_that_cannot_be_is_named(tmp_path, cells, words, one_sentence):
-    path = tmp_path / "scores.jsonl"
-    path.write_text(cells)
+def test_a_row_that_cannot_be_is_named(tmp_path, name, content, words, one_sentence):
+    path = tmp_path / name
+    path.write_text(content)
     with pytest.raises(ConfigError) as refused:
         read_scores_csv(path)
     assert words in one_sentence(refused.value)

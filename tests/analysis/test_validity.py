@@ -16,6 +16,12 @@ def check(folder, name):
     return {item.name: item for item in checks(load_study(folder))}[name]
 
 
+def opened(workspace):
+    """Make a study; return its folder, the record of its trials, and what it planned."""
+    folder = make_study(workspace)
+    return folder, TrialStore(workspace), StudyStore(folder).read().planned
+
+
 def edit(folder, **changes):
     store = StudyStore(folder)
     store.write(dataclasses.replace(store.read(), **changes))
@@ -84,8 +90,7 @@ def test_splits(tmp_path, change, passed):
 
 
 def test_a_run_with_other_steps_is_named(tmp_path):
-    folder = make_study(tmp_path)
-    store, plan = TrialStore(tmp_path), StudyStore(folder).read().planned
+    folder, store, plan = opened(tmp_path)
     old = next(item for item in plan if item.candidate == "r=8" and item.phase == "decide")
     trial = store.read(old.key)
     spec = dataclasses.replace(trial.spec, steps=61)
@@ -98,8 +103,7 @@ def test_a_run_with_other_steps_is_named(tmp_path):
 
 
 def test_modules_must_be_the_same(tmp_path):
-    folder = make_study(tmp_path)
-    store, plan = TrialStore(tmp_path), StudyStore(folder).read().planned
+    folder, store, plan = opened(tmp_path)
     old = next(item for item in plan if item.candidate == "r=8" and item.phase == "decide")
     new = make_trial(store, rank=8, learning_rate=3e-3, seed=0, accuracy=0.72, examples=2000,
                      splits=("tune", "decide"), shapes={"other": (64, 64)})  # fmt: skip
@@ -125,8 +129,7 @@ def test_a_widened_grid_is_mentioned(tmp_path):
 
 
 def test_a_rate_that_was_not_the_best_fails(tmp_path):
-    folder = make_study(tmp_path)
-    store, plan = TrialStore(tmp_path), StudyStore(folder).read().planned
+    folder, store, plan = opened(tmp_path)
     better = make_trial(store, rank=8, learning_rate=5e-3, seed=1000, accuracy=0.9, examples=2000, splits=("tune",))
     screen = next(item for item in plan if item.candidate == "r=8" and item.phase == "screen")
     edit(folder, planned=(*plan, dataclasses.replace(screen, key=better.key)))
@@ -136,8 +139,7 @@ def test_a_rate_that_was_not_the_best_fails(tmp_path):
 
 
 def test_half_the_best_rate_is_right_for_a_rank_that_was_trained_again(tmp_path):
-    folder = make_study(tmp_path)
-    store, plan = TrialStore(tmp_path), StudyStore(folder).read().planned
+    folder, store, plan = opened(tmp_path)
     decide = [item for item in plan if item.candidate == "r=8" and item.phase == "decide"]
     again = [
         make_trial(store, rank=8, learning_rate=1.5e-3, seed=seed, accuracy=0.72, examples=2000,
@@ -171,8 +173,7 @@ def test_an_unstable_rank_is_named_with_its_seeds(tmp_path):
 
 
 def test_pruned_runs_are_no_evidence(tmp_path):
-    folder = make_study(tmp_path)
-    store, plan = TrialStore(tmp_path), StudyStore(folder).read().planned
+    folder, store, plan = opened(tmp_path)
     screened = next(item for item in plan if item.phase == "screen")
     other = dataclasses.replace(store.read(screened.key).spec, seed=77)
     StudyStore(folder).write_pruned(Pruned(Planned.guessed(other), other.to_dict(), ()))
@@ -185,8 +186,7 @@ def test_pruned_runs_are_no_evidence(tmp_path):
 
 
 def test_evidence_that_lacks_steps_is_found(tmp_path):
-    folder = make_study(tmp_path)
-    store, plan = TrialStore(tmp_path), StudyStore(folder).read().planned
+    folder, store, plan = opened(tmp_path)
     trial = store.read(next(item for item in plan if item.phase == "decide").key)
     scores = {split: trial.scores(split) for split in ("tune", "decide")}
     shutil.rmtree(trial.folder)

@@ -37,16 +37,6 @@ def parquet(table):
     return file.getvalue()
 
 
-@pytest.fixture
-def write(tmp_path):
-    def write(content, name="data.csv"):
-        path = tmp_path / name
-        path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        return path
-
-    return write
-
-
 def values(path, *names):
     table = read_table(path)
     columns = [table.column(name, "task.text").values for name in names or NAMES]

@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
+from planted_modules import SHADOWED, plant_modules
 from tiny import OPTIONS, command, environment, finished, rankexp, study_of, sweep, wait_until, write_texts
 
 from rankexp.assets import ASSETS, AssetError, asset_folder
@@ -19,21 +20,10 @@ from rankexp.assets import ASSETS, AssetError, asset_folder
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 thorough = pytest.mark.thorough
 
-PLANTED = [
-    *(
-        "mlflow",
-        "cloudpickle",
-        "queue",
-        "sitecustomize",
-        "usercustomize",
-        "torch",
-        "submitit",
-        "pip",
-        "uvicorn",
-        "numpy",
-    ),
-    *("typing", "argparse", "json", "tempfile", "subprocess", "__future__", "hydra", "yaml", "sqlalchemy", "ray"),
-]
+PLANTED = (
+    *SHADOWED, "submitit", "uvicorn", "numpy", "typing", "argparse", "tempfile", "subprocess", "__future__", "hydra",
+    "yaml", "sqlalchemy", "ray",
+)  # fmt: skip
 """Modules that Python itself does not load before it runs a module."""
 SHORT = [*OPTIONS, "task.path=texts.csv", "train.steps=5", "search.learning_rates=[1e-2]", "references.full=[]"]
 
@@ -44,9 +34,7 @@ def plant(tmp_path: Path) -> Callable[[Path], None]:
 
     def put(folder: Path) -> None:
         folder.mkdir(exist_ok=True)
-        for name in PLANTED:
-            text = f"open({str(tmp_path / 'imported')!r}, 'a').write({name + chr(10)!r})\nraise ImportError({name!r})\n"
-            (folder / f"{name}.py").write_text(text, encoding="utf-8")
+        plant_modules(folder, tmp_path / "imported", PLANTED, broken=True)
 
     return put
 

@@ -15,6 +15,7 @@ import torch
 from tiny_bench import digests, make_bench, make_spec
 
 from rankexp.record.trials import TrialStore
+from rankexp.training.trial import train_trial
 from rankexp.trial_spec import Pruning
 
 
@@ -29,7 +30,7 @@ def main(folder: Path, workspace: Path, killed_in: int) -> None:
         if row["step"] == killed_in:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    trial = bench.run(spec, TrialStore(workspace), observe, checkpoint_every=1)
+    trial = train_trial(bench, spec, TrialStore(workspace), observe, checkpoint_every=1)
     counts = [row["triplets"] for row in trial.result.history]
     print(json.dumps({"digests": digests(trial), "steps": steps, "triplets": counts}))
 

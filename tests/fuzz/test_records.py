@@ -88,10 +88,11 @@ def tree_of(ground: Ground, name: str) -> Any:
     return WHOLE[name]
 
 
+@pytest.mark.parametrize("name", ["study.json", "spec.json"])
 @given(data=st.data())
-@fuzzing(12, 60)
-def test_study_json(ground: Ground, data: st.DataObject) -> None:
-    broken(ground, ground.file("study.json"), as_json(data.draw(broken_tree(tree_of(ground, "study.json")))))
+@fuzzing(8, 43)
+def test_a_file_of_json(ground: Ground, name: str, data: st.DataObject) -> None:
+    broken(ground, ground.file(name), as_json(data.draw(broken_tree(tree_of(ground, name)))))
 
 
 @given(data=st.data())
@@ -104,12 +105,6 @@ def test_result_json(ground: Ground, data: st.DataObject) -> None:
         with suppress(ValueError):
             values["sha256"] = sha256(canonical_json(values).encode("utf-8", "surrogatepass"))
     broken(ground, ground.file("result.json"), as_json(values))
-
-
-@given(data=st.data())
-@fuzzing(4, 25)
-def test_spec_json(ground: Ground, data: st.DataObject) -> None:
-    broken(ground, ground.file("spec.json"), as_json(data.draw(broken_tree(tree_of(ground, "spec.json")))))
 
 
 @given(data=st.data())

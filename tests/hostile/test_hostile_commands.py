@@ -20,15 +20,16 @@ from hostile.tricks import (
     hostile_model,
     hostile_workspace,
     make_canary,
-    plant_modules,
     state_of,
 )
+from planted_modules import SHADOWED, plant_modules
 from tiny import environment, write_texts
 
 pytestmark = pytest.mark.slow
 WATCHED = Path(__file__).with_name("watched.py")
 STRACE = shutil.which("strace")
 SECRET = "hunter2"
+MODULES = (*SHADOWED, "optuna", "random")
 thorough = pytest.mark.thorough
 
 
@@ -94,7 +95,7 @@ def place(tmp_path: Path) -> Iterator[Place]:
     here = tmp_path / "here"
     here.mkdir()
     canary, made = make_canary(tmp_path / "canary"), tmp_path / "made"
-    plant_modules(here, made)
+    plant_modules(here, made, MODULES)
     write_texts(here / "texts.csv", 300)
     with canary_server() as (port, heard):
         yield Place(here, canary, made, port, heard)
@@ -103,8 +104,8 @@ def place(tmp_path: Path) -> Iterator[Place]:
 @pytest.fixture
 def study(place: Place) -> str:
     folder = hostile_workspace(place.here / "runs", place.canary, place.port)
-    plant_modules(place.here / "runs", place.made)
-    plant_modules(folder, place.made)
+    plant_modules(place.here / "runs", place.made, MODULES)
+    plant_modules(folder, place.made, MODULES)
     return folder.name
 
 

@@ -14,20 +14,6 @@ import numpy as np
 from fake_study import make_study
 from safetensors.numpy import save_file
 
-MODULES = (
-    "mlflow",
-    "cloudpickle",
-    "queue",
-    "sitecustomize",
-    "usercustomize",
-    "torch",
-    "optuna",
-    "random",
-    "json",
-    "pip",
-)
-"""Names of modules that a program might import from where it stands."""
-
 
 class Evil:
     """Makes a file when it is unpickled."""
@@ -37,12 +23,6 @@ class Evil:
 
     def __reduce__(self) -> tuple[object, tuple[str, str]]:
         return open, (self.path, "w")
-
-
-def plant_modules(folder: Path, marker: Path) -> None:
-    """Put modules into a folder that leave a mark when they are imported."""
-    for name in MODULES:
-        (folder / f"{name}.py").write_text(f"open({str(marker)!r}, 'a').write({name!r})\n", encoding="utf-8")
 
 
 def hostile_workspace(folder: Path, canary: Path, port: int) -> Path:

@@ -16,6 +16,7 @@ from rankexp.lora.layer import LoRALinear, lora_layers
 from rankexp.lora.peft_format import save_adapter
 from rankexp.models.kinds import classifier
 from rankexp.ranks import RankMap
+from rankexp.training.trial import train_trial
 from rankexp.trial_spec import Pruning
 
 FACTORS = ("lora_A", "lora_E", "lora_B")
@@ -270,7 +271,7 @@ def trial(bench, tmp_path_factory):
 
     store = TrialStore(tmp_path_factory.mktemp("adalora"))
     spec = make_spec(bench, "adalora", rank=8, steps=30, pruning=Pruning(budget=7, first=5, last=20, every=3))
-    return bench.run(spec, store)
+    return train_trial(bench, spec, store)
 
 
 def test_a_trial_prunes_over_time_and_its_history_shows_it(bench, trial):
@@ -338,7 +339,7 @@ def test_the_best_weights_of_early_stopping_are_pruned_ones(bench, store):
         bench, "adalora", rank=4, steps=60, learning_rate=0.3, eval_every=2, patience=2,
         pruning=Pruning(budget=6, first=1, last=12),
     )  # fmt: skip
-    trial = bench.run(spec, store)
+    trial = train_trial(bench, spec, store)
     assert 12 < len(trial.result.history) < 60, "it stopped early, and not before the budget was met"
     from safetensors.torch import load_file
 
@@ -348,7 +349,7 @@ def test_the_best_weights_of_early_stopping_are_pruned_ones(bench, store):
 
 def test_bfloat16_trains_prunes_and_scores_again_as_it_did(bench, store):
     spec = make_spec(bench, "adalora", rank=4, precision="bfloat16", steps=40)
-    trial = bench.run(spec, store)
+    trial = train_trial(bench, spec, store)
     losses = [row["loss"] for row in trial.result.history]
     assert sum(losses[-8:]) < sum(losses[:8])
     assert trial.result.history[-1]["triplets"] == 7
@@ -358,7 +359,8 @@ def test_bfloat16_trains_prunes_and_scores_again_as_it_did(bench, store):
 def test_the_recorded_loss_is_the_tasks(bench, store):
     """The penalty of fresh directions is far larger than ln 2, which is what a fresh classifier loses."""
     heavy, light = (
-        bench.run(
+        train_trial(
+            bench,
             make_spec(bench, "adalora", steps=9, pruning=Pruning(budget=7, first=2, last=9, orthogonality=weight)),
             store,
         ).result.history[0]

@@ -15,9 +15,10 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from rankexp.models.base import Padding, find_model
 from rankexp.ranks import RankMap
 from rankexp.tasks.tabular import CsvTask
+from rankexp.training.bench import Bench
 from rankexp.training.reach import reach_of
 from rankexp.training.readback import read_back
-from rankexp.training.trial import Bench
+from rankexp.training.trial import train_trial
 from rankexp.trial_spec import TrialSpec
 
 CPU = torch.device("cpu")
@@ -66,7 +67,7 @@ def losses_one_at_a_time(model, folder, texts, recorded, data):
     for example in recorded.example_ids.tolist():
         text = tokenizer([rows[example]["text"]], truncation=True, max_length=128, return_tensors="pt")
         logits = model(input_ids=text["input_ids"], attention_mask=text["attention_mask"]).logits
-        label = torch.tensor([data.objective.labels.index(rows[example]["label"])])
+        label = torch.tensor([data.labels.index(rows[example]["label"])])
         found.append(cross_entropy(logits.float(), label).item())
     return np.array(found)
 
@@ -75,15 +76,15 @@ def losses_one_at_a_time(model, folder, texts, recorded, data):
 @pytest.mark.filterwarnings("ignore")  # of transformers and PEFT, about what they are given
 def test_the_adapter_gives_its_recorded_scores_in_peft_with_one_text_at_a_time(made, store, name):
     bench, folder, texts = made
-    trial = bench.run(spec_of(bench), store)
+    trial = train_trial(bench, spec_of(bench), store)
     assert trial.result.status == "completed", trial.result.reason
     recorded = trial.scores("decide")
-    model = as_the_readme_says(folder, len(bench.data.objective.labels), trial.adapter)
+    model = as_the_readme_says(folder, len(bench.data.labels), trial.adapter)
     found = losses_one_at_a_time(model, folder, texts, recorded, bench.data)
-    np.testing.assert_allclose(found, recorded.values["loss"], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(found, recorded.loss, rtol=1e-5, atol=1e-5)
     ours = read_back(bench.base, bench.data, trial, CPU)
     assert ours.passed, asdict(ours)
-    assert ours.loss_difference < 1e-5 * max(1, recorded.values["loss"].max())
+    assert ours.loss_difference < 1e-5 * max(1, recorded.loss.max())
 
 
 @EACH
@@ -103,7 +104,7 @@ def test_a_text_alone_and_beside_a_longer_one_give_the_same_logits(made, name):
 @pytest.mark.parametrize("lost", ["lora_A", "classifier", "all"])
 def test_an_adapter_that_does_not_give_its_scores_is_found(made, store, name, lost):
     bench, *_ = made
-    trial = bench.run(spec_of(bench), store)
+    trial = train_trial(bench, spec_of(bench), store)
     assert read_back(bench.base, bench.data, trial, CPU).passed
     path = trial.adapter / "adapter_model.safetensors"
     tensors = load_file(path)
@@ -123,7 +124,7 @@ def test_weights_that_another_base_has_are_found(made, store, name, tmp_path):
     bench, *_ = made
     with torch.no_grad():
         bench.model.get_submodule("bert.encoder.layer.0.output.dense").weight.mul_(1.2)
-    trial = bench.run(spec_of(bench), store)
+    trial = train_trial(bench, spec_of(bench), store)
     assert not read_back(bench.base, bench.data, trial, CPU).passed
 
 

@@ -14,8 +14,8 @@ from rankexp.models.base import ModelError, find_model
 from rankexp.models.kinds import classifier
 from rankexp.option_errors import ConfigError
 from rankexp.tasks.tabular import CsvTask
+from rankexp.training.bench import Bench
 from rankexp.training.padding import positions
-from rankexp.training.trial import Bench
 
 CPU = torch.device("cpu")
 

@@ -59,13 +59,18 @@ def test_a_refusal_trains_nothing(tmp_path):
     assert not list(tmp_path.glob("runs/studies/*/study.json"))
 
 
+def swept(folder, words, said):
+    """Sweep to the end, and find something in what is printed."""
+    done = sweep(folder, *words)
+    assert done.returncode == 0, done.stderr
+    assert said in done.stdout
+
+
 @pytest.mark.thorough
 @pytest.mark.slow
 def test_without_a_verdict_two_seeds_are_trained_and_described(tmp_path):
     few = ("decide.verdict=false", "decide.seeds=2", "search.learning_rates=[1e-2]", "references.full=[]")
-    done = sweep(tmp_path, *few)
-    assert done.returncode == 0, done.stderr
-    assert "DESCRIPTIVE: No verdict was asked for." in done.stdout
+    swept(tmp_path, few, "DESCRIPTIVE: No verdict was asked for.")
     doc = report_of(tmp_path)
     assert (doc["status"], doc["chosen_rank"], doc["seeds"], doc["test"]) == ("DESCRIPTIVE", None, 2, None)
     assert all(row["mean"] is not None and row["difference"] is None for row in doc["ranks"].values())
@@ -81,9 +86,7 @@ def test_without_a_verdict_two_seeds_are_trained_and_described(tmp_path):
 @pytest.mark.slow
 def test_ranks_that_learned_nothing_stop_the_study_and_are_not_trained_at_half_their_rate(tmp_path):
     few = ("train.steps=40", "search.learning_rates=[1e-5]", "references.full=[]", "decide.seeds=3")
-    done = sweep(tmp_path, *few)
-    assert done.returncode == 0, done.stderr
-    assert "INSUFFICIENT: No rank has learned anything yet." in done.stdout
+    swept(tmp_path, few, "INSUFFICIENT: No rank has learned anything yet.")
     study = package.load_study(study_of(tmp_path))
     evidence = [item for item in study.record.planned if item.phase == "decide"]
     assert {item.generation for item in evidence} == {0}
@@ -96,6 +99,5 @@ def test_ranks_that_learned_nothing_stop_the_study_and_are_not_trained_at_half_t
     assert "40 steps were" in said
     assert "epochs" in said
     assert "lower rate" not in said
-    again = sweep(tmp_path, *few)
-    assert "trained   0 trials" in again.stdout
+    swept(tmp_path, few, "trained   0 trials")
     assert report_of(tmp_path) == doc

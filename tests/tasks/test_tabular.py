@@ -24,16 +24,6 @@ def load(path, **options):
     return CsvTask(path=path, **options).load(words, lambda _: None)
 
 
-@pytest.fixture
-def write(tmp_path):
-    def write(content, name="data.csv"):
-        path = tmp_path / name
-        path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        return path
-
-    return write
-
-
 def rows_of(path, **options):
     return [(row.text, row.label, int(row.example_id.removeprefix("row-"))) for row in read(path, **options)]
 

@@ -7,12 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from mirrored import (
-    NAME,
-    fake,
-)
+from mirrored import NAME, fake, last
 
 from rankexp.analysis.study import Study, load_study
+from rankexp.record.trial import Trial
 from rankexp.tracking import MlflowTracker
 from rankexp.tracking.local import create_database
 
@@ -40,6 +38,12 @@ def workspace(tmp_path: Path, template: Path) -> Path:
 @pytest.fixture
 def study(workspace: Path) -> Study:
     return load_study(workspace / "studies" / NAME)
+
+
+@pytest.fixture
+def trial(study: Study) -> Trial:
+    """A trial of the study with evidence on `decide`."""
+    return last(study)
 
 
 @pytest.fixture

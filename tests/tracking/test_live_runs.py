@@ -9,31 +9,19 @@ from typing import Any
 
 import pytest
 from fake_study import SHAPES
-from mirrored import (
-    NAME,
-    OF_MLFLOW,
-    assert_mirrors,
-    client_of,
-    history_of,
-    last,
-    live_through,
-    plan,
-    record_trial,
-    runs_of,
-)
+from mirrored import NAME, OF_MLFLOW, assert_mirrors, client_of, history_of, live_through, plan, record_trial, runs_of
 
 from rankexp.analysis.study import Study, load_study
 from rankexp.candidates import CandidateName
 from rankexp.record.studies import Planned
-from rankexp.record.trial import TrialResult
+from rankexp.record.trial import Trial, TrialResult
 from rankexp.tracking import MlflowTracker
 from rankexp.tracking.rows import trial_tags
 
 pytestmark = OF_MLFLOW
 
 
-def test_a_live_run_holds_what_the_record_holds(tracker: MlflowTracker, study: Study) -> None:
-    trial = last(study)
+def test_a_live_run_holds_what_the_record_holds(tracker: MlflowTracker, study: Study, trial: Trial) -> None:
     live_through(tracker, study, trial).finish(trial)
     tracker.close()
     (run,) = runs_of(tracker)
@@ -52,8 +40,9 @@ def test_a_live_run_holds_what_the_record_holds(tracker: MlflowTracker, study: S
     assert json.loads(dataset.profile)["splits"]["tune"]["examples"] == 60
 
 
-def test_steps_that_were_not_logged_live_are_added_at_the_end(tracker: MlflowTracker, study: Study) -> None:
-    trial = last(study)
+def test_steps_that_were_not_logged_live_are_added_at_the_end(
+    tracker: MlflowTracker, study: Study, trial: Trial
+) -> None:
     live = tracker.start(trial.spec, study.record)
     for row in trial.result.history[40:]:
         live.log(row)
@@ -80,8 +69,10 @@ def test_rows_are_sent_in_batches(tracker: MlflowTracker, study: Study, monkeypa
 
 
 @pytest.mark.parametrize(("end", "status", "tag"), [("kill", "KILLED", "killed"), ("prune", "FINISHED", "pruned")])
-def test_a_run_that_ends_early_says_how(tracker: MlflowTracker, study: Study, end: str, status: str, tag: str) -> None:
-    live = live_through(tracker, study, last(study), steps=20)
+def test_a_run_that_ends_early_says_how(
+    tracker: MlflowTracker, study: Study, trial: Trial, end: str, status: str, tag: str
+) -> None:
+    live = live_through(tracker, study, trial, steps=20)
     getattr(live, end)()
     live.kill()
     live.log({"step": 21, "loss": 1.0})
@@ -91,23 +82,22 @@ def test_a_run_that_ends_early_says_how(tracker: MlflowTracker, study: Study, en
     assert max(history_of(tracker, run, "train/loss")) == 20
 
 
-def test_a_run_that_is_not_in_the_plan_is_shown_as_what_it_is_told_to_be(study: Study) -> None:
-    spec = replace(last(study).spec, seed=77)
+def test_a_run_that_is_not_in_the_plan_is_shown_as_what_it_is_told_to_be(study: Study, trial: Trial) -> None:
+    spec = replace(trial.spec, seed=77)
     item = Planned(spec.key, "contest", CandidateName("wide"), 8, "tuning")
-    told, planned = trial_tags(spec, study.record, item), trial_tags(last(study).spec, study.record)
+    told, planned = trial_tags(spec, study.record, item), trial_tags(trial.spec, study.record)
     assert (told["phase"], told["candidate"], told["role"]) == ("contest", "wide", "tuning")
     assert (planned["phase"], planned["candidate"], planned["role"]) == ("decide", "r=8", "evidence")
     assert told["mlflow.runName"] == "wide lr=0.003 seed=77"
 
 
-def test_closing_kills_what_was_not_ended(tracker: MlflowTracker, study: Study) -> None:
-    live_through(tracker, study, last(study), steps=5)
+def test_closing_kills_what_was_not_ended(tracker: MlflowTracker, study: Study, trial: Trial) -> None:
+    live_through(tracker, study, trial, steps=5)
     tracker.close()
     assert [run.info.status for run in runs_of(tracker)] == ["KILLED"]
 
 
-def test_a_trial_finished_twice_is_mirrored_once(workspace: Path, study: Study) -> None:
-    trial = last(study)
+def test_a_trial_finished_twice_is_mirrored_once(workspace: Path, study: Study, trial: Trial) -> None:
     trackers = [MlflowTracker.of_workspace(workspace) for _ in range(2)]
     lives = [live_through(tracker, study, trial) for tracker in trackers]
     for live, tracker in zip(lives, trackers, strict=True):
@@ -138,9 +128,8 @@ def test_a_failed_trial_that_is_tried_again_gets_a_second_run(tracker: MlflowTra
     assert {run.info.status: run.data.tags["kind"] for run in runs} == {"FAILED": "attempt", "FINISHED": "trial"}
 
 
-def test_numbers_that_are_not_finite_never_reach_mlflow(tracker: MlflowTracker, study: Study) -> None:
+def test_numbers_that_are_not_finite_never_reach_mlflow(tracker: MlflowTracker, study: Study, trial: Trial) -> None:
     rows = [{"step": 1, "loss": 0.5, "grad_norm": float("inf")}, {"step": 2, "loss": float("nan"), "grad_norm": 1.0}]
-    trial = last(study)
     result = replace(trial.result, history=tuple(rows), cost={"tokens_per_second": float("-inf")})
     live = tracker.start(trial.spec, study.record)
     for row in rows:

@@ -17,7 +17,6 @@ from mirrored import (
     client_of,
     fake,
     history_of,
-    last,
     live_through,
     plan,
     record_trial,
@@ -28,7 +27,7 @@ from rankexp.analysis.study import Study
 from rankexp.candidates import CandidateName
 from rankexp.record.processes import born, this_machine
 from rankexp.record.studies import Planned, Pruned
-from rankexp.record.trial import TrialResult
+from rankexp.record.trial import Trial, TrialResult
 from rankexp.tracking import MlflowTracker
 
 pytestmark = OF_MLFLOW
@@ -45,16 +44,16 @@ def test_sync_brings_a_study_over_once(tracker: MlflowTracker, study: Study) -> 
         assert runs[key].info.end_time - runs[key].info.start_time == 16_500
 
 
-def test_each_study_has_its_own_run_of_a_shared_trial(tracker: MlflowTracker, study: Study) -> None:
+def test_each_study_has_its_own_run_of_a_shared_trial(tracker: MlflowTracker, study: Study, trial: Trial) -> None:
     other = fake(study.store.workspace, "rank_grid-89abcdef")
     assert tracker.sync(study) == tracker.sync(other) == TRIALS
-    runs = runs_of(tracker, f"tags.trial_key = '{last(study).key}'")
+    runs = runs_of(tracker, f"tags.trial_key = '{trial.key}'")
     assert {run.data.tags["study"] for run in runs} == {study.name, other.name}
     assert len({run.info.experiment_id for run in runs}) == 1
 
 
-def test_pruned_trials_come_over_once(tracker: MlflowTracker, study: Study) -> None:
-    spec = replace(last(study).spec, seed=77)
+def test_pruned_trials_come_over_once(tracker: MlflowTracker, study: Study, trial: Trial) -> None:
+    spec = replace(trial.spec, seed=77)
     item = Planned(spec.key, "screen", CandidateName("wide"), 8, "tuning")
     study.store.write_pruned(Pruned(item, spec.to_dict(), ({"step": 1, "loss": 0.5},)))
     assert tracker.sync(study) == TRIALS + 1
@@ -65,8 +64,9 @@ def test_pruned_trials_come_over_once(tracker: MlflowTracker, study: Study) -> N
     assert history_of(tracker, run, "train/loss") == {1: 0.5}
 
 
-def test_a_run_left_open_by_a_dead_process_is_killed_and_replaced(tracker: MlflowTracker, study: Study) -> None:
-    trial = last(study)
+def test_a_run_left_open_by_a_dead_process_is_killed_and_replaced(
+    tracker: MlflowTracker, study: Study, trial: Trial
+) -> None:
     live_through(tracker, study, trial, steps=9)
     tracker._worker.drain()
     (run,) = runs_of(tracker)
@@ -98,8 +98,7 @@ def test_a_run_that_somebody_still_writes_is_left_alone(workspace: Path, study: 
     assert other.sync(study) == 0
 
 
-def test_the_own_live_run_is_not_taken_for_a_dead_one(tracker: MlflowTracker, study: Study) -> None:
-    trial = last(study)
+def test_the_own_live_run_is_not_taken_for_a_dead_one(tracker: MlflowTracker, study: Study, trial: Trial) -> None:
     live = live_through(tracker, study, trial, steps=5)
     assert tracker.sync(study) == TRIALS - 1
     live.finish(trial)

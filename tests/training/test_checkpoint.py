@@ -13,6 +13,7 @@ from tiny_bench import digests, make_spec
 from rankexp.record.leftovers import remove_leftovers
 from rankexp.record.processes import this_machine
 from rankexp.record.trials import TrialStore
+from rankexp.training.trial import train_trial, train_trials
 from rankexp.trial_spec import Pruning
 
 pytestmark = pytest.mark.slow
@@ -78,8 +79,14 @@ def train(bench, store, *specs, cut=None, size=1, every=1000, said=None):
             raise Cut
 
     try:
-        bench.run_all(
-            take, store, size, checkpoint_every=every, check=check, say=[].append if said is None else said.append
+        train_trials(
+            bench,
+            take,
+            store,
+            size,
+            checkpoint_every=every,
+            check=check,
+            say=[].append if said is None else said.append,
         )
     except Cut:
         assert cut is not None
@@ -90,7 +97,7 @@ def train(bench, store, *specs, cut=None, size=1, every=1000, said=None):
 @pytest.mark.parametrize("name", TRIALS)
 def test_resumed_it_ends_as_in_one_go(bench, tmp_path, name, cut):
     spec = make_spec(bench, **TRIALS[name])
-    whole = bench.run(spec, TrialStore(tmp_path / "whole"))
+    whole = train_trial(bench, spec, TrialStore(tmp_path / "whole"))
     store, said = TrialStore(tmp_path / "cut"), []
     train(bench, store, spec, cut=cut)
     assert list(store.keys()) == []
@@ -105,7 +112,7 @@ def test_resumed_it_ends_as_in_one_go(bench, tmp_path, name, cut):
 @pytest.mark.parametrize("name", ["patience", "adalora"])
 def test_interrupted_at_every_step_it_ends_as_in_one_go(bench, tmp_path, name):
     spec = make_spec(bench, **TRIALS[name])
-    whole = bench.run(spec, TrialStore(tmp_path / "whole"))
+    whole = train_trial(bench, spec, TrialStore(tmp_path / "whole"))
     store, job = TrialStore(tmp_path / "cut"), None
     for _ in whole.result.history:
         (job,) = train(bench, store, spec, cut=1)
@@ -113,7 +120,7 @@ def test_interrupted_at_every_step_it_ends_as_in_one_go(bench, tmp_path, name):
 
 
 def test_early_stopping_ends_the_trial_of_these_tests(bench, tmp_path):
-    history = bench.run(make_spec(bench, **TRIALS["patience"]), TrialStore(tmp_path)).result.history
+    history = train_trial(bench, make_spec(bench, **TRIALS["patience"]), TrialStore(tmp_path)).result.history
     losses = [row["tune_loss"] for row in history]
     assert 9 < len(history) < 60
     assert losses.index(min(losses)) == len(losses) - 4
@@ -152,7 +159,7 @@ def test_a_checkpoint_is_written_at_the_interval_and_replaces_the_one_before(ben
         folder = store.checkpoints / spec.key
         seen.append(sorted(path.name for path in folder.iterdir()) if folder.exists() else [])
 
-    bench.run(spec, store, observe, checkpoint_every=5)
+    train_trial(bench, spec, store, observe, checkpoint_every=5)
     one, two = (["checkpoint.json", f"step-{step}.safetensors"] for step in (5, 10))
     assert seen == [[]] * 5 + [one] * 5 + [two] * 2
     assert not (store.checkpoints / spec.key).exists()
@@ -175,7 +182,7 @@ def test_the_cost_counts_both_parts(bench, tmp_path):
     assert cost["train_seconds"] > before > 0
     assert cost["wall_seconds"] > saved["seconds"] > before
     tokens = cost["tokens_per_second"] * cost["train_seconds"]
-    whole = bench.run(spec, TrialStore(tmp_path / "whole")).result.cost
+    whole = train_trial(bench, spec, TrialStore(tmp_path / "whole")).result.cost
     assert tokens == pytest.approx(whole["tokens_per_second"] * whole["train_seconds"])
 
 
@@ -213,7 +220,7 @@ def test_a_damaged_checkpoint_is_left_with_a_message(bench, tmp_path, damage, on
     assert len(said) == 1
     assert "starts afresh" in one_sentence(said[0])
     assert message in said[0]
-    assert digests(job.trial) == digests(bench.run(spec, TrialStore(tmp_path / "whole")))
+    assert digests(job.trial) == digests(train_trial(bench, spec, TrialStore(tmp_path / "whole")))
 
 
 @pytest.mark.parametrize(("what", "found"), [("spec", "spec"), ("threads", "environment")])
@@ -248,7 +255,7 @@ def test_a_stopped_trial_leaves_no_checkpoint(bench, tmp_path):
             stopped.append(len(history))
 
     waiting = [Stopped(make_spec(bench))]
-    bench.run_all(lambda *_: [waiting.pop()] if waiting else [], store, checkpoint_every=2)
+    train_trials(bench, lambda *_: [waiting.pop()] if waiting else [], store, checkpoint_every=2)
     assert stopped == [5]
     assert list(store.checkpoints.iterdir()) == []
 
@@ -268,7 +275,7 @@ def test_a_trial_that_goes_on_elsewhere_is_not_recorded_and_keeps_its_checkpoint
             stopped.append(len(history))
 
     waiting = [Refused(spec)]
-    bench.run_all(lambda *_: [waiting.pop()] if waiting else [], store, checkpoint_every=2)
+    train_trials(bench, lambda *_: [waiting.pop()] if waiting else [], store, checkpoint_every=2)
     assert stopped == [spec.steps]
     assert list(store.keys()) == []
     assert not list(store.root.iterdir()), "a temporary folder was left"
@@ -291,7 +298,7 @@ def test_an_observer_that_wants_to_stop_is_heard_after_a_resume(bench, tmp_path)
             stopped.append(len(history))
 
     waiting = [Stopped(spec)]
-    bench.run_all(lambda *_: [waiting.pop()] if waiting else [], store)
+    train_trials(bench, lambda *_: [waiting.pop()] if waiting else [], store)
     assert stopped == [7]
 
 
@@ -299,7 +306,7 @@ def test_cleaning_keeps_what_is_under_way_and_takes_what_has_ended(bench, tmp_pa
     store = TrialStore(tmp_path)
     ended, open_ = make_spec(bench, steps=2), make_spec(bench, seed=1)
     train(bench, store, open_, cut=3)
-    bench.run(ended, store)
+    train_trial(bench, ended, store)
     (store.checkpoints / ended.key).mkdir()
     (store.checkpoints / ended.key / "checkpoint.json").write_text("{}")
     stale = store.checkpoints / open_.key / f".tmp-step-4.safetensors-999999999@{this_machine()}"

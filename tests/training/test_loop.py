@@ -71,9 +71,6 @@ def test_the_history_has_each_step_with_its_rate(run, schedule):
     assert set(slot.history[0]) == {"step", "loss", "learning_rate", "grad_norm"}
 
 
-collate = Classification.collate
-
-
 @pytest.mark.parametrize("accumulation", [1, 2])
 def test_the_next_batch_is_collated_before_the_device_is_waited_for_and_only_once(run, monkeypatch, accumulation):
     made = []
@@ -82,6 +79,7 @@ def test_the_next_batch_is_collated_before_the_device_is_waited_for_and_only_onc
         made.append([part.tolist() for part in parts])
         return collate(self, split, parts, *rest)
 
+    collate = Classification.collate
     monkeypatch.setattr(Classification, "collate", counted)
     slot = run(steps=5, accumulation=accumulation)
     assert len(slot.history) == 5

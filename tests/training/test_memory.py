@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rankexp.training.memory import capacity, longest, slots_within
+from rankexp.training.trial import train_trial
 
 
 @given(st.integers(0, 10**9), st.integers(1, 10**9), st.integers(0, 10**11))
@@ -34,11 +35,11 @@ def test_too_little_memory_fails_the_trial_and_not_the_bench(bench, store):
         torch.empty(2**60, dtype=torch.uint8)  # more than any machine has: torch's own refusal
 
     spec = tiny_bench.make_spec(bench, "lora", steps=3)
-    failed = bench.run(spec, store, exhaust)
+    failed = train_trial(bench, spec, store, exhaust)
     assert failed.result.status == "failed"
     assert failed.result.reason.startswith("out of memory: ")
     assert not failed.adapter.exists()
     assert not store.finished(spec.key)
-    again = bench.run(spec, store)
+    again = train_trial(bench, spec, store)
     assert again.result.status == "completed"
     assert again.adapter.is_dir()

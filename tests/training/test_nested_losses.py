@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from test_pack import in_precision, make_slot
+from test_pack import in_precision
 from tiny_bench import make_spec
 from torch import nn
 
@@ -12,6 +12,7 @@ from rankexp.lora.nested import NestedLoRALinear
 from rankexp.ranks import RankMap
 from rankexp.training.loop import Loop
 from rankexp.training.memory import capacity
+from rankexp.training.trial import slot_of
 
 RANKS = (1, 2, 4)
 
@@ -28,7 +29,7 @@ def nested(bench, losses, **changes):
 
 def trained_slot(bench, spec):
     """A trial whose update is not zero."""
-    slot = make_slot(bench, spec)
+    slot = slot_of(bench, spec)
     torch.manual_seed(0)
     for layer in slot.adapter.layers.values():
         nn.init.normal_(layer.lora_B, std=0.1)
@@ -39,7 +40,7 @@ def plain_slot(bench, whole, rank):
     """A plain trial of one of the ranks of a nested one, with its weights."""
     ranks = RankMap({name: min(r, rank) for name, r in whole.spec.rank_map.items()})
     spec = replace(whole.spec, method="lora", rank_map=ranks, nested_ranks=(), nested_losses="sampled")
-    slot = make_slot(bench, spec)
+    slot = slot_of(bench, spec)
     with torch.no_grad():
         for name, layer in slot.adapter.layers.items():
             layer.lora_A.copy_(whole.adapter.layers[name].lora_A[: layer.rank])
@@ -83,14 +84,14 @@ def test_a_summed_step_is_the_mean_over_ranks_of_their_plain_steps(exact, accumu
 def test_every_example_is_adjacent_rows_and_the_stream_is_that_of_a_sampled_run(bench):
     drawn = {}
     for losses in ("sampled", "summed"):
-        slot = make_slot(bench, nested(bench, losses, accumulation=2))
+        slot = slot_of(bench, nested(bench, losses, accumulation=2))
         drawn[losses] = [part.tolist() for part in slot.draw()]
         assert slot.draw() is slot.draw()
     assert drawn["summed"] == [[i for i in part for _ in RANKS] for part in drawn["sampled"]]
 
 
 def test_the_rows_that_are_computed_are_counted_as_tokens(bench):
-    sampled, summed = (make_slot(bench, nested(bench, losses)) for losses in ("sampled", "summed"))
+    sampled, summed = (slot_of(bench, nested(bench, losses)) for losses in ("sampled", "summed"))
     for slot in (sampled, summed):
         take_step(bench, slot)
     assert summed.meter.tokens == 3 * sampled.meter.tokens > 0

@@ -16,8 +16,8 @@ from rankexp.lora.pack import Pack
 from rankexp.ranks import RankMap
 from rankexp.record.trials import TrialStore
 from rankexp.training.loop import Loop
-from rankexp.training.slot import Slot
 from rankexp.training.stop import StopTrialError
+from rankexp.training.trial import slot_of, train_trial, train_trials
 
 NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 DEVICES = ["cpu", pytest.param("cuda", marks=[pytest.mark.gpu, NO_GPU])]
@@ -56,16 +56,6 @@ def mixed(bench, **common):
     return specs
 
 
-def make_slot(bench, spec, observe=lambda _: None):
-    adapter = bench.adapter(spec)
-
-    def evaluate():
-        scores = bench._score(adapter, "tune", spec.precision)
-        return {metric: scores.mean(metric) for metric in scores.values}
-
-    return Slot(spec, adapter, bench.data.splits["train"], evaluate=evaluate, observe=observe)
-
-
 def train(bench, slots, size, seats=None):
     waiting = list(slots)
     loop = Loop(bench.pack, bench.collator(bench.data.splits["train"]), size, seats or size)
@@ -79,10 +69,10 @@ def train(bench, slots, size, seats=None):
 def test_each_trial_of_a_pack_ends_where_it_ends_alone(bench, device, accumulation):
     bench = in_precision(bench, torch.float64, device)
     specs = mixed(bench, accumulation=accumulation)
-    packed = [make_slot(bench, spec) for spec in specs]
+    packed = [slot_of(bench, spec) for spec in specs]
     train(bench, packed, size=6)
     for slot, spec in zip(packed, specs, strict=True):
-        alone = make_slot(bench, spec)
+        alone = slot_of(bench, spec)
         train(bench, [alone], size=1)
         assert (slot.state, slot.step) == (alone.state, alone.step) == ("completed", spec.steps)
         for name, one, other in zip(names(alone), slot.parameters, alone.parameters, strict=True):
@@ -104,9 +94,9 @@ def test_scores_of_packed_trials_are_those_of_lone_ones(bench, tmp_path, device)
     specs, store = mixed(bench), TrialStore(tmp_path)
     run_all(bench, specs, store, size=6)
     for spec in specs:
-        alone = bench.run(spec, TrialStore(tmp_path / spec.key))
+        alone = train_trial(bench, spec, TrialStore(tmp_path / spec.key))
         one, other = store.verify(spec.key).scores("decide"), alone.scores("decide")
-        np.testing.assert_allclose(one.values["loss"], other.values["loss"], rtol=0, atol=1e-3)
+        np.testing.assert_allclose(one.loss, other.loss, rtol=0, atol=1e-3)
 
 
 def run_all(bench, specs, store, size):
@@ -120,7 +110,7 @@ def run_all(bench, specs, store, size):
             job.finish = trials.append
         return [job] if job else []
 
-    bench.run_all(take, store, size)
+    train_trials(bench, take, store, size)
     assert not waiting
     return trials
 
@@ -157,7 +147,7 @@ def test_a_trial_that_diverges_leaves_the_others_bit_identical(bench, step):
     for healthy in (True, False):
         slots = []
         slots += [
-            make_slot(bench, spec, (lambda _: None) if healthy or i != 2 else poison(slots))
+            slot_of(bench, spec, (lambda _: None) if healthy or i != 2 else poison(slots))
             for i, spec in enumerate(mixed(bench)[:6])
         ]
         train(bench, slots, size=6)
@@ -170,10 +160,10 @@ def test_a_trial_that_diverges_leaves_the_others_bit_identical(bench, step):
 
 def test_trials_that_take_turns_give_the_bits_of_lone_ones(bench):
     specs = mixed(bench, steps=12)[:4]
-    slots = [make_slot(bench, spec) for spec in specs]
+    slots = [slot_of(bench, spec) for spec in specs]
     train(bench, slots, size=1, seats=3)
     for slot, spec in zip(slots, specs, strict=True):
-        alone = make_slot(bench, spec)
+        alone = slot_of(bench, spec)
         train(bench, [alone], size=1)
         assert slot.history == alone.history
         assert all(map(torch.equal, slot.parameters, alone.parameters))
@@ -188,7 +178,7 @@ def test_a_trial_that_is_stopped_makes_room_for_the_next(bench):
             raise StopTrialError
 
     specs = [make_spec(bench, seed=seed, steps=6) for seed in range(4)]
-    slots = [make_slot(bench, spec, stop if i == 0 else (lambda _: None)) for i, spec in enumerate(specs)]
+    slots = [slot_of(bench, spec, stop if i == 0 else (lambda _: None)) for i, spec in enumerate(specs)]
     train(bench, slots, size=3)
     assert [slot.state for slot in slots] == ["stopped", "completed", "completed", "completed"]
     assert held == [3, 3, 3]
@@ -221,7 +211,7 @@ def test_a_pack_that_does_not_fit_is_halved_and_no_step_is_lost(bench, little_me
         if row["step"] == 3:
             limit["rows"] = 2 * 16
 
-    slots = [make_slot(bench, spec, shrink if i == 0 else (lambda _: None)) for i, spec in enumerate(specs)]
+    slots = [slot_of(bench, spec, shrink if i == 0 else (lambda _: None)) for i, spec in enumerate(specs)]
     loop = train(bench, slots, size=6)
     assert calls[:5] == [96, 96, 96, 96, 48]
     assert calls[5:] == [16] * 6 * 5
@@ -229,7 +219,7 @@ def test_a_pack_that_does_not_fit_is_halved_and_no_step_is_lost(bench, little_me
     limit["rows"] = 10**9
     for slot, spec in zip(slots, specs, strict=True):
         assert [row["step"] for row in slot.history] == list(range(1, 9))
-        alone = make_slot(bench, spec)
+        alone = slot_of(bench, spec)
         train(bench, [alone], size=1)
         for one, other in zip(slot.parameters, alone.parameters, strict=True):
             torch.testing.assert_close(one, other, rtol=0, atol=1e-3)
@@ -241,7 +231,7 @@ def test_memory_that_gives_out_in_backward_is_no_loss_either(bench, accumulation
     bench = in_precision(bench, torch.float64)
     common = {"steps": 5, "dropout": 0.3, "learning_rate": 3e-3, "accumulation": accumulation}
     specs = [make_spec(bench, seed=seed, **common) for seed in range(4)]
-    slots = [make_slot(bench, spec) for spec in specs]
+    slots = [slot_of(bench, spec) for spec in specs]
     failures = iter([False, True] + [False] * 99)
 
     def refuse(grad):
@@ -251,7 +241,7 @@ def test_memory_that_gives_out_in_backward_is_no_loss_either(bench, accumulation
     slots[3].parameters[0].register_hook(refuse)
     assert train(bench, slots, size=4).size == 2
     for slot, spec in zip(slots, specs, strict=True):
-        alone = make_slot(bench, spec)
+        alone = slot_of(bench, spec)
         train(bench, [alone], size=1)
         for one, other in zip(slot.parameters, alone.parameters, strict=True):
             torch.testing.assert_close(one, other, rtol=0, atol=1e-9)
@@ -259,7 +249,7 @@ def test_memory_that_gives_out_in_backward_is_no_loss_either(bench, accumulation
 
 def test_an_optimizer_that_finds_no_memory_fails_its_trial_alone(bench, monkeypatch):
     specs = [make_spec(bench, seed=seed, steps=5) for seed in range(3)]
-    slots = [make_slot(bench, spec) for spec in specs]
+    slots = [slot_of(bench, spec) for spec in specs]
 
     def refuse(*_):
         raise torch.OutOfMemoryError("no room for moments")
@@ -332,10 +322,10 @@ def variants(bench):
 
 def test_a_pack_of_plain_eva_and_loraplus_trials_ends_where_each_ends_alone(bench):
     bench = in_precision(bench, torch.float64)
-    packed = [make_slot(bench, spec) for spec in variants(bench)]
+    packed = [slot_of(bench, spec) for spec in variants(bench)]
     train(bench, packed, size=4)
     for slot in packed:
-        alone = make_slot(bench, slot.spec)
+        alone = slot_of(bench, slot.spec)
         started = [p.detach().clone() for p in alone.parameters]
         train(bench, [alone], size=1)
         for one, other, start in zip(slot.parameters, alone.parameters, started, strict=True):
@@ -350,7 +340,7 @@ def test_dora_and_pissa_train_alone_among_others_and_give_the_bits_of_lone_trial
     trials = {trial.spec.key: trial for trial in run_all(bench, specs, store, size=4)}
     assert [trials[spec.key].result.cost["slots"] for spec in specs] == [2, 1, 2, 1]
     for spec in (specs[1], specs[3]):
-        assert digests(trials[spec.key]) == digests(bench.run(spec, TrialStore(tmp_path / spec.key)))
+        assert digests(trials[spec.key]) == digests(train_trial(bench, spec, TrialStore(tmp_path / spec.key)))
 
 
 def test_ranks_of_zero_get_no_layer_and_their_slot_leaves_the_layer_as_it_is(bench):

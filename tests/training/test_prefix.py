@@ -5,13 +5,14 @@ from functools import partial
 
 import pytest
 import torch
-from test_pack import in_precision, make_slot
+from test_pack import in_precision
 from tiny_bench import make_bench, make_spec
 
 from rankexp.models.base import find_model
 from rankexp.ranks import RankMap
 from rankexp.training.loop import Loop
 from rankexp.training.prefix import Prefix, blocks_of, frozen_blocks
+from rankexp.training.trial import slot_of
 
 GPT2 = {"model_type": "gpt2", "n_embd": 16, "n_layer": 3, "n_head": 2, "vocab_size": 60, "n_positions": 32}
 LLAMA = {
@@ -29,7 +30,7 @@ def upper(bench, **changes):
 
 
 def train(bench, specs, prefix):
-    slots = [make_slot(bench, spec) for spec in specs]
+    slots = [slot_of(bench, spec) for spec in specs]
     given = iter([slots])
     loop = Loop(bench.pack, bench.collator(bench.data.splits["train"]), len(slots), len(slots), prefix)
     list(loop.run(lambda *_: next(given, [])))

@@ -20,6 +20,7 @@ from rankexp.lora.layer import LoRALinear
 from rankexp.models.kinds import classifier
 from rankexp.record.trials import TrialStore
 from rankexp.training.scoring import score
+from rankexp.training.trial import slot_of, train_trial
 
 pytestmark = [
     pytest.mark.slow,
@@ -61,7 +62,7 @@ def same_scores(one, other):
 @pytest.mark.usefixtures("clean")
 @pytest.mark.parametrize("method", ["lora", "head", "full", "subspace"])
 def test_a_trial_is_trained_scored_and_recorded(bench, store, method):
-    trial = bench.run(make_spec(bench, method, steps=40), store)
+    trial = train_trial(bench, make_spec(bench, method, steps=40), store)
     result = store.verify(trial.key).result
     assert (result.status, result.reason) == ("completed", "")
     losses = [row["loss"] for row in result.history]
@@ -89,9 +90,9 @@ VARIED = {
 @pytest.mark.parametrize("name", VARIED)
 def test_each_variant_starts_where_lora_does_and_learns(bench, store, name):
     spec = make_spec(bench, **{"steps": 40, **VARIED[name]})
-    history = bench.run(spec, store).result.history
+    history = train_trial(bench, spec, store).result.history
     assert store.verify(spec.key).result.status == "completed"
-    plain = bench.run(make_spec(bench, steps=1), store).result.history
+    plain = train_trial(bench, make_spec(bench, steps=1), store).result.history
     assert history[0]["loss"] == plain[0]["loss"]  # the update is nothing at first
     losses = [row["loss"] for row in history]
     assert np.mean(losses[-8:]) < np.mean(losses[:8])
@@ -100,7 +101,7 @@ def test_each_variant_starts_where_lora_does_and_learns(bench, store, name):
 def test_a_ratio_of_one_is_lora_and_another_is_not(bench, store):
     specs = [make_spec(bench, loraplus_lr_ratio=ratio) for ratio in (1.0, 4.0)]
     assert specs[0].key == make_spec(bench).key
-    one, other = (bench.run(spec, store).result.history for spec in specs)
+    one, other = (train_trial(bench, spec, store).result.history for spec in specs)
     assert [row["learning_rate"] for row in one] == [row["learning_rate"] for row in other]
     assert one[0]["loss"] == other[0]["loss"]
     assert one[-1]["loss"] != other[-1]["loss"]
@@ -108,7 +109,7 @@ def test_a_ratio_of_one_is_lora_and_another_is_not(bench, store):
 
 def test_magnitudes_are_trained_and_not_decayed(bench):
     spec = make_spec(bench, "dora", weight_decay=0.1)
-    with_decay = bench._slot(spec, lambda _: None).optimizer.param_groups
+    with_decay = slot_of(bench, spec).optimizer.param_groups
     decayed = {p.dim(): group["weight_decay"] for group in with_decay for p in group["params"]}
     assert decayed == {1: 0.0, 2: 0.1}
     adapter = bench.adapter(spec)
@@ -124,7 +125,7 @@ def test_trainable_parameters_are_counted_exactly(bench, store):
     maps = {"lora": make_spec(bench, rank=3).rank_map.cost(bench.shapes("all-linear")) + head}
     assert maps["lora"] == 3 * (2 * (4 * 32 + 2 * 48) + 32) + head
     for method, count in {**maps, "head": head, "full": everything}.items():
-        cost = bench.run(make_spec(bench, method, rank=3, steps=1), store).result.cost
+        cost = train_trial(bench, make_spec(bench, method, rank=3, steps=1), store).result.cost
         assert (cost["trainable_parameters"], cost["adapter_bytes"]) == (count, 4 * count)
 
 
@@ -132,7 +133,9 @@ def test_trainable_parameters_are_counted_exactly(bench, store):
 def runs(bench, tmp_path_factory):
     """Each variant trained once on the shared bench, in an order that mixes them."""
     store = TrialStore(tmp_path_factory.mktemp("runs"))
-    return {name: bench.run(make_spec(bench, **options), store) for name, options in reversed(VARIANTS.items())}
+    return {
+        name: train_trial(bench, make_spec(bench, **options), store) for name, options in reversed(VARIANTS.items())
+    }
 
 
 def test_a_fresh_process_gives_the_same_bits(runs, tmp_path):
@@ -149,14 +152,14 @@ def test_a_fresh_process_gives_the_same_bits(runs, tmp_path):
 def test_a_trial_does_not_depend_on_what_was_trained_before_it(bench, runs, store, before):
     torch.manual_seed(99)
     if before in ("lora", "full"):
-        bench.run(make_spec(bench, before, rank=3, dropout=0.5 if before == "lora" else 0.0, seed=7), store)
+        train_trial(bench, make_spec(bench, before, rank=3, dropout=0.5 if before == "lora" else 0.0, seed=7), store)
     if before == "diverged":
-        bench.run(make_spec(bench, learning_rate=1e30), store)
+        train_trial(bench, make_spec(bench, learning_rate=1e30), store)
     if before == "interrupted":
         with pytest.raises(KeyboardInterrupt):
-            bench.run(make_spec(bench), store, stop_at(3))
+            train_trial(bench, make_spec(bench), store, stop_at(3))
     for name in ("lora", "dropout", "head"):
-        assert digests(bench.run(make_spec(bench, **VARIANTS[name]), store)) == digests(runs[name])
+        assert digests(train_trial(bench, make_spec(bench, **VARIANTS[name]), store)) == digests(runs[name])
 
 
 def stop_at(step):
@@ -171,7 +174,7 @@ def stop_at(step):
 @pytest.mark.parametrize("method", ["lora", "head", "full"])
 def test_what_an_observer_raises_leaves_no_record_and_a_clean_bench(bench, store, method):
     with pytest.raises(KeyboardInterrupt):
-        bench.run(make_spec(bench, method), store, stop_at(2))
+        train_trial(bench, make_spec(bench, method), store, stop_at(2))
     assert list(store.keys()) == []
     assert not any(isinstance(module, LoRALinear) for module in bench.model.modules())
 
@@ -184,7 +187,7 @@ def test_benches_of_two_threads_do_not_disturb_each_other(bench, runs, tmp_path)
         torch.set_num_threads(1)
         store = TrialStore(tmp_path / str(i))
         for name in names[i]:
-            found[i][name] = digests(benches[i].run(make_spec(bench, **VARIANTS[name]), store))
+            found[i][name] = digests(train_trial(benches[i], make_spec(bench, **VARIANTS[name]), store))
 
     threads = [threading.Thread(target=work, args=(i,)) for i in range(2)]
     for thread in threads:
@@ -230,7 +233,7 @@ def test_peft_gives_the_recorded_score_of_every_example(bench, runs, name, atten
 @pytest.mark.parametrize("method", ["lora", "head", "full"])
 @pytest.mark.parametrize("changes", [{}, {"steps": 1}, {"eval_every": 1}], ids=["in a step", "in the last", "on tune"])
 def test_a_diverged_trial_is_recorded_without_adapter(bench, store, method, changes):
-    trial = bench.run(make_spec(bench, method, learning_rate=1e38, max_grad_norm=0.0, **changes), store)
+    trial = train_trial(bench, make_spec(bench, method, learning_rate=1e38, max_grad_norm=0.0, **changes), store)
     result = store.verify(trial.key).result
     assert (result.status, result.final, dict(result.metrics)) == ("diverged", True, {})
     assert "not finite" in result.reason
@@ -241,29 +244,30 @@ def test_a_diverged_trial_is_recorded_without_adapter(bench, store, method, chan
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 def test_evaluating_on_the_way_changes_nothing(bench, store, dropout):
     plain, watched = (
-        bench.run(make_spec(bench, dropout=dropout, eval_every=every), store).result.history for every in (0, 2)
+        train_trial(bench, make_spec(bench, dropout=dropout, eval_every=every), store).result.history
+        for every in (0, 2)
     )
     assert [row["loss"] for row in watched] == [row["loss"] for row in plain]
     assert sum("tune_loss" in row for row in watched) == 5
 
 
 def test_dropout_is_felt_in_training_and_off_in_scoring(bench, runs, store):
-    off = bench.run(make_spec(bench, seed=1), store)
+    off = train_trial(bench, make_spec(bench, seed=1), store)
     assert off.result.history[-1]["loss"] != runs["dropout"].result.history[-1]["loss"]
     assert off.result.history[0]["loss"] == runs["dropout"].result.history[0]["loss"]  # lora_B is zero
 
 
 def test_seeds_and_ranks_give_other_numbers_and_a_seed_the_same_start(bench, store):
     specs = [make_spec(bench), make_spec(bench, seed=1), make_spec(bench, rank=4)]
-    histories = [bench.run(spec, store).result.history for spec in specs]
+    histories = [train_trial(bench, spec, store).result.history for spec in specs]
     assert len({history[-1]["loss"] for history in histories}) == 3
     assert histories[0][0]["loss"] == histories[2][0]["loss"] != histories[1][0]["loss"]
 
 
 def test_only_a_full_trial_that_is_evidence_keeps_its_weights(bench, store):
-    tuning = bench.run(make_spec(bench, "full", steps=2, evaluate=("tune",)), store)
+    tuning = train_trial(bench, make_spec(bench, "full", steps=2, evaluate=("tune",)), store)
     assert not tuning.adapter.exists()
-    evidence = bench.run(make_spec(bench, "full", steps=2), store)
+    evidence = train_trial(bench, make_spec(bench, "full", steps=2), store)
     assert sorted(path.name for path in evidence.adapter.iterdir()) == [
         "model.safetensors",
         "update_spectrum.safetensors",
@@ -271,7 +275,7 @@ def test_only_a_full_trial_that_is_evidence_keeps_its_weights(bench, store):
 
 
 def test_the_spectrum_of_a_full_update_is_that_of_the_saved_weights(bench, store):
-    trial = bench.run(make_spec(bench, "full", steps=2, learning_rate=1e-2), store)
+    trial = train_trial(bench, make_spec(bench, "full", steps=2, learning_rate=1e-2), store)
     found = full_spectrum(store.read(trial.key))
     assert found.keys() == bench.shapes("all-linear").keys()
     saved = load_file(trial.adapter / "model.safetensors")
@@ -282,7 +286,7 @@ def test_the_spectrum_of_a_full_update_is_that_of_the_saved_weights(bench, store
 
 
 def test_an_adapter_cut_to_its_own_rank_scores_as_it_did_and_to_none_like_its_head(bench, store):
-    trial = bench.run(make_spec(bench, steps=6), store)
+    trial = train_trial(bench, make_spec(bench, steps=6), store)
     whole, none = (bench.score_trial(trial, f"tune@{rank}") for rank in (2, 0))
     assert whole.values["loss"] == pytest.approx(trial.scores("tune").values["loss"], abs=1e-5)
     assert not np.allclose(none.values["loss"], whole.values["loss"], atol=1e-4)
@@ -292,9 +296,9 @@ def test_an_adapter_cut_to_its_own_rank_scores_as_it_did_and_to_none_like_its_he
 
 
 def test_training_examples_are_scored_on_a_fixed_sample(bench, store, monkeypatch):
-    monkeypatch.setattr("rankexp.training.trial.TRAINING_SAMPLE", 7)
+    monkeypatch.setattr("rankexp.training.bench.TRAINING_SAMPLE", 7)
     fresh = bench.copy()
-    scores = fresh.run(make_spec(bench, steps=2, evaluate=("train", "tune")), store).scores("train")
+    scores = train_trial(fresh, make_spec(bench, steps=2, evaluate=("train", "tune")), store).scores("train")
     ids = bench.data.splits["train"].example_ids
     assert len(scores.example_ids) == 7
     assert set(scores.example_ids) <= set(ids)
@@ -304,13 +308,13 @@ def test_training_examples_are_scored_on_a_fixed_sample(bench, store, monkeypatc
 def test_a_random_subspace_moves_every_linear_layer_and_nothing_else(bench, store):
     spec = make_spec(bench, "subspace", steps=4)
     before = {name: p.detach().clone() for name, p in bench.model.named_parameters()}
-    trial = bench.run(spec, store)
+    trial = train_trial(bench, spec, store)
     assert trial.result.status == "completed"
     head = sum(p.numel() for n, p in bench.model.named_parameters() if n.startswith(tuple(bench.head)))
     assert trial.result.cost["trainable_parameters"] == 20 + head
     assert not trial.adapter.exists()
     assert all(torch.equal(p, before[name]) for name, p in bench.model.named_parameters())
-    again = bench.run(dataclasses.replace(spec, seed=5), store)
+    again = train_trial(bench, dataclasses.replace(spec, seed=5), store)
     assert again.result.history != trial.result.history
 
 
@@ -318,13 +322,13 @@ def test_a_random_subspace_moves_every_linear_layer_and_nothing_else(bench, stor
 def test_a_spec_of_another_model_or_data_is_refused(bench, store, field):
     spec = dataclasses.replace(make_spec(bench), **{field: "x"})
     with pytest.raises(ValueError, match="of another model or other data"):
-        bench.run(spec, store)
+        train_trial(bench, spec, store)
     assert not Path(store.root).exists()
 
 
 @pytest.mark.usefixtures("clean")
 def test_bfloat16_learns_too_and_scores_again_as_it_did(bench, store):
-    trial = bench.run(make_spec(bench, precision="bfloat16", steps=40), store)
+    trial = train_trial(bench, make_spec(bench, precision="bfloat16", steps=40), store)
     losses = [row["loss"] for row in trial.result.history]
     assert np.mean(losses[-8:]) < np.mean(losses[:8])
     same_scores(bench.score_trial(trial, "decide"), trial.scores("decide"))

@@ -2,6 +2,11 @@
 
 Scores of every rank on the same seeds and the same examples are compared in pairs, as
 :mod:`rankexp.analysis.statistics.paired` does it. ``docs/statistics.md`` explains the rule in words.
+
+>>> right = np.arange(2000) % 5 > 0  # each of 2 ranks and 3 seeds is right on the same 80 %
+>>> verdict = decide(np.broadcast_to(right, (2, 3, 2000)), [4, 8], margin=0.01)
+>>> print(verdict.status, verdict.chosen_rank, verdict.edge)
+SETTLED 4 low
 """
 
 from __future__ import annotations
@@ -65,11 +70,6 @@ def decide(
 
     Raises:
         ValueError: The scores are not such a table of finite numbers or NaN, or another argument is out of range.
-
-    >>> right = np.arange(2000) % 5 > 0  # each of 2 ranks and 3 seeds is right on the same 80 %
-    >>> verdict = decide(np.broadcast_to(right, (2, 3, 2000)), [4, 8], margin=0.01)
-    >>> print(verdict.status, verdict.chosen_rank, verdict.edge)
-    SETTLED 4 low
     """
     check_margin_and_level(margin, level)
     values = checked_scores(scores)

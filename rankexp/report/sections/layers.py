@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rankexp.report import formats
-from rankexp.report.canvas import WIDE, Document, Size, new_axes
+from rankexp.report.canvas import WIDE, Document, Size, new_axes, without_frame
 from rankexp.report.formats import percent
 from rankexp.report.section import Caption, Drawing, Link, Section
 
@@ -30,9 +30,7 @@ def draw(doc: Document, size: Size = WIDE) -> Figure | None:
     axes.set_xlim(-0.5, len(depths) - 0.5)
     axes.set_ylim(len(modules) - 0.5, -0.5)
     axes.set_xlabel("layer")
-    axes.grid(visible=False)
-    axes.spines[:].set_visible(False)
-    axes.tick_params(which="both", length=0)
+    without_frame(axes)
     return figure
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rankexp.analysis.study import Study
 from rankexp.report import formats
-from rankexp.report.canvas import COLOURS, WIDE, Document, Size, new_axes
+from rankexp.report.canvas import COLOURS, WIDE, Document, Size, new_axes, without_frame
 from rankexp.report.formats import rate
 from rankexp.report.section import Caption, Drawing, Link, Section, nothing
 
@@ -43,9 +43,7 @@ def draw(doc: Document, size: Size = WIDE) -> Figure | None:
     axes.set_ylim(-0.5, len(ranks) - 0.5)
     axes.set_xlabel("learning rate")
     axes.set_ylabel("rank")
-    axes.grid(visible=False)
-    axes.spines[:].set_visible(False)
-    axes.tick_params(which="both", length=0)
+    without_frame(axes)
     return figure
 
 

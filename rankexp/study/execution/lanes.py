@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from rankexp.training.trial import Bench
+    from rankexp.training.bench import Bench
 
 T = TypeVar("T")
 R = TypeVar("R")

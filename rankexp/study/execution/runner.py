@@ -23,6 +23,7 @@ from rankexp.study.execution.race import PrunedError, Race
 from rankexp.training.memory import capacity
 from rankexp.training.outcome import failure_of
 from rankexp.training.stop import Observe
+from rankexp.training.trial import train_trials
 from rankexp.trial_spec import TrialSpec
 
 Asked = tuple[Planned, TrialSpec]
@@ -202,7 +203,8 @@ class Runner:
                     most = most or capacity(bench, queue.largest_spec)
                     size = min(size, most)
                 try:
-                    bench.run_all(
+                    train_trials(
+                        bench,
                         take,
                         self.trials,
                         size if size == 1 or bench.packs else 1,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Literal
 
@@ -56,7 +56,7 @@ class TrialSpecs:
         return self._spec(setting, seed, ("train", "tune", "decide"))
 
     def _spec(self, setting: Setting, seed: int, evaluate: tuple[str, ...]) -> TrialSpec:
-        lora, train, variant = self.config.lora, self.config.train, setting.variant
+        lora, variant = self.config.lora, setting.variant
         mapped = variant.method in MAPPED
         return TrialSpec(
             model=self.model,
@@ -74,18 +74,9 @@ class TrialSpecs:
             nested_losses=variant.nested_losses,
             pruning=variant.pruning,
             learning_rate=setting.learning_rate,
-            schedule=train.schedule,
-            warmup_steps=train.warmup_steps,
-            weight_decay=train.weight_decay,
-            max_grad_norm=train.max_grad_norm,
-            steps=train.steps,
-            batch_size=train.batch_size,
-            accumulation=train.accumulation,
             seed=seed,
-            precision=self.precision,
-            eval_every=train.eval_every,
-            patience=train.patience,
             evaluate=evaluate,
+            **{**asdict(self.config.train), "precision": self.precision},  # each option of `train` decides a trial
         )
 
     def rank_map(self, setting: Setting) -> RankMap:

@@ -24,13 +24,13 @@ from rankexp.models.base import new_head
 from rankexp.objectives.base import Batch
 from rankexp.tasks.base import Examples
 from rankexp.training.batching import training_batches
+from rankexp.training.bench import Bench
 from rankexp.training.device import autocast
 from rankexp.training.loop import Loop
 from rankexp.training.prefix import Prefix
 from rankexp.training.probes.gradients import layer_gradients
 from rankexp.training.probes.moments import second_moments
 from rankexp.training.slot import Slot
-from rankexp.training.trial import Bench
 from rankexp.trial_spec import TrialSpec
 
 Precision = Literal["float32", "bfloat16"]
@@ -133,8 +133,7 @@ def fitted_head(bench: Bench, split: Examples, precision: Precision, seed: int =
         slot = Slot(spec, head, split, evaluate=dict)
         prefix = Prefix(bench.pack, bench.collator(split))
         given = iter([[slot]])
-        loop = Loop(bench.pack, prefix.collator, prefix=prefix)
-        for _ in loop.run(lambda *_: next(given, [])):
+        for _ in Loop(bench.pack, prefix.collator, prefix=prefix).run(lambda *_: next(given, [])):
             pass
     if slot.error is not None:
         raise slot.error

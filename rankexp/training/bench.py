@@ -1,0 +1,216 @@
+"""A bench: one base model in memory with the data of one task, where the trials of a study are trained and scored."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_model
+from torch import Tensor, nn
+
+from rankexp.canonical_json import content_key
+from rankexp.lora.inject import eject, new_layers, target_shapes
+from rankexp.lora.pack import Adapter, Pack
+from rankexp.lora.peft_format import load_adapter
+from rankexp.lora.squeeze import squeezed
+from rankexp.models.base import BaseModel, Padding, head_names, new_head
+from rankexp.models.loading import loading_of, set_pad
+from rankexp.objectives.base import Collator
+from rankexp.record.scores import Scores
+from rankexp.record.trial import Trial
+from rankexp.tasks.base import Examples, TaskData
+from rankexp.training.adapters import make_adapter
+from rankexp.training.padding import check_fits, find_padding
+from rankexp.training.prefix import Prefix
+from rankexp.training.probes.calibration import Calibration
+from rankexp.training.scoring import score
+from rankexp.trial_spec import TrialSpec
+
+TRAINING_SAMPLE = 500
+"""Most examples of ``train`` that a trial is scored on, to see how far it fits them better than new ones."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """One base model in memory and the data of one task: what every trial of a study shares.
+
+    Attributes:
+        base: The base model as it was found.
+        pack: Its weights with a new head, on ``device``, frozen, and without adapters between trials.
+        data: The task's data.
+        device: Where to train.
+    """
+
+    base: BaseModel
+    pack: Pack
+    data: TaskData
+    device: torch.device
+
+    @classmethod
+    def load(cls, base: BaseModel, data: TaskData, device: torch.device) -> Bench:
+        """Load the base model onto the device, and find out what it needs, unless that is known.
+
+        A model that needs another padding than the usual, or of which something was drawn, is another model: it has
+        another fingerprint than the files alone.
+
+        Raises:
+            ConfigError: The texts do not fit the model, or it cannot be trained in batches.
+        """
+        model: Any = base.build(data.objective.kind).requires_grad_(False)
+        check_fits(model, data)
+        model.config.use_cache = False  # of keys and values, which a decoder would keep in every forward pass
+        if device.type == "cpu":
+            model.set_attn_implementation("eager")  # the backward pass of the fused kernel is slower there
+        base = _settled(base, model, data)
+        return cls(base, Pack(model.to(device)), data, device)
+
+    def copy(self) -> Bench:
+        """Return a bench with a model of its own."""
+        return replace(self, pack=Pack(copy.deepcopy(self.model)))
+
+    @property
+    def model(self) -> nn.Module:
+        """The model."""
+        return self.pack.model
+
+    @property
+    def padding(self) -> Padding:
+        """How batches are filled."""
+        return self.base.padding or Padding(self.base.pad_token_id)
+
+    def collator(self, examples: Examples) -> Collator:
+        """Return what makes batches of some examples for the model."""
+        return Collator(examples, self.data.objective, self.padding, self.device)
+
+    @cached_property
+    def packs(self) -> bool:
+        """Whether two trials in a pack give the answers that each gives alone; tried once.
+
+        Not so for a model that hands a linear layer rows in another order than the batch's, or rows of its own. One
+        that pads on the left is not tried: slots would no longer drop inputs at places of their own.
+        """
+        if self.padding.side == "left":
+            return False
+        collator = self.collator(self.data.splits["train"])
+        index = np.arange(min(4, len(collator.examples)))
+        ranks = dict.fromkeys(self.shapes("all-linear"), 1)
+
+        def changed(seed: int) -> Adapter:
+            layers = new_layers(self.model, ranks, alpha=1.0, seed=seed)
+            for layer in layers.values():
+                nn.init.constant_(layer.lora_B, 0.1)
+            return Adapter(layers, new_head(self.model, seed))
+
+        def answers(indices: Sequence[NDArray[np.int64]], *held: Adapter) -> Tensor:
+            with self.pack.holding(*held) as model, torch.no_grad():
+                return self.data.objective.answers(model, collator(*indices))
+
+        pair = changed(0), changed(1)
+        alone = torch.cat([answers([index], adapter) for adapter in pair])
+        try:
+            together = answers([index, index], *pair)
+        except (RuntimeError, ValueError, TypeError):  # shapes that no pack can split
+            return False
+        return torch.allclose(alone, together, rtol=1e-3, atol=1e-3 * float(alone.std()))
+
+    @cached_property
+    def prefix(self) -> Prefix:
+        """What the blocks below the lowest adapted layer compute on the examples to train on."""
+        return Prefix(self.pack, self.collator(self.data.splits["train"]))
+
+    @cached_property
+    def calibration(self) -> Calibration:
+        """What the layers are given on some examples of those to train on."""
+        return Calibration(self.pack, self.collator(self.data.splits["train"]))
+
+    @property
+    def head(self) -> tuple[str, ...]:
+        """Names of the modules of the head."""
+        return head_names(self.model)
+
+    @property
+    def saved(self) -> tuple[str, ...]:
+        """Names of the modules that each adapter brings whole: the head, and what was drawn since the files lack it."""
+        return (*self.head, *loading_of(self.model).drawn)
+
+    def shapes(self, targets: str | list[str]) -> dict[str, tuple[int, int]]:
+        """Names and (in, out) of the layers that ``targets`` selects; "all-linear" leaves out those of one output.
+
+        Raises:
+            ValueError: A target selects nothing.
+        """
+        shapes = target_shapes(self.model, targets, self.saved)
+        wide = {name: shape for name, shape in shapes.items() if min(shape) > 1}
+        return wide if wide and targets == "all-linear" else shapes
+
+    def adapter(self, spec: TrialSpec) -> Adapter:
+        """Make the modules that a trial trains, as they are before its first step.
+
+        Raises:
+            ValueError: The spec is of another model or other data.
+        """
+        if (spec.model, spec.data) != (self.base.fingerprint, self.data.fingerprint):
+            raise ValueError(f"trial {spec.key} is of another model or other data than what is loaded.")
+        with self.pack.holding() as model:
+            return make_adapter(model, spec, self.head, self.calibration.directions)
+
+    def score_adapter(self, adapter: Adapter, split: str, precision: str) -> Scores:
+        """Score an adapter that is not held on a split; see :meth:`score`."""
+        with self.pack.holding(adapter) as model:
+            return self.score(model, split, precision)
+
+    def score(self, model: nn.Module, split: str, precision: str) -> Scores:
+        """Score a model on a split, of ``train`` on a sample; ``tune@8`` cuts its LoRA layers to rank 8 for it."""
+        name, _, rank = split.partition("@")
+        examples = self._training_sample if name == "train" else self.data.splits[name]
+        with squeezed(model, int(rank)) if rank else nullcontext():
+            return score(model, self.collator(examples), precision=precision)
+
+    @cached_property
+    def _training_sample(self) -> Examples:
+        return self.data.splits["train"].sample(TRAINING_SAMPLE)
+
+    def score_trial(self, trial: Trial, split: str) -> Scores:
+        """Score a recorded trial on a split, from its files.
+
+        Raises:
+            DamagedRecordError: One of them does not match its hash.
+        """
+        trial.check()
+        if trial.spec.method == "full":
+            with self.pack.holding(self.adapter(trial.spec)) as model:
+                load_model(model, trial.adapter / "model.safetensors")
+                return self.score(model, split, trial.spec.precision)
+        with self._loaded(trial) as model:
+            return self.score(model, split, trial.spec.precision)
+
+    @contextmanager
+    def _loaded(self, trial: Trial) -> Iterator[nn.Module]:
+        """Hold a recorded trial's adapter and head for a while."""
+        try:
+            load_adapter(self.model, trial.adapter)
+            yield self.model
+        finally:
+            eject(self.model)
+            self.model.requires_grad_(False)
+
+
+def _settled(base: BaseModel, model: nn.Module, data: TaskData) -> BaseModel:
+    """Return the base model as it has to be used with this data, with what it needs in its fingerprint."""
+    if base.padding is not None:
+        if loading_of(model).pad_token_id is None:
+            set_pad(model, base.padding.token)
+        return base
+    padding = find_padding(model, data, base.pad_token_id)
+    drawn = loading_of(model).drawn
+    odd: dict[str, object] = {"padding": [padding.token, padding.side]} if padding != Padding(base.pad_token_id) else {}
+    odd |= {"drawn": list(drawn)} if drawn else {}
+    fingerprint = content_key([base.fingerprint, odd]) if odd else base.fingerprint
+    return replace(base, fingerprint=fingerprint, padding=padding)
