@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rankexp.margins import WIDE, check_range, parse_margin, wide_margin
+from rankexp.metrics import ACCURACY, LOSS, STANDARD
 
 TWO_POINTS = [
     0.02,
@@ -29,25 +30,25 @@ TWO_POINTS = [
 
 @pytest.mark.parametrize("written", TWO_POINTS)
 def test_two_points_of_accuracy_are_one_number_however_they_are_written(written):
-    assert parse_margin(written, "accuracy") == 0.02
+    assert parse_margin(written, ACCURACY) == 0.02
 
 
 @pytest.mark.parametrize("written", [0.01, "0.01", "0.01nat", "0.01 nats", "0.01NAT", "1e-2"])
 def test_a_hundredth_of_a_nat_is_one_number_however_it_is_written(written):
-    assert parse_margin(written, "loss") == 0.01
+    assert parse_margin(written, LOSS) == 0.01
 
 
 @given(st.integers(1, 9999))
 def test_points_are_a_hundredth_to_the_last_bit(hundredths):
     written = f"{hundredths // 100}.{hundredths % 100:02d}pt"
-    assert parse_margin(written, "accuracy") == float(f"{hundredths}e-4")
+    assert parse_margin(written, ACCURACY) == float(f"{hundredths}e-4")
 
 
 @pytest.mark.parametrize(("written", "meant"), [(2, "2pt or 0.02"), ("1", "1pt or 0.01"), ("1.5", "1.5pt or 0.015"), (5.0, "5pt or 0.05"),
     ("12.50", "12.5pt or 0.125")])  # fmt: skip
 def test_a_share_of_one_or_more_is_points_that_lost_their_unit(written, meant):
     with pytest.raises(ValueError, match=f" {meant}$"):
-        parse_margin(written, "accuracy")
+        parse_margin(written, ACCURACY)
 
 
 NEVER = [0, "0", "-1", "-2pt", "0pt", math.nan, math.inf, "nan", "inf", "1e400", "1e-400", "", " ", "2pt pt", "pt", "0,02", "2x", "2 pt of it",
@@ -58,7 +59,7 @@ NEVER = [0, "0", "-1", "-2pt", "0pt", math.nan, math.inf, "nan", "inf", "1e400",
 @pytest.mark.parametrize("written", NEVER)
 def test_what_is_no_margin_is_refused_and_says_what_is(written, kind):
     with pytest.raises(ValueError, match=r"; write .* such as ") as refused:
-        parse_margin(written, kind)
+        parse_margin(written, STANDARD[kind])
     assert "\n" not in str(refused.value)
 
 
@@ -69,13 +70,13 @@ def test_what_is_no_margin_is_refused_and_says_what_is(written, kind):
 ])  # fmt: skip
 def test_a_unit_that_does_not_fit_the_score_is_refused(written, kind, says):
     with pytest.raises(ValueError, match=says):
-        parse_margin(written, kind)
+        parse_margin(written, STANDARD[kind])
 
 
 @given(st.text(max_size=12) | st.floats() | st.integers(), st.sampled_from(["accuracy", "loss", "score"]))
 def test_anything_is_a_margin_or_one_sentence(written, kind):
     try:
-        margin = parse_margin(written, kind)
+        margin = parse_margin(written, STANDARD[kind])
     except ValueError as error:
         assert str(error)
     else:
@@ -83,9 +84,9 @@ def test_anything_is_a_margin_or_one_sentence(written, kind):
 
 
 def test_only_wide_margins_of_accuracy_are_warned_of():
-    assert not wide_margin(WIDE, "accuracy")
-    assert not wide_margin(5.0, "loss")
-    assert "20 points" in wide_margin(0.2, "accuracy")
+    assert not wide_margin(WIDE, ACCURACY)
+    assert not wide_margin(5.0, LOSS)
+    assert "20 points" in wide_margin(0.2, ACCURACY)
 
 
 def test_a_margin_of_the_whole_range_is_refused():

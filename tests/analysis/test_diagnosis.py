@@ -9,6 +9,7 @@ from fake_study import make_study
 from rankexp.analysis.diagnosis import Diagnosis, diagnose, falls, rose, well_above
 from rankexp.analysis.statistics.majority import constant_score
 from rankexp.analysis.study import load_study
+from rankexp.metrics import ACCURACY, LOSS
 from rankexp.objectives.classification import constant_answer
 
 FLOOR = 0.5
@@ -39,13 +40,13 @@ def history(losses, **measured):
 ])  # fmt: skip
 def test_a_run_at_the_floor_has_collapsed_or_learned_nothing_yet(losses, measured, others, expected):
     rows = history(losses, **measured) if len(losses) else []
-    assert diagnose("completed", FLOOR, FLOOR, rows, "accuracy", others_learned=others) is expected
+    assert diagnose("completed", FLOOR, FLOOR, rows, ACCURACY, others_learned=others) is expected
 
 
 def test_above_the_floor_nothing_is_wrong_and_a_diverged_run_has_diverged():
-    assert diagnose("completed", 0.51, FLOOR, history(BACK_UP), "accuracy", others_learned=True) is None
-    assert diagnose("diverged", -np.inf, FLOOR, [], "accuracy", others_learned=False) is Diagnosis.DIVERGED
-    assert diagnose("failed", -np.inf, FLOOR, [], "accuracy", others_learned=False) is None
+    assert diagnose("completed", 0.51, FLOOR, history(BACK_UP), ACCURACY, others_learned=True) is None
+    assert diagnose("diverged", -np.inf, FLOOR, [], ACCURACY, others_learned=False) is Diagnosis.DIVERGED
+    assert diagnose("failed", -np.inf, FLOOR, [], ACCURACY, others_learned=False) is None
 
 
 def test_only_what_a_lower_rate_may_cure_is_unstable():
@@ -62,10 +63,10 @@ def test_noise_of_batches_is_neither_rise_nor_fall(scatter):
 
 
 def test_well_above_is_beyond_chance():
-    assert not well_above(0.54, 0.5, "accuracy", 400)
-    assert well_above(0.56, 0.5, "accuracy", 400)
-    assert well_above(-0.6, -0.69, "loss", 400)
-    assert not well_above(-0.68, -0.69, "loss", 400)
+    assert not well_above(0.54, 0.5, ACCURACY, 400)
+    assert well_above(0.56, 0.5, ACCURACY, 400)
+    assert well_above(-0.6, -0.69, LOSS, 400)
+    assert not well_above(-0.68, -0.69, LOSS, 400)
 
 
 def test_the_majority_class_comes_from_labels_alone():
@@ -75,7 +76,7 @@ def test_the_majority_class_comes_from_labels_alone():
     assert plain["loss"] == pytest.approx(-(0.6 * np.log(0.6) + 0.4 * np.log(0.2)))
     assert by_document["accuracy"] == pytest.approx(1 / 3)
     assert by_document["loss"] == pytest.approx(np.log(3))
-    assert constant_score(plain, "loss") == -plain["loss"]
+    assert constant_score(plain, LOSS) == -plain["loss"]
     assert constant_answer(np.zeros(3, dtype=np.int64), "xy")["loss"] == 0
 
 

@@ -9,6 +9,7 @@ from fake_study import make_study
 
 import rankexp
 from rankexp.analysis.study import group_means, is_unstable, load_study, tune_score
+from rankexp.metrics import ACCURACY, LOSS
 from rankexp.record.files import DamagedRecordError
 from rankexp.record.trial import TrialResult
 
@@ -33,13 +34,13 @@ def test_scores_are_means_over_groups_of_the_recorded_examples(tmp_path):
     recorded = trial.scores("decide")
     for position in (0, 700, 1839):
         inside = recorded.group_ids == scores.groups[position]
-        assert scores.values[2, 2, position] == recorded.values["accuracy"][inside].mean()
+        assert scores.values[2, 2, position] == recorded.values["accuracy"][inside].mean(dtype=float)
 
 
 def test_a_loss_score_is_minus_the_loss(tmp_path):
     trial = load_study(make_study(tmp_path)).chosen_trials(4)[0]
     recorded = trial.scores("decide")
-    names, means = group_means(recorded, "loss")
+    names, means = group_means(recorded, LOSS)
     inside = recorded.group_ids == names[0]
     assert means[0] == pytest.approx(-recorded.values["loss"][inside].astype(float).mean())
 
@@ -64,9 +65,9 @@ def test_missing_and_diverged_cells_are_no_numbers(tmp_path):
 def test_a_run_collapses_by_the_score_that_is_compared():
     tune = {"accuracy": 0.6, "loss": 0.9}
     result = TrialResult("completed", metrics={"tune": tune})
-    assert not is_unstable(result, 0.5, "accuracy")
-    assert is_unstable(result, -0.8, "loss")
-    assert not is_unstable(result, -1.0, "loss")
+    assert not is_unstable(result, 0.5, ACCURACY)
+    assert is_unstable(result, -0.8, LOSS)
+    assert not is_unstable(result, -1.0, LOSS)
 
 
 def test_a_study_is_found_from_its_report_and_from_inside_its_folder(tmp_path, monkeypatch):
@@ -90,7 +91,7 @@ def test_unstable_ranks_are_those_that_diverged_or_collapsed(tmp_path):
     assert study.unstable == (4, 16)
     assert study.unstable_seeds("r=16") == (2,)
     assert study.unstable_seeds("r=4") == (0, 1, 2)
-    assert study.head_score == tune_score(study.evidence("head")[0].result, "accuracy")
+    assert study.head_score == tune_score(study.evidence("head")[0].result, ACCURACY)
 
 
 def test_nothing_to_decide_on_is_no_verdict(tmp_path):

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from rankexp.analysis.statistics.score_file import read_scores_csv
+from rankexp.metrics import ACCURACY, SCORE
 from rankexp.option_errors import ConfigError
 
 
@@ -22,8 +23,8 @@ def written(tmp_path, table):
 
 def test_scores_are_placed_by_name_whatever_the_order(tmp_path):
     table = frame()
-    scores, kind = read_scores_csv(written(tmp_path, table.sample(frac=1, random_state=1)))
-    assert kind == "accuracy"
+    scores, metric = read_scores_csv(written(tmp_path, table.sample(frac=1, random_state=1)))
+    assert metric == ACCURACY
     assert (scores.ranks, scores.seeds, scores.examples) == ((4, 8), (0, 1, 2), 6)
     for r, s, n, value in table.itertuples(index=False):
         assert scores.values[scores.ranks.index(r), scores.seeds.index(s), scores.groups.index(n)] == value
@@ -32,16 +33,16 @@ def test_scores_are_placed_by_name_whatever_the_order(tmp_path):
 def test_real_numbers_are_a_score_of_its_own_kind(tmp_path):
     table = frame()
     table["score"] = np.linspace(-2, 3, len(table))
-    scores, kind = read_scores_csv(written(tmp_path, table))
-    assert kind == "score"
+    scores, metric = read_scores_csv(written(tmp_path, table))
+    assert metric == SCORE
     assert scores.values.max() == 3
 
 
 def test_words_for_right_and_wrong_are_understood(tmp_path):
     table = frame()
     table["score"] = table["score"].astype(bool)
-    scores, kind = read_scores_csv(written(tmp_path, table))
-    assert kind == "accuracy"
+    scores, metric = read_scores_csv(written(tmp_path, table))
+    assert metric == ACCURACY
     assert scores.values.mean() == pytest.approx(table["score"].mean())
 
 
@@ -112,9 +113,9 @@ def test_an_empty_score_is_missing(tmp_path):
     table = frame().astype({"score": object})
     table.loc[0, "score"] = ""
     table.loc[1, "score"] = "NaN"
-    scores, kind = read_scores_csv(written(tmp_path, table))
+    scores, metric = read_scores_csv(written(tmp_path, table))
     assert np.isnan(scores.values).sum() == 2
-    assert kind == "accuracy"
+    assert metric == ACCURACY
 
 
 def test_an_unstable_rank_may_lack_seeds(tmp_path):
@@ -144,8 +145,8 @@ def written_as(tmp_path, table, name):
 def test_the_same_scores_in_another_format_are_the_same(tmp_path, name):
     expected, _ = read_scores_csv(written(tmp_path, frame()))
     table = frame().assign(example=lambda t: t["example"].str.replace("e1", 'e"1'))
-    same, kind = read_scores_csv(written_as(tmp_path, table, name))
-    assert kind == "accuracy"
+    same, metric = read_scores_csv(written_as(tmp_path, table, name))
+    assert metric == ACCURACY
     assert (same.ranks, same.seeds, len(same.groups)) == (expected.ranks, expected.seeds, 6)
     assert same.values.mean() == expected.values.mean()
 

@@ -127,7 +127,7 @@ def test_the_front_and_how_sure_it_is(study, doc):
 
 def by_document(scores):
     return np.array(
-        [scores.values["accuracy"][scores.group_ids == name].mean() for name in np.unique(scores.group_ids)]
+        [scores.values["accuracy"][scores.group_ids == name].mean(dtype=float) for name in np.unique(scores.group_ids)]
     )
 
 
@@ -148,7 +148,7 @@ def test_the_screen_and_the_curves_are_those_of_the_trials(study, doc):
         trial = study.by_key[row["key"]]
         scores = trial.scores("tune")
         assert row["tune_loss"] == pytest.approx(scores.values["loss"].mean(dtype=np.float64))
-        assert row["tune_accuracy"] == pytest.approx(scores.values["accuracy"].mean())
+        assert row["tune_accuracy"] == pytest.approx(scores.values["accuracy"].mean(dtype=float))
         rivals = [other for other in doc["screen"] if other["candidate"] == row["candidate"]]
         assert row["best"] is (row["tune_loss"] == min(other["tune_loss"] for other in rivals))
     for rank, curve in doc["curves"].items():
@@ -161,7 +161,9 @@ def test_quality_on_training_examples(study, doc):
     assert doc["training_data"]["examples"] == 2000
     for rank, row in doc["training_data"]["ranks"].items():
         trials = study.chosen_trials(int(rank))
-        train, decide = ([t.scores(split).values["accuracy"].mean() for t in trials] for split in ("train", "decide"))
+        train, decide = (
+            [t.scores(split).values["accuracy"].mean(dtype=float) for t in trials] for split in ("train", "decide")
+        )
         gaps = np.subtract(train, decide)
         assert row["train"] == pytest.approx(np.mean(train))
         assert row["decide"] == pytest.approx(np.mean(decide))
@@ -274,7 +276,9 @@ def test_what_each_rank_recovers_of_full_fine_tuning(study, doc):
     def accuracy(name):
         """Mean over documents, of the first seed: the only one that the references have."""
         scores = next(t for t in study.evidence(name) if t.spec.seed == 0).scores("decide")
-        return np.mean([scores.values["accuracy"][scores.group_ids == group].mean() for group in set(scores.group_ids)])
+        return np.mean(
+            [scores.values["accuracy"][scores.group_ids == group].mean(dtype=float) for group in set(scores.group_ids)]
+        )
 
     gain = accuracy("full") - accuracy("head")
     found = doc["recovered"]

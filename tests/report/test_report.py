@@ -15,6 +15,7 @@ from scipy import stats
 
 import rankexp
 from rankexp.analysis.study import load_study
+from rankexp.metrics import ACCURACY
 from rankexp.ranks import RankMap
 from rankexp.record.studies import Planned, Pruned, StudyStore
 from rankexp.record.trials import TrialStore
@@ -126,7 +127,9 @@ def test_a_rank_is_described_by_its_trials(settled, doc):
 def test_references_are_scored_like_ranks(settled, doc):
     assert doc["references"].keys() == {"head", "full"}
     scores = settled[0].evidence("head")[0].scores("decide")
-    groups = [scores.values["accuracy"][scores.group_ids == name].mean() for name in np.unique(scores.group_ids)]
+    groups = [
+        scores.values["accuracy"][scores.group_ids == name].mean(dtype=float) for name in np.unique(scores.group_ids)
+    ]
     assert doc["references"]["head"]["mean"] == pytest.approx(np.mean(groups))
     assert doc["references"]["full"]["learning_rate"] == 1e-4
 
@@ -397,7 +400,7 @@ def test_every_section_is_linked_from_the_top_of_the_page(tmp_path):
 def test_a_contest_names_who_came_near_the_best_in_the_least_time(near, said):
     rows = {name: {"better": False, "near_best": name in near} for name in ("r=8", "rising", "dora")}
     found = {"rank": 8, "margin": 0.02, "rows": rows, "cost": {"quickest": near[-1]}}
-    sentence = contest.sentence({"contest": found, "score": "accuracy"})
+    sentence = contest.sentence({"contest": found, "metric": ACCURACY.card()})
     assert sentence.startswith("None of 2 contenders is shown to be better than rank 8 in every layer")
     assert said in sentence
 
