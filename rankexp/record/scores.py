@@ -6,6 +6,7 @@ import io
 import zipfile
 import zlib
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -74,18 +75,35 @@ class Scores:
 def _array(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
     """Read one array of scores, after its size and kind were checked against what the archive says of it."""
     entry = archive.getinfo(f"{name}.npy")
+    if entry.file_size > _LARGEST_ARRAYS:
+        raise ValueError(f"array {name} claims {entry.file_size} bytes, more than any file of scores holds")
     with archive.open(entry) as file:
-        version = np.lib.format.read_magic(file)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, _, dtype = read(file)
-        size = int(np.prod([*map(float, shape), dtype.itemsize]))
-        if dtype.kind == "O":
-            raise ValueError(f"array {name} holds objects, which are loaded with allow_pickle=False alone")
-        if len(shape) != 1 or dtype.kind != _KINDS[name]:
-            raise ValueError(f"array {name} has shape {shape} and type {dtype}")
-        if size > _LARGEST_ARRAYS or entry.file_size != file.tell() + size:
-            raise ValueError(f"array {name} claims {shape[0]} places and holds other many")
-        return np.frombuffer(file.read(size), dtype=dtype).copy()
+        data = file.read(entry.file_size)
+    start = _header_length(data)
+    shape, dtype = _header(data[:start])
+    if dtype.kind == "O":
+        raise ValueError(f"array {name} holds objects, which are loaded with allow_pickle=False alone")
+    if len(shape) != 1 or dtype.kind != _KINDS[name]:
+        raise ValueError(f"array {name} has shape {shape} and type {dtype}")
+    if len(data) != start + shape[0] * dtype.itemsize:
+        raise ValueError(f"array {name} claims {shape[0]} places and holds other many")
+    return np.frombuffer(data, dtype, offset=start).copy()
+
+
+def _header_length(data: bytes) -> int:
+    """Return how many bytes stand before the values of an array; the first version of the format has a short length."""
+    short = data[6:7] == b"\x01"
+    return (10 if short else 12) + int.from_bytes(data[8 : 10 if short else 12], "little")
+
+
+@lru_cache(maxsize=64)
+def _header(data: bytes) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Return the shape and type in a header, which numpy parses as Python; the headers of a study are much the same."""
+    file = io.BytesIO(data)
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(file)
+    return shape, dtype
 
 
 def read_scores(path: Path, digest: str | None) -> Scores:
