@@ -1,4 +1,7 @@
-"""How a trial did on each example of a split, and the file that holds it: ``.npz`` without pickle."""
+"""How a trial did on each example of a split, and the file that holds it: ``.npz`` without pickle.
+
+numpy is loaded with the first scores, since what only checks or lists files needs none.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,15 @@ import io
 import zipfile
 import zlib
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from rankexp.record.files import DamagedRecordError, read_checked
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 _LARGEST_ARRAYS = 1 << 30
 """Bytes of the arrays in one file of scores; what claims to unpack to more is no file of ours."""
@@ -44,10 +49,12 @@ class Scores:
     @property
     def mean_loss(self) -> float:
         """Mean loss over examples, in nats."""
-        return float(self.loss.mean(dtype=np.float64))
+        return float(self.loss.mean(dtype="float64"))
 
     def to_bytes(self) -> bytes:
         """Serialise as ``.npz``; the same scores give the same bytes."""
+        import numpy as np
+
         buffer = io.BytesIO()
         np.savez_compressed(
             buffer, example_ids=self.example_ids, group_ids=self.group_ids, correct=self.correct, loss=self.loss
@@ -73,19 +80,40 @@ class Scores:
 
 def _array(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
     """Read one array of scores, after its size and kind were checked against what the archive says of it."""
+    import numpy as np
+
     entry = archive.getinfo(f"{name}.npy")
+    if entry.file_size > _LARGEST_ARRAYS:
+        raise ValueError(f"array {name} claims {entry.file_size} bytes, more than any file of scores holds")
     with archive.open(entry) as file:
-        version = np.lib.format.read_magic(file)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, _, dtype = read(file)
-        size = int(np.prod([*map(float, shape), dtype.itemsize]))
-        if dtype.kind == "O":
-            raise ValueError(f"array {name} holds objects, which are loaded with allow_pickle=False alone")
-        if len(shape) != 1 or dtype.kind != _KINDS[name]:
-            raise ValueError(f"array {name} has shape {shape} and type {dtype}")
-        if size > _LARGEST_ARRAYS or entry.file_size != file.tell() + size:
-            raise ValueError(f"array {name} claims {shape[0]} places and holds other many")
-        return np.frombuffer(file.read(size), dtype=dtype).copy()
+        data = file.read(entry.file_size)
+    start = _header_length(data)
+    shape, dtype = _header(data[:start])
+    if dtype.kind == "O":
+        raise ValueError(f"array {name} holds objects, which are loaded with allow_pickle=False alone")
+    if len(shape) != 1 or dtype.kind != _KINDS[name]:
+        raise ValueError(f"array {name} has shape {shape} and type {dtype}")
+    if len(data) != start + shape[0] * dtype.itemsize:
+        raise ValueError(f"array {name} claims {shape[0]} places and holds other many")
+    return np.frombuffer(data, dtype, offset=start).copy()
+
+
+def _header_length(data: bytes) -> int:
+    """Return how many bytes stand before the values of an array; the first version of the format has a short length."""
+    short = data[6:7] == b"\x01"
+    return (10 if short else 12) + int.from_bytes(data[8 : 10 if short else 12], "little")
+
+
+@lru_cache(maxsize=64)
+def _header(data: bytes) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Return the shape and type in a header, which numpy parses as Python; the headers of a study are much the same."""
+    from numpy.lib import format as numpy_format
+
+    file = io.BytesIO(data)
+    version = numpy_format.read_magic(file)
+    read = numpy_format.read_array_header_1_0 if version == (1, 0) else numpy_format.read_array_header_2_0
+    shape, _, dtype = read(file)
+    return shape, dtype
 
 
 def read_scores(path: Path, digest: str | None) -> Scores:
