@@ -36,7 +36,8 @@ from rankexp.record.scores import Scores
 from rankexp.record.studies import Planned, StudyRecord, StudyStore
 from rankexp.record.trial import TrialResult
 from rankexp.record.trials import TrialStore
-from rankexp.study.coordination.claims import Claims, lead_of
+from rankexp.study.coordination.claimed import lead_of
+from rankexp.study.coordination.claims import Claims
 from rankexp.study.coordination.database import Storage
 from rankexp.study.coordination.offers import Offers
 from rankexp.study.coordination.team import Team

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
+from pydantic_core import from_json
 from typing_extensions import TypedDict
 
 from rankexp.record.files import ForeignRecordError
@@ -26,14 +26,19 @@ def shaped_json(kind: Any, data: bytes) -> dict[str, Any]:
     Raises:
         ValueError: It has another shape; the message is a part of a sentence that names the first place.
     """
+    _checked(kind, data)
+    values: dict[str, Any] = from_json(data)
+    return values
+
+
+def _checked(kind: Any, data: bytes) -> Any:
+    """Return what pydantic makes of ``data``, whole numbers turned into floats among it, if it has the shape."""
     try:
-        _adapter(kind).validate_json(data, strict=True)
+        return _adapter(kind).validate_json(data, strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         place = ".".join(map(str, first["loc"]))
         raise ValueError(f"{place}: {first['msg']}" if place else first["msg"]) from None
-    values: dict[str, Any] = json.loads(data)
-    return values
 
 
 @cache
@@ -41,7 +46,7 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
 
 
-@with_config(ConfigDict(extra="allow"))
+@with_config(ConfigDict(extra="ignore"))
 class _Versioned(TypedDict):
     """What any file that says its version has in common."""
 
@@ -55,7 +60,7 @@ def refuse_other_version(path: Path, data: bytes) -> None:
         ForeignRecordError: It does.
         ValueError: It does not say which version did.
     """
-    if (version := shaped_json(_Versioned, data)["schema"]) != SCHEMA_VERSION:
+    if (version := _checked(_Versioned, data)["schema"]) != SCHEMA_VERSION:
         raise ForeignRecordError(
             f"{path} is of version {version} of the record, this rankexp writes {SCHEMA_VERSION}; it is left alone."
         )

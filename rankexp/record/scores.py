@@ -1,4 +1,7 @@
-"""How a trial did on each example of a split, and the file that holds it: ``.npz`` without pickle."""
+"""How a trial did on each example of a split, and the file that holds it: ``.npz`` without pickle.
+
+numpy is loaded with the first scores, since what only checks or lists files needs none.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +10,20 @@ import zipfile
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from rankexp.record.files import DamagedRecordError, read_checked
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
 _LARGEST_ARRAYS = 1 << 30
 """Bytes of the arrays in one file of scores; what claims to unpack to more is no file of ours."""
+_MOST_ARRAYS = 64
+_IDS = ("example_ids", "group_ids")
 _VALUE, _WEIGHT = "value.", "weight."
 """Before the name of a metric, the names of its arrays in a file."""
 _BEFORE = {"correct": f"{_VALUE}accuracy", "loss": f"{_VALUE}loss"}
@@ -47,17 +54,17 @@ class Scores:
         """Mean of a metric over examples, by their weights."""
         values, weights = self.values[metric], self.weights.get(metric)
         if weights is None:
-            return float(values.mean(dtype=np.float64))
-        return float(np.average(values.astype(np.float64), weights=weights.astype(np.float64)))
+            return float(values.mean(dtype="float64"))
+        return float((weights.astype("float64") * values).sum() / weights.sum(dtype="float64"))
 
     def to_bytes(self) -> bytes:
         """Serialise as ``.npz``; the same scores give the same bytes."""
+        import numpy as np
+
         buffer = io.BytesIO()
         values = {f"{_VALUE}{name}": array for name, array in self.values.items()}
         weights = {f"{_WEIGHT}{name}": array for name, array in self.weights.items()}
-        np.savez_compressed(
-            buffer, allow_pickle=False, example_ids=self.example_ids, group_ids=self.group_ids, **values, **weights
-        )
+        np.savez_compressed(buffer, example_ids=self.example_ids, group_ids=self.group_ids, **values, **weights)
         return buffer.getvalue()
 
     @classmethod
@@ -69,38 +76,65 @@ class Scores:
         """
         try:
             with zipfile.ZipFile(io.BytesIO(data)) as archive:
-                names = [name.removesuffix(".npy") for name in archive.namelist()]
+                names = _names(archive)
                 arrays = {_BEFORE.get(name, name): _array(archive, name) for name in names}
-                ids = arrays.pop("example_ids"), arrays.pop("group_ids")
+                examples, groups = (arrays.pop(name) for name in _IDS)
         except (zipfile.BadZipFile, KeyError, EOFError, NotImplementedError, RuntimeError, zlib.error) as error:
             raise ValueError(f"it holds no scores: {error}") from error
-        if len({len(array) for array in (*ids, *arrays.values())}) > 1 or not len(ids[0]):
+        if len({len(array) for array in (examples, groups, *arrays.values())}) > 1 or not len(examples):
             raise ValueError("it holds arrays of other lengths than one another, or none of any length")
-        numbers = {name: array.astype(np.float32) for name, array in arrays.items()}
+        numbers = {name: array.astype("float32") for name, array in arrays.items()}
         values, weights = (
             {name.removeprefix(kind): array for name, array in numbers.items() if name.startswith(kind)}
             for kind in (_VALUE, _WEIGHT)
         )
         if "loss" not in values:
             raise ValueError("it holds no losses")
-        return cls(*ids, values, weights)
+        return cls(examples, groups, values, weights)
+
+
+def _names(archive: zipfile.ZipFile) -> list[str]:
+    """Return the names of the arrays in a file that holds no more than scores do."""
+    entries = archive.infolist()
+    if len(entries) > _MOST_ARRAYS or sum(entry.file_size for entry in entries) > _LARGEST_ARRAYS:
+        raise ValueError(f"it claims {len(entries)} arrays, which are more or larger than any file of scores holds")
+    return [entry.filename.removesuffix(".npy") for entry in entries]
 
 
 def _array(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
     """Read one array of scores, after its size and kind were checked against what the archive says of it."""
+    import numpy as np
+
     entry = archive.getinfo(f"{name}.npy")
     with archive.open(entry) as file:
-        version = np.lib.format.read_magic(file)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, _, dtype = read(file)
-        size = int(np.prod([*map(float, shape), dtype.itemsize]))
-        if dtype.kind == "O":
-            raise ValueError(f"array {name} holds objects, which are loaded with allow_pickle=False alone")
-        if len(shape) != 1 or dtype.kind not in ("U" if name in ("example_ids", "group_ids") else "bf"):
-            raise ValueError(f"array {name} has shape {shape} and type {dtype}")
-        if size > _LARGEST_ARRAYS or entry.file_size != file.tell() + size:
-            raise ValueError(f"array {name} claims {shape[0]} places and holds other many")
-        return np.frombuffer(file.read(size), dtype=dtype).copy()
+        data = file.read(entry.file_size)
+    start = _header_length(data)
+    shape, dtype = _header(data[:start])
+    if dtype.kind == "O":
+        raise ValueError(f"array {name} holds objects, which are loaded with allow_pickle=False alone")
+    if len(shape) != 1 or dtype.kind not in ("U" if name in _IDS else "bf"):
+        raise ValueError(f"array {name} has shape {shape} and type {dtype}")
+    if len(data) != start + shape[0] * dtype.itemsize:
+        raise ValueError(f"array {name} claims {shape[0]} places and holds other many")
+    return np.frombuffer(data, dtype, offset=start).copy()
+
+
+def _header_length(data: bytes) -> int:
+    """Return how many bytes stand before the values of an array; the first version of the format has a short length."""
+    short = data[6:7] == b"\x01"
+    return (10 if short else 12) + int.from_bytes(data[8 : 10 if short else 12], "little")
+
+
+@lru_cache(maxsize=64)
+def _header(data: bytes) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Return the shape and type in a header, which numpy parses as Python; the headers of a study are much the same."""
+    from numpy.lib import format as numpy_format
+
+    file = io.BytesIO(data)
+    version = numpy_format.read_magic(file)
+    read = numpy_format.read_array_header_1_0 if version == (1, 0) else numpy_format.read_array_header_2_0
+    shape, _, dtype = read(file)
+    return shape, dtype
 
 
 def read_scores(path: Path, digest: str | None) -> Scores:

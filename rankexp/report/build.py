@@ -76,21 +76,20 @@ def write_document(
         ForeignRecordError: It leads out of ``root``.
     """
     wide = _draw(doc, WIDE)
-    files = {}
-    for name, figure in wide.items():
-        files[f"figures/{name}.svg"] = svg.svg_bytes(figure)
-        files[f"figures/{name}.png"] = svg.png_bytes(figure)
+    drawn = {"wide": _printed(wide), "narrow": _printed(_draw(doc, NARROW))}
+    files = {f"figures/{name}.svg": data for name, data in drawn["wide"].items()}
+    files |= {f"figures/{name}.png": svg.png_bytes(figure) for name, figure in wide.items()}
     files["report.json"] = (json.dumps(doc, indent=1, allow_nan=False, ensure_ascii=False) + "\n").encode()
     files |= beside or {}
     files["report.md"] = _render_markdown(doc, wide).encode()
-    files["report.html"] = _render_html(doc, {"wide": wide, "narrow": _draw(doc, NARROW)}).encode()
+    files["report.html"] = _render_html(doc, drawn).encode()
     write_files(folder, files, root)
     return folder / "report.html"
 
 
 def render_html(doc: Document) -> str:
     """Render a document as one page that needs no other file."""
-    return _render_html(doc, {"wide": _draw(doc, WIDE), "narrow": _draw(doc, NARROW)})
+    return _render_html(doc, {"wide": _printed(_draw(doc, WIDE)), "narrow": _printed(_draw(doc, NARROW))})
 
 
 def render_markdown(doc: Document) -> str:
@@ -102,11 +101,11 @@ def _render_markdown(doc: Document, drawn: Iterable[str]) -> str:
     return _render("report.md.j2", doc, {name: f"figures/{name}.png" for name in drawn})
 
 
-def _render_html(doc: Document, drawn: Mapping[str, Mapping[str, Figure]]) -> str:
+def _render_html(doc: Document, drawn: Mapping[str, Mapping[str, bytes]]) -> str:
     known = drawings()
     figures = {
         name: {
-            variant: Markup(svg.inline(svg.svg_bytes(found[name]), f"{variant}-{name}", known[name].caption(doc).alt))
+            variant: Markup(svg.inline(found[name], f"{variant}-{name}", known[name].caption(doc).alt))
             for variant, found in drawn.items()
         }
         for name in drawn["wide"]
@@ -140,6 +139,10 @@ def render(template: str, **values: Any) -> str:
 def _draw(doc: Document, size: Size) -> dict[str, Figure]:
     drawn = {name: drawing.draw(doc, size) for name, drawing in drawings().items()}
     return {name: figure for name, figure in drawn.items() if figure is not None}
+
+
+def _printed(drawn: Mapping[str, Figure]) -> dict[str, bytes]:
+    return {name: svg.svg_bytes(figure) for name, figure in drawn.items()}
 
 
 def _in_cell(value: object) -> object:

@@ -49,10 +49,10 @@ def write_comparison(studies: Sequence[Study], folder: Path, root: Path | None =
     doc = compare(studies)
     wide, narrow = draw(doc, WIDE), draw(doc, NARROW)
     alt = _alt(doc)
-    drawn = {"wide": wide, "narrow": narrow}
-    figures = {name: Markup(svg.inline(svg.svg_bytes(found), f"{name}-{_NAME}", alt)) for name, found in drawn.items()}
+    drawn = {"wide": svg.svg_bytes(wide), "narrow": svg.svg_bytes(narrow)}
+    figures = {name: Markup(svg.inline(found, f"{name}-{_NAME}", alt)) for name, found in drawn.items()}
     files = {
-        f"figures/{_NAME}.svg": svg.svg_bytes(wide),
+        f"figures/{_NAME}.svg": drawn["wide"],
         f"figures/{_NAME}.png": svg.png_bytes(wide),
         "compare.json": (json.dumps(doc, indent=1, allow_nan=False, ensure_ascii=False) + "\n").encode(),
         "compare.html": render("compare.html.j2", doc=doc, figures=figures, choices=_choices(doc)).encode(),

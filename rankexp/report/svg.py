@@ -54,7 +54,7 @@ def inline(svg: bytes, prefix: str, label: str) -> str:
 
 
 def _printed(figure: Figure, into: Callable[..., None], metadata: dict[str, None]) -> bytes:
-    """Print a figure, laid out as it is drawn; ``savefig`` would draw it once before, for the layout alone."""
+    """Print a figure, which its first drawing lays out; ``savefig`` would draw it once for the layout alone."""
     from matplotlib import rc_context
 
     buffer, dpi = io.BytesIO(), figure.dpi
@@ -62,6 +62,7 @@ def _printed(figure: Figure, into: Callable[..., None], metadata: dict[str, None
         figure.dpi = _DPI
         into(buffer, metadata=metadata)
         figure.dpi = dpi
+    figure.set_layout_engine("none")  # it keeps the layout that it has now
     return buffer.getvalue()
 
 

@@ -16,8 +16,7 @@ from rankexp.record.files import remove as remove_path
 from rankexp.record.leftovers import remove_leftovers
 from rankexp.record.studies import StudyStore
 from rankexp.record.trials import TrialStore
-from rankexp.study.coordination.claims import Claims, lead_of
-from rankexp.study.coordination.database import Storage
+from rankexp.study.coordination.claimed import Claimed, claimed_in_own_file, lead_of
 
 _WEIGHTS = ("adapter/adapter_model.safetensors", "adapter/model.safetensors")
 Kind = Literal["checkpoint", "adapter", "full model", "damaged trial"]
@@ -52,23 +51,37 @@ def removable(workspace: Path) -> list[Removable]:
         ConfigError: The workspace's database was not named by the user; see :meth:`Storage.of`.
     """
     trials, needed, used = TrialStore(workspace), set[str](), set[str]()
+    done = _claimed(workspace).done
+    for folder in sorted((workspace / "studies").glob("*")):
+        if StudyStore(folder).exists():
+            study = load_study(folder)
+            used |= study.by_key.keys()
+            needed |= _needed(study) if lead_of(folder.name) in done else study.by_key.keys()
+    owners = _claimed(workspace).owners
+    checkpoints = [path for path in _folders(trials.checkpoints, workspace) if is_key(path.name)]
+    ended = [path for path in checkpoints if path.name not in owners and trials.kept(path.name)]
+    found = [Removable("checkpoint", path.name, path, _size(path)) for path in ended]
+    found += [Removable("damaged trial", path.name, path, _size(path)) for path in _folders(trials.aside, workspace)]
+    return [*found, *(item for key in sorted(used - needed) for item in _weights(trials, key))]
+
+
+def _claimed(workspace: Path) -> Claimed:
+    return claimed_in_own_file(workspace) or _claimed_elsewhere(workspace)
+
+
+def _claimed_elsewhere(workspace: Path) -> Claimed:
+    """Read the claims that are in no file of the workspace's own."""
+    # SQLAlchemy is loaded for nothing else here, and takes long
+    from rankexp.study.coordination.claims import Claims
+    from rankexp.study.coordination.database import Storage
+
     storage = Storage.of(workspace)
     if not storage.is_there():
         raise ConfigError(
             f"{workspace} has no record of who is at work ({storage.file}), so nothing is known to be free."
         )
     with closing(Claims(storage, reading=True)) as claims:
-        for folder in sorted((workspace / "studies").glob("*")):
-            if StudyStore(folder).exists():
-                study = load_study(folder)
-                used |= study.by_key.keys()
-                needed |= _needed(study) if claims.done(lead_of(folder.name)) else study.by_key.keys()
-        owned = claims.owners()
-    checkpoints = [path for path in _folders(trials.checkpoints, workspace) if is_key(path.name)]
-    ended = [path for path in checkpoints if path.name not in owned and trials.kept(path.name)]
-    found = [Removable("checkpoint", path.name, path, _size(path)) for path in ended]
-    found += [Removable("damaged trial", path.name, path, _size(path)) for path in _folders(trials.aside, workspace)]
-    return [*found, *(item for key in sorted(used - needed) for item in _weights(trials, key))]
+        return claims.claimed()
 
 
 def _folders(folder: Path, workspace: Path) -> list[Path]:

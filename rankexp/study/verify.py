@@ -12,9 +12,7 @@ from typing import Literal
 from rankexp.record.files import DamagedRecordError, ForeignRecordError, RecordError, UnreadableRecordError
 from rankexp.record.studies import StudyStore
 from rankexp.record.trials import TrialStore
-from rankexp.safety.consent import has_consent
-from rankexp.study.coordination.claims import Claims, lead_of
-from rankexp.study.coordination.database import Storage, StorageError
+from rankexp.study.coordination.claimed import Claimed, claimed_in_own_file, lead_of
 
 Kind = Literal["damaged", "foreign", "unreadable", "failed", "missing", "running"]
 _KINDS: dict[type[RecordError], Kind] = {
@@ -111,19 +109,30 @@ def at_work(folder: Path) -> list[str]:
     Nothing is written, and no database outside the workspace is asked that the user has not named for it.
     """
     workspace = folder.absolute().parent.parent
-    storage = Storage.kept(workspace)
-    if not storage.within(workspace) and not has_consent(workspace, storage.url):
-        return [
-            f"Who is at work is kept in {storage.url}, which you have not named for this workspace: add storage=URL."
-        ]
-    if not storage.is_there():
-        return []
-    try:
-        with closing(Claims(storage, reading=True)) as claims:
-            owners = claims.owners()
-    except StorageError as error:
-        return [f"Who is at work cannot be told: {error}"]
+    claimed = claimed_in_own_file(workspace) or _claimed_elsewhere(workspace)
+    if isinstance(claimed, str):
+        return [claimed]
+    owners = claimed.owners
     keys = dict.fromkeys(item.key for item in StudyStore(folder).read().planned)
     found = [f"Trial {key} is claimed by {owners[key]}." for key in keys if key in owners]
     leader = owners.get(lead_of(folder.name))
     return [f"Study {folder.name} is being run by {leader}.", *found] if leader else found
+
+
+def _claimed_elsewhere(workspace: Path) -> Claimed | str:
+    """Read the claims that are in no file of the workspace's own, or say in a sentence why that is not done."""
+    # SQLAlchemy is loaded for nothing else here, and takes long
+    from rankexp.safety.consent import has_consent
+    from rankexp.study.coordination.claims import Claims
+    from rankexp.study.coordination.database import Storage, StorageError
+
+    storage = Storage.kept(workspace)
+    if not storage.within(workspace) and not has_consent(workspace, storage.url):
+        return f"Who is at work is kept in {storage.url}, which you have not named for this workspace: add storage=URL."
+    if not storage.is_there():
+        return Claimed({}, frozenset())
+    try:
+        with closing(Claims(storage, reading=True)) as claims:
+            return claims.claimed()
+    except StorageError as error:
+        return f"Who is at work cannot be told: {error}"

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from rankexp.study.coordination.claims import CLAIMS, Claims, lead_of
+from rankexp.study.coordination.claimed import lead_of
+from rankexp.study.coordination.claims import CLAIMS, Claims
 from rankexp.study.coordination.database import Storage
 from rankexp.study.coordination.lead import Lead, StudyHeldError
 

@@ -17,7 +17,8 @@ import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError, OperationalError, SQLAlchemyError
 from sqlalchemy.schema import CreateTable
 
-from rankexp.record.processes import Process, host_of, this_machine, this_process
+from rankexp.record.processes import this_machine, this_process
+from rankexp.study.coordination.claimed import Claimed, ClaimRow, is_dead, owner_of
 from rankexp.study.coordination.database import Storage, StorageError, clock, connected, making_tables, waited_too_long
 from rankexp.training.stop import StopTrialError
 
@@ -168,12 +169,19 @@ class Claims:
         held = sa.select(CLAIMS).where(CLAIMS.c.scope == self.scope, CLAIMS.c.expires > self.now)
         with self.connect() as connection:
             rows = connection.execute(held).all()
-        return {row.key: owner_of(row) for row in rows if not _dead(row)}
+        return {row.key: owner_of(row) for row in rows if not is_dead(row)}
+
+    def claimed(self) -> Claimed:
+        """Return all that is claimed, or was."""
+        row, held = CLAIMS.c, (CLAIMS.c.expires > self.now).label("held")
+        asked = sa.select(row.key, row.machine, row.pid, row.born, held, row.done).where(row.scope == self.scope)
+        with self.connect() as connection:
+            return Claimed.of(ClaimRow(*found) for found in connection.execute(asked))
 
     def holder(self, key: str) -> sa.Row[Any] | None:
         """Return the row of whoever holds a claim and, as far as is known, lives."""
         row = self._row(key)
-        return None if row is None or row.free or _dead(row) else row
+        return None if row is None or row.free or is_dead(row) else row
 
     def done(self, key: str) -> bool:
         """Whether the last claim ended with what it was for."""
@@ -204,7 +212,7 @@ class Claims:
     def _take_over(self, key: str) -> int | None:
         """Claim what is free, or whose owner is silent past its lease or a dead process of this machine."""
         row = self._row(key)
-        if row is None or not (row.free or _dead(row)):
+        if row is None or not (row.free or is_dead(row)):
             return None
         token, self._before[key] = int(row.token) + 1, row
         try:
@@ -255,23 +263,3 @@ class Claims:
                 if connection.execute(mine.values(expires=self.now + self.lease)).rowcount != 1:
                     self._lost.add((key, token))
         self._renewed = began
-
-
-def lead_of(study: str) -> str:
-    """Return the key of the claim on leading a study."""
-    return f"study:{study}"
-
-
-def team_of(study: str) -> str:
-    """Return how the keys of the claims begin by which those who work for a study are known."""
-    return f"worker:{study}:"
-
-
-def owner_of(row: sa.Row[Any]) -> str:
-    """Name the process that holds a claim, for a person."""
-    return f"process {row.pid} on {host_of(row.machine)}"
-
-
-def _dead(row: sa.Row[Any]) -> bool:
-    """Whether the owner is known to be dead, because it ran on this machine."""
-    return Process(row.machine, row.pid, row.born).gone() is True

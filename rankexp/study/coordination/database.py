@@ -29,10 +29,8 @@ from rankexp.record.files import ForeignRecordError, inside, parse_file, pretty_
 from rankexp.record.json_shape import SHAPE, shaped_json
 from rankexp.safety.consent import give_consent, has_consent
 from rankexp.safety.secrets import holds_secret, without_secrets
+from rankexp.study.coordination.claimed import CLOCK, KEPT, OWN, WAIT_SECONDS, ordinary
 
-_KEPT, _OWN = "storage.json", "state.db"
-_WAIT_SECONDS = 60
-"""For a SQLite file that another process is writing to."""
 _CONNECTING = {"connect_timeout": 15, "keepalives_idle": 30}
 _SETTINGS = "SET lock_timeout = '30s'; SET idle_in_transaction_session_timeout = '120s'"
 """So that a machine that dies in the middle of a transaction holds nobody up for long."""
@@ -40,12 +38,10 @@ _AWAY_SECONDS = 300.0
 """How long a server that was there may be away, to be started again."""
 _SQLITE, _POSTGRESQL = "sqlite", "postgresql"
 _CLOCKS = {
-    _SQLITE: "((julianday('now') - 2440587.5) * 86400.0)",
+    _SQLITE: CLOCK,
     _POSTGRESQL: "CAST(extract(epoch FROM clock_timestamp()) AS double precision)",
 }
 """Seconds since 1970, by the one clock that all processes share."""
-_OF_JOURNALS = bytes.fromhex("d9d505f920a163d7")
-"""What a journal of SQLite ends with that names the list of all journals of a transaction over several files."""
 _MAKING_TABLES = 0x72616E6B
 """PostgreSQL's advisory lock for whoever makes tables: two that make the same one at once fail."""
 
@@ -86,7 +82,7 @@ class Storage:
             StorageError: The database that ``url`` names cannot be used.
             RecordError: ``storage.json`` cannot be read.
         """
-        file, own = workspace / _KEPT, workspace / _OWN
+        file, own = workspace / KEPT, workspace / OWN
         if url is not None:
             url = _checked(url)
             if not os.path.lexists(file):
@@ -118,10 +114,10 @@ class Storage:
         Raises:
             RecordError: ``storage.json`` cannot be read, or names no database.
         """
-        file, own = workspace / _KEPT, workspace / _OWN
+        file, own = workspace / KEPT, workspace / OWN
         if os.path.lexists(file):
             return parse_file(file, _storage)
-        return cls(database_url(_ordinary(own)))
+        return cls(database_url(ordinary(own)))
 
     @property
     def file(self) -> Path | None:
@@ -146,7 +142,7 @@ class Storage:
     def of_study(self, folder: Path) -> str:
         """Return the URL of what a search keeps: a file in the study's folder, or the shared database."""
         return (
-            database_url(_ordinary(folder / "study.db"))
+            database_url(ordinary(folder / "study.db"))
             if sa.make_url(self.url).get_backend_name() == _SQLITE
             else self.url
         )
@@ -154,30 +150,6 @@ class Storage:
     def name_of(self, study: str) -> str:
         """Return a study's name in the database."""
         return f"{self.scope}/{study}" if self.scope else study
-
-
-def _ordinary(path: Path) -> Path:
-    """Return the path of a database that a study keeps beside its record.
-
-    Raises:
-        ForeignRecordError: It is a link or no ordinary file, or a journal beside it is, or names another file.
-    """
-    for file in (path, *(path.with_name(path.name + end) for end in ("-journal", "-wal", "-shm"))):
-        if os.path.lexists(file) and (file.is_symlink() or not file.is_file()):
-            raise ForeignRecordError(f"{file} is a link or no ordinary file, which rankexp does not write there.")
-    journal = path.with_name(f"{path.name}-journal")
-    if journal.exists() and _names_another(journal):
-        raise ForeignRecordError(
-            f"{journal} names another file, which SQLite might delete; rankexp writes no such one."
-        )
-    return path
-
-
-def _names_another(journal: Path) -> bool:
-    """Whether a journal is one of several of a transaction, whose list SQLite deletes (its file format, section 3)."""
-    with journal.open("rb") as file:
-        file.seek(max(journal.stat().st_size - len(_OF_JOURNALS), 0))
-        return file.read() == _OF_JOURNALS
 
 
 def database_url(path: Path) -> str:
@@ -194,7 +166,7 @@ def connected(url: str, giving_up: threading.Event | None = None, *, reading: bo
         reading: Whether nothing is to be written; a SQLite file is opened so that nothing can be.
     """
     if sa.make_url(url).get_backend_name() == _SQLITE:
-        words = {"timeout": _WAIT_SECONDS}
+        words = {"timeout": WAIT_SECONDS}
         if reading:
             file = f"file:{quote(sa.make_url(url).database or '')}?mode=ro"
             engine = sa.create_engine(

@@ -7,7 +7,8 @@ from contextlib import contextmanager, suppress
 
 import sqlalchemy as sa
 
-from rankexp.study.coordination.claims import ClaimLostError, Claims, lead_of, owner_of
+from rankexp.study.coordination.claimed import lead_of, owner_of
+from rankexp.study.coordination.claims import ClaimLostError, Claims
 from rankexp.study.coordination.database import StorageError
 
 
