@@ -62,9 +62,10 @@ class Scores:
         import numpy as np
 
         buffer = io.BytesIO()
-        values = {f"{_VALUE}{name}": array for name, array in self.values.items()}
-        weights = {f"{_WEIGHT}{name}": array for name, array in self.weights.items()}
-        np.savez_compressed(buffer, example_ids=self.example_ids, group_ids=self.group_ids, **values, **weights)
+        arrays: dict[str, Any] = {"example_ids": self.example_ids, "group_ids": self.group_ids}
+        arrays |= {f"{_VALUE}{name}": array for name, array in self.values.items()}
+        arrays |= {f"{_WEIGHT}{name}": array for name, array in self.weights.items()}
+        np.savez_compressed(buffer, **arrays)
         return buffer.getvalue()
 
     @classmethod
