@@ -131,6 +131,18 @@ class Table:
             self._refuse_absent(name, option, self.place(_index(values)), self._names_of(_index(values)))
         return self.whole(name, values)
 
+    def cells_if_any(self, name: str, option: str) -> list[Value]:
+        """Return the cells of a column, :data:`ABSENT` for rows that lack it.
+
+        Args:
+            name: As for :meth:`column`.
+            option: As for :meth:`column`.
+
+        Raises:
+            TaskError: There is no such column, or more than one.
+        """
+        return list(self.cells(self._found(name, option)))
+
     def _found(self, name: str, option: str) -> str:
         same = [known for known in self.names if known.strip() == name.strip()]
         if not name.strip():
