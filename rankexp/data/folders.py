@@ -287,5 +287,6 @@ def _patterns(folder: Path, config: Mapping[str, Any]) -> dict[str, list[str]]:
         if not isinstance(split, str) or not all(isinstance(one, str) for one in paths):
             raise TaskError(f"{_shown(folder / 'README.md')} names data files in a form that is not known.")
         base = str(config["data_dir"]).strip("/") + "/" if config.get("data_dir") else ""
-        splits.setdefault(split, []).extend(base + one.removeprefix("./").replace("**/", "*") for one in paths)
+        named = [str(one).removeprefix("./").replace("**/", "*") for one in paths]
+        splits.setdefault(split, []).extend(base + one for one in named)
     return splits

@@ -1,0 +1,259 @@
+"""Where the answers are in what a chat template makes of a conversation.
+
+Most templates do not mark what the assistant says. So a conversation is written several times, and the texts are
+compared: whole; up to an answer, with the beginning of the assistant's turn (what a model is given to go on from); and
+with another text in place of the answer, which shows what stands around it. An answer is what follows the first, up
+to what follows the second, with the end of its turn. All of that is checked against the whole, letter by letter, and
+a conversation whose pieces do not make up the whole is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple
+
+from rankexp.tasks.sft.messages import Message
+from rankexp.tasks.sft.rows import Conversation
+from rankexp.tasks.sft.rules import RowError
+from rankexp.tasks.sft.templates import Chat
+
+_THOUGHT = re.compile(r"^.*</think>", re.DOTALL)
+
+
+class Span(NamedTuple):
+    """Letters of a text, from ``start`` up to ``end``."""
+
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Written:
+    """A text with what is learned of it.
+
+    Attributes:
+        text: The text.
+        spans: What is learned, in order.
+        ended: Whether the end token was put after the last answer, since the template ends it with none.
+    """
+
+    text: str
+    spans: Sequence[Span]
+    ended: bool = False
+
+
+class _Found(NamedTuple):
+    start: int
+    content_end: int
+    end: int
+
+
+class _Around(NamedTuple):
+    before: str
+    after: str
+
+
+def write(chat: Chat, conversation: Conversation, wanted: Sequence[int]) -> Written:
+    """Write a conversation and find the answers in it.
+
+    Args:
+        chat: The template.
+        conversation: The turns.
+        wanted: Places of the turns whose text is wanted, in order.
+
+    Raises:
+        RowError: The template refuses the conversation, or an answer cannot be told from what is around it.
+    """
+    conversation, whole = _whole(chat, conversation)
+    _check_shown(conversation, whole)
+    found = [_Answer(chat, conversation, whole, place).found() for place in wanted]
+    for one, other in pairwise(found):
+        if one.end > other.start:
+            raise RowError("answer_not_found", "answers that overlap")
+    written = Written(whole, [Span(answer.start, answer.end) for answer in found])
+    ends = wanted[-1:] != [len(conversation.messages) - 1] or found[-1].content_end < found[-1].end
+    return written if ends or whole[found[-1].end :].strip() else _with_end(chat, written)
+
+
+def _whole(chat: Chat, conversation: Conversation) -> tuple[Conversation, str]:
+    """Write a conversation; its calls of tools are numbered where the template does not do without."""
+    try:
+        return conversation, chat.render(conversation.messages, conversation.tools)
+    except RowError:
+        numbered = _with_ids(conversation)
+        if numbered is None:
+            raise
+        try:
+            return numbered, chat.render(numbered.messages, numbered.tools)
+        except RowError:
+            pass
+        raise
+
+
+def _with_ids(conversation: Conversation) -> Conversation | None:
+    """Give each call a name of nine letters and digits, as Mistral has it, and its result the same."""
+    messages: list[Message] = []
+    open_calls: list[str] = []
+    count = 0
+    for message in conversation.messages:
+        if message.get("tool_calls"):
+            names = [f"call{count + number:05d}" for number in range(len(message["tool_calls"]))]
+            count += len(names)
+            calls = [{**call, "id": name} for call, name in zip(message["tool_calls"], names, strict=True)]
+            messages.append({**message, "tool_calls": calls})
+            open_calls = list(names)
+        elif message["role"] == "tool" and open_calls:
+            messages.append({**message, "tool_call_id": open_calls.pop(0)})
+        else:
+            messages.append(message)
+    return Conversation(messages, conversation.learned, conversation.tools) if count else None
+
+
+def _check_shown(conversation: Conversation, whole: str) -> None:
+    """Refuse a conversation of which the template leaves something out."""
+    squeezed = _squeezed(whole)
+    for number, message in enumerate(conversation.messages, 1):
+        if message["role"] != "assistant" and not _is_shown(message["content"], whole, squeezed):
+            raise RowError("not_shown", f"turn {number}, {message['role']}")
+        for call in message.get("tool_calls") or ():
+            if not _is_shown(call["function"]["name"], whole, squeezed):
+                raise RowError("not_shown", f"the call of turn {number}")
+    for tool in conversation.tools or ():
+        if not _is_shown(tool["function"]["name"], whole, squeezed):
+            raise RowError("not_shown", f"tool {tool['function']['name']!r}")
+
+
+def _is_shown(text: str, whole: str, squeezed: str) -> bool:
+    """Whether a text is in the whole, but for white space; results of tools may stand there as JSON."""
+    return (
+        text in whole
+        or _squeezed(text) in squeezed
+        or any(_squeezed(json.dumps(text, ensure_ascii=ascii)[1:-1]) in squeezed for ascii in (False, True))
+    )
+
+
+def _squeezed(text: str) -> str:
+    return "".join(text.split())
+
+
+class _Answer:
+    """One answer in the text of its conversation."""
+
+    def __init__(self, chat: Chat, conversation: Conversation, whole: str, place: int) -> None:
+        self.chat = chat
+        self.messages = list(conversation.messages)
+        self.tools = conversation.tools
+        self.whole = whole
+        self.place = place
+        self.number = place + 1
+
+    def found(self) -> _Found:
+        """Find it.
+
+        Raises:
+            RowError: It cannot be told from what is around it.
+        """
+        around = self._around(self.messages)
+        start = self._start(around)
+        content_end, end = self._end(around, start)
+        if not start < content_end <= end <= len(self.whole):
+            raise RowError("answer_not_found", f"turn {self.number}")
+        self._check_content(self.whole[start:content_end])
+        return _Found(start, content_end, end)
+
+    def _around(self, messages: Sequence[Message]) -> _Around | None:
+        """Return what stands before and after the answer, whatever it is; None where that cannot be told."""
+        mark = _mark(self.whole)
+        replaced = [*messages]
+        replaced[self.place] = {"role": "assistant", "content": mark}
+        text = self._rendered(replaced)
+        parts = text.split(mark) if text is not None else []
+        return _Around(*parts) if len(parts) == 2 else None
+
+    def _rendered(self, messages: Sequence[Message], *, ask: bool = False) -> str | None:
+        try:
+            return self.chat.render(messages, self.tools, ask=ask)
+        except RowError:
+            return None
+
+    def _start(self, around: _Around | None) -> int:
+        """Return where a model goes on from what it is given; what the template writes after that is learned, too."""
+        asked = self._rendered(self.messages[: self.place], ask=True)
+        if asked is not None and self.whole.startswith(asked):
+            return len(asked) + self._header(asked, around)
+        if around is not None and self.whole.startswith(around.before):
+            return len(around.before)  # the template begins this turn in another way than one that is asked for
+        raise RowError("answer_not_found", f"turn {self.number}")
+
+    def _header(self, asked: str, around: _Around | None) -> int:
+        """Return the length of what begins a turn where the template does not add it to what a model is given."""
+        if around is None or not around.before.startswith(asked):
+            return 0
+        common = _common_start(around.before[len(asked) :], self.whole[len(asked) :])
+        if not common.strip() or asked != self._rendered(self.messages[: self.place]):
+            return 0
+        return len(common)
+
+    def _end(self, around: _Around | None, start: int) -> tuple[int, int]:
+        """Return where the text of the answer ends, and where its turn does, white space aside."""
+        if around is not None and self.whole.endswith(around.after):
+            content_end = len(self.whole) - len(around.after)
+            return content_end, content_end + len(self._end_of_turn(around.after))
+        own = self._rendered(self.messages[: self.number])
+        if own is None or not self.whole.startswith(own):
+            raise RowError("answer_not_found", f"turn {self.number}")
+        turn = own[start:].rstrip()
+        run = re.search(rf"(?:{self.chat.specials.pattern})+$", turn)
+        return start + (run.start() if run else len(turn)), start + len(turn)
+
+    def _end_of_turn(self, after: str) -> str:
+        """Return what ends this turn, of all that follows the answer; empty if nothing does."""
+        alone = self._around(self.messages[: self.number])
+        if alone is None:
+            return self._leading_specials(after)
+        own = self._leading_specials(alone.after) or alone.after.rstrip()
+        return own if after.startswith(own) else self._leading_specials(after)
+
+    def _leading_specials(self, text: str) -> str:
+        found = re.match(rf"\s*(?:{self.chat.specials.pattern})+", text)
+        return found[0] if found else ""
+
+    def _check_content(self, found: str) -> None:
+        """Check that what was found is the answer, after whatever the template puts before it."""
+        message = self.messages[self.place]
+        content, squeezed = message["content"], _squeezed(found)
+        if message.get("tool_calls"):
+            names = [call["function"]["name"] for call in message["tool_calls"]]
+            if not all(name in found for name in names):
+                raise RowError("answer_not_found", f"turn {self.number}")
+            if _squeezed(_THOUGHT.sub("", content)) not in squeezed:
+                raise RowError("answer_changed", f"turn {self.number}")
+        elif not squeezed.endswith(_squeezed(_THOUGHT.sub("", content)) or squeezed):
+            raise RowError("answer_changed", f"turn {self.number}")
+
+
+def _common_start(one: str, other: str) -> str:
+    length = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+    return one[:length]
+
+
+def _mark(text: str) -> str:
+    """Return a word that a text does not hold."""
+    number = 0
+    while (mark := f"qzAnswer{number}zq") in text:
+        number += 1
+    return mark
+
+
+def _with_end(chat: Chat, written: Written) -> Written:
+    """Put the end token after the last answer: a model has to learn where to stop."""
+    eos = chat.tokenizer.eos_token
+    if not eos:
+        raise RowError("answer_not_found", "neither the template nor the tokenizer has an end")
+    last = written.spans[-1]
+    text = written.text[: last.end] + eos
+    return Written(text, [*written.spans[:-1], Span(last.start, len(text))], ended=True)
