@@ -53,6 +53,18 @@ def whole_characters(text: str) -> str:
     return _HALF.sub("\ufffd", text)
 
 
+def has_half(value: Value) -> bool:
+    r"""Whether a cell holds half of a character, however deep.
+
+    >>> has_half([{"text": "a\ud83d"}]), has_half({"text": "a"})
+    (True, False)
+    """
+    if isinstance(value, str):
+        return not value.isascii() and _HALF.search(value) is not None
+    inner = [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return any(map(has_half, inner))
+
+
 @dataclass(frozen=True)
 class Note:
     """What was done to rows that stay.

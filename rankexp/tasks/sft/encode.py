@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -28,11 +28,15 @@ class Encoded:
         tokens: Token ids, without padding.
         targets: Which tokens are learned, each from those before it; never the first.
         length: Tokens before it was cut.
+        ended: As in :class:`rankexp.tasks.sft.spans.Written`.
+        thoughts_lost: As in :class:`rankexp.tasks.sft.spans.Written`.
     """
 
     tokens: NDArray[np.int32]
     targets: NDArray[np.bool_]
     length: int
+    ended: bool = False
+    thoughts_lost: bool = False
 
     def cut(self, max_length: int) -> Encoded:
         """Keep the first tokens.
@@ -43,7 +47,7 @@ class Encoded:
         kept = self.targets[:max_length]
         if not kept.any():
             raise RowError("no_answer_left" if self.targets.any() else "no_answer", f"{self.length} tokens")
-        return Encoded(self.tokens[:max_length], kept, self.length)
+        return replace(self, tokens=self.tokens[:max_length], targets=kept)
 
 
 class Encoder:
@@ -86,7 +90,8 @@ class Encoder:
         self._refuse_specials(conversation.whole)
         wanted = conversation.learned[-1:] if self.loss == "last_answer" else conversation.learned
         written = write(self.chat, conversation, wanted)
-        return self._encoded([], written.text, written.spans)
+        encoded = self._encoded([], written.text, written.spans)
+        return replace(encoded, ended=written.ended, thoughts_lost=written.thoughts_lost)
 
     def _plain(self, plain: Plain) -> Encoded:
         if plain.quoted:

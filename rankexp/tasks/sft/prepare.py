@@ -128,6 +128,8 @@ def prepare(
     summary = summarise_sft(len(reading.rows) + len(reading.refused), used, refused, dealt.same_prompt)
     for sentence in summary.sentences():
         say(sentence)
+    if "not_shown" in summary.left_out:
+        say("option 'task.chat_template' may name a template that shows all of them, such as chatml")
     return SftData(splits, summary)
 
 
@@ -150,7 +152,10 @@ def read_rows(asked: Asked, say: Say, *, has_template: bool) -> Reading:
     form = resolved_form(asked.form, layouts[0].kind, has_template=has_template)
     say(layouts[0].sentence() + _form_words(form, layouts[0].kind))
     parsed = [_parsed(asked, source, part, layout, form) for part, layout in zip(parts, layouts, strict=True)]
-    for note in (note for part in parts for note in part.table.notes):
+    for note in (
+        *(note for part in parts for note in part.table.notes),
+        *(note for one in parsed for note in one.notes),
+    ):
         say(note.sentence())
     rows = tuple(row for one in parsed for row in one.rows)
     refused = tuple(row for one in parsed for row in one.refused)

@@ -8,7 +8,17 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from rankexp.data.rows import normalised
-from rankexp.data.table import ABSENT, Table, TaskError, Value, brief, is_missing, whole_characters
+from rankexp.data.table import (
+    ABSENT,
+    Note,
+    Table,
+    TaskError,
+    Value,
+    brief,
+    has_half,
+    is_missing,
+    noted,
+)
 from rankexp.keys import content_key
 from rankexp.tasks.sft.columns import Layout
 from rankexp.tasks.sft.messages import Message, messages_of, ordered, text_of, tools_of
@@ -117,10 +127,11 @@ class SftRow:
 
 @dataclass
 class Parsed:
-    """Rows of one table, those that are refused, and how many have half of a character replaced."""
+    """Rows of one table, those that are refused, and what was done to rows that stay."""
 
     rows: list[SftRow] = field(default_factory=list)
     refused: list[Refused] = field(default_factory=list)
+    notes: tuple[Note, ...] = ()
 
 
 def _flat(value: Any) -> str:
@@ -185,7 +196,7 @@ def rows_of(
     columns = {thing: table.cells_if_any(name, f"task.columns.{thing}") for thing, name in layout.columns.items()}
     groups = table.column(group, "task.group").values if group else [None] * len(table)
     splits = table.column(split, "task.split").values if split else [given] * len(table)
-    parsed = Parsed()
+    parsed, halves = Parsed(), list[str]()
     for index, number in enumerate(table.numbers):
         place = table.place(index)
         cells = {thing: values[index] for thing, values in columns.items()}
@@ -197,6 +208,9 @@ def rows_of(
             parsed.refused.append(Refused(error.rule, place, error.detail))
             continue
         parsed.rows.append(SftRow(f"{prefix}row-{number}", owner, part, content, place))
+        if any(map(has_half, cells.values())):
+            halves.append(place)
+    parsed.notes = noted("with half of a character (a lone surrogate), which U+FFFD replaces", halves)
     return parsed
 
 
@@ -308,11 +322,11 @@ def _or_none(value: Value) -> Value:
 
 
 def _user(text: str) -> Message:
-    return {"role": "user", "content": whole_characters(text)}
+    return {"role": "user", "content": text}
 
 
 def _assistant(text: str) -> Message:
-    return {"role": "assistant", "content": whole_characters(text)}
+    return {"role": "assistant", "content": text}
 
 
 def _with_system(messages: list[Message], cells: Mapping[str, Value]) -> list[Message]:

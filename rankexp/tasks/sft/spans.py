@@ -14,7 +14,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rankexp.tasks.sft.messages import Message
 from rankexp.tasks.sft.rows import Conversation
@@ -22,6 +22,9 @@ from rankexp.tasks.sft.rules import RowError
 from rankexp.tasks.sft.templates import Chat
 
 _THOUGHT = re.compile(r"^.*</think>", re.DOTALL)
+_THINKING = re.compile(r"<think>(.*)</think>", re.DOTALL)
+_REASONING = ("reasoning_content", "reasoning", "thinking")
+"""Names by which a turn holds its thoughts apart from its answer."""
 
 
 class Span(NamedTuple):
@@ -39,11 +42,13 @@ class Written:
         text: The text.
         spans: What is learned, in order.
         ended: Whether the end token was put after the last answer, since the template ends it with none.
+        thoughts_lost: Whether the template leaves out what was thought before an answer.
     """
 
     text: str
     spans: Sequence[Span]
     ended: bool = False
+    thoughts_lost: bool = False
 
 
 class _Found(NamedTuple):
@@ -74,7 +79,8 @@ def write(chat: Chat, conversation: Conversation, wanted: Sequence[int]) -> Writ
     for one, other in pairwise(found):
         if one.end > other.start:
             raise RowError("answer_not_found", "answers that overlap")
-    written = Written(whole, [Span(answer.start, answer.end) for answer in found])
+    lost = any(_thought_lost(conversation.messages[place], whole) for place in conversation.learned)
+    written = Written(whole, [Span(answer.start, answer.end) for answer in found], thoughts_lost=lost)
     ends = wanted[-1:] != [len(conversation.messages) - 1] or found[-1].content_end < found[-1].end
     return written if ends or whole[found[-1].end :].strip() else _with_end(chat, written)
 
@@ -120,7 +126,8 @@ def _check_shown(conversation: Conversation, whole: str) -> None:
         if message["role"] != "assistant" and not _is_shown(message["content"], whole, squeezed):
             raise RowError("not_shown", f"turn {number}, {message['role']}")
         for call in message.get("tool_calls") or ():
-            if not _is_shown(call["function"]["name"], whole, squeezed):
+            said = [call["function"]["name"], *_leaves(call["function"]["arguments"])]
+            if not all(_is_shown(text, whole, squeezed) for text in said):
                 raise RowError("not_shown", f"the call of turn {number}")
     for tool in conversation.tools or ():
         if not _is_shown(tool["function"]["name"], whole, squeezed):
@@ -134,6 +141,21 @@ def _is_shown(text: str, whole: str, squeezed: str) -> bool:
         or _squeezed(text) in squeezed
         or any(_squeezed(json.dumps(text, ensure_ascii=ascii)[1:-1]) in squeezed for ascii in (False, True))
     )
+
+
+def _leaves(value: Any) -> list[str]:
+    """Return the texts and whole numbers in the arguments of a call."""
+    if isinstance(value, str | int) and not isinstance(value, bool):
+        return [str(value)]
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return [text for item in inner for text in _leaves(item)]
+
+
+def _thought_lost(message: Message, whole: str) -> bool:
+    """Whether a turn thinks before it answers, and the template leaves that out."""
+    inline = _THINKING.search(message["content"])
+    thoughts = [inline[1]] if inline else [message[key] for key in _REASONING if isinstance(message.get(key), str)]
+    return any(thought.strip() and _squeezed(thought) not in _squeezed(whole) for thought in thoughts)
 
 
 def _squeezed(text: str) -> str:
@@ -214,12 +236,13 @@ class _Answer:
         """Return what ends this turn, of all that follows the answer; empty if nothing does."""
         alone = self._around(self.messages[: self.number])
         if alone is None:
-            return self._leading_specials(after)
-        own = self._leading_specials(alone.after) or alone.after.rstrip()
-        return own if after.startswith(own) else self._leading_specials(after)
+            return self._specials_of(after, "")
+        own = self._specials_of(alone.after, "+") or alone.after.rstrip()
+        return own if after.startswith(own) else self._specials_of(after, "")
 
-    def _leading_specials(self, text: str) -> str:
-        found = re.match(rf"\s*(?:{self.chat.specials.pattern})+", text)
+    def _specials_of(self, text: str, times: str) -> str:
+        """Return the special tokens that a text begins with, after white space: as many as come, or one."""
+        found = re.match(rf"\s*(?:{self.chat.specials.pattern}){times}", text)
         return found[0] if found else ""
 
     def _check_content(self, found: str) -> None:
@@ -256,4 +279,5 @@ def _with_end(chat: Chat, written: Written) -> Written:
         raise RowError("answer_not_found", "neither the template nor the tokenizer has an end")
     last = written.spans[-1]
     text = written.text[: last.end] + eos
-    return Written(text, [*written.spans[:-1], Span(last.start, len(text))], ended=True)
+    spans = [*written.spans[:-1], Span(last.start, len(text))]
+    return Written(text, spans, ended=True, thoughts_lost=written.thoughts_lost)

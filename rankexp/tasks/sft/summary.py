@@ -25,6 +25,8 @@ class SftSummary(Summary):
         learned_share: Share of the tokens that are learned, after rows are cut.
         truncated: Rows that were cut; None if none was.
         same_prompt: Rows that ask what an earlier one does, with another answer.
+        ended: Rows whose last answer got an end token, since the chat template ends it with none.
+        thoughts_lost: Rows of which the chat template leaves out what was thought before an answer.
     """
 
     turns: int = 0
@@ -34,6 +36,8 @@ class SftSummary(Summary):
     learned_share: float = 0.0
     truncated: LeftOut | None = None
     same_prompt: int = 0
+    ended: int = 0
+    thoughts_lost: int = 0
 
     @property
     def duplicates(self) -> int:
@@ -51,6 +55,8 @@ class SftSummary(Summary):
             "truncated": cut,
             "duplicates": self.duplicates,
             "same_prompt": self.same_prompt,
+            "ended": self.ended,
+            "thoughts_lost": self.thoughts_lost,
         }
 
     def sentences(self) -> tuple[str, ...]:
@@ -59,11 +65,14 @@ class SftSummary(Summary):
             f"{self.turns:,} turns; a row has {self.median_tokens:,} tokens (median), {self.p95_tokens:,} (95 %) and"
             f" {self.longest_tokens:,} (longest); {self.learned_share:.0%} of all tokens are learned"
         )
-        cut = f"{_rows(self.truncated.rows)} cut at the end, first {self.truncated.first}" if self.truncated else ""
-        same = (
-            f"{_rows(self.same_prompt)} ask what an earlier one does, and share its split" if self.same_prompt else ""
+        cut = f", first {self.truncated.first}" if self.truncated else ""
+        counted = (
+            (self.truncated.rows if self.truncated else 0, f"cut at the end{cut}"),
+            (self.same_prompt, "with the prompt of an earlier one and another answer, kept in the same split"),
+            (self.ended, "given an end token, since the chat template ends an answer with none"),
+            (self.thoughts_lost, "with thoughts that the chat template leaves out"),
         )
-        return tuple(line for line in (self.sentence(), lengths, cut, same) if line)
+        return (self.sentence(), lengths, *(f"{_rows(number)} {what}" for number, what in counted if number))
 
 
 @dataclass(frozen=True)
@@ -100,6 +109,8 @@ def summarise_sft(read: int, used: Sequence[Measured], refused: Iterable[Refused
         learned_share=learned / kept if kept else 0.0,
         truncated=LeftOut(len(cut), cut[0]) if cut else None,
         same_prompt=same_prompt,
+        ended=sum(row.encoded.ended for row in used),
+        thoughts_lost=sum(row.encoded.thoughts_lost for row in used),
     )
 
 
