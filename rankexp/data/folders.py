@@ -92,14 +92,15 @@ def files_of(folder: Path, subset: str | None = None, *, of_hub: bool = False) -
     Raises:
         TaskError: There are none, or it is not clear which are meant.
     """
-    if (folder / "dataset_dict.json").is_file():
-        return _saved_splits(folder)
-    if (folder / "state.json").is_file():
-        return Files(folder, {"": _saved(folder, folder)})
-    names = _data_files(folder, folder.parent.parent if of_hub else folder)
+    root = folder.parent.parent if of_hub else folder
+    if (folder / "dataset_dict.json").exists():
+        return _saved_splits(folder, root)
+    if (folder / "state.json").exists():
+        return Files(folder, {"": _saved(folder, root)})
+    names = _data_files(folder, root)
     if not names:
         raise TaskError(f"{_shown(folder)} holds no data file; {_known()} are read{_script(folder)}.")
-    configs = _configs(folder)
+    configs = _configs(folder, root)
     if configs:
         return _of_config(folder, configs, names, subset)
     return _by_name(folder, names, subset)
@@ -127,21 +128,22 @@ def _read(path: Path, shown: Path) -> Table:
     return read_table(path, "the data file")
 
 
-def _saved_splits(folder: Path) -> Files:
-    named = _object(folder / "dataset_dict.json").get("splits")
+def _saved_splits(folder: Path, root: Path) -> Files:
+    named = _object(folder / "dataset_dict.json", root).get("splits")
     if not isinstance(named, list) or not named or not all(map(_is_plain_name, named)):
         raise TaskError(f"{_shown(folder / 'dataset_dict.json')} does not list the names of splits.")
-    splits = {name: [f"{name}/{file}" for file in _saved(folder / name, folder)] for name in named}
+    splits = {name: [f"{name}/{file}" for file in _saved(folder / name, root)] for name in named}
     return Files(folder, splits)
 
 
 def _saved(folder: Path, root: Path) -> list[str]:
     """Return the files that ``state.json`` lists, which lie beside it."""
-    state = _object(folder / "state.json")
+    state = _object(folder / "state.json", root)
     if state.get("_indices_data_files") or state.get("_indices_files"):
         raise TaskError(f"{_shown(folder)} was saved with a selection of rows; save it anew with a newer datasets.")
     listed = state.get("_data_files")
-    names = [item.get("filename") if isinstance(item, dict) else None for item in listed or []]
+    items = listed if isinstance(listed, list) else []
+    names = [item.get("filename") if isinstance(item, dict) else None for item in items]
     if not names or not all(_is_plain_name(name) and str(name).endswith(".arrow") for name in names):
         raise TaskError(f"{_shown(folder / 'state.json')} does not list .arrow files of its folder.")
     for name in names:
@@ -153,7 +155,8 @@ def _is_plain_name(name: object) -> bool:
     return isinstance(name, str) and re.fullmatch(r"\w[\w .+-]*", name) is not None
 
 
-def _object(path: Path) -> dict[str, Any]:
+def _object(path: Path, root: Path) -> dict[str, Any]:
+    _check_place(path, root)
     data = read_bytes(path, f"file {_shown(path)}")
     try:
         found = json.loads(data) if len(data) <= _LARGEST_ABOUT else None
@@ -237,13 +240,14 @@ def _split_of(name: str) -> str:
     return ""
 
 
-def _configs(folder: Path) -> list[dict[str, Any]]:
+def _configs(folder: Path, root: Path) -> list[dict[str, Any]]:
     """Return what ``configs`` in the head of ``README.md`` say, as far as they name files."""
     import yaml
 
     path = folder / "README.md"
-    if not path.is_file():
+    if not path.exists():
         return []
+    _check_place(path, root)
     text = read_bytes(path, f"file {_shown(path)}")[:_LARGEST_ABOUT].decode("utf-8-sig", "replace")
     head = re.match(r"---[ \t]*\r?\n(.*?)\r?\n---[ \t]*(\r?\n|$)", text, re.DOTALL)
     try:
