@@ -184,6 +184,8 @@ def encode_rows(
             kept.append(row)
         except RowError as error:
             refused.append(Refused(error.rule, row.place, error.detail))
+        except RecursionError:
+            refused.append(Refused("too_deep", row.place))
     return kept, encoded, refused
 
 

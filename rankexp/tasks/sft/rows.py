@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 from rankexp.data.rows import normalised
@@ -119,7 +120,7 @@ class SftRow:
     content: Conversation | Plain
     place: str = ""
 
-    @property
+    @cached_property
     def text_hash(self) -> str:
         """Hash of all its text, but for white space and case, whatever the tokenizer."""
         return content_key(normalised(_flat(self.content.whole)))
@@ -203,13 +204,15 @@ def rows_of(
         owner = _owner(groups[index], f"{group}", place)
         part = None if splits[index] is None and not split else str(splits[index])
         try:
-            content = _content(cells, layout, form)
+            row = SftRow(f"{prefix}row-{number}", owner, part, _content(cells, layout, form), place)
+            damaged = bool(row.text_hash) and any(map(has_half, cells.values()))
         except RowError as error:
             parsed.refused.append(Refused(error.rule, place, error.detail))
-            continue
-        parsed.rows.append(SftRow(f"{prefix}row-{number}", owner, part, content, place))
-        if any(map(has_half, cells.values())):
-            halves.append(place)
+        except RecursionError:
+            parsed.refused.append(Refused("too_deep", place))
+        else:
+            parsed.rows.append(row)
+            halves += [place] * damaged
     parsed.notes = noted("with half of a character (a lone surrogate), which U+FFFD replaces", halves)
     return parsed
 

@@ -15,6 +15,7 @@ RULES: Mapping[str, str] = {
     "unknown_role": "left out for a turn of an unknown role",
     "two_systems": "left out for two system prompts",
     "late_system": "left out for a system prompt after other turns",
+    "too_deep": "left out for values that are nested too deeply",
     "not_text": "left out for content that is no text, such as a number or an image",
     "bad_tools": "left out for tools or tool calls that are no JSON objects with a name",
     "bad_weight": "left out for a weight of a turn that is neither 0 nor 1",
