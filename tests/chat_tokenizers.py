@@ -208,7 +208,9 @@ WITHOUT_END = """\
 {% for message in messages %}{{ '<|' + message.role + '|>\\n' + message.content + '\\n' }}{% endfor %}\
 {% if add_generation_prompt %}{{ '<|assistant|>\\n' }}{% endif %}"""
 
-SHOUTING = SMOLLM2.replace("message['content'] +", "message['content'] | upper +")
+SHOUTING = SMOLLM2.replace(
+    "message['content'] +", "(message['content'] | upper if message.role == 'assistant' else message['content']) +"
+)
 """A template that changes what is said."""
 
 ONE_LINE = SMOLLM2.replace(

@@ -122,18 +122,24 @@ class Encoder:
         """Make tokens of a text, of which each is in a span or out of it.
 
         A text is made tokens of as a whole. Where a token goes over an edge, its pieces are made tokens of one by one,
-        as a model meets them that is given what stands before; they must read the same together.
+        as a model meets them that is given what stands before; they must read the same together. Tokenizers that mark
+        spaces put one before each piece, so that they do not; then a token that begins with the space before an answer
+        is the answer's.
         """
         ids, offsets = self._ids(text)
         ranges = _ranges(offsets, spans)
         if ranges is not None and self._is_exact(text, spans, ids, ranges):
-            return ids, [any(one.start <= i < one.end for one in ranges) for i in range(len(ids))]
+            return ids, _learned(len(ids), ranges)
         edges = [0, *(edge for span in spans for edge in span), len(text)]
         pieces = [self._ids(text[start:end])[0] for start, end in pairwise(edges)]
         joined = [token for piece in pieces for token in piece]
-        if self._read(joined) != self._read(ids):
-            raise RowError("inexact_tokens")
-        return joined, [number % 2 == 1 for number, piece in enumerate(pieces) for _ in piece]
+        if self._read(joined) == self._read(ids):
+            return joined, [number % 2 == 1 for number, piece in enumerate(pieces) for _ in piece]
+        spaced = [Span(one.start - (text[one.start - 1 : one.start] == " "), one.end) for one in spans]
+        ranges = _ranges(offsets, spaced)
+        if ranges is not None and self._is_exact(text, spaced, ids, ranges):
+            return ids, _learned(len(ids), ranges)
+        raise RowError("inexact_tokens")
 
     def _ids(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         found = self.tokenizer(
@@ -161,10 +167,17 @@ def _ranges(offsets: Sequence[tuple[int, int]], spans: Sequence[Span]) -> list[S
     ranges: list[Span] = []
     for span in spans:
         touching = [i for i, (start, end) in enumerate(offsets) if start < span.end and end > span.start]
-        if not touching or any(offsets[i][0] < span.start or offsets[i][1] > span.end for i in touching):
+        if not touching or offsets[touching[0]][0] < span.start or offsets[touching[-1]][1] > span.end:
             return None
         ranges.append(Span(touching[0], touching[-1] + 1))
     return ranges
+
+
+def _learned(length: int, ranges: Sequence[Span]) -> list[bool]:
+    learned = [False] * length
+    for start, end in ranges:
+        learned[start:end] = [True] * (end - start)
+    return learned
 
 
 def _begin(tokenizer: Any) -> list[int]:

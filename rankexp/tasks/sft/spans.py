@@ -23,6 +23,9 @@ from rankexp.tasks.sft.templates import Chat
 
 _THOUGHT = re.compile(r"^.*</think>", re.DOTALL)
 _THINKING = re.compile(r"<think>(.*)</think>", re.DOTALL)
+_TELLING = 20
+"""Letters of a text that is in another by chance no more."""
+_MARK = "qzAnswer0zq"
 _REASONING = ("reasoning_content", "reasoning", "thinking")
 """Names by which a turn holds its thoughts apart from its answer."""
 
@@ -74,7 +77,7 @@ def write(chat: Chat, conversation: Conversation, wanted: Sequence[int]) -> Writ
         RowError: The template refuses the conversation, or an answer cannot be told from what is around it.
     """
     conversation, whole = _whole(chat, conversation)
-    _check_shown(conversation, whole)
+    _check_shown(chat, conversation, whole, wanted)
     found = [_Answer(chat, conversation, whole, place).found() for place in wanted]
     for one, other in pairwise(found):
         if one.end > other.start:
@@ -119,16 +122,19 @@ def _with_ids(conversation: Conversation) -> Conversation | None:
     return Conversation(messages, conversation.learned, conversation.tools) if count else None
 
 
-def _check_shown(conversation: Conversation, whole: str) -> None:
-    """Refuse a conversation of which the template leaves something out."""
+def _check_shown(chat: Chat, conversation: Conversation, whole: str, wanted: Sequence[int]) -> None:
+    """Refuse a conversation of which the template leaves something out, but for answers that are wanted."""
     squeezed = _squeezed(whole)
-    for number, message in enumerate(conversation.messages, 1):
-        if message["role"] != "assistant" and not _is_shown(message["content"], whole, squeezed):
-            raise RowError("not_shown", f"turn {number}, {message['role']}")
+    for index, message in enumerate(conversation.messages):
+        text = _THOUGHT.sub("", message["content"]) if message["role"] == "assistant" else message["content"]
+        if index not in wanted and not (
+            _is_shown(text, whole, squeezed) and (len(text) > _TELLING or _is_shown_alone(chat, conversation, index))
+        ):
+            raise RowError("not_shown", f"turn {index + 1}, {message['role']}")
         for call in message.get("tool_calls") or ():
             said = [call["function"]["name"], *_leaves(call["function"]["arguments"])]
-            if not all(_is_shown(text, whole, squeezed) for text in said):
-                raise RowError("not_shown", f"the call of turn {number}")
+            if not all(_is_shown(one, whole, squeezed) for one in said):
+                raise RowError("not_shown", f"the call of turn {index + 1}")
     for tool in conversation.tools or ():
         if not _is_shown(tool["function"]["name"], whole, squeezed):
             raise RowError("not_shown", f"tool {tool['function']['name']!r}")
@@ -143,6 +149,19 @@ def _is_shown(text: str, whole: str, squeezed: str) -> bool:
     )
 
 
+def _is_shown_alone(chat: Chat, conversation: Conversation, index: int) -> bool:
+    """Whether the template shows a turn whose text is so short that it may be in the whole by chance."""
+    message = conversation.messages[index]
+    if not message["content"].strip():
+        return True
+    replaced = [*conversation.messages]
+    replaced[index] = {**message, "content": _MARK}
+    try:
+        return _MARK in chat.render(replaced, conversation.tools)
+    except RowError:
+        return True
+
+
 def _leaves(value: Any) -> list[str]:
     """Return the texts and whole numbers in the arguments of a call."""
     if isinstance(value, str | int) and not isinstance(value, bool):
@@ -151,11 +170,14 @@ def _leaves(value: Any) -> list[str]:
     return [text for item in inner for text in _leaves(item)]
 
 
-def _thought_lost(message: Message, whole: str) -> bool:
-    """Whether a turn thinks before it answers, and the template leaves that out."""
+def _thoughts(message: Message) -> list[str]:
+    """Return what a turn thinks before it answers, in its text or in fields of its own."""
     inline = _THINKING.search(message["content"])
-    thoughts = [inline[1]] if inline else [message[key] for key in _REASONING if isinstance(message.get(key), str)]
-    return any(thought.strip() and _squeezed(thought) not in _squeezed(whole) for thought in thoughts)
+    return [inline[1]] if inline else [message[key] for key in _REASONING if isinstance(message.get(key), str)]
+
+
+def _thought_lost(message: Message, whole: str) -> bool:
+    return any(thought.strip() and _squeezed(thought) not in _squeezed(whole) for thought in _thoughts(message))
 
 
 def _squeezed(text: str) -> str:
@@ -180,11 +202,13 @@ class _Answer:
             RowError: It cannot be told from what is around it.
         """
         around = self._around(self.messages)
+        if around is None and not self.messages[self.place].get("tool_calls"):
+            raise RowError("answer_not_found", f"turn {self.number}")
         start = self._start(around)
         content_end, end = self._end(around, start)
         if not start < content_end <= end <= len(self.whole):
             raise RowError("answer_not_found", f"turn {self.number}")
-        self._check_content(self.whole[start:content_end])
+        self._check_content(around, start, content_end)
         return _Found(start, content_end, end)
 
     def _around(self, messages: Sequence[Message]) -> _Around | None:
@@ -204,21 +228,33 @@ class _Answer:
 
     def _start(self, around: _Around | None) -> int:
         """Return where a model goes on from what it is given; what the template writes after that is learned, too."""
-        asked = self._rendered(self.messages[: self.place], ask=True)
-        if asked is not None and self.whole.startswith(asked):
-            return len(asked) + self._header(asked, around)
+        place = self._beginning(around)
+        if place is not None:
+            return place
         if around is not None and self.whole.startswith(around.before):
             return len(around.before)  # the template begins this turn in another way than one that is asked for
         raise RowError("answer_not_found", f"turn {self.number}")
 
-    def _header(self, asked: str, around: _Around | None) -> int:
-        """Return the length of what begins a turn where the template does not add it to what a model is given."""
-        if around is None or not around.before.startswith(asked):
+    def _beginning(self, around: _Around | None) -> int | None:
+        """Return the end of what a model is given, if that is how the whole begins, or at least this turn."""
+        given = self.messages[: self.place]
+        asked = self._rendered(given, ask=True)
+        if asked is not None and self.whole.startswith(asked):
+            header = self._header(len(asked), around)
+            return len(asked) + (header if header and asked == self._rendered(given) else 0)
+        tail = self._after_previous(given, ask=True)
+        place = self._place_of(tail)
+        if place is None:
+            return None
+        header = self._header(place, around)
+        return place + (header if header and tail == self._after_previous(given) else 0)
+
+    def _header(self, place: int, around: _Around | None) -> int:
+        """Return the length of what begins a turn, for a template that does not add it to what a model is given."""
+        if around is None or around.before[:place] != self.whole[:place]:
             return 0
-        common = _common_start(around.before[len(asked) :], self.whole[len(asked) :])
-        if not common.strip() or asked != self._rendered(self.messages[: self.place]):
-            return 0
-        return len(common)
+        common = _common_start(around.before[place:], self.whole[place:])
+        return len(common) if common.strip() else 0
 
     def _end(self, around: _Around | None, start: int) -> tuple[int, int]:
         """Return where the text of the answer ends, and where its turn does, white space aside."""
@@ -226,11 +262,32 @@ class _Answer:
             content_end = len(self.whole) - len(around.after)
             return content_end, content_end + len(self._end_of_turn(around.after))
         own = self._rendered(self.messages[: self.number])
-        if own is None or not self.whole.startswith(own):
+        if own is not None and self.whole.startswith(own):
+            end: int | None = len(own)
+        else:
+            end = self._place_of(self._after_previous(self.messages[: self.number]))
+        if end is None:
             raise RowError("answer_not_found", f"turn {self.number}")
-        turn = own[start:].rstrip()
+        turn = self.whole[start:end].rstrip()
         run = re.search(rf"(?:{self.chat.specials.pattern})+$", turn)
         return start + (run.start() if run else len(turn)), start + len(turn)
+
+    def _after_previous(self, messages: Sequence[Message], *, ask: bool = False) -> str | None:
+        """Return what follows the text of the turn before this one; None where that cannot be told."""
+        if not self.place or self.messages[self.place - 1].get("tool_calls"):
+            return None
+        mark = _mark(self.whole)
+        replaced = [*messages]
+        replaced[self.place - 1] = {**replaced[self.place - 1], "content": mark}
+        parts = (self._rendered(replaced, ask=ask) or "").split(mark)
+        return parts[1] if len(parts) == 2 else None
+
+    def _place_of(self, tail: str | None) -> int | None:
+        """Return where in the whole a text ends that follows the text of the turn before this one."""
+        after = self._after_previous(self.messages)
+        if tail is None or after is None or not after.startswith(tail) or not self.whole.endswith(after):
+            return None
+        return len(self.whole) - len(after) + len(tail)
 
     def _end_of_turn(self, after: str) -> str:
         """Return what ends this turn, of all that follows the answer; empty if nothing does."""
@@ -245,17 +302,18 @@ class _Answer:
         found = re.match(rf"\s*(?:{self.chat.specials.pattern}){times}", text)
         return found[0] if found else ""
 
-    def _check_content(self, found: str) -> None:
+    def _check_content(self, around: _Around | None, start: int, end: int) -> None:
         """Check that what was found is the answer, after whatever the template puts before it."""
         message = self.messages[self.place]
-        content, squeezed = message["content"], _squeezed(found)
+        found, answer = _squeezed(self.whole[start:end]), _squeezed(_THOUGHT.sub("", message["content"]))
         if message.get("tool_calls"):
-            names = [call["function"]["name"] for call in message["tool_calls"]]
-            if not all(name in found for name in names):
-                raise RowError("answer_not_found", f"turn {self.number}")
-            if _squeezed(_THOUGHT.sub("", content)) not in squeezed:
-                raise RowError("answer_changed", f"turn {self.number}")
-        elif not squeezed.endswith(_squeezed(_THOUGHT.sub("", content)) or squeezed):
+            as_it_is = answer in found and all(call["function"]["name"] in found for call in message["tool_calls"])
+        elif around is not None and self.whole.startswith(around.before):
+            as_it_is = _squeezed(self.whole[len(around.before) : end]) in (_squeezed(message["content"]), answer)
+        else:  # the template writes another beginning for an answer with thoughts
+            thoughts = [_squeezed(thought) for thought in _thoughts(message)]
+            as_it_is = found.endswith(answer) and any(thought in found for thought in thoughts)
+        if not as_it_is:
             raise RowError("answer_changed", f"turn {self.number}")
 
 

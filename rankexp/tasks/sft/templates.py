@@ -95,10 +95,11 @@ class Chat:
         """
         import jinja2
 
+        template = self._template(bool(tools))
         try:
             text: str = self.tokenizer.apply_chat_template(
                 list(messages), tools=list(tools) if tools else None, tokenize=False, add_generation_prompt=ask,
-                chat_template=self._template(bool(tools)), **self.variables,
+                chat_template=template, **self.variables,
             )  # fmt: skip
         except jinja2.TemplateSyntaxError as error:
             raise TaskError(f"the chat template cannot be read: {_said(error)}.") from error
