@@ -279,7 +279,7 @@ def _metaspace(begin=None, scheme="first"):
     """As SentencePiece is converted: spaces are marks, and bytes stand for letters that are not known."""
     tokenizer = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>", fuse_unk=True))
     tokenizer.normalizer = normalizers.Sequence([])
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme, split=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme, split=True)
     tokenizer.decoder = decoders.Sequence(
         [
             decoders.Replace("▁", " "),

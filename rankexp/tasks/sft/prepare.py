@@ -16,9 +16,10 @@ from rankexp.safety.printable import printable
 from rankexp.tasks.sft.columns import Layout, recognise
 from rankexp.tasks.sft.dealing import deal_rows
 from rankexp.tasks.sft.encode import Encoded, Encoder
-from rankexp.tasks.sft.rows import Form, Parsed, SftRow, resolved_form, rows_of
+from rankexp.tasks.sft.rows import Conversation, Form, Parsed, SftRow, resolved_form, rows_of
 from rankexp.tasks.sft.rules import RULES, Refused, RowError, left_out
 from rankexp.tasks.sft.summary import Measured, SftSummary, summarise_sft
+from rankexp.tasks.sft.templates import no_template
 
 Say = Callable[[str], None]
 
@@ -111,6 +112,8 @@ def prepare(
         TaskError: The data cannot be used.
     """
     reading = read_rows(asked, say, has_template=encoder.chat is not None)
+    if encoder.chat is None and any(isinstance(row.content, Conversation) for row in reading.rows):
+        raise no_template()
     dealt = deal_rows(reading.rows, sizes, seed)
     say(f"tokenising {sum(map(len, dealt.splits.values())):,} rows")
     if encoder.chat is not None and encoder.chat.has_clock:

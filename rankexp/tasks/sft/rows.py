@@ -123,7 +123,7 @@ class SftRow:
     @cached_property
     def text_hash(self) -> str:
         """Hash of all its text, but for white space and case, whatever the tokenizer."""
-        return content_key(normalised(_flat(self.content.whole)))
+        return content_key(_folded(self.content.whole))
 
 
 @dataclass
@@ -135,17 +135,17 @@ class Parsed:
     notes: tuple[Note, ...] = ()
 
 
-def _flat(value: Any) -> str:
-    r"""Write nested values as text in which none runs into the next.
+def _folded(value: Any) -> Any:
+    """Fold white space and case in nested values.
 
-    >>> _flat([{"b": "x", "a": [1, None]}])
-    '[{a:[1\x1fNone]\x1fb:x}]'
+    >>> _folded([{"b": " X  y", "a": [1, None]}])
+    [{'b': 'x y', 'a': ['1', 'none']}]
     """
     if isinstance(value, Mapping):
-        return "{" + "\x1f".join(f"{key}:{_flat(value[key])}" for key in sorted(value)) + "}"
+        return {str(key): _folded(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return "[" + "\x1f".join(map(_flat, value)) + "]"
-    return str(value)
+        return [_folded(inner) for inner in value]
+    return normalised(str(value))
 
 
 def resolved_form(form: Form, kind: str, *, has_template: bool) -> Form:
