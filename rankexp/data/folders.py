@@ -39,7 +39,8 @@ class Part:
 
     Attributes:
         split: The split that it belongs to, by its folder's own names; empty where it has none.
-        name: The file as ids show it: its path in the folder, without ending; empty for a file by itself.
+        name: The file as ids show it: its path in the folder, without ending if that tells it from others; empty for a
+            file by itself.
         table: Its rows.
     """
 
@@ -74,10 +75,16 @@ def read_folder(folder: Path, wanted: Sequence[str], files: Files) -> list[Part]
     Raises:
         TaskError: A file cannot be read.
     """
+    named = [(split, name) for split in wanted for name in files.splits[split]]
+    stems = {_stem(name) for _, name in named}
     return [
-        Part(split, _stem(name), _read(files.root / name, folder / name)) for split in wanted
-        for name in files.splits[split]
-    ]  # fmt: skip
+        Part(
+            split,
+            _stem(name) if len(stems) == len(named) else f"{split}/{name}",
+            _read(files.root / name, folder / name),
+        )
+        for split, name in named
+    ]
 
 
 def files_of(folder: Path, subset: str | None = None, *, of_hub: bool = False) -> Files:

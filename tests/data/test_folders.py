@@ -121,6 +121,12 @@ def test_files_of_no_split_beside_others_are_said(tmp_path):
     assert said == [f"of {tmp_path} 1 files of no split are not read, first extra.jsonl"]
 
 
+def test_files_that_differ_in_their_endings_have_names_of_their_own(tmp_path):
+    write(tmp_path, ["a.jsonl"])
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(b'{"text": "b"}'))
+    assert [name for _, name, _ in read(tmp_path)[0]] == ["/a.jsonl", "/a.jsonl.gz"]
+
+
 CONFIGS = """---
 license: mit
 configs:

@@ -251,6 +251,15 @@ def test_values_that_are_nested_too_deeply_are_left_out(tmp_path, depth):
     assert all(refused.rule == "too_deep" for refused in parsed.refused)
 
 
+@pytest.mark.parametrize("quoted", [False, True])
+def test_a_key_that_a_turn_has_twice(tmp_path, quoted):
+    turns = '[{"role": "user", "content": "q", "content": "r"}, {"role": "assistant", "content": "a"}]'
+    (tmp_path / "f.jsonl").write_text(f'{{"messages": {json.dumps(turns) if quoted else turns}}}')
+    table = read_table(tmp_path / "f.jsonl")
+    (refused,) = rows_of(table, recognise(table, {}), "chat").refused
+    assert (refused.rule, refused.detail) == ("bad_turns", "turn 1: 'content' twice")
+
+
 def test_groups_and_splits(tmp_path, one_sentence):
     rows = [{"text": f"t{i}", "g": g, "s": s} for i, (g, s) in enumerate([("a", "train"), (None, "test"), (3, "tune")])]
     parsed = parse(tmp_path, *rows, group="g", split="s")

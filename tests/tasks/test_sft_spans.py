@@ -415,3 +415,39 @@ def test_random_conversations_are_exact_or_refused_by_name(template, kind, turns
         assert re.sub(r"\s", "", text) == re.sub(r"\s", "", want), answer
         if kind == "byte_level" and template in ("smollm2", "no_beginning", "marked"):
             assert text == answer + "<|im_end|>"
+
+
+@st.composite
+def with_tools(draw):
+    """Conversations whose answers may take several calls, as templates with tools let them."""
+    turns = [system(draw(TEXTS))] if draw(st.booleans()) else []
+    for _ in range(draw(st.integers(1, 3))):
+        turns.append(user(draw(TEXTS)))
+        for _ in range(draw(st.integers(0, 2))):
+            call = {"function": {"name": draw(st.sampled_from(["f", "get_weather"])), "arguments": {"x": draw(WORDS)}}}
+            turns += [bot("", tool_calls=[call]), tool(draw(TEXTS))]
+        turns.append(bot(draw(TEXTS)))
+    return turns
+
+
+@pytest.mark.parametrize(("template", "named"), [
+    ("llama3", None), ("qwen3", None), ("mistral_system_first", None), ("smollm2", "chatml"),
+])  # fmt: skip
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
+@given(turns=with_tools(), tools=st.sampled_from([None, TOOLS]))
+def test_random_conversations_with_tools(template, named, turns, tools):
+    assume(all(turn["content"].strip() or turn.get("tool_calls") for turn in turns))
+    assume(not any(token in str(turn) for turn in turns for token in SPECIALS))
+    encode = encoder(template, named=named)
+    got = learned(encode, *turns, tools=tools)
+    said = [turn for turn in turns if turn["role"] == "assistant"]
+    assert len(got) == len(said)
+    for text, turn in zip(got, said, strict=True):
+        assert text.endswith(ENDS[template])
+        assert text.count(ENDS[template]) == 1
+        inner = re.sub(r"\s", "", text.removesuffix(ENDS[template]).removeprefix("<think>\n\n</think>"))
+        if turn.get("tool_calls"):
+            assert inner.startswith(("{", "<tool_call>{", "[TOOL_CALLS][{"))
+            assert f'"name":"{turn["tool_calls"][0]["function"]["name"]}"' in inner
+        else:
+            assert inner == re.sub(r"\s", "", turn["content"])

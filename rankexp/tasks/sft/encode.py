@@ -14,7 +14,7 @@ from rankexp.data.table import TaskError, brief
 from rankexp.tasks.sft.rows import Conversation, Plain
 from rankexp.tasks.sft.rules import RowError
 from rankexp.tasks.sft.spans import Span, write
-from rankexp.tasks.sft.templates import Chat, no_template, special_tokens
+from rankexp.tasks.sft.templates import Chat, no_template, special_pattern
 
 Loss = Literal["answers", "last_answer", "everything"]
 """What is learned: each answer of the assistant, the last one, or every token."""
@@ -70,7 +70,7 @@ class Encoder:
         self.tokenizer = tokenizer
         self.chat = chat
         self.loss = loss
-        self.specials = special_tokens(tokenizer)
+        self.specials = special_pattern(tokenizer)
         self.begin = _begin(tokenizer)
 
     def encode(self, content: Conversation | Plain) -> Encoded:
@@ -114,9 +114,9 @@ class Encoder:
         return Encoded(tokens, targets, len(tokens))
 
     def _refuse_specials(self, value: Any) -> None:
-        found = next((token for text in _texts(value) for token in self.specials if token in text), None)
+        found = next(filter(None, map(self.specials.search, _texts(value))), None)
         if found is not None:
-            raise RowError("special_tokens", brief(found))
+            raise RowError("special_tokens", brief(found[0]))
 
     def _cut(self, text: str, spans: Sequence[Span]) -> tuple[list[int], list[bool]]:
         """Make tokens of a text, of which each is in a span or out of it.

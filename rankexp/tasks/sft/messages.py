@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rankexp.data.json_rows import JsonObject, json_object
 from rankexp.data.table import ABSENT, Value, brief, is_missing, whole_characters
 from rankexp.tasks.sft.rules import RowError
 
@@ -108,6 +109,8 @@ def _turns(value: Value) -> list[Mapping[str, Any]]:
 
 
 def _message(turn: Mapping[str, Any], number: int, keys: Mapping[str, str]) -> Message:
+    if isinstance(turn, JsonObject) and turn.repeated:
+        raise RowError("bad_turns", f"turn {number}: {brief(min(turn.repeated))} twice")
     role_key, content_key = _keys_of(turn, keys)
     named = turn.get(role_key)
     if not isinstance(named, str) or named.strip().lower() not in ROLES:
@@ -191,7 +194,7 @@ def _parsed(value: Value, rule: str, where: str) -> Value:
     if not isinstance(value, str):
         return value
     try:
-        return json.loads(value)
+        return json.loads(value, object_pairs_hook=json_object)
     except (ValueError, RecursionError):
         raise RowError(rule, f"{where}: {brief(value)}") from None
 

@@ -112,11 +112,12 @@ def prepare(
         TaskError: The data cannot be used.
     """
     reading = read_rows(asked, say, has_template=encoder.chat is not None)
-    if encoder.chat is None and any(isinstance(row.content, Conversation) for row in reading.rows):
+    talks = any(isinstance(row.content, Conversation) for row in reading.rows)
+    if talks and encoder.chat is None:
         raise no_template()
     dealt = deal_rows(reading.rows, sizes, seed)
     say(f"tokenising {sum(map(len, dealt.splits.values())):,} rows")
-    if encoder.chat is not None and encoder.chat.has_clock:
+    if talks and encoder.chat is not None and encoder.chat.has_clock:
         say("the chat template shows the day, which is always 26 July 2024 here")
     refused = [*reading.refused, *dealt.refused]
     used: list[Measured] = []

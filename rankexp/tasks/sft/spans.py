@@ -260,7 +260,7 @@ class _Answer:
         """Return where the text of the answer ends, and where its turn does, white space aside."""
         if around is not None and self.whole.endswith(around.after):
             content_end = len(self.whole) - len(around.after)
-            return content_end, content_end + len(self._end_of_turn(around.after))
+            return content_end, content_end + len(self._end_of_turn(around))
         own = self._rendered(self.messages[: self.number])
         if own is not None and self.whole.startswith(own):
             end: int | None = len(own)
@@ -289,13 +289,14 @@ class _Answer:
             return None
         return len(self.whole) - len(after) + len(tail)
 
-    def _end_of_turn(self, after: str) -> str:
+    def _end_of_turn(self, around: _Around) -> str:
         """Return what ends this turn, of all that follows the answer; empty if nothing does."""
-        alone = self._around(self.messages[: self.number])
+        is_last = self.number == len(self.messages)
+        alone = around if is_last else self._around(self.messages[: self.number])
         if alone is None:
-            return self._specials_of(after, "")
+            return self._specials_of(around.after, "")
         own = self._specials_of(alone.after, "+") or alone.after.rstrip()
-        return own if after.startswith(own) else self._specials_of(after, "")
+        return own if around.after.startswith(own) else self._specials_of(around.after, "")
 
     def _specials_of(self, text: str, times: str) -> str:
         """Return the special tokens that a text begins with, after white space: as many as come, or one."""

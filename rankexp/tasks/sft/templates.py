@@ -114,12 +114,13 @@ class Chat:
     @cached_property
     def specials(self) -> re.Pattern[str]:
         """A pattern of one special token of the tokenizer."""
-        return re.compile("|".join(map(re.escape, special_tokens(self.tokenizer))) or r"(?!)")
+        return special_pattern(self.tokenizer)
 
     @property
     def has_clock(self) -> bool:
         """Whether the template shows the day, which is then always the same."""
-        return "strftime_now" in (self.template or _own(self.tokenizer, False))
+        own = self.template or self.tokenizer.chat_template
+        return any("strftime_now" in text for text in (own.values() if isinstance(own, dict) else [own]))
 
 
 def find_chat(tokenizer: Any, named: str | None, variables: Mapping[str, Any]) -> Chat | None:
@@ -155,14 +156,15 @@ def find_chat(tokenizer: Any, named: str | None, variables: Mapping[str, Any]) -
     return Chat(tokenizer, _from_file(named, own), dict(variables))
 
 
-def special_tokens(tokenizer: Any) -> list[str]:
-    """Return the special tokens of a tokenizer as text, the longest first.
+def special_pattern(tokenizer: Any) -> re.Pattern[str]:
+    """Return a pattern of one special token of a tokenizer as text, the longest that fits.
 
     Single letters and signs are left out: a model may pad with ``!``, which is text elsewhere.
     """
     added = getattr(tokenizer, "added_tokens_decoder", {}).values()
     found = {str(token) for token in added if token.special} | set(map(str, tokenizer.all_special_tokens))
-    return sorted((token for token in found if len(token.strip()) > 1), key=lambda token: (-len(token), token))
+    tokens = sorted((token for token in found if len(token.strip()) > 1), key=lambda token: (-len(token), token))
+    return re.compile("|".join(map(re.escape, tokens)) or r"(?!)")
 
 
 def no_template() -> TaskError:
