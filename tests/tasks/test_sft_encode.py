@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from rankexp.data.table import TaskError
 from rankexp.tasks.sft.encode import Encoded, Encoder
-from rankexp.tasks.sft.rows import Plain, alpaca_prompt
+from rankexp.tasks.sft.rows import Plain
 from rankexp.tasks.sft.rules import RowError
+from rankexp.tasks.sft.shapes import alpaca_prompt
 
 KINDS = ("byte_level", "metaspace")
 

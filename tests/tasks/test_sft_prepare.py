@@ -17,7 +17,7 @@ import rankexp
 from rankexp.data.rows import normalised
 from rankexp.data.splits import SPLITS
 from rankexp.data.table import TaskError
-from rankexp.tasks.sft.dealing import deal_rows
+from rankexp.tasks.sft.dealing import deal_rows, same_prompt
 from rankexp.tasks.sft.encode import Encoder
 from rankexp.tasks.sft.prepare import Asked, prepare, read_rows
 from rankexp.tasks.sft.rows import Conversation, Plain, SftRow
@@ -93,7 +93,7 @@ def test_rows_are_joined_by_way_of_others():
     ]
     dealt = deal_rows([*rows, *(row(i, f"x{i}") for i in range(5, 20))], SHARES, 0)
     assert [dealt.groups[f"row-{i}"] for i in range(5)] == ["g-1", "g-1", "g-1", "g-1", "row-4"]
-    assert dealt.same_prompt == 1
+    assert same_prompt(rows) == 1
 
 
 def test_of_equal_rows_the_first_is_kept_and_other_answers_stay():

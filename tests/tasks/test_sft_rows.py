@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from rankexp.data.readers import read_table
 from rankexp.data.table import TaskError
 from rankexp.tasks.sft.columns import recognise
-from rankexp.tasks.sft.rows import Conversation, Plain, alpaca_prompt, resolved_form, rows_of
+from rankexp.tasks.sft.rows import Conversation, Plain
 from rankexp.tasks.sft.rules import RULES
+from rankexp.tasks.sft.shapes import alpaca_prompt, resolved_form, rows_of
 
 U, A, S = ({"role": role} for role in ("user", "assistant", "system"))
 CALL = {"name": "f", "arguments": {"x": 1}}

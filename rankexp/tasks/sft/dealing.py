@@ -20,13 +20,11 @@ class Dealt:
         splits: Rows of each split.
         groups: Name of the group of each row, by the row's name: rows of one owner's group or of one prompt.
         refused: Rows that repeat others, and those beyond the sizes.
-        same_prompt: Rows that are kept though they ask what an earlier one does, with another answer.
     """
 
     splits: Mapping[str, Sequence[SftRow]]
     groups: Mapping[str, str]
     refused: tuple[Refused, ...]
-    same_prompt: int = 0
 
 
 def deal_rows(rows: Sequence[SftRow], sizes: Mapping[str, float], seed: int) -> Dealt:
@@ -50,7 +48,7 @@ def deal_rows(rows: Sequence[SftRow], sizes: Mapping[str, float], seed: int) -> 
         placed = {row.example_id: name for name in SPLITS for row in dealt[name]}
     order = {name: [row for row in kept if placed.get(row.example_id) == name] for name in SPLITS}
     beyond = [Refused("beyond_sizes", row.place) for row in kept if row.example_id not in placed]
-    return Dealt(order, groups, (*repeated, *beyond), _same_prompt(kept))
+    return Dealt(order, groups, (*repeated, *beyond))
 
 
 def _as_row(row: SftRow, group: str) -> Row:
@@ -91,5 +89,6 @@ def _prompt_key(row: SftRow) -> str:
     return content_key(normalised(row.content.prompt))
 
 
-def _same_prompt(rows: Sequence[SftRow]) -> int:
+def same_prompt(rows: Sequence[SftRow]) -> int:
+    """Count the rows that ask what an earlier one does."""
     return len(rows) - len({_prompt_key(row) for row in rows})

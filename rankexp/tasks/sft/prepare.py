@@ -14,10 +14,11 @@ from rankexp.data.splits import SPLITS
 from rankexp.data.table import TaskError
 from rankexp.safety.printable import printable
 from rankexp.tasks.sft.columns import Layout, recognise
-from rankexp.tasks.sft.dealing import deal_rows
+from rankexp.tasks.sft.dealing import deal_rows, same_prompt
 from rankexp.tasks.sft.encode import Encoded, Encoder
-from rankexp.tasks.sft.rows import Conversation, Form, Parsed, SftRow, resolved_form, rows_of
+from rankexp.tasks.sft.rows import Conversation, SftRow
 from rankexp.tasks.sft.rules import RULES, Refused, RowError, left_out
+from rankexp.tasks.sft.shapes import Form, Parsed, resolved_form, rows_of
 from rankexp.tasks.sft.summary import Measured, SftSummary, summarise_sft
 from rankexp.tasks.sft.templates import no_template
 
@@ -31,7 +32,7 @@ class Asked:
     Attributes:
         path: A file, a folder, or an id on the hub.
         columns: Names of columns by what they hold, and of the keys of a turn; see :mod:`rankexp.tasks.sft.columns`.
-        form: How rows become text; see :func:`rankexp.tasks.sft.rows.resolved_form`.
+        form: How rows become text; see :func:`rankexp.tasks.sft.shapes.resolved_form`.
         group: Column of what a row belongs with, or None.
         split: Column that puts each row into train, tune, decide or test, or None.
         subset: Which of several data sets in one repository, or None.
@@ -121,15 +122,17 @@ def prepare(
         say("the chat template shows the day, which is always 26 July 2024 here")
     refused = [*reading.refused, *dealt.refused]
     used: list[Measured] = []
+    kept: list[SftRow] = []
     splits = {}
     for name in SPLITS:
         rows, encoded, without = encode_rows(dealt.splits[name], encoder, max_length)
         refused += without
         _check_filled(name, rows, dealt.splits[name], without)
         used += [Measured(row.place, row.content.turns, one) for row, one in zip(rows, encoded, strict=True)]
+        kept += rows
         splits[name] = _split(rows, encoded, dealt.groups)
     _check_groups(splits["decide"], dealt.splits["decide"])
-    summary = summarise_sft(len(reading.rows) + len(reading.refused), used, refused, dealt.same_prompt)
+    summary = summarise_sft(len(reading.rows) + len(reading.refused), used, refused, same_prompt(kept))
     for sentence in summary.sentences():
         say(sentence)
     if "not_shown" in summary.left_out:
