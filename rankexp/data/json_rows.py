@@ -16,7 +16,7 @@ _DIGITS = 4000
 """Longer whole numbers stay decimal: Python refuses to turn them into int."""
 
 
-class _Object(dict[str, Any]):
+class JsonObject(dict[str, Any]):
     """An object, with the names that it has twice."""
 
     repeated: frozenset[str] = frozenset()
@@ -33,7 +33,7 @@ def read_json_lines(name: str, text: str) -> Table:
         if line.strip():
             place = f"{name} row {number}"
             value = _parsed(line, place)
-            if not isinstance(value, _Object):
+            if not isinstance(value, JsonObject):
                 array = "; an array of objects belongs into a file that ends in .json" if line.startswith("[{") else ""
                 raise TaskError(f"{place} is not a JSON object{array}.")
             rows.append((number, value))
@@ -52,19 +52,19 @@ def read_json(name: str, text: str) -> Table:
     if not lines:
         return _table(name, [], "item")
     value = _parsed(text, name)
-    if isinstance(value, _Object):
+    if isinstance(value, JsonObject):
         return _of_columns(name, value)
     if not isinstance(value, list):
         raise TaskError(f"{name} holds neither an array of JSON objects nor an object of columns.")
     for number, item in enumerate(value, 1):
-        if not isinstance(item, _Object):
+        if not isinstance(item, JsonObject):
             raise TaskError(f"{name} item {number} is not a JSON object.")
     return _table(name, enumerate(value, 1), "item")
 
 
 def _parsed(text: str, place: str) -> Any:
     try:
-        return json.loads(text, object_pairs_hook=_object, parse_int=_whole)
+        return json.loads(text, object_pairs_hook=json_object, parse_int=_whole)
     except json.JSONDecodeError as error:
         line = f"row {error.lineno}, " if error.lineno > 1 else ""
         raise TaskError(f"{place} is not JSON: {error.msg} at {line}character {error.colno}.") from error
@@ -72,8 +72,9 @@ def _parsed(text: str, place: str) -> Any:
         raise TaskError(f"{place} is nested too deeply to be read.") from None
 
 
-def _object(pairs: list[tuple[str, Any]]) -> _Object:
-    made = _Object(pairs)
+def json_object(pairs: list[tuple[str, Any]]) -> JsonObject:
+    """Make an object of names and values, for the parser of JSON."""
+    made = JsonObject(pairs)
     if len(made) < len(pairs):
         made.repeated = frozenset(name for name, times in Counter(name for name, _ in pairs).items() if times > 1)
     return made
@@ -83,7 +84,7 @@ def _whole(digits: str) -> int | Decimal:
     return int(digits) if len(digits) <= _DIGITS else Decimal(digits)
 
 
-def _table(name: str, rows: Iterable[tuple[int, _Object]], unit: str) -> Table:
+def _table(name: str, rows: Iterable[tuple[int, JsonObject]], unit: str) -> Table:
     found = list(rows)
     names = dict.fromkeys(column for _, row in found for column in row)
     repeated = {column: f"{name} {unit} {number}" for number, row in reversed(found) for column in row.repeated}
@@ -95,9 +96,9 @@ def _table(name: str, rows: Iterable[tuple[int, _Object]], unit: str) -> Table:
     return Table(name, list(names), [number for number, _ in found], cells, unit, header, repeated)
 
 
-def _of_columns(name: str, columns: _Object) -> Table:
+def _of_columns(name: str, columns: JsonObject) -> Table:
     """Read ``{"text": ["a", "b"], …}``, or what pandas writes: ``{"text": {"0": "a", "1": "b"}, …}``."""
-    if repeated := {row for column in columns.values() if isinstance(column, _Object) for row in column.repeated}:
+    if repeated := {row for column in columns.values() if isinstance(column, JsonObject) for row in column.repeated}:
         raise TaskError(f"{name} holds one JSON object, with a column that has row {brief(min(repeated))} twice.")
     keys = [list(column) if isinstance(column, dict) else range(len(column)) for column in _checked(name, columns)]
     if any(other != keys[0] for other in keys):

@@ -14,11 +14,11 @@ import zlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
+from rankexp.data.arrow_rows import read_parquet
 from rankexp.data.delimited import read_delimited
 from rankexp.data.json_rows import read_json, read_json_lines
-from rankexp.data.table import Table, TaskError, brief
+from rankexp.data.table import Table, TaskError
 from rankexp.safety.printable import printable
 
 _TEXT: dict[str, Callable[[str, str], Table]] = {
@@ -51,13 +51,13 @@ def read_table(path: Path, named: str = "the file", otherwise: str = "") -> Tabl
     """
     path, subject = _at_home(path), f"{named} is {str(path)!r}"
     kind, packed = _format(path, subject, otherwise)
-    data = _unpacked(path, subject) if packed else _bytes(path, subject)
+    data = _unpacked(path, subject) if packed else read_bytes(path, subject)
     name = printable(str(path))
     held = next((what for magic, what in _MAGIC.items() if data.startswith(magic)), "something else")
     if held != ("Parquet" if kind == ".parquet" else "something else"):
         raise TaskError(f"{name} is named {kind}, but holds {held}.")
     if kind == ".parquet":
-        return _read_parquet(name, data)
+        return read_parquet(name, data)
     return _TEXT[kind](name, _decoded(name, data))
 
 
@@ -79,8 +79,16 @@ def _format(path: Path, subject: str, otherwise: str) -> tuple[str, bool]:
     return kind, packed
 
 
-def _bytes(path: Path, subject: str) -> bytes:
-    """Read an ordinary file; nobody waits for a pipe."""
+def read_bytes(path: Path, subject: str) -> bytes:
+    """Read an ordinary file; nobody waits for a pipe.
+
+    Args:
+        path: The file.
+        subject: The beginning of a sentence that says why it cannot be read.
+
+    Raises:
+        TaskError: It cannot be read.
+    """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         with open(descriptor, "rb") as file:
@@ -94,7 +102,7 @@ def _bytes(path: Path, subject: str) -> bytes:
 
 
 def _unpacked(path: Path, subject: str) -> bytes:
-    packed = io.BytesIO(_bytes(path, subject))
+    packed = io.BytesIO(read_bytes(path, subject))
     try:
         with gzip.open(packed) as file:
             data = file.read(_LARGEST + 1)
@@ -113,31 +121,3 @@ def _decoded(name: str, data: bytes) -> str:
     except UnicodeDecodeError as error:
         row = len(_LINE_END.findall(error.object[: error.start])) + 1
         raise TaskError(f"{name} row {row} is not UTF-8.") from error
-
-
-def _read_parquet(name: str, data: bytes) -> Table:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    refusals = (pa.ArrowException, OSError, ValueError, TypeError, LookupError, ArithmeticError, RecursionError)
-    try:
-        table = pq.read_table(pa.BufferReader(data))
-    except refusals as error:
-        raise TaskError(f"{name} cannot be read as Parquet: {_in_short(error)}.") from error
-    names = table.column_names
-
-    def cells(wanted: str) -> list[Any]:
-        try:
-            values: list[Any] = table.column(names.index(wanted)).to_pylist()
-        except refusals as error:
-            raise TaskError(f"{name} cannot be read in column {brief(wanted)}: {_in_short(error)}.") from error
-        return values
-
-    repeated = {column: name for column in names if names.count(column) > 1}
-    return Table(name, names, range(1, table.num_rows + 1), cells, header=name, repeated=repeated)
-
-
-def _in_short(error: BaseException) -> str:
-    """Return the first sentence of what a library says."""
-    said = re.split(r"\.\s|\n", str(error).strip(), maxsplit=1)[0]
-    return printable(said)[:200].rstrip(".: ") or type(error).__name__

@@ -129,8 +129,12 @@ def assign_by_class(rows: Sequence[Row], sizes: Mapping[str, float], seed: int) 
     return deal_by_class(_shuffled(rows, seed), _wanted(rows, sizes), _DEALT, short=sizes["train"] < 1)
 
 
-def as_given(rows: Sequence[Row]) -> dict[str, list[Row]]:
+def as_given(rows: Sequence[Row], what: str = "text") -> dict[str, list[Row]]:
     """Split rows as their owner did.
+
+    Args:
+        rows: All rows.
+        what: What their texts are, for messages.
 
     Raises:
         TaskError: A row names another split, or a text or a group is in two splits.
@@ -140,7 +144,7 @@ def as_given(rows: Sequence[Row]) -> dict[str, list[Row]]:
     for row in rows:
         if row.split not in splits:
             raise TaskError(f"{row.place} has split {row.split!r}; {', '.join(SPLITS)} are accepted.")
-        for kind, value in (("text", normalised(row.text)), ("group", row.group_id)):
+        for kind, value in ((what, normalised(row.text)), ("group", row.group_id)):
             other = owner.setdefault((kind, value), row)
             if other.split != row.split:
                 raise TaskError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from rankexp.data.rows import Row, normalised
@@ -40,15 +40,17 @@ class Summary:
     Attributes:
         read: Rows that were read.
         used: Rows in the four splits.
-        left_out: What each rule of :data:`RULES` left out; rules that left out none are not there. ``read`` is ``used``
+        left_out: What each of the rules left out; rules that left out none are not there. ``read`` is ``used``
             and all of these.
         lost_labels: Classes of which no row is used.
+        rules: What each rule says of the rows that it leaves out.
     """
 
     read: int
     used: int
     left_out: Mapping[str, LeftOut]
     lost_labels: tuple[str, ...] = ()
+    rules: Mapping[str, str] = field(default_factory=lambda: RULES)
 
     def card(self) -> dict[str, Any]:
         """Describe it for the record."""
@@ -57,7 +59,7 @@ class Summary:
 
     def sentence(self) -> str:
         """Say it in one line."""
-        rules = [f"{found.rows:,} {RULES[rule]}, first {found.first}" for rule, found in self.left_out.items()]
+        rules = [f"{found.rows:,} {self.rules[rule]}, first {found.first}" for rule, found in self.left_out.items()]
         lost = [f"no row of class {brief(label)} is used" for label in self.lost_labels[:_SHOWN]]
         return "; ".join([f"of {self.read:,} rows {self.used:,} are used", *rules, *lost])
 

@@ -53,6 +53,18 @@ def whole_characters(text: str) -> str:
     return _HALF.sub("\ufffd", text)
 
 
+def has_half(value: Value) -> bool:
+    r"""Whether a cell holds half of a character, however deep.
+
+    >>> has_half([{"text": "a\ud83d"}]), has_half({"text": "a"})
+    (True, False)
+    """
+    if isinstance(value, str):
+        return not value.isascii() and _HALF.search(value) is not None
+    inner = [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return any(map(has_half, inner))
+
+
 @dataclass(frozen=True)
 class Note:
     """What was done to rows that stay.
@@ -130,6 +142,18 @@ class Table:
         if ABSENT in values:
             self._refuse_absent(name, option, self.place(_index(values)), self._names_of(_index(values)))
         return self.whole(name, values)
+
+    def cells_if_any(self, name: str, option: str) -> list[Value]:
+        """Return the cells of a column, :data:`ABSENT` for rows that lack it.
+
+        Args:
+            name: As for :meth:`column`.
+            option: As for :meth:`column`.
+
+        Raises:
+            TaskError: There is no such column, or more than one.
+        """
+        return list(self.cells(self._found(name, option)))
 
     def _found(self, name: str, option: str) -> str:
         same = [known for known in self.names if known.strip() == name.strip()]

@@ -1,0 +1,114 @@
+"""Rows as they are trained on: a conversation, or plain text before and after the point where learning begins."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from rankexp.data.rows import normalised
+from rankexp.keys import content_key
+from rankexp.tasks.sft.messages import Message
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """Turns, as chat templates expect them.
+
+    Attributes:
+        messages: The turns.
+        learned: Places of the assistant's turns that may be learned, in order.
+        tools: Descriptions of tools, or None.
+    """
+
+    messages: Sequence[Message]
+    learned: Sequence[int]
+    tools: Sequence[Message] | None = None
+
+    @property
+    def turns(self) -> int:
+        """Number of turns, the system prompt aside."""
+        return sum(message["role"] != "system" for message in self.messages)
+
+    @property
+    def prompt(self) -> str:
+        """What is asked first: by it rows count as asking the same, whatever their system prompt."""
+        asked = [message for message in self.messages if message["role"] != "system"]
+        users = [index for index, message in enumerate(asked) if message["role"] == "user"]
+        first = next(
+            (i for i, m in enumerate(asked) if m["role"] == "assistant" and users and i > users[0]), len(asked)
+        )
+        return "\n".join(str(message["content"]) for message in asked[:first])
+
+    @property
+    def whole(self) -> Any:
+        """Everything that may be shown to a model."""
+        return [list(self.messages), list(self.tools or [])]
+
+
+@dataclass(frozen=True)
+class Plain:
+    """Text by itself.
+
+    Attributes:
+        before: What is shown and not learned; empty for one text.
+        answer: What is learned.
+        quoted: Whether it holds text of others, in which a special token is a quotation and not meant as one.
+    """
+
+    before: str
+    answer: str
+    quoted: bool = False
+
+    @property
+    def turns(self) -> int:
+        """Number of turns."""
+        return 2 if self.before else 1
+
+    @property
+    def prompt(self) -> str:
+        """What is asked; the text itself where nothing is."""
+        return self.before or self.answer
+
+    @property
+    def whole(self) -> Any:
+        """Everything that is shown to a model."""
+        return [self.before, self.answer]
+
+
+@dataclass(frozen=True)
+class SftRow:
+    """One row that can be trained on.
+
+    Attributes:
+        example_id: Its name.
+        group: What its owner says it belongs with, or None.
+        split: The split that its owner put it in, or None.
+        content: What it holds.
+        place: Where it stands, for messages: file and row.
+    """
+
+    example_id: str
+    group: str | None
+    split: str | None
+    content: Conversation | Plain
+    place: str = ""
+
+    @cached_property
+    def text_hash(self) -> str:
+        """Hash of all its text, but for white space and case, whatever the tokenizer."""
+        return content_key(_folded(self.content.whole))
+
+
+def _folded(value: Any) -> Any:
+    """Fold white space and case in nested values.
+
+    >>> _folded([{"b": " X  y", "a": [1, None]}])
+    [{'b': 'x y', 'a': ['1', 'none']}]
+    """
+    if isinstance(value, Mapping):
+        return {str(key): _folded(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_folded(inner) for inner in value]
+    return normalised(str(value))

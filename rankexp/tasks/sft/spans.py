@@ -1,0 +1,342 @@
+"""Where the answers are in what a chat template makes of a conversation.
+
+Most templates do not mark what the assistant says. So a conversation is written several times, and the texts are
+compared: whole; up to an answer, with the beginning of the assistant's turn (what a model is given to go on from); and
+with another text in place of the answer, which shows what stands around it. An answer is what follows the first, up
+to what follows the second, with the end of its turn. All of that is checked against the whole, letter by letter, and
+a conversation whose pieces do not make up the whole is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+from rankexp.tasks.sft.messages import Message
+from rankexp.tasks.sft.rows import Conversation
+from rankexp.tasks.sft.rules import RowError
+from rankexp.tasks.sft.templates import Chat
+
+_THOUGHT = re.compile(r"^.*</think>", re.DOTALL)
+_THINKING = re.compile(r"<think>(.*)</think>", re.DOTALL)
+_TELLING = 20
+"""Letters of a text that is in another by chance no more."""
+_MARK = "qzAnswer0zq"
+_REASONING = ("reasoning_content", "reasoning", "thinking")
+"""Names by which a turn holds its thoughts apart from its answer."""
+
+
+class Span(NamedTuple):
+    """Letters of a text, from ``start`` up to ``end``."""
+
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Written:
+    """A text with what is learned of it.
+
+    Attributes:
+        text: The text.
+        spans: What is learned, in order.
+        ended: Whether the end token was put after the last answer, since the template ends it with none.
+        thoughts_lost: Whether the template leaves out what was thought before an answer.
+    """
+
+    text: str
+    spans: Sequence[Span]
+    ended: bool = False
+    thoughts_lost: bool = False
+
+
+class _Found(NamedTuple):
+    start: int
+    content_end: int
+    end: int
+
+
+class _Around(NamedTuple):
+    before: str
+    after: str
+
+
+def write(chat: Chat, conversation: Conversation, wanted: Sequence[int]) -> Written:
+    """Write a conversation and find the answers in it.
+
+    Args:
+        chat: The template.
+        conversation: The turns.
+        wanted: Places of the turns whose text is wanted, in order.
+
+    Raises:
+        RowError: The template refuses the conversation, or an answer cannot be told from what is around it.
+    """
+    conversation, whole = _whole(chat, conversation)
+    _check_shown(chat, conversation, whole, wanted)
+    found = [_Answer(chat, conversation, whole, place).found() for place in wanted]
+    for one, other in pairwise(found):
+        if one.end > other.start:
+            raise RowError("answer_not_found", "answers that overlap")
+    lost = any(_thought_lost(conversation.messages[place], whole) for place in conversation.learned)
+    written = Written(whole, [Span(answer.start, answer.end) for answer in found], thoughts_lost=lost)
+    ends = wanted[-1:] != [len(conversation.messages) - 1] or found[-1].content_end < found[-1].end
+    return written if ends or whole[found[-1].end :].strip() else _with_end(chat, written)
+
+
+def _whole(chat: Chat, conversation: Conversation) -> tuple[Conversation, str]:
+    """Write a conversation; its calls of tools are numbered where the template does not do without."""
+    try:
+        return conversation, chat.render(conversation.messages, conversation.tools)
+    except RowError:
+        numbered = _with_ids(conversation)
+        if numbered is None:
+            raise
+        try:
+            return numbered, chat.render(numbered.messages, numbered.tools)
+        except RowError:
+            pass
+        raise
+
+
+def _with_ids(conversation: Conversation) -> Conversation | None:
+    """Give each call a name of nine letters and digits, as Mistral has it, and its result the same."""
+    messages: list[Message] = []
+    open_calls: list[str] = []
+    count = 0
+    for message in conversation.messages:
+        if message.get("tool_calls"):
+            names = [f"call{count + number:05d}" for number in range(len(message["tool_calls"]))]
+            count += len(names)
+            calls = [{**call, "id": name} for call, name in zip(message["tool_calls"], names, strict=True)]
+            messages.append({**message, "tool_calls": calls})
+            open_calls = list(names)
+        elif message["role"] == "tool" and open_calls:
+            messages.append({**message, "tool_call_id": open_calls.pop(0)})
+        else:
+            messages.append(message)
+    return Conversation(messages, conversation.learned, conversation.tools) if count else None
+
+
+def _check_shown(chat: Chat, conversation: Conversation, whole: str, wanted: Sequence[int]) -> None:
+    """Refuse a conversation of which the template leaves something out, but for answers that are wanted."""
+    squeezed = _squeezed(whole)
+    for index, message in enumerate(conversation.messages):
+        text = _THOUGHT.sub("", message["content"]) if message["role"] == "assistant" else message["content"]
+        if index not in wanted and not (
+            _is_shown(text, whole, squeezed) and (len(text) > _TELLING or _is_shown_alone(chat, conversation, index))
+        ):
+            raise RowError("not_shown", f"turn {index + 1}, {message['role']}")
+        for call in message.get("tool_calls") or ():
+            said = [call["function"]["name"], *_leaves(call["function"]["arguments"])]
+            if not all(_is_shown(one, whole, squeezed) for one in said):
+                raise RowError("not_shown", f"the call of turn {index + 1}")
+    for tool in conversation.tools or ():
+        if not _is_shown(tool["function"]["name"], whole, squeezed):
+            raise RowError("not_shown", f"tool {tool['function']['name']!r}")
+
+
+def _is_shown(text: str, whole: str, squeezed: str) -> bool:
+    """Whether a text is in the whole, but for white space; results of tools may stand there as JSON."""
+    return (
+        text in whole
+        or _squeezed(text) in squeezed
+        or any(_squeezed(json.dumps(text, ensure_ascii=ascii)[1:-1]) in squeezed for ascii in (False, True))
+    )
+
+
+def _is_shown_alone(chat: Chat, conversation: Conversation, index: int) -> bool:
+    """Whether the template shows a turn whose text is so short that it may be in the whole by chance."""
+    message = conversation.messages[index]
+    if not message["content"].strip():
+        return True
+    replaced = [*conversation.messages]
+    replaced[index] = {**message, "content": _MARK}
+    try:
+        return _MARK in chat.render(replaced, conversation.tools)
+    except RowError:
+        return True
+
+
+def _leaves(value: Any) -> list[str]:
+    """Return the texts and whole numbers in the arguments of a call."""
+    if isinstance(value, str | int) and not isinstance(value, bool):
+        return [str(value)]
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return [text for item in inner for text in _leaves(item)]
+
+
+def _thoughts(message: Message) -> list[str]:
+    """Return what a turn thinks before it answers, in its text or in fields of its own."""
+    inline = _THINKING.search(message["content"])
+    return [inline[1]] if inline else [message[key] for key in _REASONING if isinstance(message.get(key), str)]
+
+
+def _thought_lost(message: Message, whole: str) -> bool:
+    return any(thought.strip() and _squeezed(thought) not in _squeezed(whole) for thought in _thoughts(message))
+
+
+def _squeezed(text: str) -> str:
+    return "".join(text.split())
+
+
+class _Answer:
+    """One answer in the text of its conversation."""
+
+    def __init__(self, chat: Chat, conversation: Conversation, whole: str, place: int) -> None:
+        self.chat = chat
+        self.messages = list(conversation.messages)
+        self.tools = conversation.tools
+        self.whole = whole
+        self.place = place
+        self.number = place + 1
+
+    def found(self) -> _Found:
+        """Find it.
+
+        Raises:
+            RowError: It cannot be told from what is around it.
+        """
+        around = self._around(self.messages)
+        if around is None and not self.messages[self.place].get("tool_calls"):
+            raise RowError("answer_not_found", f"turn {self.number}")
+        start = self._start(around)
+        content_end, end = self._end(around, start)
+        if not start < content_end <= end <= len(self.whole):
+            raise RowError("answer_not_found", f"turn {self.number}")
+        self._check_content(around, start, content_end)
+        return _Found(start, content_end, end)
+
+    def _around(self, messages: Sequence[Message]) -> _Around | None:
+        """Return what stands before and after the answer, whatever it is; None where that cannot be told."""
+        mark = _mark(self.whole)
+        replaced = [*messages]
+        replaced[self.place] = {"role": "assistant", "content": mark}
+        text = self._rendered(replaced)
+        parts = text.split(mark) if text is not None else []
+        return _Around(*parts) if len(parts) == 2 else None
+
+    def _rendered(self, messages: Sequence[Message], *, ask: bool = False) -> str | None:
+        try:
+            return self.chat.render(messages, self.tools, ask=ask)
+        except RowError:
+            return None
+
+    def _start(self, around: _Around | None) -> int:
+        """Return where a model goes on from what it is given; what the template writes after that is learned, too."""
+        place = self._beginning(around)
+        if place is not None:
+            return place
+        if around is not None and self.whole.startswith(around.before):
+            return len(around.before)  # the template begins this turn in another way than one that is asked for
+        raise RowError("answer_not_found", f"turn {self.number}")
+
+    def _beginning(self, around: _Around | None) -> int | None:
+        """Return the end of what a model is given, if that is how the whole begins, or at least this turn."""
+        given = self.messages[: self.place]
+        asked = self._rendered(given, ask=True)
+        if asked is not None and self.whole.startswith(asked):
+            header = self._header(len(asked), around)
+            return len(asked) + (header if header and asked == self._rendered(given) else 0)
+        tail = self._after_previous(given, ask=True)
+        place = self._place_of(tail)
+        if place is None:
+            return None
+        header = self._header(place, around)
+        return place + (header if header and tail == self._after_previous(given) else 0)
+
+    def _header(self, place: int, around: _Around | None) -> int:
+        """Return the length of what begins a turn, for a template that does not add it to what a model is given."""
+        if around is None or around.before[:place] != self.whole[:place]:
+            return 0
+        common = _common_start(around.before[place:], self.whole[place:])
+        return len(common) if common.strip() else 0
+
+    def _end(self, around: _Around | None, start: int) -> tuple[int, int]:
+        """Return where the text of the answer ends, and where its turn does, white space aside."""
+        if around is not None and self.whole.endswith(around.after):
+            content_end = len(self.whole) - len(around.after)
+            return content_end, content_end + len(self._end_of_turn(around))
+        own = self._rendered(self.messages[: self.number])
+        if own is not None and self.whole.startswith(own):
+            end: int | None = len(own)
+        else:
+            end = self._place_of(self._after_previous(self.messages[: self.number]))
+        if end is None:
+            raise RowError("answer_not_found", f"turn {self.number}")
+        turn = self.whole[start:end].rstrip()
+        run = re.search(rf"(?:{self.chat.specials.pattern})+$", turn)
+        return start + (run.start() if run else len(turn)), start + len(turn)
+
+    def _after_previous(self, messages: Sequence[Message], *, ask: bool = False) -> str | None:
+        """Return what follows the text of the turn before this one; None where that cannot be told."""
+        if not self.place or self.messages[self.place - 1].get("tool_calls"):
+            return None
+        mark = _mark(self.whole)
+        replaced = [*messages]
+        replaced[self.place - 1] = {**replaced[self.place - 1], "content": mark}
+        parts = (self._rendered(replaced, ask=ask) or "").split(mark)
+        return parts[1] if len(parts) == 2 else None
+
+    def _place_of(self, tail: str | None) -> int | None:
+        """Return where in the whole a text ends that follows the text of the turn before this one."""
+        after = self._after_previous(self.messages)
+        if tail is None or after is None or not after.startswith(tail) or not self.whole.endswith(after):
+            return None
+        return len(self.whole) - len(after) + len(tail)
+
+    def _end_of_turn(self, around: _Around) -> str:
+        """Return what ends this turn, of all that follows the answer; empty if nothing does."""
+        is_last = self.number == len(self.messages)
+        alone = around if is_last else self._around(self.messages[: self.number])
+        if alone is None:
+            return self._specials_of(around.after, "")
+        own = self._specials_of(alone.after, "+") or alone.after.rstrip()
+        return own if around.after.startswith(own) else self._specials_of(around.after, "")
+
+    def _specials_of(self, text: str, times: str) -> str:
+        """Return the special tokens that a text begins with, after white space: as many as come, or one."""
+        found = re.match(rf"\s*(?:{self.chat.specials.pattern}){times}", text)
+        return found[0] if found else ""
+
+    def _check_content(self, around: _Around | None, start: int, end: int) -> None:
+        """Check that what was found is the answer, after whatever the template puts before it."""
+        message = self.messages[self.place]
+        found, answer = _squeezed(self.whole[start:end]), _squeezed(_THOUGHT.sub("", message["content"]))
+        if message.get("tool_calls"):
+            as_it_is = answer in found and all(call["function"]["name"] in found for call in message["tool_calls"])
+        elif around is not None and self.whole.startswith(around.before):
+            as_it_is = _squeezed(self.whole[len(around.before) : end]) in (_squeezed(message["content"]), answer)
+        else:  # the template writes another beginning for an answer with thoughts
+            thoughts = [_squeezed(thought) for thought in _thoughts(message)]
+            as_it_is = found.endswith(answer) and any(thought in found for thought in thoughts)
+        if not as_it_is:
+            raise RowError("answer_changed", f"turn {self.number}")
+
+
+def _common_start(one: str, other: str) -> str:
+    length = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+    return one[:length]
+
+
+def _mark(text: str) -> str:
+    """Return a word that a text does not hold."""
+    number = 0
+    while (mark := f"qzAnswer{number}zq") in text:
+        number += 1
+    return mark
+
+
+def _with_end(chat: Chat, written: Written) -> Written:
+    """Put the end token after the last answer: a model has to learn where to stop."""
+    eos = chat.tokenizer.eos_token
+    if not eos:
+        raise RowError("answer_not_found", "neither the template nor the tokenizer has an end")
+    last = written.spans[-1]
+    text = written.text[: last.end] + eos
+    spans = [*written.spans[:-1], Span(last.start, len(text))]
+    return Written(text, spans, ended=True, thoughts_lost=written.thoughts_lost)
