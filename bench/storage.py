@@ -36,10 +36,10 @@ from rankexp.record.scores import Scores
 from rankexp.record.studies import Planned, StudyRecord, StudyStore
 from rankexp.record.trial import TrialResult
 from rankexp.record.trials import TrialStore
-from rankexp.study.coordination.claimed import lead_of
 from rankexp.study.coordination.claims import Claims
 from rankexp.study.coordination.database import Storage
 from rankexp.study.coordination.offers import Offers
+from rankexp.study.coordination.read_claims import lead_of
 from rankexp.study.coordination.team import Team
 from rankexp.study.execution import runner as execution
 from rankexp.study.execution.attempt import Attempt

@@ -16,7 +16,7 @@ from rankexp.record.files import remove as remove_path
 from rankexp.record.leftovers import remove_leftovers
 from rankexp.record.studies import StudyStore
 from rankexp.record.trials import TrialStore
-from rankexp.study.coordination.claimed import Claimed, claimed_in_own_file, lead_of
+from rankexp.study.coordination.read_claims import Claimed, claimed_in_own_file, lead_of
 
 _WEIGHTS = ("adapter/adapter_model.safetensors", "adapter/model.safetensors")
 Kind = Literal["checkpoint", "adapter", "full model", "damaged trial"]

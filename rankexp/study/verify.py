@@ -12,7 +12,7 @@ from typing import Literal
 from rankexp.record.files import DamagedRecordError, ForeignRecordError, RecordError, UnreadableRecordError
 from rankexp.record.studies import StudyStore
 from rankexp.record.trials import TrialStore
-from rankexp.study.coordination.claimed import Claimed, claimed_in_own_file, lead_of
+from rankexp.study.coordination.read_claims import Claimed, claimed_in_own_file, lead_of
 
 Kind = Literal["damaged", "foreign", "unreadable", "failed", "missing", "running"]
 _KINDS: dict[type[RecordError], Kind] = {

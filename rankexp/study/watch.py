@@ -13,9 +13,9 @@ from rankexp.progress import Display
 from rankexp.record.files import DamagedRecordError
 from rankexp.record.studies import StudyStore
 from rankexp.record.trials import TrialStore
-from rankexp.study.coordination.claimed import lead_of, team_of
 from rankexp.study.coordination.claims import Claims
 from rankexp.study.coordination.database import Storage
+from rankexp.study.coordination.read_claims import lead_of, team_of
 from rankexp.study.execution.audience import outcome_of
 from rankexp.study.session import Outcome
 

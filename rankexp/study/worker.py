@@ -20,11 +20,11 @@ from rankexp.record.processes import this_machine
 from rankexp.record.studies import StudyStore
 from rankexp.record.trials import TrialStore
 from rankexp.strategies.base import make_strategy
-from rankexp.study.coordination.claimed import lead_of, team_of
 from rankexp.study.coordination.claims import Claims
 from rankexp.study.coordination.database import Storage
 from rankexp.study.coordination.lead import Lead
 from rankexp.study.coordination.offers import Offers
+from rankexp.study.coordination.read_claims import lead_of, team_of
 from rankexp.study.coordination.team import Team
 from rankexp.study.execution.audience import Audience
 from rankexp.study.execution.lanes import Lanes

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from fake_study import make_study
 
-from rankexp.study.coordination.claimed import claimed_in_own_file, lead_of
 from rankexp.study.coordination.claims import Claims
 from rankexp.study.coordination.database import Storage
+from rankexp.study.coordination.read_claims import claimed_in_own_file, lead_of
 
 NAME = "fake-01234567"
 _RUN = "import sys; from rankexp.cli.main import main; code = main(sys.argv[1:]); print(*sys.modules); sys.exit(code)"

@@ -307,8 +307,8 @@ def test_a_manifest_of_somebody_else_deletes_nothing_but_figures(tmp_path: Path)
 
 def finished(workspace: Path) -> None:
     """Say in the workspace's database that its study has ended, so that its adapters may go."""
-    from rankexp.study.coordination.claimed import lead_of
     from rankexp.study.coordination.claims import Claims
+    from rankexp.study.coordination.read_claims import lead_of
 
     with closing(Claims(Storage.of(workspace))) as claims:
         for folder in (workspace / "studies").iterdir():

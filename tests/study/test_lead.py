@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from rankexp.study.coordination.claimed import lead_of
 from rankexp.study.coordination.claims import CLAIMS, Claims
 from rankexp.study.coordination.database import Storage
 from rankexp.study.coordination.lead import Lead, StudyHeldError
+from rankexp.study.coordination.read_claims import lead_of
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ from fake_study import make_study
 
 from rankexp.progress import Display
 from rankexp.record.studies import StudyStore
-from rankexp.study.coordination.claimed import lead_of, team_of
 from rankexp.study.coordination.claims import Claims
 from rankexp.study.coordination.database import Storage
+from rankexp.study.coordination.read_claims import lead_of, team_of
 from rankexp.study.watch import StudyWatcher, WorkersFailedError
 
 

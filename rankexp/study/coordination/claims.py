@@ -18,8 +18,8 @@ from sqlalchemy.exc import IntegrityError, OperationalError, SQLAlchemyError
 from sqlalchemy.schema import CreateTable
 
 from rankexp.record.processes import this_machine, this_process
-from rankexp.study.coordination.claimed import Claimed, ClaimRow, is_dead, owner_of
 from rankexp.study.coordination.database import Storage, StorageError, clock, connected, making_tables, waited_too_long
+from rankexp.study.coordination.read_claims import Claimed, ClaimRow, is_dead, owner_of
 from rankexp.training.stop import StopTrialError
 
 METADATA = sa.MetaData()

@@ -29,7 +29,7 @@ from rankexp.record.files import ForeignRecordError, inside, parse_file, pretty_
 from rankexp.record.json_shape import SHAPE, shaped_json
 from rankexp.safety.consent import give_consent, has_consent
 from rankexp.safety.secrets import holds_secret, without_secrets
-from rankexp.study.coordination.claimed import CLOCK, KEPT, OWN, WAIT_SECONDS, ordinary
+from rankexp.study.coordination.read_claims import CLOCK, KEPT, OWN, WAIT_SECONDS, ordinary
 
 _CONNECTING = {"connect_timeout": 15, "keepalives_idle": 30}
 _SETTINGS = "SET lock_timeout = '30s'; SET idle_in_transaction_session_timeout = '120s'"

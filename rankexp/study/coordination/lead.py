@@ -7,9 +7,9 @@ from contextlib import contextmanager, suppress
 
 import sqlalchemy as sa
 
-from rankexp.study.coordination.claimed import lead_of, owner_of
 from rankexp.study.coordination.claims import ClaimLostError, Claims
 from rankexp.study.coordination.database import StorageError
+from rankexp.study.coordination.read_claims import lead_of, owner_of
 
 
 class StudyHeldError(Exception):
