@@ -37,7 +37,9 @@ class CandidateName(str):
 
 HEAD = CandidateName("head")
 """The head alone, without an adapter."""
+BASE = CandidateName("base")
+"""The model as it is, where there is no head that must be trained."""
 FULL = CandidateName("full")
 """Full fine-tuning."""
-REFERENCES = (HEAD, FULL)
+REFERENCES = (HEAD, BASE, FULL)
 """What ranks are seen against; no contender has such a name."""

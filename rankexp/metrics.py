@@ -71,6 +71,9 @@ ACCURACY = Metric("accuracy", "point", scale=100, decimals=2)
 LOSS = Metric("loss", "nat", higher_is_better=False, decimals=4)
 """Loss of an example in nats. Every objective has it: it is what training lowers, and what stops it early."""
 
+LOSS_OF_TOKENS = Metric("loss", "nat", higher_is_better=False, weighted=True, decimals=4)
+"""Loss of a target token in nats; examples weigh as many as they have, as in a perplexity."""
+
 SCORE = Metric("score")
 """A number of which nothing is known but that more is better."""
 

@@ -25,7 +25,7 @@ _LATER = ("patience", "dimension", "initialisation", "loraplus_lr_ratio", "neste
 
 """Fields that came after the first records; left out of a spec's values at their defaults."""
 
-Method = Literal["lora", "dora", "adalora", "nested", "head", "full", "subspace"]
+Method = Literal["lora", "dora", "adalora", "nested", "head", "base", "full", "subspace"]
 
 MAPPED = ("lora", "dora", "adalora", "nested")
 
@@ -94,8 +94,8 @@ class TrialSpec:
         task: Name of the task, which fixes loss and score.
         method: ``lora``; ``dora``, LoRA with a trained magnitude for each output; ``adalora``, LoRA that loses singular
             triplets on the way; ``nested``, LoRA whose leading ranks are trained to work alone; ``head`` trains the
-            new head alone; ``full`` trains every weight; ``subspace`` moves the weights of all linear layers along a
-            random subspace.
+            new head alone; ``base`` trains nothing, in 0 steps; ``full`` trains every weight; ``subspace`` moves the
+            weights of all linear layers along a random subspace.
         rank_map: Rank of each adapted module, for ``adalora`` before it is pruned; empty for methods without ranks.
         alpha: Numerator of the LoRA scale.
         scaling: ``standard`` is alpha / rank, ``rslora`` alpha / sqrt(rank).
@@ -200,8 +200,8 @@ class TrialSpec:
 
     @property
     def rank(self) -> int | None:
-        """The rank if it is the same in every adapted module; 0 for the head alone; None otherwise."""
-        return 0 if self.method == "head" else self.rank_map.uniform_rank
+        """The rank if it is the same in every adapted module; 0 for the head or base alone; None otherwise."""
+        return 0 if self.method in ("head", "base") else self.rank_map.uniform_rank
 
     @property
     def copies(self) -> int:

@@ -19,7 +19,7 @@ from rankexp.analysis.screen import ScreenRow, best_rate, screen_table
 from rankexp.analysis.statistics.comparison import Comparison, DecisionScores
 from rankexp.analysis.statistics.majority import constant_score
 from rankexp.analysis.statistics.verdict import Verdict
-from rankexp.candidates import HEAD, CandidateName
+from rankexp.candidates import BASE, HEAD, CandidateName
 from rankexp.record.files import DamagedRecordError
 from rankexp.record.scores import Scores
 from rankexp.record.studies import StudyStore
@@ -193,8 +193,14 @@ class Study(RecordedStudy):
 
     @cached_property
     def head_score(self) -> float:
-        """Score of the head-only reference on ``tune``; minus infinity where there is none."""
-        return max((tune_score(t.result, self.metric) for t in self.completed(HEAD)), default=-np.inf)
+        """Score on ``tune`` of the head alone, or of the model as it is; minus infinity where there is neither."""
+        found = (*self.completed(HEAD), *self.completed(BASE))
+        return max((tune_score(t.result, self.metric) for t in found), default=-np.inf)
+
+    @property
+    def start(self) -> str:
+        """What there is before any rank: the head alone, or the model as it is where nothing of it is new."""
+        return "the head alone" if self.record.model.get("head", True) else "the model as it is"
 
     @property
     def majority(self) -> dict[str, float] | None:
@@ -221,6 +227,7 @@ class Study(RecordedStudy):
             screened=self.screened,
             unlearned=self.unlearned,
             asked=self.asked,
+            nothing=f"the majority class and {self.start}" if self.start == "the head alone" else self.start,
         )
 
     @property

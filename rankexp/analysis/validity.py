@@ -11,7 +11,7 @@ from rankexp.analysis.check import RECOMMENDED_SEEDS, Check, example_count, list
 from rankexp.analysis.diagnosis import Diagnosis
 from rankexp.analysis.screen import on_edge, sampled_range
 from rankexp.analysis.study import Study
-from rankexp.candidates import CandidateName
+from rankexp.candidates import BASE, CandidateName
 from rankexp.record.studies import TestLedger
 from rankexp.record.trial import Trial
 from rankexp.trial_spec import TrialSpec
@@ -174,8 +174,8 @@ def stable_ranks(study: Study) -> Check:
     found = {one: study.diagnoses(one) for one in map(CandidateName.of_rank, study.unstable)}
     lower = _seeds_of(found, [item for item in Diagnosis if item.unstable])
     longer = _seeds_of(found, [Diagnosis.UNLEARNED])
-    evidence = [f"Diverged, or no better than the head alone: {lower}."] if lower else []
-    evidence += [f"Learned nothing yet, as far as the majority class and the head alone: {longer}."] if longer else []
+    evidence = [f"Diverged, or no better than {study.start}: {lower}."] if lower else []
+    evidence += [f"Learned nothing yet, as far as {study.comparison.nothing}: {longer}."] if longer else []
     remedies = (
         ["Add warm-up, clip gradients or tune over lower rates; an unstable rank cannot be chosen."] if lower else []
     )
@@ -278,6 +278,8 @@ def enough_examples(study: Study) -> Check:
 def head_reference(study: Study) -> Check:
     """A head-only reference, without which collapsed runs cannot be seen."""
     name = "Head-only reference"
+    if study.completed(BASE):
+        return Check("The model as it is", True, f"It reaches {study.head_score:.3f} on tune.", advisory=True)
     if math.isfinite(study.head_score):
         return Check(name, True, f"The head alone reaches {study.head_score:.3f} on tune.", advisory=True)
     evidence = "There is none, so a run that learned nothing cannot be told from a poor one."

@@ -7,8 +7,9 @@ from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, TypeAdapter, field_validator
+from pydantic import Field, TypeAdapter, field_validator, model_validator
 from pydantic.dataclasses import dataclass
+from pydantic_core import ArgsKwargs
 
 from rankexp.canonical_json import content_key
 from rankexp.config.before import as_before
@@ -29,6 +30,7 @@ from rankexp.config.groups import (
 from rankexp.config.search import SearchConfig
 from rankexp.option_errors import ConfigError
 from rankexp.options import CHECKED, Natural, Positive
+from rankexp.tasks.base import metrics_of_task
 from rankexp.trial_spec import ENGINE_VERSION
 
 OF_WORKER = ("device", "jobs", "threads", "pack", "checkpoint_every", "lease_seconds", "workers")
@@ -104,6 +106,16 @@ class StudyConfig:
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     trial: TrialConfig = field(default_factory=TrialConfig)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _decides_by_the_task(cls, values: Any) -> Any:
+        """Let the task's first metric decide where none is named."""
+        given: dict[str, Any] = (values.kwargs if isinstance(values, ArgsKwargs) else values) or {}
+        decide, task = given.get("decide"), given.get("task")
+        if isinstance(decide, Mapping) and decide.get("score") is None and isinstance(task, Mapping):
+            return {**given, "decide": {**decide, "score": metrics_of_task(task)[0].name}}
+        return values
+
     @field_validator("study")
     @classmethod
     def _plain_name(cls, value: str) -> str:
@@ -129,6 +141,11 @@ class StudyConfig:
                 "name one of search.ranks"
             )
         self._check_strategy()
+        known = [metric.name for metric in metrics_of_task(self.task)]
+        if self.decide.score not in known:
+            raise ConfigError(
+                f"option 'decide.score' is {self.decide.score!r}; task {self.task['name']} has {', '.join(known)}."
+            )
 
     def _check_strategy(self) -> None:
         """Check what the search's strategy says of itself; nothing where it is not installed."""

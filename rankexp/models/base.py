@@ -19,6 +19,7 @@ from rankexp.canonical_json import content_key
 from rankexp.models.files import ModelError, check_folder, hash_file, read_config, weight_files
 from rankexp.models.kinds import ModelKind
 from rankexp.models.loading import head_names, load_model, prepared, reason
+from rankexp.models.tokenizers import Pretrained, Words
 from rankexp.option_errors import near_miss
 
 __all__ = [
@@ -142,7 +143,7 @@ def _from_folder(name: str, folder: Path, reference: str, *, of_hub: bool = Fals
     def build(kind: ModelKind) -> nn.Module:
         return load_model(folder, files, kind, pad)
 
-    return BaseModel(name, reference, content_key([config, digest]), build, _pretrained_tokenize(tokenizer), pad)
+    return BaseModel(name, reference, content_key([config, digest]), build, Pretrained(tokenizer), pad)
 
 
 def _from_config(name: str, architecture: dict[str, Any], tokenizer: str | None, seed: int) -> BaseModel:
@@ -164,7 +165,8 @@ def _from_config(name: str, architecture: dict[str, Any], tokenizer: str | None,
             torch.manual_seed(seed)
             return prepared(of.auto.from_config(config), of, 0)
 
-    tokenize = _pretrained_tokenize(_tokenizer(_checked(tokenizer))) if tokenizer else _word_tokenize(architecture)
+    words = Words(int(architecture.get("vocab_size", 1000)))
+    tokenize: Tokenize = Pretrained(_tokenizer(_checked(tokenizer))) if tokenizer else words
     return BaseModel(name, f"rankexp-config:{name}", content_key([architecture, seed]), build, tokenize, 0)
 
 
@@ -200,27 +202,3 @@ def _tokenizer(folder: Path) -> Any:
     if not any((folder / name).is_file() for name in ("tokenizer.json", *tokenizer.vocab_files_names.values())):
         raise ModelError(f"model folder {folder} has no tokenizer that can be loaded.")  # transformers makes one up
     return tokenizer
-
-
-def _pretrained_tokenize(tokenizer: Any) -> Tokenize:
-    def tokenize(texts: Sequence[str], max_length: int, vocabulary: Sequence[str]) -> list[list[int]]:
-        del vocabulary  # it has one of its own
-        ids: list[list[int]] = tokenizer(list(texts), truncation=True, max_length=max_length)["input_ids"]
-        return ids
-
-    return tokenize
-
-
-def _word_tokenize(architecture: Mapping[str, Any]) -> Tokenize:
-    """Make a tokenizer of the most frequent words of the training texts; id 0 pads and 1 is any other word."""
-    size = int(architecture.get("vocab_size", 1000))
-
-    def tokenize(texts: Sequence[str], max_length: int, vocabulary: Sequence[str]) -> list[list[int]]:
-        counts: dict[str, int] = {}
-        for word in (word for text in vocabulary for word in text.casefold().split()):
-            counts[word] = counts.get(word, 0) + 1
-        words = sorted(counts, key=lambda word: (-counts[word], word))[: size - 2]
-        index = {word: i for i, word in enumerate(words, 2)}
-        return [[index.get(word, 1) for word in text.casefold().split()][:max_length] for text in texts]
-
-    return tokenize

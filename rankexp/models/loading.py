@@ -86,6 +86,15 @@ def beside_the_base(model: nn.Module) -> tuple[str, ...]:
     return tuple(n for n, child in model.named_children() if n != prefix and any(True for _ in child.parameters()))
 
 
+def output_layer(model: Any) -> tuple[str, ...]:
+    """Return the name of a language model's output layer, which is no layer to adapt; nothing for another model.
+
+    It is as large as the vocabulary, often the table of embeddings itself, and PEFT's "all-linear" leaves it out too.
+    """
+    found = model.get_output_embeddings() if loading_of(model).new == () else None
+    return tuple(name for name, module in model.named_modules() if module is found)
+
+
 def blocks_of(model: nn.Module) -> tuple[str, nn.ModuleList]:
     """Return the model's stack of blocks and its name: the largest list of modules; an empty one if it has none."""
     lists = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.ModuleList)]

@@ -92,6 +92,10 @@ class Objective(ABC, Generic[E]):
         """Return the weight of each example in a mean over examples, shape (examples,)."""
         return np.ones(len(examples))
 
+    def to_learn(self, examples: E) -> float:
+        """Return how much there is to learn: bits of labels, or target tokens, against which parameters are counted."""
+        return float(self.weights(examples).sum())
+
     def without_training(self, examples: E, groups: NDArray[np.str_] | None = None) -> dict[str, Any] | None:
         """Return what can be had without reading an example, by metric; None where there is no such thing.
 

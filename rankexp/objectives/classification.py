@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -60,6 +61,10 @@ class Classification(Objective[Texts]):
         """Return the logits, shape (rows, classes)."""
         logits: Tensor = model(**batch.inputs).logits
         return logits
+
+    def to_learn(self, examples: Texts) -> float:
+        """Return the information in the labels, in bits, were each as likely as another."""
+        return len(examples) * math.log2(max(len(self.labels), 1))
 
     def without_training(self, examples: Texts, groups: NDArray[np.str_] | None = None) -> dict[str, Any]:
         """Score the best constant answer; see :func:`constant_answer`."""

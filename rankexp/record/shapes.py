@@ -110,6 +110,7 @@ class Data(TypedDict, total=False):
     fingerprint: Required[str]
     test_fingerprint: Required[_Key]
     labels: list[str]
+    to_learn: Annotated[float, Field(ge=0)]
     metrics: Annotated[list[MetricCard], Field(min_length=1)]
     splits: Required[dict[str, Size]]
     majority: dict[str, Constant]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -106,6 +107,13 @@ class StudyRecord:
     planned: tuple[Planned, ...] = ()
     notes: Mapping[str, Any] = field(default_factory=dict)
     created: str = ""
+
+    @property
+    def to_learn(self) -> float:
+        """How much the training examples have to teach, in bits; of records of before, what their labels say."""
+        if "to_learn" in self.data:
+            return float(self.data["to_learn"])
+        return int(self.data["splits"]["train"]["examples"]) * math.log2(max(len(self.data.get("labels", ())), 1))
 
 
 class StudyStore:

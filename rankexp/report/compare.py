@@ -161,7 +161,7 @@ def draw(doc: Document, size: Size = WIDE) -> Figure:
         axes.plot(ranks, middle, color=COLOURS["accent"], marker="D", ms=8, lw=0, label="all studies (IQM)", zorder=4)
     rank_axis(axes, doc["ranks"])
     difference_axis(axes.yaxis, doc)
-    axes.set_ylabel(f"difference to rank {doc['baseline']}{formats.unit(doc['score'])}")
+    axes.set_ylabel(f"difference to rank {doc['baseline']}{formats.unit(formats.metric_of(doc))}")
     figure.legend(frameon=False, fontsize=9, labelcolor=COLOURS["ink"], loc="outside lower center", ncols=columns)
     return figure
 
@@ -184,7 +184,7 @@ def _choices(doc: Document) -> str:
 def _alt(doc: Document) -> str:
     rows = "; ".join(
         f"{row['label']}: "
-        + ", ".join(f"rank {r} {formats.difference(d, doc['score'])}" for r, d in row["differences"].items())
+        + ", ".join(f"rank {r} {formats.difference(d, formats.metric_of(doc))}" for r, d in row["differences"].items())
         for row in doc["studies"]
     )
     return f"Difference to rank {doc['baseline']} by rank and study. {rows}."

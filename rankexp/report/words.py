@@ -22,6 +22,11 @@ def summary(doc: Document) -> dict[str, Any]:
     }
 
 
+def start(doc: Document) -> str:
+    """Name what there is before any rank."""
+    return "the model as it is" if "base" in doc["references"] else "the head alone"
+
+
 def headline(doc: Document) -> str:
     """Say what to do, in one or two short sentences."""
     status, chosen = doc["status"], doc["chosen_rank"]

@@ -44,8 +44,8 @@ class Question:
         trials: Most runs on ``tune``, the same for every strategy; None for as many as it takes.
         steps: Optimizer steps of the shortest run that it will be given.
         seed: Seed of what is drawn.
-        label_bits: Information in the labels of the training examples, in bits: their number times the binary logarithm
-            of the number of classes.
+        to_learn: How much the training examples have to teach, in bits: of a classification their number times the
+            binary logarithm of the number of classes, of a language model a bit a target token.
         allocate: Makes a rank map within the budget, from an allocator's name and options.
         losses: Reads the loss of each example on ``tune`` of a run that gave a row.
     """
@@ -62,7 +62,7 @@ class Question:
     trials: int | None
     steps: int
     seed: int
-    label_bits: float
+    to_learn: float
     allocate: Callable[[Mapping[str, Any]], RankMap]
     losses: Callable[[ScreenRow], NDArray[np.float64]]
 

@@ -20,12 +20,14 @@ class CapacityRule(Strategy):
     Schulman et al. 2025, "LoRA Without Regret" (thinkingmachines.ai/blog/lora), argue that LoRA learns as well as full
     fine-tuning while its parameters can hold the information in the data, at about two bits a parameter (Allen-Zhu &
     Li 2024, arXiv 2404.05405, measured that for facts that language models store after long training). Here that is
-    made a rule for classification: of the ranks of the question within the budget, take the smallest with
+    made a rule: of the ranks of the question within the budget, take the smallest with
 
-        bits_per_parameter * parameters(rank) >= examples * log2(classes),
+        bits_per_parameter * parameters(rank) >= bits to learn,
 
-    and the largest where none has as many. ``parameters(rank)`` counts the factors of all adapted layers and leaves the
-    new head out. The authors give no such rule for labels, and labels that the texts foretell have less information, so
+    and the largest where none has as many. Those are examples * log2(classes) of a classification, and a bit for each
+    target token of a language model, about what they say that a token of common data has. ``parameters(rank)`` counts
+    the factors of all adapted layers and leaves the new head out. The authors give no such rule for labels, and labels
+    that the texts foretell have less information, so
     the right side is an upper bound. Only the learning rate is tuned.
 
     Attributes:
@@ -44,7 +46,7 @@ class CapacityRule(Strategy):
 
     def rank(self, question: Question) -> int:
         """Return the rank that the rule names."""
-        needed = question.label_bits / self.bits_per_parameter
+        needed = question.to_learn / self.bits_per_parameter
         enough = (rank for rank in question.within if question.parameters(rank) >= needed)
         return next(enough, question.within[-1])
 

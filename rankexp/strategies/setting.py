@@ -46,7 +46,7 @@ class Candidate:
 
     Attributes:
         name: What it is called.
-        rank: Rank of every target layer; 0 for the head alone, None where there is no one rank.
+        rank: Rank of every target layer; 0 for the head or the base alone, None where there is no one rank.
         variant: How it is trained.
         cuts: Lower ranks at which a run that only tunes is scored as well.
     """
@@ -68,6 +68,7 @@ class Candidate:
 
 
 HEAD = Candidate(candidates.HEAD, 0, Variant("head"))
+BASE = Candidate(candidates.BASE, 0, Variant("base"))
 FULL = Candidate(candidates.FULL, None, Variant("full"))
 
 

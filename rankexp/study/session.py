@@ -18,7 +18,7 @@ from rankexp.progress import Display
 from rankexp.record.studies import Planned, StudyStore
 from rankexp.record.trial import Trial
 from rankexp.report.build import write_report
-from rankexp.strategies.setting import HEAD, Candidate
+from rankexp.strategies.setting import BASE, HEAD, Candidate
 from rankexp.study.coordination.database import Storage
 from rankexp.study.coordination.lead import StudyHeldError
 from rankexp.study.execution.queue import WAIT_SECONDS
@@ -147,7 +147,8 @@ def run_trial(config: StudyConfig, display: Display) -> Trial:
         _worker(config, config.study_folder, display) as place,
         place.leading([one.rank] if one.rank else [], decides=False) as protocol,
     ):
-        candidate = Candidate.of_rank(one.rank) if one.rank else HEAD
+        nothing = HEAD if protocol.study.read().model.get("head", True) else BASE
+        candidate = Candidate.of_rank(one.rank) if one.rank else nothing
         setting = candidate.at(one.learning_rate, config.lora.alpha)
         spec = protocol.specs.evidence(setting, one.seed)
         display.expect(1)

@@ -20,7 +20,8 @@ from rankexp.canonical_json import content_key
 from rankexp.data.splits import SPLITS as SPLITS
 from rankexp.data.summary import Summary
 from rankexp.data.table import TaskError as TaskError
-from rankexp.options import plugin
+from rankexp.metrics import BEFORE, Metric
+from rankexp.options import plugin, plugins
 
 if TYPE_CHECKING:
     from rankexp.objectives.base import Objective
@@ -122,6 +123,28 @@ class Texts(TokenExamples):
 
 
 @dataclass(frozen=True)
+class Targets(TokenExamples):
+    """Rows of tokens, some of which are to be foretold.
+
+    Attributes:
+        targets: Which tokens of each example are learned, bool; never the first.
+    """
+
+    targets: tuple[NDArray[np.bool_], ...]
+
+    @cached_property
+    def counts(self) -> NDArray[np.float64]:
+        """Target tokens of each example, shape (examples,)."""
+        return np.array([targets.sum() for targets in self.targets], dtype=np.float64)
+
+    def content(self) -> list[Any]:
+        """Return ids, documents, tokens and where the targets are."""
+        tokens = [ids.tolist() for ids in self.tokens]
+        places = [targets.nonzero()[0].tolist() for targets in self.targets]
+        return [self.example_ids.tolist(), self.group_ids.tolist(), tokens, places]
+
+
+@dataclass(frozen=True)
 class TaskData:
     """The data of a task, ready to train on.
 
@@ -170,6 +193,7 @@ class TaskData:
             "fingerprint": self.fingerprint,
             "test_fingerprint": self.test_fingerprint,
             **self.objective.facts(),
+            "to_learn": self.objective.to_learn(self.splits["train"]),
             "metrics": [metric.card() for metric in self.objective.metrics],
             "splits": {n: {"examples": len(s), "groups": len(set(s.group_ids))} for n, s in self.splits.items()},
             "dropped_duplicates": self.dropped_duplicates,
@@ -179,7 +203,10 @@ class TaskData:
 
 
 class Task(Protocol):
-    """A task with its options set."""
+    """A task with its options set.
+
+    Its class may have ``metrics``, what its objective scores examples by; accuracy and loss where it has none.
+    """
 
     def load(self, tokenize: Tokenize, say: Say) -> TaskData:
         """Read, split and tokenise the data.
@@ -187,6 +214,15 @@ class Task(Protocol):
         Raises:
             TaskError: The data cannot be used.
         """
+
+
+def metrics_of_task(options: Mapping[str, Any]) -> tuple[Metric, ...]:
+    """Return what the task that ``options["name"]`` names scores examples by, the first of which decides.
+
+    Those of a classification where the task does not say, or is not installed here.
+    """
+    found = plugins("task").get(str(options.get("name")))
+    return getattr(found.load(), "metrics", BEFORE) if found else BEFORE
 
 
 def make_task(options: Mapping[str, Any]) -> Task:

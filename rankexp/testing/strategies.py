@@ -61,7 +61,7 @@ class StrategyConformance:
             trials=trials,
             steps=60,
             seed=1000,
-            label_bits=3000.0,
+            to_learn=3000.0,
             allocate=lambda options: self.allocate(options, shapes),
             losses=lambda row: np.full(9, row.tune_loss),
         )

@@ -29,8 +29,8 @@ _LARGEST = 2**62
 _LONGEST_SECONDS = 1e9
 _LONGEST_PROFILE = 60_000
 _CARD = {
-    "name", "fingerprint", "test_fingerprint", "metrics", "splits", "majority", "dropped_duplicates", "rows",
-    "overlaps",
+    "name", "fingerprint", "test_fingerprint", "metrics", "to_learn", "splits", "majority", "dropped_duplicates",
+    "rows", "overlaps",
 }  # fmt: skip
 """What the record says of all data; the rest is the task's own."""
 _SHARED = (

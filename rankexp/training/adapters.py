@@ -82,6 +82,11 @@ def _head(model: nn.Module, spec: TrialSpec, head: Sequence[str]) -> Adapter:
     return Adapter({}, new_head(model, spec.seed))
 
 
+def _base(model: nn.Module, spec: TrialSpec, head: Sequence[str]) -> Adapter:
+    del model, spec, head
+    return Adapter({}, {})
+
+
 def _full(model: nn.Module, spec: TrialSpec, head: Sequence[str]) -> Adapter:
     del head
     parts = {name: copy.deepcopy(part).requires_grad_(True) for name, part in model.named_children()}
@@ -102,6 +107,7 @@ _BUILDERS: dict[Method, Callable[[nn.Module, TrialSpec, Sequence[str]], Adapter]
     "dora": _dora,
     "adalora": _adalora,
     "head": _head,
+    "base": _base,
     "full": _full,
     "subspace": _subspace,
 }

@@ -21,7 +21,7 @@ from rankexp.lora.pack import Adapter, Pack
 from rankexp.lora.peft_format import load_adapter
 from rankexp.lora.squeeze import squeezed
 from rankexp.models.base import BaseModel, Padding, head_names, new_head
-from rankexp.models.loading import loading_of, set_pad
+from rankexp.models.loading import loading_of, output_layer, set_pad
 from rankexp.objectives.base import Collator
 from rankexp.record.scores import Scores
 from rankexp.record.trial import Trial
@@ -146,7 +146,7 @@ class Bench:
         Raises:
             ValueError: A target selects nothing.
         """
-        shapes = target_shapes(self.model, targets, self.saved)
+        shapes = target_shapes(self.model, targets, (*self.saved, *output_layer(self.model)))
         wide = {name: shape for name, shape in shapes.items() if min(shape) > 1}
         return wide if wide and targets == "all-linear" else shapes
 
@@ -188,7 +188,8 @@ class Bench:
             with self.pack.holding(self.adapter(trial.spec)) as model:
                 load_model(model, trial.adapter / "model.safetensors")
                 return self.score(model, split, trial.spec.precision)
-        with self._loaded(trial) as model:
+        held = self.pack.holding() if trial.spec.method == "base" else self._loaded(trial)
+        with held as model:
             return self.score(model, split, trial.spec.precision)
 
     @contextmanager

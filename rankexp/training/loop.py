@@ -60,6 +60,8 @@ class Loop:
         slots: list[Slot] = []
         try:
             while slots := self._seated(slots, take):
+                yield from (slot for slot in slots if not slot.spec.steps)  # there is nothing to train
+                slots = [slot for slot in slots if slot.spec.steps]
                 running = [slot for slot in slots if slot.running]
                 self.size = step_in_parts(slots, self.size, self._take_step)
                 yield from (slot for slot in running if not slot.running)

@@ -39,7 +39,8 @@ def adamw(
         {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
         {"params": [p for p in parameters if id(p) in quick], "weight_decay": weight_decay, "ratio": ratio},
     ]
-    optimizer = torch.optim.AdamW([g for g in groups if g["params"]], lr=learning_rate, fused=True)
+    some = [group for group in groups if group["params"]] or groups[:1]
+    optimizer = torch.optim.AdamW(some, lr=learning_rate, fused=bool(parameters))
     set_rate(optimizer, learning_rate)
     return optimizer
 

@@ -80,7 +80,7 @@ class Slot:
             ratio=spec.loraplus_lr_ratio,
         )
         self._stream, self._drawn = training_batches(split, spec.batch_size, spec.seed), list[NDArray[np.int64]]()
-        self.state: State = "running"
+        self.state: State = "running" if spec.steps else "completed"
         self.step = 0
         self.history: list[Row] = []
         self.error: Exception | None = None

@@ -16,7 +16,7 @@ def question(widen=1, trials=None, examples=None):
     """Ask about layers of one shape; ``examples`` gives the loss of each example by rank."""
     return Question(
         name="it", shapes={"a": (64, 64)}, ranks=RANKS, budget=None, budget_rank=None, learning_rates=RATES,
-        alpha=16.0, scaling="standard", widen=widen, trials=trials, steps=60, seed=1000, label_bits=300.0,
+        alpha=16.0, scaling="standard", widen=widen, trials=trials, steps=60, seed=1000, to_learn=300.0,
         allocate=lambda options: None, losses=lambda row: (examples or {}).get(row.rank, np.full(9, row.tune_loss)),
     )  # fmt: skip
 

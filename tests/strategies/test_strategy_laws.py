@@ -54,9 +54,9 @@ class TestCapacityRule(StrategyConformance):
         self, bits: float, rank: int
     ) -> None:
         assert self.question().parameters(1) == 896
-        assert CapacityRule().rank(replace(self.question(None), label_bits=bits)) == rank
-        assert CapacityRule().rank(replace(self.question(), label_bits=bits)) == min(rank, 8)
-        assert CapacityRule(bits_per_parameter=1.0).rank(replace(self.question(None), label_bits=bits / 2)) == rank
+        assert CapacityRule().rank(replace(self.question(None), to_learn=bits)) == rank
+        assert CapacityRule().rank(replace(self.question(), to_learn=bits)) == min(rank, 8)
+        assert CapacityRule(bits_per_parameter=1.0).rank(replace(self.question(None), to_learn=bits / 2)) == rank
 
 
 class TestGridSearch(StrategyConformance):

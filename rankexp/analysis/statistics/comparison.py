@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 from rankexp.analysis.statistics.decision import Verdict, decide
 from rankexp.metrics import BEFORE, Metric
 
-NOTHING_LEARNED = "No rank beats the majority class and the head alone: they have learned nothing yet."
-
 
 @dataclass(frozen=True)
 class DecisionScores:
@@ -64,6 +62,7 @@ class Comparison:
         screened: Ranks that a screen left out.
         unlearned: Those of ``unstable`` that are not unstable, but have learned nothing yet.
         asked: Whether a verdict is wanted.
+        nothing: What is reached without learning anything.
     """
 
     scores: DecisionScores
@@ -76,6 +75,7 @@ class Comparison:
     screened: tuple[int, ...] = ()
     unlearned: tuple[int, ...] = ()
     asked: bool = True
+    nothing: str = "the majority class and the head alone"
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -106,7 +106,12 @@ class Comparison:
             screened=self.screened,
             span=self.span,
         )
-        return replace(found, reason=NOTHING_LEARNED) if self.nothing_learned else found
+        return replace(found, reason=self.reason) if self.nothing_learned else found
+
+    @property
+    def reason(self) -> str:
+        """What is said where nothing is learned."""
+        return f"No rank beats {self.nothing}: they have learned nothing yet."
 
     @property
     def nothing_learned(self) -> bool:

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rankexp.analysis.study import Study
-from rankexp.candidates import FULL, HEAD, CandidateName
+from rankexp.candidates import BASE, FULL, HEAD, CandidateName
 from rankexp.metrics import Metric
 from rankexp.report.canvas import COLOURS, WIDE, Document, Size, new_axes, score_label, score_ticks
 from rankexp.report.formats import count, metric_of, score
 from rankexp.report.section import Caption, Drawing, Section, nothing
+from rankexp.report.words import start
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -30,7 +31,7 @@ def intrinsic(study: Study) -> Document | None:
     known = {n: mean for n, mean in sorted(means.items()) if mean is not None}
     if not known:
         return None
-    full, head = _decide_mean(study, FULL), _decide_mean(study, HEAD)
+    full, head = _decide_mean(study, FULL), _decide_mean(study, HEAD) or _decide_mean(study, BASE)
     target = _INTRINSIC_SHARE * full if full is not None and study.metric.is_share else None
     gain = head + _INTRINSIC_SHARE * (full - head) if full is not None and head is not None else None
     return {
@@ -76,7 +77,7 @@ def caption(doc: Document) -> Caption:
     found = doc["intrinsic"]
     reading = (
         "The weights of all linear layers moved together along a random subspace of so many dimensions. "
-        f"{_d90(found, metric_of(doc))} It says how many free numbers the task takes, and decides nothing."
+        f"{_d90(found, metric_of(doc), start(doc))} It says how many free numbers the task takes, and decides nothing."
     )
     points = "; ".join(f"{n} dimensions {score(mean, metric_of(doc))}" for n, mean in found["dimensions"].items())
     return Caption("Intrinsic dimension", reading, f"Quality by dimensions of a random subspace: {points}.")
@@ -91,11 +92,11 @@ def _least(known: Mapping[int, float], target: float | None) -> int | None:
     return None if target is None else next((n for n, mean in known.items() if mean >= target), None)
 
 
-def _d90(found: Document, metric: Metric) -> str:
+def _d90(found: Document, metric: Metric, before: str) -> str:
     """Say which dimension is enough, as far as that can be told."""
     if found["full"] is None:
         return "Without full fine-tuning beside it there is no intrinsic dimension to read."
-    gain = f"90% of what full fine-tuning gains over the head alone takes {_dimensions(found['d90_of_gain'])}."
+    gain = f"90% of what full fine-tuning gains over {before} takes {_dimensions(found['d90_of_gain'])}."
     if not metric.is_share:
         return gain
     ninety = f"The intrinsic dimension, the least that reaches 90% of its score, is {_dimensions(found['d90'])}"

@@ -47,14 +47,14 @@ def draw(doc: Document, size: Size = WIDE) -> Figure | None:
 def caption(doc: Document) -> Caption:
     """Say what dots, rings and bars are, and give the means."""
     scored = [row for row in doc["ranks"].values() if row["mean"] is not None]
-    points = "; ".join(f"rank {row['rank']} {score(row['mean'], doc['score'])}" for row in scored)
+    points = "; ".join(f"rank {row['rank']} {score(row['mean'], formats.metric_of(doc))}" for row in scored)
     reading = "Each small dot is one seed, each ring the mean of a rank."
     if doc["reference_rank"] is not None and len(doc["ranks"]) > 1:
         reading += (
             f" The bar is where the mean may lie relative to rank {doc['reference_rank']} "
             f"({confidence(2 * doc['level'])} interval, seeds and examples both counted as chance). "
             f"A rank is good enough when its bar ends above the dotted line, "
-            f"{amount(doc['margin'], doc['score'])} below rank {doc['reference_rank']}."
+            f"{amount(doc['margin'], formats.metric_of(doc))} below rank {doc['reference_rank']}."
         )
     if doc["groups"] != doc["examples"]:
         reading += (
@@ -72,7 +72,7 @@ def _margin_band(axes: Axes, doc: Document) -> None:
     axes.axhspan(bottom, top, color=COLOURS["band"], lw=0, zorder=0.5)
     axes.axhline(bottom, color=COLOURS["accent"], lw=1.2, ls=(0, (2, 2)), zorder=1)
     axes.annotate(
-        f"margin {formats.amount(doc['margin'], doc['score'])}",
+        f"margin {formats.amount(doc['margin'], formats.metric_of(doc))}",
         (0.99, bottom), xycoords=("axes fraction", "data"), xytext=(0, -4), textcoords="offset points",
         ha="right", va="top", fontsize=9, color=COLOURS["accent"],
     )  # fmt: skip
@@ -133,11 +133,12 @@ def _reference_lines(axes: Axes, doc: Document) -> None:
     looks = {
         "majority": ("majority class", "muted", (0, (1, 4))),
         "head": ("head only", "muted", (0, (1, 1.5))),
+        "base": ("the model as it is", "muted", (0, (1, 1.5))),
         "full": ("full fine-tuning", "green", (0, (6, 2))),
     }
     for name, row in _lines(doc).items():
         label, colour, style = looks[name]
-        text = f"{label} {formats.score(row['mean'], doc['score'])}"
+        text = f"{label} {formats.score(row['mean'], formats.metric_of(doc))}"
         inside = low <= row["mean"] <= high
         if inside:
             axes.axhline(row["mean"], color=COLOURS[colour], lw=1.4, ls=style, zorder=1.5)

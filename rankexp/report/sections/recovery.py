@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from rankexp.analysis.study import Study
-from rankexp.candidates import FULL, HEAD
+from rankexp.candidates import BASE, FULL, HEAD
 from rankexp.report.canvas import Document
 from rankexp.report.formats import amount, metric_of, percent
 from rankexp.report.section import Section, nothing
-from rankexp.report.words import joined
+from rankexp.report.words import joined, start
 
 
 def recovered(study: Study) -> Document | None:
@@ -17,7 +17,7 @@ def recovered(study: Study) -> Document | None:
 
     None without both references, or where full fine-tuning gains nothing.
     """
-    head, full = study.decide_means(HEAD), study.decide_means(FULL)
+    head, full = study.decide_means(HEAD) or study.decide_means(BASE), study.decide_means(FULL)
     both = head.keys() & full.keys()
     rows, gains = {}, {}
     for name, rank in study.ladder.items():
@@ -39,7 +39,7 @@ def sentence(doc: Document) -> str:
     first, *others = found["ranks"].items()
     shares = joined([f"rank {first[0]} recovers {percent(first[1])}", *(f"rank {k} {percent(v)}" for k, v in others)])
     gain = amount(found["gain"], metric_of(doc))
-    return f"On the {seeds} that all have, full fine-tuning gains {gain} over the head alone; {shares} of it."
+    return f"On the {seeds} that all have, full fine-tuning gains {gain} over {start(doc)}; {shares} of it."
 
 
 SECTION = Section(

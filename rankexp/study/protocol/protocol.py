@@ -34,7 +34,7 @@ class Protocol(Stage):
 
     def _stop(self, study: Study) -> None:
         """Leave the rest untrained: more seeds of ranks that have learned nothing would say nothing."""
-        self.runner.display.say("no rank beats the majority class and the head alone: the study stops here")
+        self.runner.display.say(f"no rank beats {study.comparison.nothing}: the study stops here")
         if not study.record.notes.get("stopped"):
             self.study.note(stopped="nothing learned")
 

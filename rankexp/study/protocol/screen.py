@@ -9,7 +9,7 @@ from rankexp.analysis.screen import ScreenRow
 from rankexp.candidates import CandidateName
 from rankexp.strategies.base import Found, Question, Search, Strategy, best_of_each, make_strategy
 from rankexp.strategies.grid import Grid
-from rankexp.strategies.setting import FULL, HEAD, Candidate, Setting, Variant
+from rankexp.strategies.setting import BASE, FULL, HEAD, Candidate, Setting, Variant
 from rankexp.study.protocol.stage import Stage
 from rankexp.study.search.driver import Driver, Entrant
 from rankexp.study.search.optuna_strategy import Sampled
@@ -79,11 +79,17 @@ class Screen(Stage):
         references = self.config.references
         subspaces = {CandidateName.of_dimensions(n): Variant("subspace", dimension=n) for n in references.dimensions}
         dimensions = [Candidate(name, None, variant) for name, variant in subspaces.items()]
+        bare = (HEAD, references.head) if self._has_head else (BASE, references.head[:1])
         return {
-            HEAD.name: ([HEAD], references.head),
+            bare[0].name: ([bare[0]], bare[1]),
             FULL.name: ([FULL], references.full),
             "subspace": (dimensions, references.subspace),
         }
+
+    @cached_property
+    def _has_head(self) -> bool:
+        """Whether something of the model is new; else the model as it is takes the place of its head alone."""
+        return bool(self.study.read().model.get("head", True))
 
     def _tuned(self, candidates: Sequence[Candidate], rates: Sequence[float]) -> Search:
         """Tune a reference; a single rate needs no tuning."""

@@ -58,7 +58,7 @@ class TrialSpecs:
     def _spec(self, setting: Setting, seed: int, evaluate: tuple[str, ...]) -> TrialSpec:
         lora, variant = self.config.lora, setting.variant
         mapped = variant.method in MAPPED
-        return TrialSpec(
+        spec = TrialSpec(
             model=self.model,
             data=self.data,
             task=self.config.task["name"],
@@ -78,9 +78,16 @@ class TrialSpecs:
             evaluate=evaluate,
             **{**asdict(self.config.train), "precision": self.precision},  # each option of `train` decides a trial
         )
+        return untrained(spec) if spec.method == "base" else spec
 
     def rank_map(self, setting: Setting) -> RankMap:
         """Return the rank of each layer in a setting."""
         if setting.variant.rank_map is not None:
             return setting.variant.rank_map
         return RankMap.uniform(self.shapes, setting.rank or max(setting.variant.nested_ranks))
+
+
+def untrained(spec: TrialSpec) -> TrialSpec:
+    """Return the spec of a model as it is, in which nothing stands that would change nothing."""
+    kept = {name: getattr(spec, name) for name in ("model", "data", "task", "method", "precision", "evaluate")}
+    return TrialSpec(**kept, learning_rate=0.0, steps=0)

@@ -34,7 +34,7 @@ def screen_question(specs: TrialSpecs, study: StudyStore, trials: TrialStore) ->
         trials=None,
         steps=specs.tuning_steps,
         seed=search.seed,
-        label_bits=label_bits(study.read().data),
+        to_learn=study.read().to_learn,
         allocate=_no_map,
         losses=lambda row: losses_of(trials, row),
     )
@@ -66,15 +66,10 @@ def contest_question(
         trials=specs.config.contest.trials,
         steps=min(specs.tuning_steps, train.steps),
         seed=search.seed,
-        label_bits=label_bits(study.read().data),
+        to_learn=study.read().to_learn,
         allocate=allocate,
         losses=lambda row: losses_of(trials, row),
     )
-
-
-def label_bits(data: Mapping[str, Any]) -> float:
-    """Return the information in the labels of ``train``, in bits, from what a study's record says of its data."""
-    return int(data["splits"]["train"]["examples"]) * math.log2(max(len(data["labels"]), 1))
 
 
 def losses_of(trials: TrialStore, row: ScreenRow) -> NDArray[np.float64]:

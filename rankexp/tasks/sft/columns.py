@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from rankexp.data.table import Table, TaskError, brief
-from rankexp.options import near_miss
+from rankexp.option_errors import near_miss
 
 _KEYS_OF_TURNS = ("role", "content")
 _SHOWN = 20

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from rankexp.canonical_json import content_key
 from rankexp.data.rows import Row, normalised
 from rankexp.data.splits import SPLITS, as_given, assign
-from rankexp.keys import content_key
 from rankexp.tasks.sft.rows import SftRow
 from rankexp.tasks.sft.rules import Refused
 

@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
 from rankexp.data.folders import Part
 from rankexp.data.sources import Source, read_source
 from rankexp.data.splits import SPLITS
 from rankexp.data.table import TaskError
 from rankexp.safety.printable import printable
+from rankexp.tasks.base import Targets
 from rankexp.tasks.sft.columns import Layout, recognise
 from rankexp.tasks.sft.dealing import deal_rows, same_prompt
 from rankexp.tasks.sft.encode import Encoded, Encoder
@@ -51,32 +51,10 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class SftSplit:
-    """Examples of one split.
-
-    Attributes:
-        example_ids: Name of each example, shape (examples,).
-        group_ids: Name of the group of each example, shape (examples,): its owner's, or that of its prompt.
-        tokens: Token ids of each example, int32, without padding.
-        targets: Which tokens of each example are learned, bool; never the first.
-        text_hashes: Hash of the normalised text of each example, shape (examples,), whatever the tokenizer.
-    """
-
-    example_ids: NDArray[np.str_]
-    group_ids: NDArray[np.str_]
-    tokens: tuple[NDArray[np.int32], ...]
-    targets: tuple[NDArray[np.bool_], ...]
-    text_hashes: NDArray[np.str_]
-
-    def __len__(self) -> int:
-        return len(self.tokens)
-
-
-@dataclass(frozen=True)
 class SftData:
     """Examples in ``train``, ``tune``, ``decide`` and ``test``, and what became of every row."""
 
-    splits: Mapping[str, SftSplit]
+    splits: Mapping[str, Targets]
     summary: SftSummary
 
 
@@ -234,7 +212,7 @@ def _check_filled(name: str, kept: Sequence[SftRow], dealt: Sequence[SftRow], re
         raise TaskError(f"split {name!r} is empty: {_reasons(refused)}.")
 
 
-def _check_groups(decide: SftSplit, rows: Sequence[SftRow]) -> None:
+def _check_groups(decide: Targets, rows: Sequence[SftRow]) -> None:
     if len(set(decide.group_ids.tolist())) < 2:
         raise TaskError(
             f"split 'decide' has one group only, that of {rows[0].place}; at least 2 are needed to tell chance from"
@@ -242,11 +220,11 @@ def _check_groups(decide: SftSplit, rows: Sequence[SftRow]) -> None:
         )
 
 
-def _split(rows: Sequence[SftRow], encoded: Sequence[Encoded], groups: Mapping[str, str]) -> SftSplit:
-    return SftSplit(
+def _split(rows: Sequence[SftRow], encoded: Sequence[Encoded], groups: Mapping[str, str]) -> Targets:
+    return Targets(
         np.array([row.example_id for row in rows]),
         np.array([groups[row.example_id] for row in rows]),
         tuple(one.tokens for one in encoded),
         tuple(one.targets for one in encoded),
-        np.array([row.text_hash for row in rows]),
+        content_hashes=np.array([row.text_hash for row in rows]),
     )

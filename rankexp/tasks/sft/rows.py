@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from rankexp.canonical_json import content_key
 from rankexp.data.rows import normalised
-from rankexp.keys import content_key
 from rankexp.tasks.sft.messages import Message
 
 
