@@ -1,6 +1,7 @@
 """The shape of the code: who imports whom, read from the source, and what the command line loads."""
 
 import ast
+import re
 import subprocess
 import sys
 from functools import cache
@@ -183,3 +184,18 @@ def test_the_command_line_loads_nothing_heavy():
 
 def test_every_layer_is_there():
     assert set(chain.from_iterable(LAYERS)) == {part(module) for module in SOURCES}
+
+
+@pytest.mark.parametrize("room", ["study", "analysis", "report", "tracking"])
+def test_what_a_task_is_scored_by_is_named_nowhere_else(room):
+    """Objectives and tasks say it; the rest reads what the metric says of itself."""
+    words = re.compile(r"\b(accurac(y|ies)|labels|logits|input_ids|AutoModel\w*)\b", re.IGNORECASE)
+    drawing = re.compile(r"get_legend_handles_labels|axes\.|labels=|with_labels")  # matplotlib's word
+    found = [
+        f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
+        for path in sorted((ROOT / room).rglob("*"))
+        if path.suffix in {".py", ".j2"}
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if words.search(line) and not drawing.search(line)
+    ]
+    assert found == []

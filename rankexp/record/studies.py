@@ -84,6 +84,12 @@ class Pruned:
         return self.planned.key
 
 
+_OF_ANY_DATA = {
+    "name", "fingerprint", "test_fingerprint", "metrics", "to_learn", "splits", "majority", "dropped_duplicates",
+    "rows", "overlaps",
+}  # fmt: skip
+
+
 @dataclass(frozen=True)
 class StudyRecord:
     """What ``study.json`` holds: the question, what was decided before the first trial, and the trials asked for.
@@ -107,6 +113,11 @@ class StudyRecord:
     planned: tuple[Planned, ...] = ()
     notes: Mapping[str, Any] = field(default_factory=dict)
     created: str = ""
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the record says of the data beside what it says of any: what the task itself tells, such as labels."""
+        return {name: value for name, value in self.data.items() if name not in _OF_ANY_DATA}
 
     @property
     def to_learn(self) -> float:

@@ -17,9 +17,9 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import with_config
+from pydantic import Field, with_config
 from typing_extensions import TypedDict
 
 from rankexp.canonical_json import canonical_json, is_key
@@ -42,6 +42,9 @@ from rankexp.record.scores import Scores
 from rankexp.record.trial import CLEANED, Digest, Status, Trial, TrialResult
 from rankexp.trial_spec import TrialSpec
 
+Score = Annotated[float, Field(ge=-1e100, le=1e100)]
+"""Mean of a metric; no mean of float32 is larger, and squares of larger ones overflow."""
+
 
 @with_config(SHAPE)
 class _ResultFile(TypedDict):
@@ -50,7 +53,7 @@ class _ResultFile(TypedDict):
     schema: int
     status: Status
     reason: str
-    metrics: dict[str, dict[str, float]]
+    metrics: dict[str, dict[str, Score]]
     history: list[dict[str, float]]
     cost: dict[str, float]
     environment: dict[str, str]

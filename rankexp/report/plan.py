@@ -40,7 +40,7 @@ def plan_text(study: Study, target: float) -> str:
             way.line(target) + ("  <- less device time" if both and cost.cheaper == way.name else "")
             for way in (seeds, examples)
         ),
-        "Power is the chance to accept the smaller rank if the two are truly equal. Labels are not counted as time.",
+        "Power is the chance to accept the smaller rank if the two are truly equal. Making examples is not counted.",
     ]
     return "\n".join(lines)
 

@@ -28,11 +28,6 @@ _LARGEST = 2**62
 """Of the whole numbers that a database holds."""
 _LONGEST_SECONDS = 1e9
 _LONGEST_PROFILE = 60_000
-_CARD = {
-    "name", "fingerprint", "test_fingerprint", "metrics", "to_learn", "splits", "majority", "dropped_duplicates",
-    "rows", "overlaps",
-}  # fmt: skip
-"""What the record says of all data; the rest is the task's own."""
 _SHARED = (
     "task", "method", "learning_rate", "schedule", "warmup_steps", "weight_decay", "max_grad_norm", "steps",
     "batch_size", "accumulation", "seed", "precision", "model", "data",
@@ -247,8 +242,7 @@ def deciding(study: StudyRecord) -> str:
 def dataset_fields(study: StudyRecord) -> dict[str, str]:
     """Name, digest, source and profile of a study's data, without loading it."""
     data = study.data
-    facts = {name: value for name, value in data.items() if name not in _CARD}
-    profile = json.dumps({"splits": data.get("splits", {}), **facts})
+    profile = json.dumps({"splits": data.get("splits", {}), **study.facts})
     return {
         "name": shortened(str(data["name"]), 500) or "data",
         "digest": shortened(str(data["fingerprint"]), 36),

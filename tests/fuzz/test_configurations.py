@@ -138,6 +138,7 @@ def test_a_file_is_read_or_refused(ground: Ground, changed: dict[str, bytes]) ->
         only_refused(folder.load_config, name.removesuffix(".yaml"))
 
 
+@pytest.mark.filterwarnings("ignore:In .*Defaults list is missing:UserWarning")  # Hydra's own word to the user
 @given(changed=broken_files())
 @fuzzing(8, 8)
 def test_a_folder_is_composed_or_refused(ground: Ground, changed: dict[str, bytes]) -> None:

@@ -203,7 +203,7 @@ def paired_difference(scores: ArrayLike, i: int, j: int, span: float | None = No
         scores: The scores.
         i: Position of the first rank.
         j: Position of the second.
-        span: Largest difference of two scores that can be: 1 for accuracies, also where documents are averaged. None
+        span: Largest difference of two scores that can be: 1 for shares, also where documents are averaged. None
             takes 1 where all scores are 0 or 1, and else their range.
 
     Shape:

@@ -21,7 +21,7 @@ from scipy.special import ndtri
 
 from rankexp.analysis.statistics.decision import decide
 
-ACCURACY = 0.80
+RIGHT = 0.80
 DIFFICULTY_SD, TASTE_SD, NOISE_SD = 8.0, 0.6, 1.0
 SEED_CORRELATION = 0.3
 MARGIN = 0.01
@@ -69,7 +69,7 @@ class Cell:
     """One kind of simulated study.
 
     Attributes:
-        scenario: The true accuracies.
+        scenario: The true shares of right answers.
         seeds: Seeds of each rank.
         examples: Examples, shared by all.
         seed_sd: Standard deviation of a rank's share of right answers over seeds, in points.
@@ -90,7 +90,7 @@ class Cell:
         own = math.sqrt(1 - SEED_CORRELATION) * rng.standard_normal((ranks, self.seeds))
         effects = np.array(self.scenario.offsets)[:, None] + spread[:, None] * (shared + own)
         latent_sd = math.sqrt(DIFFICULTY_SD**2 + TASTE_SD**2 + NOISE_SD**2)
-        threshold = latent_sd * ndtri(np.clip(ACCURACY + effects / 100, 0.001, 0.999))
+        threshold = latent_sd * ndtri(np.clip(RIGHT + effects / 100, 0.001, 0.999))
         difficulty = DIFFICULTY_SD * rng.standard_normal(self.examples)
         ease = difficulty + TASTE_SD * rng.standard_normal((ranks, self.examples))
         noise = rng.standard_normal((ranks, self.seeds, self.examples), dtype=np.float32)

@@ -36,7 +36,7 @@ def sentence(doc: Document) -> str:
     if not more:
         return f"{one}."
     unit = evidence_unit(doc["groups"], doc["examples"])
-    ways = {"seeds": "the missing seeds", "examples": f"scoring the missing {unit}, what they are to say not counted,"}
+    ways = {"seeds": "the missing seeds", "examples": f"scoring the missing {unit}, the work to make them not counted,"}
     said = [f"{ways[name]} {hours(more[name])}" for name in ways if more[name]]
     names = {"seeds": "seeds", "examples": unit}
     cheaper = f"; {names[more['cheaper']]} are cheaper" if len(said) > 1 else ""

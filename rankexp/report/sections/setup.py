@@ -18,6 +18,7 @@ def setup(study: Study) -> Document:
     return {
         "model": {**model, "layers": len(record.model.get("shapes", {}))},
         "data": dict(record.data),
+        "facts": {name: value for name, value in record.facts.items() if isinstance(value, list)},
         **{name: config[name] for name in _SETUP},
         **settings,
         "notes": dict(record.notes),
