@@ -41,6 +41,7 @@ def parse_margin(written: object, metric: Metric) -> float:
     Raises:
         ValueError: It is no such margin; the message has no full stop.
 
+    >>> from rankexp.metrics import ACCURACY, LOSS
     >>> parse_margin("2pt", ACCURACY), parse_margin("0.7 %", ACCURACY), parse_margin("0.01 NAT", LOSS)
     (0.02, 0.007, 0.01)
     """
@@ -77,6 +78,7 @@ def _too_large(number: str, unit: str) -> str:
 def wide_margin(margin: float, metric: Metric) -> str:
     """Warn of a margin that is probably a slip; empty where it is not.
 
+    >>> from rankexp.metrics import ACCURACY
     >>> wide_margin(0.2, ACCURACY)
     'a margin of 20 points forgives a rank that answers 20 more examples in 100 wrongly; two points are 2pt or 0.02.'
     """

@@ -8,7 +8,7 @@ from dataclasses import asdict
 
 import pytest
 
-from rankexp.candidates import FULL, HEAD, REFERENCES, CandidateName
+from rankexp.candidates import BASE, FULL, HEAD, REFERENCES, CandidateName
 from rankexp.config.groups import ContestConfig
 from rankexp.option_errors import ConfigError
 from rankexp.options import parse
@@ -42,6 +42,6 @@ def test_a_name_is_its_text_wherever_it_is_written_or_looked_up() -> None:
 
 @pytest.mark.parametrize("name", [*REFERENCES, CandidateName.of_rank(8), CandidateName.of_dimensions(9)])
 def test_no_contender_is_called_like_a_rank_or_a_reference(name: str) -> None:
-    assert REFERENCES == (HEAD, FULL)
+    assert REFERENCES == (HEAD, BASE, FULL)
     with pytest.raises(ConfigError, match="calls a contender"):
         parse(ContestConfig, {"contenders": {name: {"strategy": "grid"}}})

@@ -14,7 +14,7 @@ from fake_study import make_study
 from rankexp.cli.arguments import parser
 from rankexp.cli.main import main
 from rankexp.config import OF_WORKER
-from rankexp.testing import AllocatorConformance, StrategyConformance, TaskConformance
+from rankexp.testing import AllocatorConformance, ClassificationConformance, StrategyConformance, TaskConformance
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -23,7 +23,7 @@ FENCE = re.compile(
     r"^(?:<!-- not run: (?P<reason>\S[^\n]*?) -->\n\s*)?^```(?P<language>\w*)[^\n]*\n(?P<text>.*?)^```$", re.M | re.S
 )
 SHELL = {"bash", "sh", "shell", "console"}
-SUITES = (TaskConformance, AllocatorConformance, StrategyConformance)
+SUITES = (TaskConformance, ClassificationConformance, AllocatorConformance, StrategyConformance)
 ASSIGNMENT = re.compile(r"[A-Z_]+=.*")
 
 

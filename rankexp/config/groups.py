@@ -135,7 +135,7 @@ class DecideConfig:
 
     Attributes:
         seeds: Seeds of every rank; a number stands for 0, 1, 2 and so on.
-        score: Name of the metric that decides, such as ``accuracy`` or ``loss``.
+        score: Name of the metric that decides, such as ``accuracy`` or ``loss``; null for the first that the task has.
         margin: Loss of score that is accepted for a smaller rank, in score units (0.01: one accuracy point); written
             with or without a unit, such as 1pt, 0.01 or 0.01nat.
         level: One-sided significance level, of all looks together.

@@ -33,6 +33,7 @@ def count(value: float | None) -> str:
 def score(value: float | None, metric: Metric) -> str:
     """Write a score: a share in per cent, the rest as it is.
 
+    >>> from rankexp.metrics import LOSS
     >>> score(0.7216, Metric("recall", "point", scale=100, decimals=2)), score(-0.51, LOSS)
     ('72.16%', '−0.5100')
     """
@@ -42,6 +43,7 @@ def score(value: float | None, metric: Metric) -> str:
 def difference(value: float | None, metric: Metric) -> str:
     """Write a signed difference in the metric's unit.
 
+    >>> from rankexp.metrics import LOSS
     >>> recall = Metric("recall", "point", scale=100, decimals=2)
     >>> difference(-0.0035, recall), difference(0.01, LOSS), difference(0.0, LOSS)
     ('−0.35', '+0.0100', '0')
@@ -56,6 +58,7 @@ def difference(value: float | None, metric: Metric) -> str:
 def amount(value: float, metric: Metric) -> str:
     """Write the size of a difference with its unit.
 
+    >>> from rankexp.metrics import LOSS, SCORE
     >>> recall = Metric("recall", "point", scale=100, decimals=2)
     >>> amount(0.01, recall), amount(-0.0035, recall), amount(0.02, LOSS), amount(3.0, SCORE)
     ('1 point', '0.35 points', '0.02 nats', '3')
@@ -68,6 +71,7 @@ def amount(value: float, metric: Metric) -> str:
 def unit(metric: Metric) -> str:
     """Write the unit of a difference after its name.
 
+    >>> from rankexp.metrics import LOSS, SCORE
     >>> unit(Metric("recall", "point", scale=100)), unit(LOSS), unit(SCORE)
     (', in recall points', ', in nats', '')
     """

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from rankexp.analysis.statistics.decision import decide
-from rankexp.analysis.statistics.simulation import ACCURACY, CLEAR, MARGIN, NEAR_MARGIN, RANKS, Cell, Scenario, simulate
+from rankexp.analysis.statistics.simulation import CLEAR, MARGIN, NEAR_MARGIN, RANKS, RIGHT, Cell, Scenario, simulate
 
 pytestmark = pytest.mark.slow
 
@@ -41,7 +41,7 @@ def test_the_generator_has_the_stated_moments():
     rng = np.random.default_rng(0)
     offsets = np.array([-5, -3, -1.5, 0])
     means = np.stack([Cell(CLEAR[3], 2, 2000, 3.0).draw(rng).mean(axis=2) for _ in range(400)])
-    expected = ACCURACY + offsets / 100
+    expected = RIGHT + offsets / 100
     assert means.mean(axis=(0, 2)) == pytest.approx(expected, abs=0.005)
     seed_effects = means[:, :, 0] - means[:, :, 1]
     assert seed_effects.std(axis=0) / math.sqrt(2) == pytest.approx(np.full(4, 0.03), rel=0.12)

@@ -79,7 +79,13 @@ def test_each_option_has_a_sentence_and_its_default(command: str, capsys: pytest
     composed = OmegaConf.to_container(OmegaConf.create(capsys.readouterr().out), resolve=True)
     assert isinstance(composed, dict)
     values = parse(StudyConfig, {str(name): value for name, value in composed.items()}).to_dict()
-    chosen = {"study", "decide.seeds", "decide.margin", *(name for name in values if isinstance(values[name], dict))}
+    chosen = {
+        "study",
+        "decide.seeds",
+        "decide.margin",
+        "decide.score",
+        *(name for name in values if isinstance(values[name], dict)),
+    }
     options = [(group, option) for group in option_groups(commands()[command].overrides) for option in group.options]
     assert len(options) > 40
     assert [option.name for _, option in options if not option.sentence] == []
@@ -134,7 +140,7 @@ def test_the_sweeps_are_these() -> None:
         (["sweep", "contest.contenders.x={strategy: grid}"], "write '+contest.contenders.x=…' to add one."),
         (["sweep", "train.setps=3"], "unknown option 'train.setps'; did you mean 'train.steps'?"),
         (["sweep", "rank_gird"], "there is no sweep 'rank_gird'; did you mean 'rank_grid'?"),
-        (["sweep", "model=minilmm"], "there is no 'minilmm' in group 'model'; there is local, minilm, tiny."),
+        (["sweep", "model=minilmm"], "there is no 'minilmm' in group 'model'; there is local, minilm, tiny, tiny_llama."),
         (["sweep", "task=csv"], "option 'task.path' is missing"),
         (["sweep", "search.ranks=[4,-4]"], "'search.ranks.1' is -4: should be greater than 0."),
         (["sweep", "search.ranks=[3.5]"], "'search.ranks.0' is 3.5: must be a whole number."),

@@ -7,8 +7,8 @@ from decimal import Decimal
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rankexp.data.objective.labels import in_order, label_names
 
+from rankexp.data.labels import in_order, label_names
 from rankexp.data.table import TaskError
 
 
@@ -88,9 +88,7 @@ def test_numbers_come_by_value_and_before_names():
 
 
 def test_the_order_is_the_same_in_every_process():
-    code = (
-        "from rankexp.data.objective.labels import in_order; print(in_order({'1', '01', '001', '-0', '0', '00', '１'}))"
-    )
+    code = "from rankexp.data.labels import in_order; print(in_order({'1', '01', '001', '-0', '0', '00', '１'}))"
     said = {
         subprocess.run(
             [sys.executable, "-c", code], env={"PYTHONHASHSEED": seed, "PYTHONPATH": ":".join(sys.path)},

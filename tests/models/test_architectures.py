@@ -67,7 +67,7 @@ def losses_one_at_a_time(model, folder, texts, recorded, data):
     for example in recorded.example_ids.tolist():
         text = tokenizer([rows[example]["text"]], truncation=True, max_length=128, return_tensors="pt")
         logits = model(input_ids=text["input_ids"], attention_mask=text["attention_mask"]).logits
-        label = torch.tensor([data.labels.index(rows[example]["label"])])
+        label = torch.tensor([data.objective.labels.index(rows[example]["label"])])
         found.append(cross_entropy(logits.float(), label).item())
     return np.array(found)
 
@@ -79,7 +79,7 @@ def test_the_adapter_gives_its_recorded_scores_in_peft_with_one_text_at_a_time(m
     trial = train_trial(bench, spec_of(bench), store)
     assert trial.result.status == "completed", trial.result.reason
     recorded = trial.scores("decide")
-    model = as_the_readme_says(folder, len(bench.data.labels), trial.adapter)
+    model = as_the_readme_says(folder, len(bench.data.objective.labels), trial.adapter)
     found = losses_one_at_a_time(model, folder, texts, recorded, bench.data)
     np.testing.assert_allclose(found, recorded.loss, rtol=1e-5, atol=1e-5)
     ours = read_back(bench.base, bench.data, trial, CPU)

@@ -121,7 +121,7 @@ class Notes(dict[str, Any]):
         self.update(facts)
 
     def read(self) -> Any:
-        return SimpleNamespace(data={"splits": {"train": {"examples": 300}}, "labels": ["a", "b"]})
+        return SimpleNamespace(to_learn=300.0, model={"head": ["classifier"]})
 
 
 def screened(runner: Runner, **search: Any) -> tuple[list[Setting], list[Setting], Notes]:

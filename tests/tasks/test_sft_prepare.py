@@ -185,7 +185,7 @@ def test_what_a_split_holds(tmp_path):
             == len(split.group_ids)
             == len(split.tokens)
             == len(split.targets)
-            == len(split.text_hashes)
+            == len(split.content_hashes)
         )
         assert split.example_ids.tolist() == split.group_ids.tolist()
         assert all(
