@@ -140,7 +140,10 @@ def test_the_sweeps_are_these() -> None:
         (["sweep", "contest.contenders.x={strategy: grid}"], "write '+contest.contenders.x=…' to add one."),
         (["sweep", "train.setps=3"], "unknown option 'train.setps'; did you mean 'train.steps'?"),
         (["sweep", "rank_gird"], "there is no sweep 'rank_gird'; did you mean 'rank_grid'?"),
-        (["sweep", "model=minilmm"], "there is no 'minilmm' in group 'model'; there is local, minilm, tiny, tiny_llama."),
+        (
+            ["sweep", "model=minilmm"],
+            "there is no 'minilmm' in group 'model'; there is local, minilm, tiny, tiny_llama.",
+        ),
         (["sweep", "task=csv"], "option 'task.path' is missing"),
         (["sweep", "search.ranks=[4,-4]"], "'search.ranks.1' is -4: should be greater than 0."),
         (["sweep", "search.ranks=[3.5]"], "'search.ranks.0' is 3.5: must be a whole number."),

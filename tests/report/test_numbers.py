@@ -148,7 +148,7 @@ def test_the_screen_and_the_curves_are_those_of_the_trials(study, doc):
         trial = study.by_key[row["key"]]
         scores = trial.scores("tune")
         assert row["tune_loss"] == pytest.approx(scores.values["loss"].mean(dtype=np.float64))
-        assert row["tune_accuracy"] == pytest.approx(scores.values["accuracy"].mean(dtype=float))
+        assert row["tune"]["accuracy"] == pytest.approx(scores.values["accuracy"].mean(dtype=float))
         rivals = [other for other in doc["screen"] if other["candidate"] == row["candidate"]]
         assert row["best"] is (row["tune_loss"] == min(other["tune_loss"] for other in rivals))
     for rank, curve in doc["curves"].items():

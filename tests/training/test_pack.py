@@ -96,7 +96,7 @@ def test_scores_of_packed_trials_are_those_of_lone_ones(bench, tmp_path, device)
     for spec in specs:
         alone = train_trial(bench, spec, TrialStore(tmp_path / spec.key))
         one, other = store.verify(spec.key).scores("decide"), alone.scores("decide")
-        np.testing.assert_allclose(one.loss, other.loss, rtol=0, atol=1e-3)
+        np.testing.assert_allclose(one.values["loss"], other.values["loss"], rtol=0, atol=1e-3)
 
 
 def run_all(bench, specs, store, size):
