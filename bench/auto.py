@@ -98,7 +98,7 @@ def run(workspace: Path, seed: int, sweep: Mapping[str, Any], device: str) -> Ar
 def curve_knee(study: Study) -> int:
     """The knee of what the decision saw: losses on ``decide``, mean over seeds."""
     losses = {
-        rank: np.mean([t.scores("decide").loss.astype(np.float64) for t in study.chosen_trials(rank)], axis=0)
+        rank: np.mean([t.scores("decide").values["loss"].astype(np.float64) for t in study.chosen_trials(rank)], axis=0)
         for rank in study.ranks
     }
     return knee(losses)
@@ -108,7 +108,7 @@ def held_out(bench: Bench, arm: Arm, known: dict[str, float]) -> float:
     """Accuracy on ``test`` of the rank that a study chose, mean over its seeds."""
     for trial in arm.study.chosen_trials(arm.rank):
         if trial.key not in known:
-            known[trial.key] = bench.score_trial(trial, "test").accuracy
+            known[trial.key] = bench.score_trial(trial, "test").mean("accuracy")
     return float(np.mean([known[trial.key] for trial in arm.study.chosen_trials(arm.rank)]))
 
 
