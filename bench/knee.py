@@ -54,7 +54,10 @@ class Subsample:
     def losses(self, spec: TrialSpec, seeds: Sequence[int]) -> dict[str, NDArray[np.float64]]:
         """Mean over seeds of each example's loss, by split."""
         trials = [train_trial(self.bench, replace(spec, seed=seed), self.store) for seed in seeds]
-        return {split: np.mean([t.scores(split).values["loss"].astype(float) for t in trials], axis=0) for split in spec.evaluate}
+        return {
+            split: np.mean([t.scores(split).values["loss"].astype(float) for t in trials], axis=0)
+            for split in spec.evaluate
+        }
 
     def alone(self, seeds: Sequence[int]) -> Losses:
         return {rank: self.losses(self.of_rank(rank), seeds)["decide"] for rank in RANKS}
