@@ -27,8 +27,7 @@ class CapacityRule(Strategy):
     and the largest where none has as many. Those are examples * log2(classes) of a classification, and a bit for each
     target token of a language model, about what they say that a token of common data has. ``parameters(rank)`` counts
     the factors of all adapted layers and leaves the new head out. The authors give no such rule for labels, and labels
-    that the texts foretell have less information, so
-    the right side is an upper bound. Only the learning rate is tuned.
+    that the texts foretell have less information, so the right side is an upper bound. Only the learning rate is tuned.
 
     Attributes:
         bits_per_parameter: Information that a parameter can hold.

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -96,10 +97,8 @@ def _whole(chat: Chat, conversation: Conversation) -> tuple[Conversation, str]:
         numbered = _with_ids(conversation)
         if numbered is None:
             raise
-        try:
+        with suppress(RowError):  # then the first refusal is the one to tell
             return numbered, chat.render(numbered.messages, numbered.tools)
-        except RowError:
-            pass
         raise
 
 
