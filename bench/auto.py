@@ -46,6 +46,7 @@ from rankexp.study.session import run_study
 from rankexp.tasks.base import TaskData
 from rankexp.tasks.sentiment import SentimentTask
 from rankexp.training.bench import Bench
+from rankexp.trial_spec import Scoring
 
 UNTUNED = {"head": [1e-1], "full": [1e-4]}
 """References of ``sweeps/auto.yaml``."""
@@ -108,7 +109,7 @@ def held_out(bench: Bench, arm: Arm, known: dict[str, float]) -> float:
     """Accuracy on ``test`` of the rank that a study chose, mean over its seeds."""
     for trial in arm.study.chosen_trials(arm.rank):
         if trial.key not in known:
-            known[trial.key] = bench.score_trial(trial, "test").mean("accuracy")
+            known[trial.key] = bench.score_trial(trial, Scoring("test")).mean("accuracy")
     return float(np.mean([known[trial.key] for trial in arm.study.chosen_trials(arm.rank)]))
 
 

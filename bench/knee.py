@@ -31,7 +31,7 @@ from rankexp.record.trials import TrialStore
 from rankexp.tasks.sentiment import SentimentTask
 from rankexp.training.bench import Bench
 from rankexp.training.trial import train_trial
-from rankexp.trial_spec import TrialSpec
+from rankexp.trial_spec import Scoring, TrialSpec
 
 RANKS = (4, 8, 16, 32)
 SEEDS, OTHERS = (0, 1, 2), (3, 4, 5)
@@ -46,7 +46,7 @@ class Subsample:
         data = SentimentTask(split_seed=seed, max_length=48).load(base.tokenize, lambda _: None)
         self.bench = Bench.load(base, data, torch.device("cpu"))
         self.store = TrialStore(folder)
-        self.spec = replace(spec_of(self.bench, Setting(bfloat16=True)), evaluate=("decide",))
+        self.spec = replace(spec_of(self.bench, Setting(bfloat16=True)), evaluate=(Scoring("decide"),))
 
     def of_rank(self, rank: int) -> TrialSpec:
         return replace(self.spec, rank_map=RankMap.uniform(self.bench.shapes("all-linear"), rank))
@@ -55,7 +55,7 @@ class Subsample:
         """Mean over seeds of each example's loss, by split."""
         trials = [train_trial(self.bench, replace(spec, seed=seed), self.store) for seed in seeds]
         return {
-            split: np.mean([t.scores(split).values["loss"].astype(float) for t in trials], axis=0)
+            split.name: np.mean([t.scores(split.name).values["loss"].astype(float) for t in trials], axis=0)
             for split in spec.evaluate
         }
 
@@ -63,7 +63,7 @@ class Subsample:
         return {rank: self.losses(self.of_rank(rank), seeds)["decide"] for rank in RANKS}
 
     def curve(self, spec: TrialSpec) -> Losses:
-        found = self.losses(replace(spec, evaluate=tuple(f"decide@{rank}" for rank in RANKS)), SEEDS)
+        found = self.losses(replace(spec, evaluate=tuple(Scoring("decide", rank) for rank in RANKS)), SEEDS)
         return {rank: found[f"decide@{rank}"] for rank in RANKS}
 
 

@@ -1,7 +1,8 @@
 """The margin as people write it, a number with or without a unit, as a loss of score.
 
-``0.02``, ``2pt``, ``2 points`` and ``2%`` are one margin of an accuracy; ``0.01`` and ``0.01nat`` one of a loss. A bare
-number is in the score's own unit; a share of 1 or more, which would forgive everything, can only be a slip.
+``0.02``, ``2pt``, ``2 points`` and ``2%`` are one margin of an accuracy; ``0.01`` and ``0.01nat`` one of a loss, of
+which ``2%`` is a share of what training gains. A bare number is in the score's own unit; a share of 1 or more, which
+would forgive everything, can only be a slip.
 """
 
 from __future__ import annotations
@@ -22,13 +23,13 @@ _WRITTEN = re.compile(
 )
 _MEANT = {
     "point": "write points, such as 2pt, or a share of the examples, such as 0.02",
-    "nat": "write nats, such as 0.01nat or 0.01",
-    "": "write a number in the unit of the scores, such as 0.5",
+    "nat": "write nats, such as 0.01nat or 0.01, or a share of the gain, such as 2%",
+    "": "write a number in the unit of the scores, such as 0.5, or a share of the gain, such as 2%",
 }
 _OTHER = {"point": "accuracies", "nat": "losses", "": "neither accuracies nor losses"}
 
 
-def parse_margin(written: object, metric: Metric) -> float:
+def parse_margin(written: object, metric: Metric) -> float | str:
     """Read a margin.
 
     Args:
@@ -36,7 +37,8 @@ def parse_margin(written: object, metric: Metric) -> float:
         metric: What a score is.
 
     Returns:
-        The loss of score that does not matter, in score units: of an accuracy a share.
+        The loss of score that does not matter, in score units: of an accuracy a share. Or, as text such as ``2%``, the
+        share of the gain over the untrained model, which :func:`gain_share` reads.
 
     Raises:
         ValueError: It is no such margin; the message has no full stop.
@@ -44,6 +46,8 @@ def parse_margin(written: object, metric: Metric) -> float:
     >>> from rankexp.metrics import ACCURACY, LOSS
     >>> parse_margin("2pt", ACCURACY), parse_margin("0.7 %", ACCURACY), parse_margin("0.01 NAT", LOSS)
     (0.02, 0.007, 0.01)
+    >>> parse_margin("2 %", LOSS)
+    '2%'
     """
     meant, scores = _MEANT.get(metric.unit, _MEANT[""]), _OTHER.get(metric.unit, _OTHER[""])
     match = None if isinstance(written, bool) or written is None else _WRITTEN.fullmatch(str(written))
@@ -52,16 +56,29 @@ def parse_margin(written: object, metric: Metric) -> float:
     number, unit = match["number"], match["unit"].lower()
     if unit and unit not in POINTS | NATS:
         raise ValueError(f"no score has the unit {match['unit']!r}; {meant}")
-    if unit in POINTS and not metric.is_share:
+    if unit in POINTS - {"%"} and not metric.is_share:
         raise ValueError(f"points are for accuracies, and the scores are {scores}; {meant}")
     if unit in NATS and metric.unit != "nat":
         raise ValueError(f"nats are for losses, and the scores are {scores}; {meant}")
     if not 0 < float(number) < math.inf:
         raise ValueError(f"a margin is a finite number above 0; {meant}")
+    if unit == "%" and not metric.is_share:
+        if float(number) >= 100:
+            raise ValueError("a share of 100% or more of the gain forgives everything; write a small one, such as 2%")
+        return f"{float(number):g}%"
     margin = float(Decimal(number).scaleb(-2)) if unit in POINTS else float(number)
     if metric.is_share and margin >= 1:
         raise ValueError(_too_large(number, unit))
     return margin
+
+
+def gain_share(margin: float | str) -> float | None:
+    """Return which share of the gain a margin is; None where it is in score units.
+
+    >>> gain_share("2%"), gain_share(0.01)
+    (0.02, None)
+    """
+    return float(margin.removesuffix("%")) / 100 if isinstance(margin, str) else None
 
 
 def _too_large(number: str, unit: str) -> str:
@@ -75,13 +92,16 @@ def _too_large(number: str, unit: str) -> str:
     return f"a share of 1 or more forgives everything; {points} {plural} {points}pt or {float(share):g}"
 
 
-def wide_margin(margin: float, metric: Metric) -> str:
+def wide_margin(margin: float | str, metric: Metric) -> str:
     """Warn of a margin that is probably a slip; empty where it is not.
 
     >>> from rankexp.metrics import ACCURACY
     >>> wide_margin(0.2, ACCURACY)
     'a margin of 20 points forgives a rank that answers 20 more examples in 100 wrongly; two points are 2pt or 0.02.'
     """
+    if isinstance(margin, str):
+        wide = (gain_share(margin) or 0.0) > WIDE
+        return f"a margin of {margin} forgives a rank that gains {margin} less than another." if wide else ""
     if not metric.is_share or margin <= WIDE:
         return ""
     points = f"{100 * margin:.4g}"

@@ -23,6 +23,7 @@ class Metric:
         weighted: Whether examples weigh in its mean as they do in the loss, such as by their number of target tokens.
         decimals: Digits after the point of a value as it is shown; None for four that say something.
         chance: What is reached without looking at an example, where that is the same for all data.
+        default_margin: The margin where the user names none: in its unit, or a share of the gain such as ``2%``.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Metric:
     weighted: bool = False
     decimals: int | None = None
     chance: float | None = None
+    default_margin: float | str = 0.01
 
     @property
     def is_share(self) -> bool:
@@ -71,7 +73,7 @@ ACCURACY = Metric("accuracy", "point", scale=100, decimals=2)
 LOSS = Metric("loss", "nat", higher_is_better=False, decimals=4)
 """Loss of an example in nats. Every objective has it: it is what training lowers, and what stops it early."""
 
-LOSS_OF_TOKENS = Metric("loss", "nat", higher_is_better=False, weighted=True, decimals=4)
+LOSS_OF_TOKENS = Metric("loss", "nat", higher_is_better=False, weighted=True, decimals=4, default_margin="2%")
 """Loss of a target token in nats; examples weigh as many as they have, as in a perplexity."""
 
 SCORE = Metric("score")

@@ -17,7 +17,7 @@ ENGINE_VERSION = 3
 
 """Raised whenever the same spec would give other numbers; part of every content key."""
 
-_SPLIT = re.compile(r"[a-z][a-z0-9_]{0,40}(@[1-9][0-9]{0,8})?")
+_SCORING = re.compile(r"([a-z][a-z0-9_]{0,40})(?:@([1-9][0-9]{0,8}))?")
 
 """Name of a split, which names a file, and the rank that layers are cut to for it."""
 
@@ -46,6 +46,40 @@ _INITIALISED_BY: dict[Initialisation, tuple[Method, ...]] = {
 _LOSSES_OF: dict[NestedLosses, tuple[Method, ...]] = {"sampled": get_args(Method), "summed": ("nested",)}
 
 """Methods that go with each way to take nested losses."""
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """What a trial is scored on.
+
+    >>> Scoring.read("tune@8"), Scoring("tune").name
+    (Scoring(split='tune', cut=8), 'tune')
+
+    Attributes:
+        split: The split.
+        cut: The rank that every layer is cut to for it, by singular values, or of a nested trial to its leading
+            directions; None for the trial as it is.
+    """
+
+    split: str
+    cut: int | None = None
+
+    @classmethod
+    def read(cls, name: str) -> Scoring:
+        """Read what :attr:`name` wrote.
+
+        Raises:
+            ValueError: It is no such name.
+        """
+        found = _SCORING.fullmatch(name)
+        if found is None:
+            raise ValueError(f"evaluate names {name!r}, which is no split.")
+        return cls(found[1], int(found[2]) if found[2] else None)
+
+    @property
+    def name(self) -> str:
+        """What the record calls it, which is also the name of its file of scores."""
+        return self.split if self.cut is None else f"{self.split}@{self.cut}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,8 +155,7 @@ class TrialSpec:
         nested_losses: ``sampled`` trains one of those ranks with each example of a batch, ``summed`` all of them, at so
             many times the cost of a step.
         pruning: How ``adalora`` prunes; None for any other method.
-        evaluate: Splits that are scored at the end. ``tune@8`` is the split ``tune`` with every layer cut to rank 8: by
-            singular values, or of a nested trial to its leading 8.
+        evaluate: What is scored at the end; names such as ``tune`` and ``tune@8`` are read by :meth:`Scoring.read`.
         base_dropout: Dropout inside the frozen base; always 0.
         engine: Version of the engine's semantics.
     """
@@ -153,15 +186,17 @@ class TrialSpec:
     nested_ranks: tuple[int, ...] = ()
     nested_losses: NestedLosses = "sampled"
     pruning: Pruning | None = None
-    evaluate: tuple[str, ...] = ("tune",)
+    evaluate: tuple[Scoring, ...] = (Scoring("tune"),)
     base_dropout: float = 0.0
     engine: int = ENGINE_VERSION
 
     def __post_init__(self) -> None:
         _floats(self)
         object.__setattr__(self, "rank_map", RankMap(self.rank_map))
-        for name in ("evaluate", "nested_ranks"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
+        object.__setattr__(self, "nested_ranks", tuple(self.nested_ranks))
+        named: tuple[Scoring | str, ...] = tuple(self.evaluate)
+        read = tuple(Scoring.read(item) if isinstance(item, str) else item for item in named)
+        object.__setattr__(self, "evaluate", read)
         self._belongs("dimension", self.dimension, self.method == "subspace")
         self._belongs("the rank map", dict(self.rank_map), self.method in MAPPED)
         self._belongs("nested ranks", list(self.nested_ranks), self.method == "nested")
@@ -174,9 +209,6 @@ class TrialSpec:
             raise ValueError(f"method {self.method!r} does not go with initialisation {self.initialisation!r}.")
         self._check_ratio()
         _check_types(self)
-        for split in self.evaluate:
-            if not _SPLIT.fullmatch(split):
-                raise ValueError(f"evaluate names {split!r}, which is no split.")
 
     def _check_ratio(self) -> None:
         ratio = self.loraplus_lr_ratio
@@ -233,9 +265,9 @@ class TrialSpec:
         """
         items = {item.name: (getattr(self, item.name), item.default) for item in fields(self)}
         values = {name: value for name, (value, default) in items.items() if name not in _LATER or value != default}
-        for name in ("evaluate", "nested_ranks"):
-            if name in values:
-                values[name] = list(values[name])
+        values["evaluate"] = [scoring.name for scoring in self.evaluate]
+        if "nested_ranks" in values:
+            values["nested_ranks"] = list(self.nested_ranks)
         if self.pruning:
             values["pruning"] = asdict(self.pruning)
         return {**values, "rank_map": dict(self.rank_map)}

@@ -225,13 +225,24 @@ def test_a_margin_is_one_study_however_it_is_written(written):
 
 @pytest.mark.parametrize(("margin", "score", "says"), [
     (2, "accuracy", "2pt or 0.02"), ("0.01nat", "accuracy", "nats are for losses"), ("2pt", "loss", "points are for accuracies"),
-    (True, "accuracy", "no margin is written like that"), (None, "loss", "no margin is written like that"),
+    (True, "accuracy", "no margin is written like that"), ([2], "loss", "no margin is written like that"),
+    ("100%", "loss", "forgives everything"), ("0%", "loss", "a finite number above 0"), ("-2%", "loss", "above 0"),
 ])  # fmt: skip
 def test_a_margin_in_the_wrong_unit_is_refused(margin, score, says):
     with pytest.raises(ConfigError, match=says) as refused:
         config(decide__margin=margin, decide__score=score)
     assert "option 'decide.margin'" in str(refused.value)
     assert config(decide__margin="0.02 nats", decide__score="loss").decide.margin == 0.02
+
+
+def test_a_margin_that_is_not_written_is_what_the_metric_says_of_itself():
+    assert config(decide__margin=None).decide.margin == 0.01
+    assert config(decide__margin=None, decide__score="loss").decide.margin == 0.01
+    language = config(task={"name": "sft", "path": "x.jsonl"}, decide__margin=None, decide__score=None)
+    assert (language.decide.score, language.decide.margin) == ("loss", "2%")
+    assert parse(StudyConfig, language.to_dict()).decide == language.decide
+    written = config(task={"name": "sft", "path": "x.jsonl"}, decide__margin="2 %", decide__score=None)
+    assert written.study_folder == language.study_folder
 
 
 def test_wanting_a_verdict_is_no_part_of_a_studys_name_and_wanting_none_is():

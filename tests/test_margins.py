@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rankexp.margins import WIDE, check_range, parse_margin, wide_margin
-from rankexp.metrics import ACCURACY, LOSS, STANDARD
+from rankexp.margins import WIDE, check_range, gain_share, parse_margin, wide_margin
+from rankexp.metrics import ACCURACY, LOSS, SCORE, STANDARD
 
 TWO_POINTS = [
     0.02,
@@ -38,6 +38,15 @@ def test_a_hundredth_of_a_nat_is_one_number_however_it_is_written(written):
     assert parse_margin(written, LOSS) == 0.01
 
 
+@pytest.mark.parametrize("metric", [LOSS, SCORE])
+@pytest.mark.parametrize(("written", "share"), [("2%", 0.02), (" 2.5 % ", 0.025), ("0.5%", 0.005), ("1e1%", 0.1)])
+def test_per_cent_of_anything_but_a_share_are_of_the_gain(written, share, metric):
+    found = parse_margin(written, metric)
+    assert gain_share(found) == pytest.approx(share)
+    assert parse_margin(found, metric) == found
+    assert bool(wide_margin(found, metric)) == (share > WIDE)
+
+
 @given(st.integers(1, 9999))
 def test_points_are_a_hundredth_to_the_last_bit(hundredths):
     written = f"{hundredths // 100}.{hundredths % 100:02d}pt"
@@ -64,7 +73,7 @@ def test_what_is_no_margin_is_refused_and_says_what_is(written, kind):
 
 
 @pytest.mark.parametrize(("written", "kind", "says"), [
-    ("2pt", "loss", "points are for accuracies, and the scores are losses"), ("2%", "score", "points are for accuracies"),
+    ("2pt", "loss", "points are for accuracies, and the scores are losses"), ("2pt", "score", "points are for accuracies"),
     ("0.01nat", "accuracy", "nats are for losses, and the scores are accuracies"), ("0.01nat", "score", "nats are for losses"),
     ("100pt", "accuracy", "100 points or more"), ("1000", "accuracy", "a share of 1 or more"),
 ])  # fmt: skip

@@ -49,11 +49,11 @@ def check_data(decide: DecideConfig, card: Mapping[str, Any]) -> None:
             f"the split decide has {groups} {unit}, and a verdict takes at least {LEAST_GROUPS}; give it more rows, by "
             f"task.sizes.decide where rankexp splits them, {_OR_NONE}."
         )
-    metric, without = metric_of(card, decide.score), card.get("majority")
+    metric, without, margin = metric_of(card, decide.score), card.get("majority"), decide.margin
     guessing = without["decide"][metric.name] if without else 0.0
-    if not metric.is_share and decide.margin >= guessing > 0:
+    if not (metric.is_share or isinstance(margin, str)) and margin >= guessing > 0:
         raise ConfigError(
-            f"option 'decide.margin' is {decide.margin:g} nats, and guessing by the class frequencies loses "
+            f"option 'decide.margin' is {margin:g} nats, and guessing by the class frequencies loses "
             f"{guessing:.3g}, so it forgives everything; type a small part of that, such as decide.margin=0.01nat."
         )
 
@@ -62,16 +62,18 @@ def warnings(decide: DecideConfig, card: Mapping[str, Any]) -> Iterator[str]:
     """Iterate over what is probably a slip but may be meant."""
     if not decide.verdict:
         return
-    metric = metric_of(card, decide.score)
-    if wide := wide_margin(decide.margin, metric):
+    metric, margin = metric_of(card, decide.score), decide.margin
+    if wide := wide_margin(margin, metric):
         yield f"warning: {wide}"
+    if isinstance(margin, str) or not metric.is_share:
+        return
     groups, unit = _evidence(card)
     level = decide.level / max(len(decide.looks), 1)
-    if metric.is_share and (least := least_margin(groups, level)) >= decide.margin:
-        needed = math.ceil(math.log(level / 2) / math.log1p(-decide.margin))
+    if (least := least_margin(groups, level)) >= margin:
+        needed = math.ceil(math.log(level / 2) / math.log1p(-margin))
         yield (
             f"warning: {groups:,} {unit} to decide on are too few to show that a smaller rank loses less than "
-            f"{100 * decide.margin:.4g} points, even if it agrees with the reference on every one; {needed:,} could, "
+            f"{100 * margin:.4g} points, even if it agrees with the reference on every one; {needed:,} could, "
             f"or decide.margin={math.ceil(1000 * least) / 10:g}pt."
         )
 

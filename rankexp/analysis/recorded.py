@@ -53,11 +53,6 @@ class RecordedStudy:
         return self.record.name
 
     @property
-    def margin(self) -> float:
-        """Largest loss of score that is accepted for a smaller rank, in score units."""
-        return self.config.decide.margin
-
-    @property
     def level(self) -> float:
         """One-sided significance level."""
         return self.config.decide.level

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from rankexp.candidates import CandidateName
-from rankexp.trial_spec import TrialSpec
+from rankexp.trial_spec import Scoring, TrialSpec
 
 if TYPE_CHECKING:
     from rankexp.analysis.recorded import RecordedStudy
@@ -60,7 +60,7 @@ class ScreenRow:
             cut: Rank that the trial was cut to for its scores; None for the trial as it is.
         """
         spec, status, metrics = (run, "pruned", {}) if isinstance(run, TrialSpec) else _outcome(run)
-        tune = metrics.get("tune" if cut is None else f"tune@{cut}", {})
+        tune = metrics.get(Scoring("tune", cut).name, {})
         rank = spec.rank if cut is None else cut
         found = (status, tune.get("loss"), spec.key, spec.scaling, tune)
         return cls(candidate, rank, spec.learning_rate, spec.alpha, *found)
@@ -69,7 +69,7 @@ class ScreenRow:
     def all_of(cls, candidate: CandidateName, run: Trial | TrialSpec) -> list[ScreenRow]:
         """As :meth:`of`, and a row for each rank that the run was cut to; a nested run has no row of its own."""
         spec = run if isinstance(run, TrialSpec) else run.spec
-        cuts = [int(split.partition("@")[2]) for split in spec.evaluate if "@" in split]
+        cuts = [scoring.cut for scoring in spec.evaluate if scoring.cut is not None]
         name = CandidateName.of_rank(spec.rank) if cuts and spec.rank else candidate
         own = [] if spec.nested_ranks else [cls.of(name, run)]
         return [*own, *(cls.of(CandidateName.of_rank(cut), run, cut) for cut in cuts)]

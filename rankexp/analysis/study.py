@@ -13,6 +13,7 @@ from types import MappingProxyType
 import numpy as np
 
 from rankexp.analysis.diagnosis import Diagnosis, diagnose, well_above
+from rankexp.analysis.gain import Gain, gain_of
 from rankexp.analysis.recorded import RecordedStudy
 from rankexp.analysis.scoring import Documents, Floats, group_means, is_unstable, tune_score
 from rankexp.analysis.screen import ScreenRow, best_rate, screen_table
@@ -200,7 +201,7 @@ class Study(RecordedStudy):
     @property
     def start(self) -> str:
         """What there is before any rank: the head alone, or the model as it is where nothing of it is new."""
-        return "the head alone" if self.record.model.get("head", True) else "the model as it is"
+        return "the head alone" if self.record.has_head else "the model as it is"
 
     @property
     def majority(self) -> dict[str, float] | None:
@@ -212,6 +213,19 @@ class Study(RecordedStudy):
     def floor(self) -> float:
         """Score on ``tune`` of what reads no text, or learns no more than a head: a run that learned is above it."""
         return max(self.head_score, self.majority["tune"] if self.majority else -np.inf)
+
+    @cached_property
+    def gain(self) -> Gain | None:
+        """What training gains, where the margin is a share of that and both ends are scored; else None."""
+        return gain_of(self)
+
+    @property
+    def margin(self) -> float:
+        """Largest loss of score that is accepted for a smaller rank, in score units; NaN while it is not known."""
+        written = self.config.decide.margin
+        if not isinstance(written, str):
+            return written
+        return np.nan if self.gain is None else self.gain.margin
 
     @cached_property
     def comparison(self) -> Comparison:

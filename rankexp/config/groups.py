@@ -137,7 +137,8 @@ class DecideConfig:
         seeds: Seeds of every rank; a number stands for 0, 1, 2 and so on.
         score: Name of the metric that decides, such as ``accuracy`` or ``loss``; null for the first that the task has.
         margin: Loss of score that is accepted for a smaller rank, in score units (0.01: one accuracy point); written
-            with or without a unit, such as 1pt, 0.01 or 0.01nat.
+            with or without a unit, such as 1pt, 0.01 or 0.01nat. Of a loss, 2% is a share of what training gains over
+            the untrained model. null: 0.01 for a classification, 2% for a language model.
         level: One-sided significance level, of all looks together.
         looks: Numbers of seeds at which to decide, such as [5, 10]: the later seeds are trained only if the earlier
             ones do not suffice. Empty for all seeds at once.
@@ -146,16 +147,17 @@ class DecideConfig:
 
     seeds: Annotated[list[Natural], BeforeValidator(_seed_list)] = field(default_factory=lambda: [0, 1, 2, 3, 4])
     score: str = BEFORE[0].name
-    margin: Annotated[float, Field(gt=0)] = 0.01
+    margin: float | str = 0.01
     level: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
     looks: list[Positive] = field(default_factory=list)
     verdict: bool = True
 
     @field_validator("margin", mode="before")
     @classmethod
-    def _in_score_units(cls, value: object, info: ValidationInfo) -> float:
+    def _as_written(cls, value: object, info: ValidationInfo) -> float | str:
         name = str(info.data.get("score", BEFORE[0].name))
-        return parse_margin(value, STANDARD.get(name, Metric(name)))
+        metric = STANDARD.get(name, Metric(name))
+        return parse_margin(metric.default_margin if value is None else value, metric)
 
     @field_validator("seeds")
     @classmethod

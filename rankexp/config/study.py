@@ -28,6 +28,8 @@ from rankexp.config.groups import (
     TrialConfig,
 )
 from rankexp.config.search import SearchConfig
+from rankexp.margins import parse_margin
+from rankexp.metrics import Metric
 from rankexp.option_errors import ConfigError
 from rankexp.options import CHECKED, Natural, Positive
 from rankexp.tasks.base import metrics_of_task
@@ -109,12 +111,15 @@ class StudyConfig:
     @model_validator(mode="before")
     @classmethod
     def _decides_by_the_task(cls, values: Any) -> Any:
-        """Let the task's first metric decide where none is named."""
+        """Let the task's first metric decide where none is named, and the margin be what the metric says of itself."""
         given: dict[str, Any] = (values.kwargs if isinstance(values, ArgsKwargs) else values) or {}
-        decide, task = given.get("decide"), given.get("task")
-        if isinstance(decide, Mapping) and decide.get("score") is None and isinstance(task, Mapping):
-            return {**given, "decide": {**decide, "score": metrics_of_task(task)[0].name}}
-        return values
+        decide, task = given.get("decide", {}), given.get("task")
+        if not isinstance(decide, Mapping) or not isinstance(task, Mapping):
+            return values
+        metrics = {metric.name: metric for metric in metrics_of_task(task)}
+        score = next(iter(metrics)) if decide.get("score") is None else str(decide["score"])
+        margin = {"margin": _margin(decide.get("margin"), metrics[score])} if score in metrics else {}
+        return {**given, "decide": {**decide, "score": score, **margin}}
 
     @field_validator("study")
     @classmethod
@@ -182,3 +187,10 @@ class StudyConfig:
         question["search"] = as_before(question["search"], search)
         question["engine"] = ENGINE_VERSION
         return self.workspace / "studies" / f"{self.study}-{content_key(question, 8)}"
+
+
+def _margin(written: object, metric: Metric) -> float | str:
+    try:
+        return parse_margin(metric.default_margin if written is None else written, metric)
+    except ValueError as error:
+        raise ConfigError(f"option 'decide.margin' is {written!r}: {error}.") from None

@@ -120,6 +120,11 @@ class StudyRecord:
         return {name: value for name, value in self.data.items() if name not in _OF_ANY_DATA}
 
     @property
+    def has_head(self) -> bool:
+        """Whether something of the model is new, such as a classifier's head."""
+        return bool(self.model.get("head", True))
+
+    @property
     def to_learn(self) -> float:
         """How much the training examples have to teach, in bits; of records of before, what their labels say."""
         if "to_learn" in self.data:

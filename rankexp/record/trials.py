@@ -275,9 +275,9 @@ def _check_outcome(folder: Path, spec: TrialSpec, result: TrialResult) -> None:
     path = folder / "result.json"
     if any("step" not in row for row in result.history):
         raise DamagedRecordError(f"{path} has a row of its history without a step.")
-    for split in spec.evaluate if result.status == "completed" else ():
-        if not {"loss", "examples"} <= result.metrics.get(split, {}).keys():
-            raise DamagedRecordError(f"{path} lacks the metrics of split {split!r}.")
+    for scoring in spec.evaluate if result.status == "completed" else ():
+        if not {"loss", "examples"} <= result.metrics.get(scoring.name, {}).keys():
+            raise DamagedRecordError(f"{path} lacks the metrics of split {scoring.name!r}.")
 
 
 def _result_json(result: TrialResult, folder: Path) -> str:

@@ -25,6 +25,7 @@ from rankexp.safety.printable import printable
 SCHEMA_VERSION = 1
 UNFINISHED, DESCRIPTIVE = "UNFINISHED", "DESCRIPTIVE"
 """Statuses beside those of a verdict: runs are missing, or no verdict was asked for."""
+_NO_MARGIN = "The margin is a share of what training gains, and what there was before it has no score."
 
 
 def brief(study: Study) -> Document:
@@ -99,7 +100,7 @@ def _decision(comparison: Comparison, *, final: bool = True) -> Document:
         seeds = min((len(scores.means(rank)) for rank in scores.ranks), default=0)
         return {"status": DESCRIPTIVE, **nothing, **asked, "seeds": seeds, "reason": "No verdict was asked for."}
     if verdict is None:
-        reason = "No run of the decision completed."
+        reason = _NO_MARGIN if scores.groups else "No run of the decision completed."
         return {"status": str(Status.INSUFFICIENT), **nothing, **asked, "seeds": 0, "reason": reason}
     found = {name: getattr(verdict, name) for name in ("chosen_rank", "reference_rank", *names)}
     return {"status": str(verdict.status), **found, **asked, "seeds": verdict.seeds, "reason": verdict.reason}

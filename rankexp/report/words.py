@@ -71,6 +71,8 @@ def meaning(doc: Document) -> str:
 
 def reason(doc: Document) -> str:
     """Give the reason of the verdict with the margin in the score's own words."""
+    if doc["margin"] is None:
+        return str(doc["reason"])
     margin = f"within {amount(doc['margin'], metric_of(doc))} of"
     return _sentence(str(doc["reason"]).replace(f"within {doc['margin']:g} of", margin))
 
@@ -90,6 +92,8 @@ def certainty(doc: Document) -> str:
         return f"{_doubt(doc)}{stopped if done < planned else ''}"
     if chosen is None and _all_unstable(doc):
         return f"{_doubt(doc)} Based on {based}."
+    if reference is None:
+        return reason(doc)
     if chosen is None:
         return f"{_doubt(doc)} Until more is known, keep to the reference, rank {reference}. Based on {based}."
     below = _below(doc, chosen)

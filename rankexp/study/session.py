@@ -147,7 +147,7 @@ def run_trial(config: StudyConfig, display: Display) -> Trial:
         _worker(config, config.study_folder, display) as place,
         place.leading([one.rank] if one.rank else [], decides=False) as protocol,
     ):
-        nothing = HEAD if protocol.study.read().model.get("head", True) else BASE
+        nothing = HEAD if protocol.study.read().has_head else BASE
         candidate = Candidate.of_rank(one.rank) if one.rank else nothing
         setting = candidate.at(one.learning_rate, config.lora.alpha)
         spec = protocol.specs.evidence(setting, one.seed)

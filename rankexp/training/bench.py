@@ -31,7 +31,7 @@ from rankexp.training.padding import check_fits, find_padding
 from rankexp.training.prefix import Prefix
 from rankexp.training.probes.calibration import Calibration
 from rankexp.training.scoring import score
-from rankexp.trial_spec import TrialSpec
+from rankexp.trial_spec import Scoring, TrialSpec
 
 TRAINING_SAMPLE = 500
 """Most examples of ``train`` that a trial is scored on, to see how far it fits them better than new ones."""
@@ -161,24 +161,23 @@ class Bench:
         with self.pack.holding() as model:
             return make_adapter(model, spec, self.head, self.calibration.directions)
 
-    def score_adapter(self, adapter: Adapter, split: str, precision: str) -> Scores:
-        """Score an adapter that is not held on a split; see :meth:`score`."""
+    def score_adapter(self, adapter: Adapter, scoring: Scoring, precision: str) -> Scores:
+        """Score an adapter that is not held; see :meth:`score`."""
         with self.pack.holding(adapter) as model:
-            return self.score(model, split, precision)
+            return self.score(model, scoring, precision)
 
-    def score(self, model: nn.Module, split: str, precision: str) -> Scores:
-        """Score a model on a split, of ``train`` on a sample; ``tune@8`` cuts its LoRA layers to rank 8 for it."""
-        name, _, rank = split.partition("@")
-        examples = self._training_sample if name == "train" else self.data.splits[name]
-        with squeezed(model, int(rank)) if rank else nullcontext():
+    def score(self, model: nn.Module, scoring: Scoring, precision: str) -> Scores:
+        """Score a model on each example of a split, of ``train`` on a sample."""
+        examples = self._training_sample if scoring.split == "train" else self.data.splits[scoring.split]
+        with nullcontext() if scoring.cut is None else squeezed(model, scoring.cut):
             return score(model, self.collator(examples), precision=precision)
 
     @cached_property
     def _training_sample(self) -> Examples:
         return self.data.splits["train"].sample(TRAINING_SAMPLE)
 
-    def score_trial(self, trial: Trial, split: str) -> Scores:
-        """Score a recorded trial on a split, from its files.
+    def score_trial(self, trial: Trial, scoring: Scoring) -> Scores:
+        """Score a recorded trial from its files.
 
         Raises:
             DamagedRecordError: One of them does not match its hash.
@@ -187,10 +186,10 @@ class Bench:
         if trial.spec.method == "full":
             with self.pack.holding(self.adapter(trial.spec)) as model:
                 load_model(model, trial.adapter / "model.safetensors")
-                return self.score(model, split, trial.spec.precision)
+                return self.score(model, scoring, trial.spec.precision)
         held = self.pack.holding() if trial.spec.method == "base" else self._loaded(trial)
         with held as model:
-            return self.score(model, split, trial.spec.precision)
+            return self.score(model, scoring, trial.spec.precision)
 
     @contextmanager
     def _loaded(self, trial: Trial) -> Iterator[nn.Module]:

@@ -26,9 +26,9 @@ from rankexp.training.out_of_memory import on_out_of_memory
 from rankexp.training.outcome import environment_of, failure_of, result_of
 from rankexp.training.slot import Slot
 from rankexp.training.stop import Observe, Row, StopTrialError
-from rankexp.trial_spec import MAPPED, TrialSpec
+from rankexp.trial_spec import MAPPED, Scoring, TrialSpec
 
-_EVIDENCE_SPLIT = "decide"
+_COMPARED = Scoring("decide")
 
 
 class Job(Protocol):
@@ -125,7 +125,7 @@ def slot_of(bench: Bench, spec: TrialSpec, observe: Observe = lambda _: None) ->
     adapter = bench.adapter(spec)
 
     def evaluate() -> dict[str, float]:
-        scores = bench.score_adapter(adapter, "tune", spec.precision)
+        scores = bench.score_adapter(adapter, Scoring("tune"), spec.precision)
         return {metric: scores.mean(metric) for metric in scores.values}
 
     return Slot(spec, adapter, bench.data.splits["train"], evaluate=evaluate, observe=observe)
@@ -170,7 +170,7 @@ def _scores(bench: Bench, slot: Slot, final: Adapter) -> tuple[dict[str, Scores]
     if slot.state == "diverged":
         return {}, f"the loss was not finite at step {slot.step}"
     spec = slot.spec
-    scores = {split: bench.score_adapter(final, split, spec.precision) for split in spec.evaluate}
+    scores = {scoring.name: bench.score_adapter(final, scoring, spec.precision) for scoring in spec.evaluate}
     if all(np.isfinite(s.values["loss"]).all() for s in scores.values()):
         return scores, ""
     return {}, "the loss of a scored example was not finite"
@@ -184,7 +184,7 @@ def _save(bench: Bench, spec: TrialSpec, final: Adapter, folder: Path) -> None:
                 model, folder, base_model_name_or_path=bench.base.reference, modules_to_save=bench.saved,
                 task_type=bench.data.objective.kind.peft_type,
             )  # fmt: skip
-        elif spec.method == "full" and _EVIDENCE_SPLIT in spec.evaluate:
+        elif spec.method == "full" and _COMPARED in spec.evaluate:
             folder.mkdir()
             save_model(model, str(folder / "model.safetensors"))
             save_file(_update_spectrum(bench, model), folder / "update_spectrum.safetensors")

@@ -17,7 +17,7 @@ from rankexp.lora.peft_format import save_adapter
 from rankexp.models.kinds import classifier
 from rankexp.ranks import RankMap
 from rankexp.training.trial import train_trial
-from rankexp.trial_spec import Pruning
+from rankexp.trial_spec import Pruning, Scoring
 
 FACTORS = ("lora_A", "lora_E", "lora_B")
 quiet = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
@@ -316,7 +316,7 @@ def test_peft_gives_the_recorded_score_of_every_example(bench, trial):
 
 
 def test_the_file_gives_the_recorded_scores_to_the_bit(bench, trial):
-    again = bench.score_trial(trial, "decide")
+    again = bench.score_trial(trial, Scoring("decide"))
     assert torch.equal(torch.from_numpy(again.values["loss"]), torch.from_numpy(trial.scores("decide").values["loss"]))
 
 
@@ -353,7 +353,7 @@ def test_bfloat16_trains_prunes_and_scores_again_as_it_did(bench, store):
     losses = [row["loss"] for row in trial.result.history]
     assert sum(losses[-8:]) < sum(losses[:8])
     assert trial.result.history[-1]["triplets"] == 7
-    assert (bench.score_trial(trial, "decide").values["loss"] == trial.scores("decide").values["loss"]).all()
+    assert (bench.score_trial(trial, Scoring("decide")).values["loss"] == trial.scores("decide").values["loss"]).all()
 
 
 def test_the_recorded_loss_is_the_tasks(bench, store):

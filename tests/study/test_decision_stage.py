@@ -19,7 +19,7 @@ from rankexp.record.trials import TrialStore
 from rankexp.strategies.setting import FULL, HEAD, Candidate, Setting
 from rankexp.study.protocol.decision import Decision, hopeless
 from rankexp.study.protocol.trial_specs import TrialSpecs
-from rankexp.trial_spec import TrialSpec
+from rankexp.trial_spec import Scoring, TrialSpec
 
 RATE = 3e-3
 Quality = Callable[[TrialSpec], float | None]
@@ -46,7 +46,7 @@ class FakeTrainer:
         if accuracy is None:
             self.trials.write(spec, TrialResult("diverged", "the loss was nan"), {})
             return
-        scores = {split: make_scores(accuracy, 400, spec.seed, split) for split in spec.evaluate}
+        scores = {one.name: make_scores(accuracy, 400, spec.seed, one.name) for one in spec.evaluate}
         metrics = {
             s: {"accuracy": v.mean("accuracy"), "loss": v.mean("loss"), "examples": 400} for s, v in scores.items()
         }
@@ -155,7 +155,7 @@ def test_where_the_screen_learned_nothing_one_seed_goes_first_and_may_be_the_las
 
 
 def test_where_that_one_has_learned_the_others_follow(tmp_path: Path) -> None:
-    made = Made(tmp_path, lambda spec: 0.5 if spec.evaluate == ("tune",) else by_rank(spec))
+    made = Made(tmp_path, lambda spec: 0.5 if spec.evaluate == (Scoring("tune"),) else by_rank(spec))
     study = made.run()
     assert [len(asked) for asked in made.trainer.rounds] == [2, 8]
     assert study.complete

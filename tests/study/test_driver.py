@@ -52,7 +52,9 @@ class Runner:
 
     def train(self, spec: TrialSpec) -> Any:
         loss = abs(spec.learning_rate - self.best) / self.best
-        result = SimpleNamespace(status="completed", metrics={split: {"loss": loss} for split in spec.evaluate})
+        result = SimpleNamespace(
+            status="completed", metrics={scoring.name: {"loss": loss} for scoring in spec.evaluate}
+        )
         self.known[spec.key] = SimpleNamespace(key=spec.key, spec=spec, result=result)
         return self.known[spec.key]
 
@@ -121,7 +123,7 @@ class Notes(dict[str, Any]):
         self.update(facts)
 
     def read(self) -> Any:
-        return SimpleNamespace(to_learn=300.0, model={"head": ["classifier"]})
+        return SimpleNamespace(to_learn=300.0, has_head=True)
 
 
 def screened(runner: Runner, **search: Any) -> tuple[list[Setting], list[Setting], Notes]:

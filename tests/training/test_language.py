@@ -18,7 +18,7 @@ from rankexp.training.loop import Loop
 from rankexp.training.readback import read_back
 from rankexp.training.scoring import score
 from rankexp.training.trial import slot_of, train_trial
-from rankexp.trial_spec import TrialSpec
+from rankexp.trial_spec import Scoring, TrialSpec
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +152,7 @@ def test_the_model_as_it_is_is_recorded_without_a_step(benches, tmp_path):
     collator = Collator(bench.data.splits["tune"], bench.data.objective, bench.padding, bench.device)
     expected = score(bench.model, collator, precision="float32")
     np.testing.assert_array_equal(trial.scores("tune").values["loss"], expected.values["loss"])
-    again = bench.score_trial(store.read(trial.key), "tune")
+    again = bench.score_trial(store.read(trial.key), Scoring("tune"))
     np.testing.assert_array_equal(again.values["loss"], expected.values["loss"])
 
 

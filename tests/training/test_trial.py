@@ -21,6 +21,7 @@ from rankexp.models.kinds import classifier
 from rankexp.record.trials import TrialStore
 from rankexp.training.scoring import score
 from rankexp.training.trial import slot_of, train_trial
+from rankexp.trial_spec import Scoring
 
 pytestmark = [
     pytest.mark.slow,
@@ -202,13 +203,13 @@ def test_benches_of_two_threads_do_not_disturb_each_other(bench, runs, tmp_path)
 @pytest.mark.parametrize("name", [name for name in VARIANTS if name != "pissa"])
 def test_a_recorded_trial_scores_as_it_did(bench, runs, name):
     for split in ("decide", "tune"):
-        same_scores(bench.score_trial(runs[name], split), runs[name].scores(split))
+        same_scores(bench.score_trial(runs[name], Scoring(split)), runs[name].scores(split))
 
 
 @pytest.mark.usefixtures("clean")
 def test_a_recorded_pissa_trial_scores_as_it_did_up_to_the_rounding_of_its_plain_form(bench, runs):
     for split in ("decide", "tune"):
-        again, recorded = bench.score_trial(runs["pissa"], split), runs["pissa"].scores(split)
+        again, recorded = bench.score_trial(runs["pissa"], Scoring(split)), runs["pissa"].scores(split)
         np.testing.assert_array_equal(again.values["accuracy"], recorded.values["accuracy"])
         np.testing.assert_allclose(again.values["loss"], recorded.values["loss"], rtol=0, atol=1e-6)
 
@@ -287,10 +288,10 @@ def test_the_spectrum_of_a_full_update_is_that_of_the_saved_weights(bench, store
 
 def test_an_adapter_cut_to_its_own_rank_scores_as_it_did_and_to_none_like_its_head(bench, store):
     trial = train_trial(bench, make_spec(bench, steps=6), store)
-    whole, none = (bench.score_trial(trial, f"tune@{rank}") for rank in (2, 0))
+    whole, none = (bench.score_trial(trial, Scoring("tune", rank)) for rank in (2, 0))
     assert whole.values["loss"] == pytest.approx(trial.scores("tune").values["loss"], abs=1e-5)
     assert not np.allclose(none.values["loss"], whole.values["loss"], atol=1e-4)
-    assert bench.score_trial(trial, "tune").values["loss"] == pytest.approx(
+    assert bench.score_trial(trial, Scoring("tune")).values["loss"] == pytest.approx(
         trial.scores("tune").values["loss"], abs=1e-5
     )
 
@@ -331,4 +332,4 @@ def test_bfloat16_learns_too_and_scores_again_as_it_did(bench, store):
     trial = train_trial(bench, make_spec(bench, precision="bfloat16", steps=40), store)
     losses = [row["loss"] for row in trial.result.history]
     assert np.mean(losses[-8:]) < np.mean(losses[:8])
-    same_scores(bench.score_trial(trial, "decide"), trial.scores("decide"))
+    same_scores(bench.score_trial(trial, Scoring("decide")), trial.scores("decide"))

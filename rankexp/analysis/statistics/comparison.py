@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -53,7 +54,7 @@ class Comparison:
 
     Attributes:
         scores: The evidence.
-        margin: Largest loss that does not matter, in score units.
+        margin: Largest loss that does not matter, in score units; NaN while it is not known.
         level: One-sided significance level of all looks together.
         metric: What a score is.
         looks: Numbers of seeds at which to decide, increasing; empty for all seeds at once.
@@ -95,7 +96,7 @@ class Comparison:
     @cached_property
     def verdict(self) -> Verdict | None:
         """The decision of the look; None while there is nothing to decide on, or where none is wanted."""
-        if not self.asked or not self.scores.groups:
+        if not self.asked or not self.scores.groups or math.isnan(self.margin):
             return None
         found = decide(
             self.scores.values[:, : self.sizes[self.look]],

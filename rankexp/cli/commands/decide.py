@@ -70,6 +70,8 @@ def _margin(written: str | None, scores: DecisionScores, metric: Metric) -> floa
 
     try:
         margin = parse_margin("1pt" if written is None else written, metric)
+        if isinstance(margin, str):
+            raise ValueError("a file of scores does not say what was gained; write the margin in the scores' own unit")
         if not metric.is_share:
             given = scores.values if metric.higher_is_better else -scores.values
             check_range(margin, float(np.nanmin(given)), float(np.nanmax(given)))

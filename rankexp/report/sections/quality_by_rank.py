@@ -112,10 +112,10 @@ def _focus(axes: Axes, rows: list[Document], doc: Document) -> None:
     if reference is not None:
         values += [reference["mean"] - doc["margin"]]
         values += [reference["mean"] + row[end] for row in rows for end in ("lower", "upper") if row[end] is not None]
-    span = max(max(values) - min(values), doc["margin"])
+    span = max(max(values) - min(values), doc["margin"] or 0.0)
     near = [r["mean"] for r in doc["references"].values() if min(values) - span < r["mean"] < max(values) + span]
     values += near
-    room = 0.08 * max(max(values) - min(values), doc["margin"])
+    room = 0.08 * max(max(values) - min(values), doc["margin"] or 0.0)
     axes.set_ylim(min(values) - 1.6 * room, max(values) + 1.6 * room)
 
 

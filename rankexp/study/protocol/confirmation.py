@@ -8,6 +8,7 @@ from rankexp.candidates import CandidateName
 from rankexp.record.studies import TestLedger
 from rankexp.record.trial import Trial
 from rankexp.study.protocol.stage import Stage
+from rankexp.trial_spec import Scoring
 
 
 class Confirmation(Stage):
@@ -34,7 +35,7 @@ class Confirmation(Stage):
 
     def _score(self, trial: Trial) -> None:
         with self.runner.lanes.bench() as bench:
-            self.study.write_test_scores(trial.key, bench.score_trial(trial, "test"))
+            self.study.write_test_scores(trial.key, bench.score_trial(trial, Scoring("test")))
 
 
 def pair_of(verdict: Verdict | None) -> list[int]:

@@ -11,6 +11,7 @@ from rankexp.record.scores import Scores
 from rankexp.record.trial import Trial
 from rankexp.study.protocol.stage import Stage
 from rankexp.training.readback import read_back
+from rankexp.trial_spec import Scoring
 
 
 class Inspection(Stage):
@@ -48,4 +49,4 @@ class Inspection(Stage):
 
     def _score_cut(self, trial: Trial, rank: int) -> Scores:
         with self.runner.lanes.bench() as bench:
-            return bench.score_trial(trial, f"tune@{rank}")
+            return bench.score_trial(trial, Scoring("tune", rank))

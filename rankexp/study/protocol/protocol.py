@@ -19,6 +19,7 @@ class Protocol(Stage):
         at_hand = (self.config, self.study, self.specs, self.runner, self.storage)
         contest, screen, inspection = Contest(*at_hand), Screen(*at_hand), Inspection(*at_hand)
         contest.check()
+        screen.check()
         self.runner.display.expect(self._expected(screen))
         chosen, references = screen.run()
         study = Decision(*at_hand).run(chosen, references)

@@ -7,6 +7,8 @@ from functools import cached_property
 
 from rankexp.analysis.screen import ScreenRow
 from rankexp.candidates import CandidateName
+from rankexp.margins import gain_share
+from rankexp.option_errors import ConfigError
 from rankexp.strategies.base import Found, Question, Search, Strategy, best_of_each, make_strategy
 from rankexp.strategies.grid import Grid
 from rankexp.strategies.setting import BASE, FULL, HEAD, Candidate, Setting, Variant
@@ -19,6 +21,19 @@ from rankexp.study.search.sampled import SampledScreen
 
 class Screen(Stage):
     """The tuning runs of one study, of which only those that the record lacks are trained."""
+
+    def check(self) -> None:
+        """Make sure, before anything is trained, that there is what the margin is a share of.
+
+        Raises:
+            ConfigError: It is a share of the gain over the head alone, which is left out.
+        """
+        margin, config = self.config.decide.margin, self.config
+        if gain_share(margin) and config.decide.verdict and self._has_head and not config.references.head:
+            raise ConfigError(
+                f"option 'decide.margin' is {margin!r}, a share of the gain over the head alone, which references.head "
+                "leaves out; give that a rate, or write the margin in nats, such as 0.01nat."
+            )
 
     def run(self) -> tuple[list[Setting], list[Setting]]:
         """Let the strategy search and tune every reference, and return the settings that are gone on with."""
@@ -79,17 +94,22 @@ class Screen(Stage):
         references = self.config.references
         subspaces = {CandidateName.of_dimensions(n): Variant("subspace", dimension=n) for n in references.dimensions}
         dimensions = [Candidate(name, None, variant) for name, variant in subspaces.items()]
-        bare = (HEAD, references.head) if self._has_head else (BASE, references.head[:1])
+        bare = (HEAD, references.head) if self._has_head else (BASE, [0.0] if self._base_wanted else [])
         return {
             bare[0].name: ([bare[0]], bare[1]),
             FULL.name: ([FULL], references.full),
             "subspace": (dimensions, references.subspace),
         }
 
+    @property
+    def _base_wanted(self) -> bool:
+        """Whether the model as it is gets scored: the margin may be a share of the gain over it."""
+        return bool(self.config.references.head) or gain_share(self.config.decide.margin) is not None
+
     @cached_property
     def _has_head(self) -> bool:
         """Whether something of the model is new; else the model as it is takes the place of its head alone."""
-        return bool(self.study.read().model.get("head", True))
+        return self.study.read().has_head
 
     def _tuned(self, candidates: Sequence[Candidate], rates: Sequence[float]) -> Search:
         """Tune a reference; a single rate needs no tuning."""

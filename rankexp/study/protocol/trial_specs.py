@@ -12,7 +12,7 @@ from rankexp.ranks import RankMap
 from rankexp.strategies.base import make_strategy
 from rankexp.strategies.halving import Halving
 from rankexp.strategies.setting import Setting
-from rankexp.trial_spec import MAPPED, TrialSpec
+from rankexp.trial_spec import MAPPED, Scoring, TrialSpec
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,8 @@ class TrialSpecs:
 
     def tuning(self, setting: Setting) -> TrialSpec:
         """Spec of a run that only chooses a learning rate: scored on ``tune`` and nothing else."""
-        spec = self._spec(setting, self.config.search.seed, ("tune", *(f"tune@{cut}" for cut in setting.cuts)))
+        cuts = (Scoring("tune", cut) for cut in setting.cuts)
+        spec = self._spec(setting, self.config.search.seed, (Scoring("tune"), *cuts))
         spec = replace(spec, steps=self.tuning_steps)
         if self.halving is None or not setting.rank:
             return spec
@@ -53,9 +54,9 @@ class TrialSpecs:
 
     def evidence(self, setting: Setting, seed: int) -> TrialSpec:
         """Spec of a run that is compared: at full length, scored on training examples, ``tune`` and ``decide``."""
-        return self._spec(setting, seed, ("train", "tune", "decide"))
+        return self._spec(setting, seed, tuple(map(Scoring, ("train", "tune", "decide"))))
 
-    def _spec(self, setting: Setting, seed: int, evaluate: tuple[str, ...]) -> TrialSpec:
+    def _spec(self, setting: Setting, seed: int, evaluate: tuple[Scoring, ...]) -> TrialSpec:
         lora, variant = self.config.lora, setting.variant
         mapped = variant.method in MAPPED
         spec = TrialSpec(

@@ -16,6 +16,7 @@ from rankexp.record.studies import StudyStore
 from rankexp.record.trials import TrialStore
 from rankexp.strategies.base import Question
 from rankexp.study.protocol.trial_specs import TrialSpecs
+from rankexp.trial_spec import Scoring
 
 
 def screen_question(specs: TrialSpecs, study: StudyStore, trials: TrialStore) -> Question:
@@ -75,8 +76,8 @@ def contest_question(
 def losses_of(trials: TrialStore, row: ScreenRow) -> NDArray[np.float64]:
     """Read the loss of each example on ``tune``, cut to the row's rank where its run was."""
     trial = trials.read(row.key)
-    cut = f"tune@{row.rank}"
-    scores = trial.scores(cut if cut in trial.result.metrics else "tune")
+    cut = Scoring("tune", row.rank)
+    scores = trial.scores(cut.name if cut in trial.spec.evaluate else "tune")
     return scores.values["loss"].astype(np.float64)
 
 
