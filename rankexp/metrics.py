@@ -58,8 +58,8 @@ class Metric:
         return value if self.higher_is_better else -value
 
     def card(self) -> dict[str, Any]:
-        """Return it as JSON values; :meth:`of_card` is the inverse."""
-        return asdict(self)
+        """Return it as JSON values; :meth:`of_card` is the inverse but for the margin, since a study has its own."""
+        return {name: value for name, value in asdict(self).items() if name != "default_margin"}
 
     @classmethod
     def of_card(cls, card: Mapping[str, Any]) -> Metric:

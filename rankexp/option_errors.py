@@ -12,10 +12,19 @@ if TYPE_CHECKING:
     from pydantic import ValidationError
 
 _LONGEST_SHOWN = 700
+_LONGEST, _LONGEST_END = 1500, 300
+"""Letters of a message, and of those behind them its last, that are said."""
 
 
 class ConfigError(ValueError):
-    """Input that the user can correct; the message is one sentence that names it."""
+    """Input that the user can correct; the message is one sentence that names it.
+
+    Names and values in it may be of any length, so a long sentence is cut in its middle.
+    """
+
+    def __init__(self, message: str) -> None:
+        beginning, rest = message[:_LONGEST], message[_LONGEST:]
+        super().__init__(beginning + (rest if len(rest) <= _LONGEST_END else f"…{rest[-_LONGEST_END:]}"))
 
 
 def near_miss(name: str, known: Sequence[str]) -> str:

@@ -87,7 +87,7 @@ class Display:
         if not self.trained or self.began is None or self.expected == self.done:
             return ""
         pace = (time.perf_counter() - self.began) / self.trained
-        return f"about {_duration(pace * (self.expected - self.done))} left"
+        return f"about {duration(pace * (self.expected - self.done))} left"
 
 
 @dataclass(frozen=True)
@@ -113,10 +113,10 @@ class TrialLine:
         self.display.view.remove_task(self.task)
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """Say a duration in the unit that fits.
 
-    >>> _duration(45), _duration(130), _duration(7300)
+    >>> duration(45), duration(130), duration(7300)
     ('45 s', '2 min', '2 h 2 min')
     """
     minutes = round(seconds / 60)

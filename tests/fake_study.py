@@ -11,8 +11,9 @@ import numpy as np
 from safetensors.numpy import save
 
 from rankexp.ranks import RankMap
+from rankexp.record.ledger import TestLedger
 from rankexp.record.scores import Scores
-from rankexp.record.studies import Planned, StudyRecord, StudyStore, TestLedger
+from rankexp.record.studies import Planned, StudyRecord, StudyStore
 from rankexp.record.trial import Trial, TrialResult
 from rankexp.record.trials import TrialStore
 from rankexp.trial_spec import Pruning, TrialSpec

@@ -124,3 +124,11 @@ def test_text_that_cannot_be_recorded_is_refused(value, one_sentence):
         parse(Options, {"path": value}, "task.")
     one_sentence(refused.value).encode()
     assert parse(Options, {"path": "größe"}).path == "größe"
+
+
+def test_a_refusal_of_a_name_of_any_length_is_a_sentence_that_can_be_read():
+    said = str(ConfigError(f"unknown option {'x' * 100_000!r}; did you mean 'search.ranks'?"))
+    assert len(said) < 2000
+    assert said.startswith("unknown option 'xxx")
+    assert said.endswith("xxx'; did you mean 'search.ranks'?")
+    assert str(ConfigError("option 'a' is 1.")) == "option 'a' is 1."

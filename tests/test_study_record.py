@@ -12,8 +12,9 @@ import pytest
 from rankexp.candidates import CandidateName
 from rankexp.ranks import RankMap
 from rankexp.record.files import DamagedRecordError
+from rankexp.record.ledger import TestLedger
 from rankexp.record.scores import Scores
-from rankexp.record.studies import Planned, Pruned, StudyRecord, StudyStore, TestLedger
+from rankexp.record.studies import Planned, Pruned, StudyRecord, StudyStore
 from rankexp.trial_spec import TrialSpec
 
 RECORD = StudyRecord(
@@ -174,7 +175,7 @@ def test_a_damaged_ledger_opens_nothing(tmp_path, text):
 
 RACE = """
 import os, sys, time
-from rankexp.record.studies import TestLedger
+from rankexp.record.ledger import TestLedger
 workspace, go, name = sys.argv[1:]
 while not os.path.exists(go):
     time.sleep(0.001)

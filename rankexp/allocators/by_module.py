@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import field
 from typing import Annotated
 
 from pydantic import Field
@@ -15,6 +14,11 @@ from rankexp.options import CHECKED
 from rankexp.ranks import RankMap
 
 Weight = Annotated[float, Field(ge=0)]
+QUERIES_AND_VALUES = (
+    *("query", "value", "q_proj", "v_proj", "query_proj", "value_proj", "q_lin", "v_lin", "wq", "wv"),
+    *("qkv_proj", "query_key_value", "c_attn", "Wqkv", "in_proj"),
+)
+"""What transformers' models call the layers of attention's queries and values; the last few hold keys as well."""
 
 
 @dataclass(frozen=True, config=CHECKED)
@@ -23,31 +27,40 @@ class ByModule:
 
     Attributes:
         weights: Weight of the layers whose name is, or ends in a dot and, this; the longest ending decides. 0 leaves
-            them out.
+            them out. None for attention's queries and values, which Hu et al. (2021) adapt, by their usual names.
         others: Weight of the layers that no ending matches.
     """
 
-    weights: dict[str, Weight] = field(default_factory=lambda: {"query": 1.0, "value": 1.0})
+    weights: dict[str, Weight] | None = None
     others: Weight = 0.0
 
     def allocate(self, shapes: Shapes, budget: int, evidence: Evidence) -> RankMap:
         """Give each layer a rank; see :class:`rankexp.allocators.base.Allocator`."""
         del evidence
         self.check(shapes)
-        return fill({name: self._weight(name) for name in shapes}, shapes, budget)
+        weights = self._given(shapes)
+        return fill({name: self._weight(name, weights) for name in shapes}, shapes, budget)
 
     def check(self, shapes: Shapes) -> None:
         """Make sure that every ending is a layer's and some layer has a weight; see :func:`check_allocator`."""
-        for ending in self.weights:
+        weights = self._given(shapes)
+        if not weights:
+            raise ConfigError("option 'allocator.weights' is missing; queries and values have no usual name here.")
+        for ending in weights:
             if not any(_ends(name, ending) for name in shapes):
                 miss = near_miss(ending, sorted(shapes))
                 raise ConfigError(f"option 'allocator.weights' names {ending!r}, which ends no layer's name{miss}")
-        if not any(map(self._weight, shapes)):
+        if not any(self._weight(name, weights) for name in shapes):
             raise ConfigError("option 'allocator.weights' leaves out every layer; a weight above 0 is needed.")
 
-    def _weight(self, name: str) -> float:
-        ending = max((ending for ending in self.weights if _ends(name, ending)), key=len, default=None)
-        return self.others if ending is None else self.weights[ending]
+    def _given(self, shapes: Shapes) -> dict[str, float]:
+        if self.weights is not None:
+            return self.weights
+        return {ending: 1.0 for ending in QUERIES_AND_VALUES if any(_ends(name, ending) for name in shapes)}
+
+    def _weight(self, name: str, weights: dict[str, float]) -> float:
+        ending = max((ending for ending in weights if _ends(name, ending)), key=len, default=None)
+        return self.others if ending is None else weights[ending]
 
 
 def _ends(name: str, ending: str) -> bool:

@@ -12,7 +12,7 @@ from rankexp.analysis.diagnosis import Diagnosis
 from rankexp.analysis.screen import on_edge, sampled_range
 from rankexp.analysis.study import Study
 from rankexp.candidates import BASE, CandidateName
-from rankexp.record.studies import TestLedger
+from rankexp.record.ledger import TestLedger
 from rankexp.record.trial import Trial
 from rankexp.trial_spec import TrialSpec
 

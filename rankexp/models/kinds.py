@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+from rankexp.options import plugins
 
 
 @dataclass(frozen=True)
@@ -40,3 +43,12 @@ def classifier(labels: int) -> ModelKind:
 
 CAUSAL = ModelKind("AutoModelForCausalLM", "CAUSAL_LM", False, "causal language model")
 """A model that foretells the next token."""
+
+
+def kind_of_task(options: Mapping[str, Any]) -> ModelKind:
+    """Return what the task that ``options["name"]`` names needs of a base model, before its data are known.
+
+    A classifier of two classes where the task does not say, or is not installed here.
+    """
+    found = plugins("task").get(str(options.get("name")))
+    return getattr(found.load(), "kind", classifier(2)) if found else classifier(2)

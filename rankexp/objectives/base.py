@@ -92,6 +92,11 @@ class Objective(ABC, Generic[E]):
         """Return the weight of each example in a mean over examples, shape (examples,)."""
         return np.ones(len(examples))
 
+    def about(self, examples: E) -> str:
+        """Say in a few words what examples hold, for a person who is about to train on them."""
+        del examples
+        return ""
+
     def to_learn(self, examples: E) -> float:
         """Return how much there is to learn: bits of labels, or target tokens, against which parameters are counted."""
         return float(self.weights(examples).sum())

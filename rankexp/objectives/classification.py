@@ -21,6 +21,9 @@ from rankexp.objectives.base import Batch, Objective
 from rankexp.objectives.tokens import padded
 from rankexp.tasks.base import Texts
 
+_NAMED_CLASSES = 8
+"""Classes that are named where the balance is said."""
+
 
 @dataclass(frozen=True)
 class Classification(Objective[Texts]):
@@ -61,6 +64,14 @@ class Classification(Objective[Texts]):
         """Return the logits, shape (rows, classes)."""
         logits: Tensor = model(**batch.inputs).logits
         return logits
+
+    def about(self, examples: Texts) -> str:
+        """Give the balance of the classes, the most frequent ones first."""
+        shares = np.bincount(examples.labels, minlength=len(self.labels)) / max(len(examples), 1)
+        order = np.argsort(-shares, kind="stable")
+        named = ", ".join(f"{self.labels[i]} {shares[i]:.0%}" for i in order[:_NAMED_CLASSES])
+        more = f" and {len(order) - _NAMED_CLASSES} more" if len(order) > _NAMED_CLASSES else ""
+        return f"{len(order)} classes: {named}{more}"
 
     def to_learn(self, examples: Texts) -> float:
         """Return the information in the labels, in bits, were each as likely as another."""

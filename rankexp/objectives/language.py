@@ -52,6 +52,10 @@ class LanguageModelling(Objective[Targets]):
         """Return the number of target tokens of each example."""
         return examples.counts
 
+    def about(self, examples: Targets) -> str:
+        """Count the tokens, and those that are learned."""
+        return f"{examples.sizes.sum():,} tokens to train on, of which {examples.counts.sum():,.0f} are learned"
+
     def collate(
         self, examples: Targets, slots: Sequence[NDArray[np.int64]], padding: Padding, device: torch.device
     ) -> Batch:

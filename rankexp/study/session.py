@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from rankexp.analysis.answerable import check_seeds
@@ -21,6 +22,7 @@ from rankexp.report.build import write_report
 from rankexp.strategies.setting import BASE, HEAD, Candidate
 from rankexp.study.coordination.database import Storage
 from rankexp.study.coordination.lead import StudyHeldError
+from rankexp.study.execution.forecast import Forecast
 from rankexp.study.execution.queue import WAIT_SECONDS
 from rankexp.study.worker import Worker, check_strategies
 from rankexp.tracking import TrackingError, name_store
@@ -86,6 +88,23 @@ def begin_study(config: StudyConfig) -> Path:
     Storage.of(store.workspace, config.storage)
     store.begin(config.to_dict())
     return store.folder
+
+
+def forecast_study(config: StudyConfig, display: Display) -> Forecast:
+    """Say what a study would do and about how long it would take here, and leave nothing behind.
+
+    Raises:
+        ConfigError: As :func:`run_study`.
+    """
+    check_seeds(config.decide)
+    with TemporaryDirectory(prefix="rankexp-") as folder:
+        tracking = replace(config.tracking, name="none", uri=None)
+        config = replace(config, workspace=Path(folder), storage=None, tracking=tracking, workers=1)
+        with (
+            _worker(config, config.study_folder, display) as place,
+            place.leading(config.search.ranks) as protocol,
+        ):
+            return protocol.forecast()
 
 
 def help_study(folder: Path, display: Display, changes: Mapping[str, Any] | None = None) -> bool:
@@ -180,6 +199,9 @@ def _worker(config: StudyConfig, folder: Path, display: Display) -> Iterator[Wor
 
 def _lead(place: Worker, *, mends: bool = False) -> Outcome:
     with place.leading(place.config.search.ranks, mends=mends) as protocol:
+        if not protocol.study.read().planned:
+            for line in protocol.forecast().lines():
+                place.display.say(line)
         study = protocol.run()
         report = write_report(study)
         try:

@@ -54,6 +54,11 @@ class Examples(ABC):
     def sizes(self) -> NDArray[np.int64]:
         """Work that each example is, shape (examples,): tokens of a text, 1 for an image."""
 
+    @property
+    def token_rows(self) -> tuple[tuple[NDArray[np.int32], ...], ...]:
+        """Rows of tokens of each example, which a batch pads to one length; none where examples are no tokens."""
+        return ((),) * len(self)
+
     @abstractmethod
     def content(self) -> list[Any]:
         """Return what training and scoring see of the examples, as JSON values; their hash names the data."""
@@ -104,6 +109,11 @@ class TokenExamples(Examples):
     def sizes(self) -> NDArray[np.int64]:
         """Tokens of each example, shape (examples,)."""
         return np.array([len(ids) for ids in self.tokens], dtype=np.int64)
+
+    @property
+    def token_rows(self) -> tuple[tuple[NDArray[np.int32], ...], ...]:
+        """The tokens of each example, which are one row."""
+        return tuple((ids,) for ids in self.tokens)
 
 
 @dataclass(frozen=True)
@@ -205,7 +215,8 @@ class TaskData:
 class Task(Protocol):
     """A task with its options set.
 
-    Its class may have ``metrics``, what its objective scores examples by; accuracy and loss where it has none.
+    Its class may have ``metrics``, what its objective scores examples by; accuracy and loss where it has none. And
+    ``kind``, what it needs of a base model; a classifier where it has none.
     """
 
     def load(self, tokenize: Tokenize, say: Say) -> TaskData:

@@ -16,12 +16,12 @@ from safetensors.torch import load_model
 from torch import Tensor, nn
 
 from rankexp.canonical_json import content_key
-from rankexp.lora.inject import eject, new_layers, target_shapes
+from rankexp.lora.inject import eject, new_layers
 from rankexp.lora.pack import Adapter, Pack
 from rankexp.lora.peft_format import load_adapter
 from rankexp.lora.squeeze import squeezed
 from rankexp.models.base import BaseModel, Padding, head_names, new_head
-from rankexp.models.loading import loading_of, output_layer, set_pad
+from rankexp.models.loading import loading_of, set_pad
 from rankexp.objectives.base import Collator
 from rankexp.record.scores import Scores
 from rankexp.record.trial import Trial
@@ -30,6 +30,7 @@ from rankexp.training.adapters import make_adapter
 from rankexp.training.padding import check_fits, find_padding
 from rankexp.training.prefix import Prefix
 from rankexp.training.probes.calibration import Calibration
+from rankexp.training.reach import target_layers
 from rankexp.training.scoring import score
 from rankexp.trial_spec import Scoring, TrialSpec
 
@@ -141,14 +142,8 @@ class Bench:
         return (*self.head, *loading_of(self.model).drawn)
 
     def shapes(self, targets: str | list[str]) -> dict[str, tuple[int, int]]:
-        """Names and (in, out) of the layers that ``targets`` selects; "all-linear" leaves out those of one output.
-
-        Raises:
-            ValueError: A target selects nothing.
-        """
-        shapes = target_shapes(self.model, targets, (*self.saved, *output_layer(self.model)))
-        wide = {name: shape for name, shape in shapes.items() if min(shape) > 1}
-        return wide if wide and targets == "all-linear" else shapes
+        """Names and (in, out) of the layers that ``targets`` selects; see :func:`target_layers`."""
+        return target_layers(self.model, targets, self.saved)
 
     def adapter(self, spec: TrialSpec) -> Adapter:
         """Make the modules that a trial trains, as they are before its first step.

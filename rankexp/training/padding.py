@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from rankexp.models.base import Padding, new_head
 from rankexp.models.loading import loading_of, pad_of, reason, set_pad, token_embeddings
 from rankexp.objectives.base import Objective
 from rankexp.option_errors import ConfigError
-from rankexp.tasks.base import TaskData, TokenExamples, joined
+from rankexp.tasks.base import Examples, TaskData, joined
 
 TOLERANCE = 1e-5
 """Of the logits' scale, in float32, by which a text may score otherwise in a batch."""
@@ -51,11 +52,14 @@ def find_padding(model: nn.Module, data: TaskData, usual: int) -> Padding:
     Raises:
         ConfigError: There is none.
     """
-    texts = joined(list(token_splits(data).values()))
+    examples = joined(list(data.splits.values()))
+    rows = list(chain.from_iterable(examples.token_rows))
+    if not rows:
+        return Padding(usual)  # nothing is filled
     own, failed = _own_pad(model), list[str]()
     with Pack(model).holding(Adapter({}, new_head(model, 0))) as held:
-        for padding in _candidates(held, texts.tokens, usual):
-            if not (why := _failure(held, texts, data.objective, padding)):
+        for padding in _candidates(held, rows, usual):
+            if not (why := _failure(held, examples, data.objective, padding)):
                 set_pad(model, padding.token if own is None else own)
                 return padding
             failed.append(why)
@@ -63,11 +67,6 @@ def find_padding(model: nn.Module, data: TaskData, usual: int) -> Padding:
         f"the model scores a text differently beside a longer one than alone, whatever fills the batch ({failed[0]});"
         " it cannot be trained in batches, so take another model."
     )
-
-
-def token_splits(data: TaskData) -> dict[str, TokenExamples]:
-    """Return the splits of a task whose examples are rows of tokens."""
-    return {name: split for name, split in data.splits.items() if isinstance(split, TokenExamples)}
 
 
 def check_fits(model: nn.Module, data: TaskData) -> None:
@@ -78,19 +77,27 @@ def check_fits(model: nn.Module, data: TaskData) -> None:
     """
     table, places = token_embeddings(model), positions(model)
     known = len(table.get_parameter("weight")) if table is not None else None
-    for name, split in token_splits(data).items():
-        for example, ids in zip(split.example_ids, split.tokens, strict=True):
-            if known is not None and (int(ids.max()) >= known or int(ids.min()) < 0):
-                raise ConfigError(
-                    f"example {example} of {name} has token id {int(ids.max())}, and the model has embeddings for 0 to"
-                    f" {known - 1}; its tokenizer was given tokens that its weights lack, so resize the model's"
-                    " embeddings and save both, or take the tokenizer that belongs to it."
-                )
-    longest = max(int(split.sizes.max()) for split in data.splits.values())
+    longest = 0
+    for name, example, ids in _rows(data):
+        longest = max(longest, len(ids))
+        if known is not None and (int(ids.max()) >= known or int(ids.min()) < 0):
+            raise ConfigError(
+                f"example {example} of {name} has token id {int(ids.max())}, and the model has embeddings for 0 to"
+                f" {known - 1}; its tokenizer was given tokens that its weights lack, so resize the model's"
+                " embeddings and save both, or take the tokenizer that belongs to it."
+            )
     if places is not None and longest > places:
         raise ConfigError(
             f"the longest text has {longest} tokens and the model takes {places}; lower task.max_length to {places}."
         )
+
+
+def _rows(data: TaskData) -> Iterator[tuple[str, str, Ids]]:
+    """Yield every row of tokens, with the split and the example that it is of."""
+    for name, split in data.splits.items():
+        for example, rows in zip(split.example_ids.tolist(), split.token_rows, strict=True):
+            for ids in rows:
+                yield name, example, ids
 
 
 def positions(model: nn.Module) -> int | None:
@@ -138,12 +145,12 @@ def _free_token(texts: Sequence[Ids], known: range) -> int | None:
 
 
 @torch.no_grad()
-def _failure(model: nn.Module, texts: TokenExamples, objective: Objective[Any], padding: Padding) -> str:
+def _failure(model: nn.Module, examples: Examples, objective: Objective[Any], padding: Padding) -> str:
     """Say why the law does not hold, or nothing where it does."""
-    probes = _probes(texts.tokens, {padding.token, *_special(model)})
+    probes = _probes(examples.token_rows, {padding.token, *_special(model)})
 
     def answers(*places: int) -> Tensor:
-        batch = objective.collate(texts, [np.array(places)], padding, torch.device("cpu"))
+        batch = objective.collate(examples, [np.array(places)], padding, torch.device("cpu"))
         return objective.answers(model, batch).float()
 
     own, held = _own_pad(model), pad_of(model)
@@ -165,17 +172,17 @@ def _failure(model: nn.Module, texts: TokenExamples, objective: Objective[Any], 
     return f"by {found / scale:.2g} of the logits' scale"
 
 
-def _probes(texts: Sequence[Ids], special: set[int]) -> list[int]:
+def _probes(texts: Sequence[Sequence[Ids]], special: set[int]) -> list[int]:
     """Find short and long texts, and those that end in special tokens or hold most or fewest of them; give places."""
-    lengths = np.array([len(ids) for ids in texts])
+    lengths = np.array([max(map(len, rows)) for rows in texts])
     order = np.argsort(lengths, kind="stable")
     within = order[lengths[order] <= max(_PROBE_LENGTH, 2 * int(lengths.min()))]
     taken = [*within[:3], *within[-3:], within[len(within) // 2]]
     if lengths[within[-1]] == lengths[within[0]] and len(order) > len(within):
         taken.append(order[len(within)])
     for token in sorted(special):
-        counts = np.array([int((texts[i] == token).sum()) for i in within])
-        ending = [i for i in within if texts[i][-1] == token]
+        counts = np.array([sum(int((ids == token).sum()) for ids in texts[i]) for i in within])
+        ending = [i for i in within if any(ids[-1] == token for ids in texts[i])]
         taken += [within[counts.argmin()], within[counts.argmax()], *ending[:2]]
     return list(dict.fromkeys(int(i) for i in taken))
 

@@ -14,7 +14,8 @@ from typing import Any
 
 from torch import nn
 
-from rankexp.lora.inject import contains, linear_modules
+from rankexp.lora.inject import contains, linear_modules, target_shapes
+from rankexp.models.loading import output_layer
 
 
 @dataclass(frozen=True)
@@ -61,11 +62,27 @@ class Reach:
         return (f"{begun}; left as they are: {', '.join(left)}",) if left else ()
 
 
+def target_layers(model: Any, targets: str | list[str], saved: Sequence[str]) -> dict[str, tuple[int, int]]:
+    """Return name -> (in, out) of the layers that ``targets`` selects; "all-linear" leaves out those of one output.
+
+    Args:
+        model: A bare model of transformers.
+        targets: "all-linear", or names as :func:`rankexp.lora.inject.target_shapes` takes them.
+        saved: Names of the modules that each adapter brings whole.
+
+    Raises:
+        ValueError: A target selects nothing.
+    """
+    shapes = target_shapes(model, targets, (*saved, *output_layer(model)))
+    wide = {name: shape for name, shape in shapes.items() if min(shape) > 1}
+    return wide if wide and targets == "all-linear" else shapes
+
+
 def reach_of(model: nn.Module, adapted: Mapping[str, object], saved: Sequence[str]) -> Reach:
     """Find what adapters of some layers reach of a model.
 
     Args:
-        model: A bare classifier.
+        model: A bare model of transformers.
         adapted: Names of the adapted layers.
         saved: Names of the modules that each adapter brings whole.
     """
@@ -77,9 +94,9 @@ def reach_of(model: nn.Module, adapted: Mapping[str, object], saved: Sequence[st
     bare = {name: size for name, size in _bare(model, linear) if name in whole}
     return Reach(
         sum(sizes[name] for name in adapted) / total,
-        _kinds({name: sizes[name] for name in adapted}, total),
-        _kinds({name: sizes[name] for name in left}, total),
-        _kinds(bare, total),
+        kinds_of({name: sizes[name] for name in adapted}, total),
+        kinds_of({name: sizes[name] for name in left}, total),
+        kinds_of(bare, total),
     )
 
 
@@ -92,10 +109,28 @@ def _bare(model: nn.Module, linear: set[str]) -> Iterator[tuple[str, int]]:
                 yield f"{name}.{key}" if name else key, parameter.numel()
 
 
-def _kinds(sizes: Mapping[str, int], total: int) -> tuple[Kind, ...]:
+def kind_name(name: str) -> str:
+    """Return a module's name without its numbers.
+
+    >>> kind_name("model.layers.11.self_attn.q_proj")
+    'model.layers.self_attn.q_proj'
+    """
+    return re.sub(r"(^|\.)\d+(?=\.|$)", "", name).strip(".")
+
+
+def kinds_of(sizes: Mapping[str, int], total: int) -> tuple[Kind, ...]:
+    """Put weights together whose names differ in numbers only.
+
+    Args:
+        sizes: Parameters by name.
+        total: Parameters of the base.
+
+    >>> kinds_of({"layer.0.q": 30, "layer.1.q": 30}, 100)
+    (Kind(name='layer.q', count=2, share=0.6),)
+    """
     counts, shares = Counter[str](), Counter[str]()
     for name, size in sizes.items():
-        kind = re.sub(r"(^|\.)\d+(?=\.|$)", "", name).strip(".")
+        kind = kind_name(name)
         counts[kind] += 1
         shares[kind] += size
     return tuple(Kind(kind, count, shares[kind] / total) for kind, count in counts.items())

@@ -232,3 +232,12 @@ def test_the_patterns_of_the_sweep_cost_what_its_rank_costs() -> None:
         ranks = allocate(options["allocator"], minilm, budget)
         assert ranks.cost(minilm) == budget
         assert len(set(ranks.values())) > 1
+
+
+@pytest.mark.parametrize("names", [("query", "value"), ("q_proj", "v_proj"), ("c_attn",), ("qkv_proj",)])
+def test_by_module_knows_what_queries_and_values_are_usually_called(names):
+    shapes = {f"model.layers.{i}.attn.{name}": (8, 8) for i in range(2) for name in (*names, "out_proj")}
+    ranks = allocate({"name": "by_module"}, shapes, 4 * 16 * len(names))
+    assert {name.rpartition(".")[2] for name in ranks} == set(names)
+    with pytest.raises(ConfigError, match=r"'allocator\.weights' is missing"):
+        allocate({"name": "by_module"}, {"a.b": (8, 8)}, 64)

@@ -8,7 +8,8 @@ from fake_study import make_scores, make_study, make_trial
 
 from rankexp.analysis.study import load_study
 from rankexp.analysis.validity import checks
-from rankexp.record.studies import Planned, Pruned, StudyStore, TestLedger
+from rankexp.record.ledger import TestLedger
+from rankexp.record.studies import Planned, Pruned, StudyStore
 from rankexp.record.trials import TrialStore
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -257,3 +258,27 @@ def test_train_status_and_multirun(tmp_path: Path, capsys: pytest.CaptureFixture
     assert len(list(Path("runs/trials").iterdir())) == 4
     assert main(["status", "train"]) == 0
     assert "4 completed" in capsys.readouterr().out
+
+
+def test_a_model_is_inspected_without_data(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", "model=tiny_llama", "task=sft", "search.ranks=[2,64]"]) == 0
+    said = capsys.readouterr().out
+    assert "adapted: 14 linear layers" in said
+    assert "lm_head: the output layer" in said
+    code, wrong = complaint(capsys, "inspect", "model=tiny_llama", "task=sft", "lora.target_modules=[qurry]")
+    assert (code, "'qurry' matches no linear layer" in wrong) == (2, True)
+    assert not list(Path().iterdir())
+
+
+def test_a_dry_run_says_what_a_sweep_would_do_and_leaves_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [json.dumps({"question": f"{i}+1?", "answer": str(i + 1)}) for i in range(200)]
+    Path("sums.jsonl").write_text("\n".join(rows))
+    words = ["model=tiny_llama", "task=sft", "task.path=sums.jsonl", "search.ranks=[2,4]", "device=cpu"]
+    assert main(["sweep", "--dry-run", *words, "search.learning_rates=[1e-3,1e-2]"]) == 0
+    said = capsys.readouterr().out
+    assert "train 100, tune 20, decide 40, test 40 examples" in said
+    assert "12: screen 4, references 2, decision 6" in said
+    assert "2% of the gain on tune" in said
+    assert [path.name for path in Path().iterdir()] == ["sums.jsonl"]
+    code, wrong = complaint(capsys, "sweep", "--dry-run", *words, "decide.seeds=2")
+    assert (code, "a verdict takes at least 3" in wrong) == (2, True)

@@ -21,8 +21,9 @@ from rankexp.analysis.updates.read_adapter import updates
 from rankexp.canonical_json import canonical_json
 from rankexp.option_errors import ConfigError
 from rankexp.record.files import RecordError, sha256
+from rankexp.record.ledger import TestLedger
 from rankexp.record.scores import Scores
-from rankexp.record.studies import StudyStore, TestLedger
+from rankexp.record.studies import StudyStore
 from rankexp.record.trials import TrialStore
 from rankexp.report.document import document
 from rankexp.report.folder import written

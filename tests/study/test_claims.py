@@ -23,6 +23,7 @@ from rankexp.record.processes import host_of, this_machine, this_process
 from rankexp.study.coordination.claims import CLAIMS, ClaimLostError, Claims
 from rankexp.study.coordination.database import Storage, StorageError
 from rankexp.study.coordination.offers import Offers
+from rankexp.study.coordination.read_claims import claimed_in_own_file
 from rankexp.trial_spec import TrialSpec
 
 SPEC = TrialSpec(
@@ -299,3 +300,21 @@ def test_a_database_that_cannot_be_used_is_named_in_one_sentence(one_sentence: C
     with pytest.raises(StorageError) as caught:
         Claims(Storage("postgresql+psycopg://nobody@127.0.0.1:1/none"))
     assert "127.0.0.1" in one_sentence(caught.value)
+
+
+def test_a_database_whose_words_are_no_text_is_refused_with_its_name(tmp_path):
+    with closing(Claims(Storage.of(tmp_path))) as claims:
+        claims.take("0" * 20)
+    whole = (tmp_path / "state.db").read_bytes()
+    begins = whole.find(b"CREATE TABLE claims")
+    assert begins > 0
+    refused = 0
+    for place in range(begins, begins + 200, 2):
+        (tmp_path / "state.db").write_bytes(whole[:place] + b"\x80" + whole[place + 1 :])
+        try:
+            with closing(Claims(Storage.kept(tmp_path), reading=True)) as claims:
+                claims.owners()
+        except StorageError as error:
+            refused += "cannot be used" in str(error)
+        claimed_in_own_file(tmp_path)
+    assert refused > 50

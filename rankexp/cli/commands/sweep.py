@@ -17,11 +17,16 @@ if TYPE_CHECKING:
     from rankexp.study.session import Outcome
 
 
+DRY_RUN = "--dry-run"
+
+
 def run(_: argparse.Namespace, rest: list[str]) -> int:
     """Run a study, or the studies of a multirun."""
     from rankexp.cli.compose import run_with_hydra
     from rankexp.option_errors import ConfigError, near_miss
 
+    dry = DRY_RUN in rest
+    rest = [word for word in rest if word != DRY_RUN]
     named = rest and not rest[0].startswith("-") and "=" not in rest[0]
     name, overrides = (rest[0], rest[1:]) if named else ("rank_grid", rest)
     if name not in sweep_names() and not any(word.startswith(("--config", "-cd")) for word in overrides):
@@ -32,7 +37,9 @@ def run(_: argparse.Namespace, rest: list[str]) -> int:
     placed: list[StudyConfig] = []
 
     def run(config: StudyConfig) -> None:
-        if config.launcher.name in {"slurm", "ray"} and config.workers:
+        if dry:
+            _say_forecast(config)
+        elif config.launcher.name in {"slurm", "ray"} and config.workers:
             placed.append(config)
         else:
             outcomes.extend(_run_sweep(config))
@@ -44,6 +51,16 @@ def run(_: argparse.Namespace, rest: list[str]) -> int:
         studies = [outcome.study for outcome in outcomes]
         say(f"compared  {shown(compared(studies, studies[0].store.workspace))}")
     return max(map(code_of, outcomes), default=OK)
+
+
+def _say_forecast(config: StudyConfig) -> None:
+    from rankexp.progress import Display
+    from rankexp.study.session import forecast_study
+
+    with Display() as display:
+        forecast = forecast_study(config, display)
+    for line in forecast.lines():
+        say(line)
 
 
 def _run_sweep(config: StudyConfig) -> list[Outcome]:
@@ -87,6 +104,12 @@ def _run_on_cluster(name: str, overrides: list[str], configs: Sequence[StudyConf
     return [outcome]
 
 
+def _flags(parser: argparse.ArgumentParser) -> None:
+    hydra_flags(parser)
+    meaning = "load model and data, say what would be trained and about how long that takes, and leave nothing behind"
+    parser.add_argument(DRY_RUN, action="store_true", help=meaning)
+
+
 def _notes() -> str:
     rows = sweep_questions().items()
     return (
@@ -109,7 +132,7 @@ COMMAND = Command(
         *("workers", "launcher", "model", "task", "lora", "train", "search", "decide", "references", "contest"),
         "tracking",
     ),
-    flags=hydra_flags,
+    flags=_flags,
     first=sweep_questions,
     notes=_notes,
     place=1,

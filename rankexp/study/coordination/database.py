@@ -205,8 +205,10 @@ class _Patience:
 
 def _named(context: sa.ExceptionContext) -> None:
     """Turn what a database cannot do into one sentence that names it; a lock that took too long is for the caller."""
-    error = context.sqlalchemy_exception
-    unusable = type(error) is DatabaseError  # such as a file that is none
+    error: Exception | None = context.sqlalchemy_exception
+    if isinstance(context.original_exception, UnicodeError):  # a broken file's own words in a message of SQLite's
+        error = context.original_exception
+    unusable = type(error) is DatabaseError or isinstance(error, UnicodeError)  # such as a file that is none
     if isinstance(error, OperationalError):
         unusable = not context.is_pre_ping and not waited_too_long(error)
     if unusable and error is not None:

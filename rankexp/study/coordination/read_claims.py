@@ -91,7 +91,7 @@ def claimed_in_own_file(workspace: Path) -> Claimed | None:
     try:
         with closing(sqlite3.connect(file, uri=True, timeout=WAIT_SECONDS)) as connection:
             return Claimed.of(map(ClaimRow._make, connection.execute(rows)))
-    except sqlite3.Error:
+    except (sqlite3.Error, UnicodeError):  # the file's own words in a message of SQLite's may be broken
         return None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rankexp.analysis.statistics.decision import Verdict
 from rankexp.analysis.study import Study
 from rankexp.candidates import CandidateName
-from rankexp.record.studies import TestLedger
+from rankexp.record.ledger import TestLedger
 from rankexp.record.trial import Trial
 from rankexp.study.protocol.stage import Stage
 from rankexp.trial_spec import Scoring

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from rankexp.analysis.study import Study
+from rankexp.metrics import metric_of
+from rankexp.ranks import RankMap
+from rankexp.strategies.setting import BASE, FULL, Candidate
+from rankexp.study.execution.forecast import Forecast, Pace, Runs
 from rankexp.study.protocol.confirmation import Confirmation
 from rankexp.study.protocol.contest import Contest
 from rankexp.study.protocol.decision import Decision, hopeless
@@ -20,7 +24,8 @@ class Protocol(Stage):
         contest, screen, inspection = Contest(*at_hand), Screen(*at_hand), Inspection(*at_hand)
         contest.check()
         screen.check()
-        self.runner.display.expect(self._expected(screen))
+        announced = (run.trials for run in self._runs(screen) if run.stage != "contest")
+        self.runner.display.expect(sum(announced))
         chosen, references = screen.run()
         study = Decision(*at_hand).run(chosen, references)
         if hopeless(study):
@@ -39,12 +44,38 @@ class Protocol(Stage):
         if not study.record.notes.get("stopped"):
             self.study.note(stopped="nothing learned")
 
-    def _expected(self, screen: Screen) -> int:
-        """How many trials there will be if nothing is widened."""
-        config = self.config
-        subspaces = [config.references.subspace] * len(config.references.dimensions)
-        rates = (config.references.head, config.references.full, *subspaces)
-        often = config.references.seeds
-        references = sum((len(tried) > 1) * len(tried) + often for tried in rates if tried)
-        seeds = config.decide.looks or [len(config.decide.seeds)]
-        return screen.expected() + references + len(config.search.ranks[: screen.compared]) * seeds[0]
+    def forecast(self) -> Forecast:
+        """Say what is about to be trained, and measure a step to say about how long that takes."""
+        settings, ranks = self.study.read().settings, self.config.search.ranks
+        largest = self.specs.evidence(Candidate.of_rank(max(ranks)).at(1e-4, self.config.lora.alpha), 0)
+        lanes = self.runner.lanes
+        with lanes.bench() as bench:
+            splits, pace = bench.data.splits, Pace.measured(bench, largest)
+            about = bench.data.objective.about(splits["train"])
+        counts = {name: len(examples) for name, examples in splits.items()}
+        side = f", {lanes.count} trials side by side" if lanes.count > 1 else ""
+        setting = f"{settings['device']}, {settings['precision']}{side}"
+        screen = Screen(self.config, self.study, self.specs, self.runner, self.storage)
+        metric = metric_of(self.study.read().data, self.config.decide.score)
+        return Forecast(self.config, metric, self._runs(screen), pace, lanes.count, counts, about, setting)
+
+    def _runs(self, screen: Screen) -> tuple[Runs, ...]:
+        """List the trials that there will be if nothing is widened."""
+        config, tuning = self.config, self.specs.tuning_steps
+        ranks, often, compared = config.search.ranks, config.references.seeds, ("train", "tune", "decide")
+        adapter = (
+            4.0 * sum(RankMap.uniform(self.specs.shapes, rank).cost(self.specs.shapes) for rank in ranks) / len(ranks)
+        )
+        seeds = (config.decide.looks or [len(config.decide.seeds)])[0]
+        found = [Runs("screen", screen.expected(), tuning, ("tune",), adapter)]
+        whole: dict[str, float] = {FULL.name: 4.0 * self.study.read().model["parameters"]}
+        for name, (candidates, rates) in screen.references.items():
+            tried = len(rates) if len(rates) > 1 else 0
+            steps = 0 if name == BASE.name else config.train.steps
+            found += [Runs("references", tried * len(candidates), tuning, ("tune",), 0.0)]
+            found += [Runs("references", often * len(candidates) * bool(rates), steps, compared, whole.get(name, 0.0))]
+        found += [Runs("decision", len(ranks[: screen.compared]) * seeds, config.train.steps, compared, adapter)]
+        if contenders := len(config.contest.contenders):
+            found += [Runs("contest", contenders * config.contest.trials, tuning, ("tune",), adapter)]
+            found += [Runs("contest", contenders * seeds, config.train.steps, compared, adapter)]
+        return tuple(run for run in found if run.trials)

@@ -81,15 +81,16 @@ class Screen(Stage):
         return found.pop(""), rows, found
 
     def _driver(self, expected: int) -> Driver:
-        lists = self._tuned_references()
+        lists = self.references
         tuned = sum(len(candidates) * len(rates) for candidates, rates in lists.values() if len(rates) > 1)
         return Driver(self.specs, self.runner, announced=expected + tuned)
 
     def _references(self) -> dict[str, Entrant]:
-        lists = self._tuned_references()
+        lists = self.references
         return {name: Entrant(self._tuned(*lists[name]), "reference") for name in lists if lists[name][1]}
 
-    def _tuned_references(self) -> dict[str, tuple[list[Candidate], list[float]]]:
+    @cached_property
+    def references(self) -> dict[str, tuple[list[Candidate], list[float]]]:
         """What the ranks are seen against, with its learning rates; none where it is left out."""
         references = self.config.references
         subspaces = {CandidateName.of_dimensions(n): Variant("subspace", dimension=n) for n in references.dimensions}

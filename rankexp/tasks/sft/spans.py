@@ -9,26 +9,18 @@ a conversation whose pieces do not make up the whole is refused.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from rankexp.tasks.sft.messages import Message
 from rankexp.tasks.sft.rows import Conversation
 from rankexp.tasks.sft.rules import RowError
+from rankexp.tasks.sft.shown import THOUGHT, check_shown, squeezed, thought_lost, thoughts
 from rankexp.tasks.sft.templates import Chat
-
-_THOUGHT = re.compile(r"^.*</think>", re.DOTALL)
-_THINKING = re.compile(r"<think>(.*)</think>", re.DOTALL)
-_TELLING = 20
-"""Letters of a text that is in another by chance no more."""
-_MARK = "qzAnswer0zq"
-_REASONING = ("reasoning_content", "reasoning", "thinking")
-"""Names by which a turn holds its thoughts apart from its answer."""
 
 
 class Span(NamedTuple):
@@ -78,12 +70,12 @@ def write(chat: Chat, conversation: Conversation, wanted: Sequence[int]) -> Writ
         RowError: The template refuses the conversation, or an answer cannot be told from what is around it.
     """
     conversation, whole = _whole(chat, conversation)
-    _check_shown(chat, conversation, whole, wanted)
+    check_shown(chat, conversation, whole, wanted)
     found = [_Answer(chat, conversation, whole, place).found() for place in wanted]
     for one, other in pairwise(found):
         if one.end > other.start:
             raise RowError("answer_not_found", "answers that overlap")
-    lost = any(_thought_lost(conversation.messages[place], whole) for place in conversation.learned)
+    lost = any(thought_lost(conversation.messages[place], whole) for place in conversation.learned)
     written = Written(whole, [Span(answer.start, answer.end) for answer in found], thoughts_lost=lost)
     ends = wanted[-1:] != [len(conversation.messages) - 1] or found[-1].content_end < found[-1].end
     return written if ends or whole[found[-1].end :].strip() else _with_end(chat, written)
@@ -119,68 +111,6 @@ def _with_ids(conversation: Conversation) -> Conversation | None:
         else:
             messages.append(message)
     return Conversation(messages, conversation.learned, conversation.tools) if count else None
-
-
-def _check_shown(chat: Chat, conversation: Conversation, whole: str, wanted: Sequence[int]) -> None:
-    """Refuse a conversation of which the template leaves something out, but for answers that are wanted."""
-    squeezed = _squeezed(whole)
-    for index, message in enumerate(conversation.messages):
-        text = _THOUGHT.sub("", message["content"]) if message["role"] == "assistant" else message["content"]
-        if index not in wanted and not (
-            _is_shown(text, whole, squeezed) and (len(text) > _TELLING or _is_shown_alone(chat, conversation, index))
-        ):
-            raise RowError("not_shown", f"turn {index + 1}, {message['role']}")
-        for call in message.get("tool_calls") or ():
-            said = [call["function"]["name"], *_leaves(call["function"]["arguments"])]
-            if not all(_is_shown(one, whole, squeezed) for one in said):
-                raise RowError("not_shown", f"the call of turn {index + 1}")
-    for tool in conversation.tools or ():
-        if not _is_shown(tool["function"]["name"], whole, squeezed):
-            raise RowError("not_shown", f"tool {tool['function']['name']!r}")
-
-
-def _is_shown(text: str, whole: str, squeezed: str) -> bool:
-    """Whether a text is in the whole, but for white space; results of tools may stand there as JSON."""
-    return (
-        text in whole
-        or _squeezed(text) in squeezed
-        or any(_squeezed(json.dumps(text, ensure_ascii=ascii)[1:-1]) in squeezed for ascii in (False, True))
-    )
-
-
-def _is_shown_alone(chat: Chat, conversation: Conversation, index: int) -> bool:
-    """Whether the template shows a turn whose text is so short that it may be in the whole by chance."""
-    message = conversation.messages[index]
-    if not message["content"].strip():
-        return True
-    replaced = [*conversation.messages]
-    replaced[index] = {**message, "content": _MARK}
-    try:
-        return _MARK in chat.render(replaced, conversation.tools)
-    except RowError:
-        return True
-
-
-def _leaves(value: Any) -> list[str]:
-    """Return the texts and whole numbers in the arguments of a call."""
-    if isinstance(value, str | int) and not isinstance(value, bool):
-        return [str(value)]
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return [text for item in inner for text in _leaves(item)]
-
-
-def _thoughts(message: Message) -> list[str]:
-    """Return what a turn thinks before it answers, in its text or in fields of its own."""
-    inline = _THINKING.search(message["content"])
-    return [inline[1]] if inline else [message[key] for key in _REASONING if isinstance(message.get(key), str)]
-
-
-def _thought_lost(message: Message, whole: str) -> bool:
-    return any(thought.strip() and _squeezed(thought) not in _squeezed(whole) for thought in _thoughts(message))
-
-
-def _squeezed(text: str) -> str:
-    return "".join(text.split())
 
 
 class _Answer:
@@ -305,14 +235,14 @@ class _Answer:
     def _check_content(self, around: _Around | None, start: int, end: int) -> None:
         """Check that what was found is the answer, after whatever the template puts before it."""
         message = self.messages[self.place]
-        found, answer = _squeezed(self.whole[start:end]), _squeezed(_THOUGHT.sub("", message["content"]))
+        found, answer = squeezed(self.whole[start:end]), squeezed(THOUGHT.sub("", message["content"]))
         if message.get("tool_calls"):
             as_it_is = answer in found and all(call["function"]["name"] in found for call in message["tool_calls"])
         elif around is not None and self.whole.startswith(around.before):
-            as_it_is = _squeezed(self.whole[len(around.before) : end]) in (_squeezed(message["content"]), answer)
+            as_it_is = squeezed(self.whole[len(around.before) : end]) in (squeezed(message["content"]), answer)
         else:  # the template writes another beginning for an answer with thoughts
-            thoughts = [_squeezed(thought) for thought in _thoughts(message)]
-            as_it_is = found.endswith(answer) and any(thought in found for thought in thoughts)
+            thought = [squeezed(one) for one in thoughts(message)]
+            as_it_is = found.endswith(answer) and any(one in found for one in thought)
         if not as_it_is:
             raise RowError("answer_changed", f"turn {self.number}")
 

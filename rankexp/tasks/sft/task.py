@@ -11,6 +11,7 @@ from pydantic.dataclasses import dataclass
 from rankexp.data.splits import SPLITS
 from rankexp.data.table import TaskError
 from rankexp.metrics import LOSS_OF_TOKENS, Metric
+from rankexp.models.kinds import CAUSAL, ModelKind
 from rankexp.options import CHECKED, Natural, Positive
 from rankexp.tasks.base import Say, TaskData, Tokenize
 from rankexp.tasks.sft.encode import Encoder, Loss
@@ -45,6 +46,7 @@ class SftTask:
     """
 
     metrics: ClassVar[tuple[Metric, ...]] = (LOSS_OF_TOKENS,)
+    kind: ClassVar[ModelKind] = CAUSAL
 
     path: str
     columns: dict[str, str] = field(default_factory=dict)

@@ -113,7 +113,7 @@ class DataEvidence:
 
 
 def fitted_head(bench: Bench, split: Examples, precision: Precision, seed: int = _SEED) -> Adapter:
-    """Train a fresh head alone, for ``HEAD_STEPS`` steps on the examples of ``split``.
+    """Train a fresh head alone, for ``HEAD_STEPS`` steps on the examples of ``split``; there may be none.
 
     The blocks below it see each example once: this is a trial of the method ``head`` on kept outputs.
     """
@@ -130,6 +130,8 @@ def fitted_head(bench: Bench, split: Examples, precision: Precision, seed: int =
     )
     with bench.pack.holding():
         head = Adapter({}, new_head(bench.model, seed))
+        if not head.parameters():
+            return head
         slot = Slot(spec, head, split, evaluate=dict)
         prefix = Prefix(bench.pack, bench.collator(split))
         given = iter([[slot]])

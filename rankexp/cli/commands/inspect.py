@@ -1,0 +1,89 @@
+"""``rankexp inspect``: what of a model LoRA adapts, what each rank costs, and what is left out and why."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from rankexp.cli.command import Command, Section, hydra_flags
+from rankexp.cli.output import OK, say
+
+if TYPE_CHECKING:
+    from rankexp.config import StudyConfig
+    from rankexp.training.anatomy import Anatomy
+
+_LENGTH = 128
+"""Tokens of a row where the task names no most."""
+
+
+def run(_: argparse.Namespace, rest: list[str]) -> int:
+    """Look at a model, without data."""
+    from rankexp.cli.compose import run_with_hydra
+
+    unread = "++task.path=unread"  # a task that needs a file is not asked for it
+    run_with_hydra("config", ["study=inspect", unread, *rest], _inspect)
+    return OK
+
+
+def _inspect(config: StudyConfig) -> None:
+    from rankexp.models.base import find_model
+    from rankexp.models.kinds import kind_of_task
+    from rankexp.option_errors import ConfigError
+    from rankexp.progress import Display
+    from rankexp.training.anatomy import anatomy_of
+
+    kind = kind_of_task(config.task)
+    with Display() as display:
+        base = find_model(**asdict(config.model), say=display.say)
+        model = base.build(kind).requires_grad_(False)
+        model.set_attn_implementation("eager")  # type: ignore[operator]
+        length = int(config.task.get("max_length", _LENGTH))
+        try:
+            found = anatomy_of(model, config.lora.target_modules, config.search.ranks, length)
+        except ValueError as error:
+            raise ConfigError(f"option 'lora.target_modules': {error}") from None
+    for line in _lines(base.name, kind.noun, found, config.train.batch_size):
+        say(line)
+
+
+def _lines(name: str, noun: str, found: Anatomy, rows: int) -> Iterator[str]:
+    from rankexp.objectives.language import MOST_BYTES
+    from rankexp.report.formats import percent, size
+
+    yield f"{name}: {found.architecture}, as a {noun}; {found.parameters:,} parameters, {size(found.weights)} in memory"
+    layers = sum(one.count for one in found.adapted)
+    yield f"\nadapted: {layers:,} linear layers, {percent(found.share)} of the base's parameters"
+    yield f"  {'layers':>6}  {'in':>7} {'out':>7}  name"
+    for one in found.adapted:
+        yield f"  {one.count:>6,}  {one.shape[0]:>7,} {one.shape[1]:>7,}  {one.name}"
+    yield "\nleft as they are:"
+    for left in found.left:
+        yield f"  {left.kind.count:>6,}  {percent(left.kind.share):>7} {'':>7}  {left.kind.name}: {left.why}"
+    if found.head:
+        yield f"\ntrained whole beside each adapter: {found.head:,} parameters"
+    yield f"\n  {'rank':>6}  {'parameters':>12}  {'of the base':>11}  {'on disk':>8}  {'in training':>11}"
+    for cost in found.costs:
+        share = f"{cost.parameters / found.parameters:.3%}"
+        yield f"  {cost.rank:>6}  {cost.parameters:>12,}  {share:>11}  {size(cost.file):>8}  {size(cost.trained):>11}"
+    logits = "" if found.head else f", and {size(MOST_BYTES)} of logits at a time"
+    yield (
+        f"\na trial takes that, and {size(rows * found.activations)} for {rows} rows of {found.length} tokens, the "
+        f"longest there are{logits}; all trials share the base's {size(found.weights)}"
+    )
+
+
+COMMAND = Command(
+    Section.READ,
+    "what of a model LoRA adapts, and what each rank costs",
+    run,
+    overrides=("model", "task", "lora", "search", "train"),
+    flags=hydra_flags,
+    notes=lambda: (
+        "Write option=value: model=local model.path=FOLDER task=sft. The model is loaded as the task needs it, and no "
+        "data are read. Ranks are search.ranks, layers lora.target_modules, rows train.batch_size of task.max_length "
+        "tokens."
+    ),
+    place=8,
+)

@@ -1,0 +1,146 @@
+"""What a study is about to do, and about what it takes: said before the first trial."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from rankexp.config import StudyConfig
+from rankexp.metrics import Metric
+from rankexp.progress import duration
+from rankexp.report.formats import amount, size
+from rankexp.training.batching import scoring_batches
+from rankexp.training.loop import Loop
+from rankexp.training.scoring import score
+from rankexp.training.slot import Slot
+from rankexp.trial_spec import TrialSpec
+
+if TYPE_CHECKING:
+    from rankexp.training.bench import Bench
+
+_TIMED_STEPS = 3
+"""The first of them warms up; the median is taken."""
+_TIMED_BATCHES = 4
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Trials of one stage that are alike.
+
+    Attributes:
+        stage: ``screen``, ``references``, ``decision`` or ``contest``.
+        trials: How many.
+        steps: Optimizer steps of each, at most.
+        splits: What each is scored on.
+        kept: Bytes that each leaves on disk.
+    """
+
+    stage: str
+    trials: int
+    steps: int
+    splits: tuple[str, ...]
+    kept: float
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How fast the device is.
+
+    Attributes:
+        step: Seconds of an optimizer step of the largest rank; None where it does not fit into memory.
+        example: Seconds to score an example.
+    """
+
+    step: float | None
+    example: float
+
+    @classmethod
+    def measured(cls, bench: Bench, spec: TrialSpec) -> Pace:
+        """Take some steps of a trial, and score some examples; nothing of it is kept.
+
+        Args:
+            bench: The model and the data.
+            spec: A trial of the largest rank.
+        """
+        train, tune = bench.data.splits["train"], bench.data.splits["tune"]
+        short = replace(spec, steps=_TIMED_STEPS, warmup_steps=0, eval_every=0, patience=0)
+        slot = Slot(short, bench.adapter(short), train, evaluate=dict)
+        given = iter([[slot]])
+        for _ in Loop(bench.pack, bench.collator(train)).run(lambda *_: next(given, [])):
+            pass
+        some = tune.sample(_TIMED_BATCHES * len(next(iter(scoring_batches(tune)))))
+        with bench.pack.holding() as model:
+            began = time.perf_counter()
+            score(model, bench.collator(some), precision=spec.precision)
+        seconds = (time.perf_counter() - began) / len(some)
+        return cls(None if slot.state == "failed" else slot.meter.cost()["step_seconds_median"], seconds)
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a study is about to do.
+
+    Attributes:
+        config: What was asked for.
+        metric: What decides.
+        runs: Its trials, stage by stage.
+        pace: How fast the device is.
+        lanes: How many trials train side by side.
+        counts: Examples of each split.
+        about: What the examples to train on hold, in the words of the objective.
+        setting: Where it trains: device and precision.
+    """
+
+    config: StudyConfig
+    metric: Metric
+    runs: tuple[Runs, ...]
+    pace: Pace
+    lanes: int
+    counts: Mapping[str, int]
+    about: str
+    setting: str
+
+    def lines(self) -> Iterator[str]:
+        """Say it, a line a fact."""
+        splits = ", ".join(f"{name} {count:,}" for name, count in self.counts.items())
+        yield f"{'data':<10}{splits} examples{f'; {self.about}' if self.about else ''}"
+        train = self.config.train
+        batch = train.batch_size * train.accumulation
+        epochs = train.steps * batch / max(self.counts["train"], 1)
+        yield f"{'training':<10}{train.steps:,} steps of {batch:,} examples, {epochs:.2g} epochs; {self.setting}"
+        stages = ", ".join(f"{stage} {trials:,}" for stage, trials in self._by_stage().items())
+        more = "; more where the best rate lies on an edge" if self.config.search.widen else ""
+        yield f"{'trials':<10}{sum(run.trials for run in self.runs):,}: {stages}{more}"
+        decide = self.config.decide
+        if decide.verdict:
+            written = decide.margin
+            margin = f"{written} of the gain on tune" if isinstance(written, str) else amount(written, self.metric)
+            yield f"{'decides':<10}by {decide.score}, at a margin of {margin} and a level of {decide.level:g}"
+        yield f"{'takes':<10}{self._takes()}"
+
+    def _by_stage(self) -> dict[str, int]:
+        stages: dict[str, int] = {}
+        for run in self.runs:
+            stages[run.stage] = stages.get(run.stage, 0) + run.trials
+        return stages
+
+    def _takes(self) -> str:
+        disk = f"{size(sum(run.trials * run.kept for run in self.runs))} on disk"
+        if self.pace.step is None:
+            return f"{disk}; how long is not known, since a step of the largest rank does not fit into memory"
+        return (
+            f"about {duration(self.seconds)} at most, and {disk}; a step of the largest rank took "
+            f"{self.pace.step:.3g} s here"
+        )
+
+    @property
+    def seconds(self) -> float:
+        """Seconds that all trials take one after the other in as many lanes as there are."""
+        step = self.pace.step or 0.0
+        each = (run.trials * (run.steps * step + self._scored(run.splits) * self.pace.example) for run in self.runs)
+        return sum(each) / self.lanes
+
+    def _scored(self, splits: Sequence[str]) -> int:
+        return sum(self.counts[split] for split in splits)

@@ -1,0 +1,183 @@
+"""What of a base model LoRA adapts, what each rank costs, and what one trial takes in memory; without any data."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rankexp.lora.inject import contains, eject, inject
+from rankexp.models.loading import head_names, loading_of, output_layer, token_embeddings
+from rankexp.ranks import RankMap
+from rankexp.training.reach import Kind, Reach, kind_name, kinds_of, reach_of, target_layers
+
+_FLOAT = 4
+"""Bytes of a number: weights, gradients and AdamW's two moments are kept in float32."""
+_OF_A_WEIGHT = 4 * _FLOAT
+"""Bytes that a trained parameter takes while it is trained: itself, its gradient and two moments."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one rank in every adapted layer costs.
+
+    Attributes:
+        rank: The rank; ranks that a layer cannot hold are left out.
+        parameters: Parameters of the factors.
+        trained: Bytes of weights, gradients and moments while it trains, the head's among them.
+    """
+
+    rank: int
+    parameters: int
+    trained: int
+
+    @property
+    def file(self) -> int:
+        """Bytes of the factors on disk."""
+        return _FLOAT * self.parameters
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """Layers of one kind and shape that are adapted.
+
+    Attributes:
+        name: Their name without numbers.
+        shape: (in, out) of each.
+        count: How many there are.
+    """
+
+    name: str
+    shape: tuple[int, int]
+    count: int
+
+
+@dataclass(frozen=True)
+class Left:
+    """Weights of one kind that no adapter touches, and why."""
+
+    kind: Kind
+    why: str
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """A base model as an adapter sees it.
+
+    Attributes:
+        architecture: Its class in transformers.
+        parameters: Its parameters, the head's among them.
+        adapted: The layers that are adapted.
+        share: Share of the base's parameters that lie in them.
+        left: What is not.
+        head: Parameters that are trained whole.
+        costs: What each rank costs.
+        activations: Bytes that a row of ``length`` tokens keeps for the backward pass.
+        length: Those tokens.
+    """
+
+    architecture: str
+    parameters: int
+    adapted: tuple[Adapted, ...]
+    share: float
+    left: tuple[Left, ...]
+    head: int
+    costs: tuple[Cost, ...]
+    activations: int
+    length: int
+
+    @property
+    def weights(self) -> int:
+        """Bytes of the base in memory, which all trials share."""
+        return _FLOAT * self.parameters
+
+
+def anatomy_of(model: Any, targets: str | list[str], ranks: Sequence[int], length: int) -> Anatomy:
+    """Look at a model.
+
+    Args:
+        model: A model of transformers with frozen weights.
+        targets: Which layers are adapted, as ``lora.target_modules``.
+        ranks: The ranks to count for.
+        length: Tokens of a row.
+
+    Raises:
+        ValueError: A target selects nothing.
+    """
+    saved = (*head_names(model), *loading_of(model).drawn)
+    shapes = target_layers(model, targets, saved)
+    head = sum(p.numel() for name in saved for p in model.get_submodule(name).parameters())
+    fitting = [rank for rank in ranks if rank <= min(min(shape) for shape in shapes.values())]
+    counts = {rank: RankMap.uniform(shapes, rank).cost(shapes) for rank in fitting}
+    total, reach = sum(p.numel() for p in model.parameters()), reach_of(model, shapes, saved)
+    adapted = Counter((kind_name(name), shape) for name, shape in shapes.items())
+    return Anatomy(
+        type(model).__name__,
+        total,
+        tuple(Adapted(name, shape, count) for (name, shape), count in adapted.items()),
+        reach.share,
+        tuple(_left(model, reach, saved, total, targets)),
+        head,
+        tuple(Cost(rank, count, _OF_A_WEIGHT * (count + head)) for rank, count in counts.items()),
+        kept_bytes(model, RankMap.uniform(shapes, max(fitting, default=1)), length),
+        length,
+    )
+
+
+def kept_bytes(model: Any, ranks: Mapping[str, int], length: int) -> int:
+    """Count the bytes that one row keeps for the backward pass of an adapter, weights aside, by running it.
+
+    Args:
+        model: The model.
+        ranks: Rank of each adapted layer.
+        length: Tokens of the row.
+    """
+    inject(model, ranks, alpha=1.0, seed=0)
+    weights = {_place(p) for p in model.parameters()}
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        if (place := _place(tensor)) not in weights:
+            kept[place] = tensor.untyped_storage().nbytes()
+        alive.append(tensor)  # else its memory is used again, and counted once
+        return tensor
+
+    alive: list[Tensor] = []
+    row = torch.ones((1, length), dtype=torch.int64, device=next(model.parameters()).device)
+    whole = model if loading_of(model).new else model.get_decoder()
+    try:
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            whole(input_ids=row, attention_mask=torch.ones_like(row), use_cache=False)
+    finally:
+        eject(model)
+        model.requires_grad_(False)
+    return sum(kept.values())
+
+
+def _place(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()
+
+
+def _left(model: Any, reach: Reach, saved: Sequence[str], total: int, targets: object) -> Iterator[Left]:
+    """Yield what is left as it is."""
+    output, table = output_layer(model), token_embeddings(model)
+    tied = table is not None and any(model.get_submodule(name).weight is table.weight for name in output)
+    for kind in reach.linear:
+        if kind.name in map(kind_name, output):
+            yield Left(kind, "the output layer" + ", which is the table of embeddings itself" * tied)
+        else:
+            every = targets == "all-linear"
+            yield Left(kind, "it has one output or input" if every else "not among lora.target_modules")
+    for kind in reach.bare:
+        yield Left(kind, "a bare parameter and no linear layer, such as the experts of a mixture")
+    for said, found in (("a table that is looked up in", nn.Embedding), ("a convolution", nn.modules.conv._ConvNd)):
+        modules = {name: module for name, module in model.named_modules() if isinstance(module, found)}
+        sizes = {name: sum(p.numel() for p in module.parameters()) for name, module in modules.items()}
+        whole = {name: size for name, size in sizes.items() if not any(contains(one, name) for one in saved)}
+        ties = {kind_name(name) for name, module in modules.items() if module is table and tied}
+        for kind in kinds_of(whole, total):
+            yield Left(kind, said + ", tied to the output layer" * (kind.name in ties))
