@@ -189,7 +189,7 @@ def test_every_layer_is_there():
 @pytest.mark.parametrize("room", ["study", "analysis", "report", "tracking"])
 def test_what_a_task_is_scored_by_is_named_nowhere_else(room):
     """Objectives and tasks say it; the rest reads what the metric says of itself."""
-    words = re.compile(r"\b(accurac(y|ies)|labels|logits|input_ids|AutoModel\w*)\b", re.IGNORECASE)
+    words = re.compile(r"\b(accurac(y|ies)|labels|logits|tokens|input_ids|AutoModel\w*)\b", re.IGNORECASE)
     drawing = re.compile(r"get_legend_handles_labels|axes\.|labels=|with_labels")  # matplotlib's word
     found = [
         f"{path.relative_to(ROOT)}:{number}: {line.strip()}"

@@ -9,17 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Unpack
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
 
-from rankexp.lora.layer import LoRALinear, LoRAOptions, is_conv1d
+from rankexp.lora.layer import LoRALinear, LoRAOptions
 from rankexp.lora.pack import Adapter
 from rankexp.trial_spec import Pruning
-
-if TYPE_CHECKING:
-    from transformers.pytorch_utils import Conv1D
 
 _FACTORS = ("lora_A", "lora_E", "lora_B")
 _STD = 0.02
@@ -47,7 +44,7 @@ class AdaLoRALinear(LoRALinear):
 
     kept: Tensor
 
-    def __init__(self, base: nn.Linear | Conv1D, rank: int, alpha: float, **options: Unpack[LoRAOptions]) -> None:
+    def __init__(self, base: nn.Module, rank: int, alpha: float, **options: Unpack[LoRAOptions]) -> None:
         super().__init__(base, rank, alpha, **options)
         self.lora_B = nn.Parameter(_normal(self.lora_B, options.get("generator")))
         self.lora_E = nn.Parameter(self.lora_A.new_zeros(rank))
@@ -59,7 +56,7 @@ class AdaLoRALinear(LoRALinear):
     def delta(self) -> Tensor:
         """Return s P Lambda Q in the orientation and shape of the base weight, in the factors' dtype."""
         delta = self.scaling * (self.lora_B * self.lora_E) @ self.lora_A
-        return delta.T if is_conv1d(self.base) else delta
+        return self.base_kind.held(delta)
 
     def scaled(self, hidden: Tensor) -> Tensor:
         """Scale Q x, shape (..., rank), by the singular values."""
@@ -104,9 +101,8 @@ class AdaLoRALinear(LoRALinear):
         if not rank:
             return None
         alpha = self.scaling * (rank if self.scaling_rule == "standard" else rank**0.5)
-        base: nn.Linear | Conv1D = self.base
         unseen = torch.Generator(self.weight.device)  # what it draws is overwritten
-        layer = LoRALinear(base, rank, alpha, scaling=self.scaling_rule, dropout=self.dropout, generator=unseen)
+        layer = LoRALinear(self.base, rank, alpha, scaling=self.scaling_rule, dropout=self.dropout, generator=unseen)
         with torch.no_grad():
             layer.lora_A.copy_(self.lora_A[self.kept])
             layer.lora_B.copy_((self.lora_B * self.lora_E)[:, self.kept])

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Unpack
+from typing import Unpack
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from rankexp.lora.layer import LoRALinear, LoRAOptions, is_conv1d
-
-if TYPE_CHECKING:
-    from transformers.pytorch_utils import Conv1D
+from rankexp.lora.layer import LoRALinear, LoRAOptions
 
 
 class DoRALinear(LoRALinear):
@@ -41,7 +38,7 @@ class DoRALinear(LoRALinear):
         True
     """
 
-    def __init__(self, base: nn.Linear | Conv1D, rank: int, alpha: float, **options: Unpack[LoRAOptions]) -> None:
+    def __init__(self, base: nn.Module, rank: int, alpha: float, **options: Unpack[LoRAOptions]) -> None:
         super().__init__(base, rank, alpha, **options)
         self.magnitude = nn.Parameter(self._norm())
         if (zeros := int((self.magnitude == 0).sum())) > 0:
@@ -50,7 +47,7 @@ class DoRALinear(LoRALinear):
     def adapted_weight(self) -> Tensor:
         """Return the weight that base, directions and magnitudes amount to, as the base weight lies."""
         scale = self.magnitude / self._norm()
-        return super().adapted_weight() * (scale if is_conv1d(self.base) else scale[:, None])
+        return super().adapted_weight() * (self.base_kind.held(scale[:, None]))
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the layer to ``x`` of shape (..., in_features)."""
@@ -73,7 +70,7 @@ class DoRALinear(LoRALinear):
 
     def _frozen(self) -> Tensor:
         """Return the frozen weight as (out, in)."""
-        return self.weight.T if is_conv1d(self.base) else self.weight
+        return self.base_kind.matrix(self.weight)
 
     @torch.no_grad()
     def _norm(self) -> Tensor:

@@ -3,28 +3,15 @@
 from __future__ import annotations
 
 import math
-import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypedDict, TypeGuard
+from typing import TypedDict
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
+from rankexp.lora.kinds import LayerKind, kind_of
 from rankexp.ranks import Scaling, scaling_factor
-
-if TYPE_CHECKING:
-    from transformers.pytorch_utils import Conv1D
-
-
-def is_conv1d(module: nn.Module) -> TypeGuard[Conv1D]:
-    """Tell whether ``module`` is transformers' ``Conv1D``, whose weight is (in, out).
-
-    Never imports transformers: while it is not loaded, no ``Conv1D`` can exist.
-    """
-    loaded = sys.modules.get("transformers.pytorch_utils")
-    conv1d = getattr(loaded, "Conv1D", None)
-    return conv1d is not None and isinstance(module, conv1d)
 
 
 def features(module: nn.Module) -> tuple[int, int] | None:
@@ -34,11 +21,10 @@ def features(module: nn.Module) -> tuple[int, int] | None:
         >>> features(nn.Linear(3, 5)), features(nn.ReLU())
         ((3, 5), None)
     """
-    if isinstance(module, nn.Linear | LoRALinear):
+    if isinstance(module, LoRALinear):
         return module.in_features, module.out_features
-    if is_conv1d(module):
-        return int(module.nx), int(module.nf)
-    return None
+    kind = kind_of(module)
+    return None if kind is None else kind.shape(module)
 
 
 def check_rank(rank: int, shape: tuple[int, int], what: str = "rank") -> int:
@@ -113,7 +99,7 @@ class LoRALinear(nn.Module):
 
     def __init__(
         self,
-        base: nn.Linear | Conv1D,
+        base: nn.Module,
         rank: int,
         alpha: float,
         *,
@@ -122,7 +108,7 @@ class LoRALinear(nn.Module):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        self.in_features, self.out_features = _checked_features(base)
+        self.base_kind, (self.in_features, self.out_features) = _checked_kind(base)
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout is {dropout}; it must be in [0, 1)")
         self.rank = check_rank(rank, (self.in_features, self.out_features))
@@ -158,7 +144,7 @@ class LoRALinear(nn.Module):
     def delta(self) -> Tensor:
         """Return s B A in the orientation and shape of the base weight, in the factors' dtype."""
         delta = self.scaling * (self.lora_B @ self.lora_A)
-        return delta.T if is_conv1d(self.base) else delta
+        return self.base_kind.held(delta)
 
     def adapted_weight(self) -> Tensor:
         """Return the weight that base and update amount to, as the base weight lies, in the factors' dtype.
@@ -235,12 +221,12 @@ def lora_layers(model: nn.Module) -> dict[str, LoRALinear]:
     return dict(sorted(found.items()))
 
 
-def _checked_features(base: nn.Module) -> tuple[int, int]:
-    shape = None if isinstance(base, LoRALinear) else features(base)
+def _checked_kind(base: nn.Module) -> tuple[LayerKind, tuple[int, int]]:
+    kind = None if isinstance(base, LoRALinear) else kind_of(base)
     weight = getattr(base, "weight", None)
-    if shape is None or weight is None or not weight.is_floating_point():
+    if kind is None or weight is None or not weight.is_floating_point():
         raise TypeError(f"base is {type(base).__name__}; it must be an nn.Linear or Conv1D with floating-point weights")
-    return shape
+    return kind, kind.shape(base)
 
 
 def _fork(generator: torch.Generator | None, device: torch.device) -> torch.Generator | None:

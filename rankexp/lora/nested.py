@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Unpack
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
 
 from rankexp.lora.layer import LoRALinear, LoRAOptions
 from rankexp.ranks import scaling_factor
-
-if TYPE_CHECKING:
-    from transformers.pytorch_utils import Conv1D
 
 
 class NestedLoRALinear(LoRALinear):
@@ -38,7 +35,7 @@ class NestedLoRALinear(LoRALinear):
 
     def __init__(
         self,
-        base: nn.Linear | Conv1D,
+        base: nn.Module,
         rank: int,
         alpha: float,
         *,

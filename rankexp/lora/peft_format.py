@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from rankexp.lora.dora import DoRALinear
 from rankexp.lora.inject import inject, linear_modules, near_misses
-from rankexp.lora.layer import LoRALinear, is_conv1d, lora_layers
+from rankexp.lora.layer import LoRALinear, lora_layers
 from rankexp.lora.peft_names import head_modules, pattern, pattern_value, refuse_overlap, target_modules, whole
 
 CONFIG_NAME = "adapter_config.json"
@@ -133,7 +133,7 @@ def _lora_config(model: nn.Module, layers: Mapping[str, LoRALinear]) -> dict[str
     return {
         "alpha_pattern": pattern(alphas, alpha),
         "bias": "none",
-        "fan_in_fan_out": any(is_conv1d(layer.base) for layer in layers.values()),
+        "fan_in_fan_out": any(layer.base_kind.fan_in_fan_out for layer in layers.values()),
         "inference_mode": True,
         "init_lora_weights": True,
         "lora_alpha": whole(alpha),

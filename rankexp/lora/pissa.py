@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Unpack
+from typing import Unpack
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from rankexp.lora.initialisation import principal_factors
-from rankexp.lora.layer import Factors, LoRALinear, LoRAOptions, is_conv1d
-
-if TYPE_CHECKING:
-    from transformers.pytorch_utils import Conv1D
+from rankexp.lora.layer import Factors, LoRALinear, LoRAOptions
 
 
 class PiSSALinear(LoRALinear):
@@ -36,9 +33,9 @@ class PiSSALinear(LoRALinear):
     first_a: Tensor
     first_b: Tensor
 
-    def __init__(self, base: nn.Linear | Conv1D, rank: int, alpha: float, **options: Unpack[LoRAOptions]) -> None:
+    def __init__(self, base: nn.Module, rank: int, alpha: float, **options: Unpack[LoRAOptions]) -> None:
         super().__init__(base, rank, alpha, **options)
-        weight = self.weight.T if is_conv1d(self.base) else self.weight
+        weight = self.base_kind.matrix(self.weight)
         factors = principal_factors(weight, rank, self.scaling)
         first_a, first_b = (factor.to(self.lora_A.dtype).contiguous() for factor in factors)
         self.register_buffer("first_a", first_a, persistent=False)
@@ -50,7 +47,7 @@ class PiSSALinear(LoRALinear):
     def delta(self) -> Tensor:
         """Return s (B A - B0 A0) in the orientation and shape of the base weight, in the factors' dtype."""
         start = self.scaling * (self.first_b @ self.first_a)
-        return super().delta() - (start.T if is_conv1d(self.base) else start)
+        return super().delta() - self.base_kind.held(start)
 
     def update(self, x: Tensor) -> Tensor:
         """Return what the update adds for inputs ``x``: what the trained factors give less what they gave at first."""

@@ -52,9 +52,11 @@ class Objective(ABC, Generic[E]):
 
     Attributes:
         metrics: What examples are scored by; the first decides unless the user names another, and one is the loss.
+        work: What the sizes of examples count, for the speed of training.
     """
 
     metrics: ClassVar[tuple[Metric, ...]]
+    work: ClassVar[str] = "tokens"
 
     @property
     @abstractmethod

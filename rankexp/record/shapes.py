@@ -111,6 +111,7 @@ class Data(TypedDict, total=False):
     test_fingerprint: Required[_Key]
     labels: list[str]
     to_learn: Annotated[float, Field(ge=0)]
+    work: str
     metrics: Annotated[list[MetricCard], Field(min_length=1)]
     splits: Required[dict[str, Size]]
     majority: dict[str, Constant]

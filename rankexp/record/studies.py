@@ -84,8 +84,8 @@ class Pruned:
 
 
 _OF_ANY_DATA = {
-    "name", "fingerprint", "test_fingerprint", "metrics", "to_learn", "splits", "majority", "dropped_duplicates",
-    "rows", "overlaps",
+    "name", "fingerprint", "test_fingerprint", "metrics", "to_learn", "work", "splits", "majority",
+    "dropped_duplicates", "rows", "overlaps",
 }  # fmt: skip
 
 
@@ -122,6 +122,11 @@ class StudyRecord:
     def has_head(self) -> bool:
         """Whether something of the model is new, such as a classifier's head."""
         return bool(self.model.get("head", True))
+
+    @property
+    def work(self) -> str:
+        """What the sizes of examples count; of records of before, tokens."""
+        return str(self.data.get("work", "tokens"))
 
     @property
     def to_learn(self) -> float:

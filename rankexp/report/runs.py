@@ -26,7 +26,7 @@ def training(trials: Sequence[Trial]) -> Document:
     """How the runs were trained, and the medians of what they cost."""
     specs, costs = [t.spec for t in trials], [t.result.cost for t in trials]
     return {
-        "learning_rate": specs[0].learning_rate if specs else None,
+        "learning_rate": (specs[0].learning_rate or None) if specs else None,
         "alpha": specs[0].alpha if specs and specs[0].method == "lora" else None,
         "trainable_parameters": _middle(costs, "trainable_parameters"),
         "adapter_bytes": _middle(costs, "adapter_bytes"),

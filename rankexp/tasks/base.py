@@ -204,6 +204,7 @@ class TaskData:
             "test_fingerprint": self.test_fingerprint,
             **self.objective.facts(),
             "to_learn": self.objective.to_learn(self.splits["train"]),
+            "work": self.objective.work,
             "metrics": [metric.card() for metric in self.objective.metrics],
             "splits": {n: {"examples": len(s), "groups": len(set(s.group_ids))} for n, s in self.splits.items()},
             "dropped_duplicates": self.dropped_duplicates,

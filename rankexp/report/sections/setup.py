@@ -17,7 +17,7 @@ def setup(study: Study) -> Document:
     model = {name: value for name, value in record.model.items() if name != "shapes"}
     return {
         "model": {**model, "layers": len(record.model.get("shapes", {}))},
-        "data": dict(record.data),
+        "data": {**record.data, "work": record.work},
         "facts": {name: value for name, value in record.facts.items() if isinstance(value, list)},
         **{name: config[name] for name in _SETUP},
         **settings,

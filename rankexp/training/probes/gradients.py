@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from rankexp.allocators.base import LayerGradient
-from rankexp.lora.layer import is_conv1d
+from rankexp.lora.kinds import kind_of
 
 PATTERNS = 2
 """Sign patterns, each of which gives one sample of the noise; more cost more time than they add."""
@@ -75,9 +75,9 @@ def _requiring_grad(weights: Sequence[nn.Parameter]) -> Iterator[None]:
 
 
 def _oriented(layers: Mapping[str, nn.Module], sums: Sequence[Sequence[Tensor]]) -> list[list[Tensor]]:
-    """Turn the gradients of layers that hold their weight as (in, out)."""
-    turned = [is_conv1d(layer) for layer in layers.values()]
-    return [[g.T if turn else g for g, turn in zip(total, turned, strict=True)] for total in sums]
+    """Return the gradients of each layer's weight as (out, in)."""
+    kinds = [kind_of(layer) for layer in layers.values()]
+    return [[kind.matrix(g) if kind else g for g, kind in zip(total, kinds, strict=True)] for total in sums]
 
 
 __all__ = ["PATTERNS", "balanced_signs", "layer_gradients"]
