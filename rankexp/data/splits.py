@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
+from pydantic import AfterValidator, Field
 
 from rankexp.data.by_class import deal_by_class
 from rankexp.data.labels import in_order
@@ -14,6 +16,23 @@ from rankexp.data.summary import Summary, summarise
 from rankexp.data.table import TaskError
 
 SPLITS = ("train", "tune", "decide", "test")
+
+
+def _of_every_split(sizes: dict[str, float]) -> dict[str, float]:
+    if set(sizes) != set(SPLITS):
+        raise ValueError(f"sizes must name {', '.join(SPLITS)}, and nothing else")
+    return sizes
+
+
+Sizes = Annotated[dict[str, Annotated[float, Field(gt=0)]], AfterValidator(_of_every_split)]
+"""Examples of each split; a number below 1 is a share of all rows."""
+
+
+def usual_sizes() -> dict[str, float]:
+    """Return the shares that rows are dealt by where nobody says anything else."""
+    return {"train": 0.5, "tune": 0.1, "decide": 0.2, "test": 0.2}
+
+
 _DEALT = ("test", "decide", "tune", "train")
 """The order in which splits are filled, so that a larger ``train`` leaves the others as they are."""
 

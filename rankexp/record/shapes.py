@@ -67,6 +67,7 @@ class Model(TypedDict, total=False):
     parameters: _Count
     shapes: Required[dict[str, tuple[_Count, _Count]]]
     head: list[str]
+    task_type: Annotated[str, Field(pattern=r"^[A-Z_]{1,40}$")]
     found: str
     padding: PaddingShape
     drawn: list[str]

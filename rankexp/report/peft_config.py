@@ -18,6 +18,7 @@ def lora_config(study: Study, rank: int | None) -> dict[str, Any] | None:
     spec, model = trials[0].spec, study.record.model
     saved = [*model.get("head", []), *model.get("drawn", [])]
     return {
+        "task_type": model.get("task_type", "SEQ_CLS"),
         "r": rank,
         "lora_alpha": spec.alpha,
         "use_rslora": spec.scaling == "rslora",

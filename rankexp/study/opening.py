@@ -45,7 +45,7 @@ def create_or_check(
         _check_ranks(ranks, shapes)
         record = _new_record(store.folder.name, config, bench, shapes, loaded)
         reach = reach_of(bench.model, shapes, bench.saved)
-    for sentence in (*reach.sentences, *_drawn(bench)):
+    for sentence in (*reach.sentences, *_drawn(bench), *_router(bench)):
         display.say(sentence)
     if store.begun():  # as it was begun, not with this process's own options
         record = replace(record, config=store.config())
@@ -74,8 +74,15 @@ def _drawn(bench: Bench) -> list[str]:
         said.append(f"the model's files lack {names}: drawn at random, kept as drawn, and saved with each adapter")
     if loading.unused:
         more = f" and {len(loading.unused) - 1} more" if len(loading.unused) > 1 else ""
-        said.append(f"the model's files hold weights that no classifier of its kind has: {loading.unused[0]}{more}")
+        said.append(f"the model's files hold weights that the model has no place for: {loading.unused[0]}{more}")
     return said
+
+
+def _router(bench: Bench) -> list[str]:
+    """Say that the loss which balances the router of a mixture of experts is off."""
+    config: Any = bench.model.config
+    balanced = getattr(config.get_text_config(), "router_aux_loss_coef", None)
+    return [] if balanced is None else ["the loss that balances the experts of this mixture is off"]
 
 
 def _target_shapes(config: StudyConfig, bench: Bench) -> dict[str, tuple[int, int]]:
@@ -99,6 +106,7 @@ def _new_record(
             "parameters": sum(p.numel() for p in bench.model.parameters()),
             "shapes": {name: list(shape) for name, shape in shapes.items()},
             "head": list(bench.head),
+            "task_type": loaded.data.objective.kind.peft_type,
             "left": [n for n in linear_modules(bench.model, exclude=bench.saved) if n not in shapes],
             "found": loaded.found,
             "padding": asdict(bench.padding),

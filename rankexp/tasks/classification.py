@@ -5,19 +5,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import field
-from typing import Annotated
 
 import numpy as np
-from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from rankexp.canonical_json import content_key
 from rankexp.data.rows import Row, normalised
-from rankexp.data.splits import deal
+from rankexp.data.splits import Sizes, deal, usual_sizes
 from rankexp.options import CHECKED, Natural, Positive
-from rankexp.tasks.base import SPLITS, Say, TaskData, TaskError, Texts, Tokenize
-
-Sizes = dict[str, Annotated[float, Field(gt=0)]]
+from rankexp.tasks.base import Say, TaskData, TaskError, Texts, Tokenize
 
 
 @dataclass(frozen=True, config=CHECKED)
@@ -30,13 +26,9 @@ class TextClassification(ABC):
         max_length: Longer texts are cut to this many tokens.
     """
 
-    sizes: Sizes = field(default_factory=lambda: {"train": 0.5, "tune": 0.1, "decide": 0.2, "test": 0.2})
+    sizes: Sizes = field(default_factory=usual_sizes)
     split_seed: Natural = 0
     max_length: Positive = 128
-
-    def __post_init__(self) -> None:
-        if set(self.sizes) != set(SPLITS):
-            raise ValueError(f"sizes must name {', '.join(SPLITS)}, and nothing else")
 
     @property
     @abstractmethod

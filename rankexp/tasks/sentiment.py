@@ -15,9 +15,10 @@ from pydantic.dataclasses import dataclass
 
 from rankexp.assets import asset_folder
 from rankexp.data.rows import Row
+from rankexp.data.splits import Sizes
 from rankexp.options import CHECKED
 from rankexp.tasks.base import Say
-from rankexp.tasks.classification import Sizes, TextClassification
+from rankexp.tasks.classification import TextClassification
 
 Source = Literal["movie", "tweets", "amazon", "nyt"]
 _BY_DOCUMENT = {"amazon", "nyt"}

@@ -67,6 +67,8 @@ class Bench:
         model: Any = base.build(data.objective.kind).requires_grad_(False)
         check_fits(model, data)
         model.config.use_cache = False  # of keys and values, which a decoder would keep in every forward pass
+        if getattr(model.config.get_text_config(), "output_router_logits", False):
+            model.config.get_text_config().output_router_logits = False  # for a loss that is no part of the task's
         if device.type == "cpu":
             model.set_attn_implementation("eager")  # the backward pass of the fused kernel is slower there
         base = _settled(base, model, data)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import field
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
-from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from rankexp.data.splits import SPLITS
+from rankexp.data.splits import Sizes, usual_sizes
 from rankexp.data.table import TaskError
 from rankexp.metrics import LOSS_OF_TOKENS, Metric
 from rankexp.models.kinds import CAUSAL, ModelKind
@@ -18,8 +17,6 @@ from rankexp.tasks.sft.encode import Encoder, Loss
 from rankexp.tasks.sft.prepare import Asked, prepare
 from rankexp.tasks.sft.shapes import Form
 from rankexp.tasks.sft.templates import find_chat
-
-Sizes = dict[str, Annotated[float, Field(gt=0)]]
 
 
 @dataclass(frozen=True, config=CHECKED)
@@ -59,13 +56,9 @@ class SftTask:
     subset: str | None = None
     source_split: str | None = None
     revision: str | None = None
-    sizes: Sizes = field(default_factory=lambda: {"train": 0.5, "tune": 0.1, "decide": 0.2, "test": 0.2})
+    sizes: Sizes = field(default_factory=usual_sizes)
     split_seed: Natural = 0
     max_length: Positive = 1024
-
-    def __post_init__(self) -> None:
-        if set(self.sizes) != set(SPLITS):
-            raise ValueError(f"sizes must name {', '.join(SPLITS)}, and nothing else")
 
     def load(self, tokenize: Tokenize, say: Say) -> TaskData:
         """Read, split and tokenise the data; see :class:`rankexp.tasks.base.Task`."""
