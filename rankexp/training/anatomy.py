@@ -100,7 +100,7 @@ def anatomy_of(model: Any, targets: str | list[str], ranks: Sequence[int], lengt
     """Look at a model.
 
     Args:
-        model: A model of transformers with frozen weights.
+        model: A model of transformers with frozen weights, which keeps no cache of keys and values.
         targets: Which layers are adapted, as ``lora.target_modules``.
         ranks: The ranks to count for.
         length: Tokens of a row.
@@ -151,7 +151,7 @@ def kept_bytes(model: Any, ranks: Mapping[str, int], length: int) -> int:
     whole = model if loading_of(model).new else model.get_decoder()
     try:
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            whole(input_ids=row, attention_mask=torch.ones_like(row), use_cache=False)
+            whole(input_ids=row, attention_mask=torch.ones_like(row))
     finally:
         eject(model)
         model.requires_grad_(False)

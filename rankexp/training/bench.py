@@ -66,11 +66,7 @@ class Bench:
         """
         model: Any = base.build(data.objective.kind).requires_grad_(False)
         check_fits(model, data)
-        model.config.use_cache = False  # of keys and values, which a decoder would keep in every forward pass
-        if getattr(model.config.get_text_config(), "output_router_logits", False):
-            model.config.get_text_config().output_router_logits = False  # for a loss that is no part of the task's
-        if device.type == "cpu":
-            model.set_attn_implementation("eager")  # the backward pass of the fused kernel is slower there
+        prepare(model, device)
         base = _settled(base, model, data)
         return cls(base, Pack(model.to(device)), data, device)
 
@@ -197,6 +193,21 @@ class Bench:
         finally:
             eject(self.model)
             self.model.requires_grad_(False)
+
+
+def prepare(model: Any, device: torch.device) -> None:
+    """Let a model of transformers compute as it does on a bench, wherever it is at the moment.
+
+    Args:
+        model: The model; changed in place.
+        device: Where it is going to be trained.
+    """
+    config = model.config.get_text_config()
+    model.config.use_cache = config.use_cache = False  # of keys and values, which a decoder would keep in every pass
+    if getattr(config, "output_router_logits", False):
+        config.output_router_logits = False  # for a loss that is no part of the task's
+    if device.type == "cpu":
+        model.set_attn_implementation("eager")  # the backward pass of the fused kernel is slower there
 
 
 def _settled(base: BaseModel, model: nn.Module, data: TaskData) -> BaseModel:

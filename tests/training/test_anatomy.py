@@ -84,7 +84,7 @@ def test_what_a_row_keeps_is_what_autograd_keeps():
         def get_decoder(self):
             return self
 
-        def forward(self, input_ids, attention_mask, use_cache):
+        def forward(self, input_ids, attention_mask):
             return self.inner(input_ids.float()[..., None].expand(*input_ids.shape, 8).contiguous()).tanh()
 
     kept = kept_bytes(Whole(), {"inner.0": 2}, 10)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tiny_bench
 import torch
+from test_checkpoint import TRIALS, train
 from tiny_language import MODELS, make_bench
 
 from rankexp.objectives import language
@@ -137,6 +138,20 @@ def test_the_adapter_in_peft_gives_the_recorded_loss_of_every_example(benches, t
     again = score(model, bench.collator(bench.data.splits["decide"]), precision="float32")
     np.testing.assert_allclose(again.values["loss"], recorded.values["loss"], rtol=1e-4, atol=1e-6)
     assert read_back(bench.base, bench.data, trial, bench.device).passed
+
+
+@pytest.mark.parametrize("kind", ["lora", "adalora", "summed"])
+@pytest.mark.parametrize("name", ["llama", "qwen3_moe"])
+def test_interrupted_and_resumed_it_ends_with_the_bits_of_one_go(benches, tmp_path, name, kind):
+    bench = benches(name)
+    spec = make_spec(bench, **{"rank": 2, **TRIALS[kind]})
+    whole = train_trial(bench, spec, TrialStore(tmp_path / "whole"))
+    assert whole.result.status == "completed"
+    store = TrialStore(tmp_path / "cut")
+    train(bench, store, spec, cut=5)
+    assert list(store.keys()) == []
+    (job,) = train(bench, store, spec)
+    assert tiny_bench.digests(job.trial) == tiny_bench.digests(whole)
 
 
 def test_the_model_as_it_is_is_recorded_without_a_step(benches, tmp_path):

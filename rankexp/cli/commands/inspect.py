@@ -28,17 +28,20 @@ def run(_: argparse.Namespace, rest: list[str]) -> int:
 
 
 def _inspect(config: StudyConfig) -> None:
+    import torch
+
     from rankexp.models.base import find_model
     from rankexp.models.kinds import kind_of_task
     from rankexp.option_errors import ConfigError
     from rankexp.progress import Display
     from rankexp.training.anatomy import anatomy_of
+    from rankexp.training.bench import prepare
 
     kind = kind_of_task(config.task)
     with Display() as display:
         base = find_model(**asdict(config.model), say=display.say)
         model = base.build(kind).requires_grad_(False)
-        model.set_attn_implementation("eager")  # type: ignore[operator]
+        prepare(model, torch.device("cpu"))
         length = int(config.task.get("max_length", _LENGTH))
         try:
             found = anatomy_of(model, config.lora.target_modules, config.search.ranks, length)
