@@ -46,6 +46,35 @@ def test_words_for_right_and_wrong_are_understood(tmp_path):
     assert scores.values.mean() == pytest.approx(table["score"].mean())
 
 
+def test_an_example_counts_as_much_as_it_weighs(tmp_path):
+    table = frame()
+    table["score"] = np.linspace(-2, 3, len(table))
+    table["weight"] = [1 + int(name[1:]) ** 2 for name in table["example"]]
+    scores, metric = read_scores_csv(written(tmp_path, table))
+    assert metric == SCORE
+    for (rank, seed), rows in table.groupby(["rank", "seed"]):
+        expected = np.average(rows["score"], weights=rows["weight"])
+        assert scores.means(rank)[seed] == pytest.approx(expected)
+    grouped = table.assign(group=[f"g{int(name[1:]) // 2}" for name in table["example"]])
+    again, _ = read_scores_csv(written(tmp_path, grouped))
+    assert len(again.groups) == 3
+    assert again.means(8) == pytest.approx(scores.means(8))
+    equal, _ = read_scores_csv(written(tmp_path, table.assign(weight=7)))
+    np.testing.assert_allclose(equal.values, read_scores_csv(written(tmp_path, table.drop(columns="weight")))[0].values)
+    assert read_scores_csv(written(tmp_path, frame().assign(weight=table["weight"])))[1] == SCORE
+
+
+@pytest.mark.parametrize(("weight", "says"), [
+    (0, "no number above 0"), (-1, "no number above 0"), ("x", "no number above 0"), ("inf", "no number above 0"), ("", "no number above 0"),
+    (2, "another weight than an earlier row"),
+])  # fmt: skip
+def test_a_weight_that_is_none_is_refused_with_its_row(tmp_path, weight, says):
+    table = frame().assign(weight="1")
+    table.loc[7, "weight"] = str(weight)
+    with pytest.raises(ConfigError, match=rf"row 9 .*{says}"):
+        read_scores_csv(written(tmp_path, table))
+
+
 def test_examples_of_a_group_are_averaged(tmp_path):
     table = frame(examples=6)
     table["group"] = table["example"].map(lambda name: f"d{int(name[1:]) // 2}")

@@ -10,12 +10,15 @@ import numpy as np
 import pandas as pd
 
 from rankexp.analysis.statistics.comparison import DecisionScores
+from rankexp.analysis.statistics.weighted import linearised
 from rankexp.data.readers import read_table
 from rankexp.data.table import ABSENT, Table, Value, brief, is_missing
 from rankexp.metrics import BEFORE, SCORE, Metric
 from rankexp.option_errors import ConfigError
 
 COLUMNS = ("rank", "seed", "example", "score")
+FURTHER = ("group", "weight")
+"""Columns that need not be there."""
 _LONGEST = 400
 """Characters of the longest number."""
 _LARGEST = 2**53
@@ -25,10 +28,11 @@ _LARGEST = 2**53
 def read_scores_csv(
     path: Path, unstable: Collection[int] = (), say: Callable[[str], None] = lambda _: None
 ) -> tuple[DecisionScores, Metric]:
-    """Read the columns rank, seed, example and score, and group where there is one; others are ignored.
+    """Read the columns rank, seed, example and score, and group and weight where there are such; others are ignored.
 
     A row that is missing or has no score is a missing score: its seed then counts for no rank, unless the rank is
-    ``unstable``. Examples of one group (a document) are averaged, since they are no independent evidence.
+    ``unstable``. Examples of one group (a document) are averaged, since they are no independent evidence. A weight,
+    such as the number of tokens that a loss is the mean of, is how much an example counts.
 
     Args:
         path: A table in a format that :func:`rankexp.data.readers.read_table` reads.
@@ -36,7 +40,7 @@ def read_scores_csv(
         say: Is told what had to be decided to read the file.
 
     Returns:
-        The scores, and what they are: shares of right answers where every score is 0 or 1.
+        The scores, and what they are: shares of right answers where every score is 0 or 1 and none weighs more.
 
     Raises:
         ConfigError: The file cannot be read, or is no such table; the message names column and row.
@@ -45,8 +49,10 @@ def read_scores_csv(
     for name in ("rank", "seed"):
         table[name] = _whole_numbers(path, table, name)
     table["score"] = _scores(path, table)
+    table["weight"] = _weights(path, table)
     _refuse(path, table.duplicated(["rank", "seed", "example"]), "repeats the rank, seed and example of an earlier row")
-    metric = BEFORE[0] if table["score"].dropna().isin([0.0, 1.0]).all() else SCORE
+    shares = table["score"].dropna().isin([0.0, 1.0]).all() and table["weight"].nunique() == 1
+    metric = BEFORE[0] if shares else SCORE
     return _table(path, table, unstable), metric
 
 
@@ -84,7 +90,7 @@ def _columns(path: Path, found: Table) -> dict[str, str]:
     """Find the columns that are needed, in any case; each maps to its name in the file."""
     columns: dict[str, str] = {}
     for name in found.names:
-        if (plain := name.strip().lower()) in (*COLUMNS, "group"):
+        if (plain := name.strip().lower()) in (*COLUMNS, *FURTHER):
             if plain in columns or name in found.repeated:
                 raise ConfigError(f"{path} has more than one column {plain!r}.")
             columns[plain] = name
@@ -120,6 +126,17 @@ def _scores(path: Path, table: pd.DataFrame) -> pd.Series[float]:
     return numbers.astype(float)
 
 
+def _weights(path: Path, table: pd.DataFrame) -> pd.Series[float]:
+    """Return how much each example counts; 1 where nothing says it."""
+    if "weight" not in table.columns:
+        return pd.Series(1.0, index=table.index)
+    weights = _numbers(table["weight"])
+    _refuse(path, ~(weights > 0) | np.isinf(weights), "has no number above 0 as its weight")
+    first = weights.groupby(table["example"]).transform("first")
+    _refuse(path, weights != first, "gives an example another weight than an earlier row")
+    return weights
+
+
 def _numbers(texts: pd.Series[str]) -> pd.Series[float]:
     """Read numbers; what is none, or has so many digits that it is none here, becomes NaN."""
     return pd.to_numeric(texts.where(texts.str.len() < _LONGEST, ""), errors="coerce").astype(float)
@@ -127,7 +144,8 @@ def _numbers(texts: pd.Series[str]) -> pd.Series[float]:
 
 def _table(path: Path, table: pd.DataFrame, unstable: Collection[int]) -> DecisionScores:
     ranks, seeds = sorted(table["rank"].unique().tolist()), sorted(table["seed"].unique().tolist())
-    examples = table.drop_duplicates("example").set_index("example")["group"].sort_index()
+    known = table.drop_duplicates("example").set_index("example").sort_index()
+    examples, weights = known["group"], known["weight"].to_numpy(dtype=np.float64)
     full = pd.MultiIndex.from_product([ranks, seeds, examples.index])
     scores = table.set_index(["rank", "seed", "example"])["score"].reindex(full).to_numpy()
     cells = scores.reshape(len(ranks), len(seeds), len(examples))
@@ -143,8 +161,12 @@ def _table(path: Path, table: pd.DataFrame, unstable: Collection[int]) -> Decisi
             f"example {examples.index[n]!r} is missing, for one."
         )
     sums = np.zeros((len(groups), len(ranks) * len(seeds)))
-    np.add.at(sums, index, cells.reshape(-1, len(examples)).T)
-    values = (sums / np.bincount(index)[:, None]).T.reshape(len(ranks), len(seeds), len(groups))
+    np.add.at(sums, index, (cells * weights).reshape(-1, len(examples)).T)
+    sizes = np.bincount(index, weights=weights).astype(np.float64)
+    means = (sums / sizes[:, None]).T
+    if np.ptp(weights) > 0:
+        means = np.array([linearised(row, sizes) for row in means])
+    values = means.reshape(len(ranks), len(seeds), len(groups))
     return DecisionScores(values, tuple(ranks), tuple(seeds), tuple(groups.tolist()), len(examples))
 
 

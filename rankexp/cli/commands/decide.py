@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
-    parser.add_argument("file", help="CSV file with columns rank, seed, example, score; a higher score is better")
+    parser.add_argument(
+        "file",
+        help="CSV file with columns rank, seed, example, score, and group and weight if need be; more is better",
+    )
     parser.add_argument(
         "--margin",
         help="loss of score that does not matter: 2pt or 0.02 if scores are 0/1 (default 1pt), 0.01nat for losses, "
