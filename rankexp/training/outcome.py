@@ -12,6 +12,9 @@ from rankexp.record.trial import TrialResult
 from rankexp.training.out_of_memory import is_out_of_memory
 from rankexp.training.slot import Slot
 
+OF_A_TRIAL = (RuntimeError, ValueError, ArithmeticError, LookupError, TypeError)
+"""What training a trial may raise, in a task's code or the device's, without anything being wrong with the others."""
+
 
 def result_of(
     slot: Slot, scores: dict[str, Scores], reason: str, cost: dict[str, float], device: torch.device

@@ -142,8 +142,11 @@ def test_a_trial_that_diverges_leaves_the_others_of_its_pack_their_bits(tmp_path
 
 
 def test_a_rank_with_a_seed_that_diverges_twice_is_counted_and_not_chosen(tmp_path: Path) -> None:
-    """The second and the fifth trial of rank 4 are the first seeds of its decision, and of the one at half its rate."""
-    done = sweep_hooked(tmp_path, *LONE, "pack=1", "search.learning_rates=[1e-2]", poisoned=[1, 4])
+    """The second and the fifth trial of rank 4 are the first seeds of its decision, and of the one at half its rate.
+
+    The turn before them is the step that the forecast measures.
+    """
+    done = sweep_hooked(tmp_path, *LONE, "pack=1", "search.learning_rates=[1e-2]", poisoned=[2, 5])
     assert done.returncode == 0, done.stderr
     doc = report_of(tmp_path)
     rank = doc["ranks"]["4"]
@@ -158,16 +161,23 @@ def test_a_rank_with_a_seed_that_diverges_twice_is_counted_and_not_chosen(tmp_pa
 
 @pytest.mark.parametrize(("seeds", "decided"), [(3, False), (4, True)])
 def test_a_seed_that_fails_at_one_rank_is_used_for_none(tmp_path: Path, seeds: int, decided: bool) -> None:
-    """Rank 4 is screened in its first turn, and the first seed of its decision has the second and, again, the last."""
-    faults = {"lost": [1, 1 + seeds]}
+    """After the forecast's, rank 4 has a turn for its screen; its decision's first seed the next and, again, the last."""
+    faults = {"lost": [2, 2 + seeds]}
     done = sweep_hooked(tmp_path, *LONE, "pack=1", "search.learning_rates=[1e-2]", f"decide.seeds={seeds}", **faults)
     assert done.returncode == 4, done.stderr
     doc = report_of(tmp_path)
     failed = [(row["rank"], row["seed"], row["reason"]) for row in doc["trials"] if row["status"] == "failed"]
-    assert failed == [(4, 0, f"RuntimeError: turn {1 + seeds} is lost")]
+    assert failed == [(4, 0, f"RuntimeError: turn {2 + seeds} is lost")]
     assert doc["seeds"] == seeds - 1
     assert (doc["status"] in ("SETTLED", "SAFE")) == decided
     assert decided or doc["status"] == "INSUFFICIENT"
+
+
+def test_a_task_that_fails_in_the_measured_step_fails_in_its_trials_and_not_before(tmp_path: Path) -> None:
+    done = sweep_hooked(tmp_path, *LONE, "pack=1", "search.learning_rates=[1e-2]", lost=[0])
+    assert done.returncode == 0, done.stderr
+    assert "how long is not known, since a step of the largest rank failed (turn 0 is lost)" in done.stderr
+    assert all(row["status"] == "completed" for row in report_of(tmp_path)["trials"])
 
 
 def test_where_every_trial_diverges_the_verdict_is_insufficient(tmp_path: Path) -> None:

@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING
 
 from rankexp.config import StudyConfig
 from rankexp.metrics import Metric
+from rankexp.models.loading import reason
+from rankexp.option_errors import ConfigError
 from rankexp.progress import duration
 from rankexp.report.formats import amount, size
 from rankexp.training.batching import scoring_batches
 from rankexp.training.loop import Loop
+from rankexp.training.outcome import OF_A_TRIAL
 from rankexp.training.scoring import score
 from rankexp.training.slot import Slot
 from rankexp.trial_spec import TrialSpec
@@ -49,21 +52,34 @@ class Pace:
     """How fast the device is.
 
     Attributes:
-        step: Seconds of an optimizer step of the largest rank; None where it does not fit into memory.
+        step: Seconds of an optimizer step of the largest rank; None where it could not be taken.
         example: Seconds to score an example.
+        failed: Why it could not.
     """
 
     step: float | None
-    example: float
+    example: float = 0.0
+    failed: str = ""
 
     @classmethod
     def measured(cls, bench: Bench, spec: TrialSpec) -> Pace:
         """Take some steps of a trial, and score some examples; nothing of it is kept.
 
+        Whatever a task's code or the device raises is for the trials to meet, where it is recorded.
+
         Args:
             bench: The model and the data.
             spec: A trial of the largest rank.
         """
+        try:
+            return cls._measured(bench, spec)
+        except ConfigError:
+            raise
+        except OF_A_TRIAL as error:
+            return cls(None, failed=reason(error))
+
+    @classmethod
+    def _measured(cls, bench: Bench, spec: TrialSpec) -> Pace:
         train, tune = bench.data.splits["train"], bench.data.splits["tune"]
         short = replace(spec, steps=_TIMED_STEPS, warmup_steps=0, eval_every=0, patience=0)
         slot = Slot(short, bench.adapter(short), train, evaluate=dict)
@@ -75,7 +91,9 @@ class Pace:
             began = time.perf_counter()
             score(model, bench.collator(some), precision=spec.precision)
         seconds = (time.perf_counter() - began) / len(some)
-        return cls(None if slot.state == "failed" else slot.meter.cost()["step_seconds_median"], seconds)
+        if slot.error is not None:
+            return cls(None, failed=reason(slot.error))
+        return cls(slot.meter.cost()["step_seconds_median"], seconds)
 
 
 @dataclass(frozen=True)
@@ -129,7 +147,7 @@ class Forecast:
     def _takes(self) -> str:
         disk = f"{size(sum(run.trials * run.kept for run in self.runs))} on disk"
         if self.pace.step is None:
-            return f"{disk}; how long is not known, since a step of the largest rank does not fit into memory"
+            return f"{disk}; how long is not known, since a step of the largest rank failed ({self.pace.failed})"
         return (
             f"about {duration(self.seconds)} at most, and {disk}; a step of the largest rank took "
             f"{self.pace.step:.3g} s here"

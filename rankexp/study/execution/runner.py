@@ -21,14 +21,12 @@ from rankexp.study.execution.lanes import Lanes
 from rankexp.study.execution.queue import WAIT_SECONDS, OfferedQueue, Queue
 from rankexp.study.execution.race import PrunedError, Race
 from rankexp.training.memory import capacity
-from rankexp.training.outcome import failure_of
+from rankexp.training.outcome import OF_A_TRIAL, failure_of
 from rankexp.training.stop import Observe
 from rankexp.training.trial import train_trials
 from rankexp.trial_spec import TrialSpec
 
 Asked = tuple[Planned, TrialSpec]
-_OF_A_TRIAL = (RuntimeError, ValueError, ArithmeticError, LookupError, TypeError)
-"""What training a trial may raise, in a task's code or the device's, without anything being wrong with the others."""
 
 
 @dataclass(frozen=True)
@@ -213,7 +211,7 @@ class Runner:
                         check=self.lanes.check,
                         say=self.display.say,
                     )
-                except _OF_A_TRIAL as error:
+                except OF_A_TRIAL as error:
                     if isinstance(error, ConfigError) or not any(attempt.open for attempt in under_way):
                         raise
                     queue.fail(error, under_way, failure_of(error, bench.device))
