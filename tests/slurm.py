@@ -90,8 +90,20 @@ def _start(folder: Path) -> None:
     files = [
         f"--{option}{'' if option == 'socket' else '-file'}={folder}/munge/{name}" for option, name in names.items()
     ]
-    for words in (["munged", "--force", *files], ["slurmctld"], ["slurmd"]):
-        subprocess.run(words, check=True, timeout=60, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    for words in (["munged", "--force", *files], ["slurmctld"]):
+        _run(words)
+    wait_until(_answers)  # a node that finds nobody to register with waits for minutes
+    _run(["slurmd"])
+
+
+def _answers() -> bool:
+    """Whether the controller is up."""
+    done = subprocess.run(["scontrol", "ping"], capture_output=True, text=True, timeout=60, check=False)
+    return "UP" in done.stdout
+
+
+def _run(words: list[str]) -> None:
+    subprocess.run(words, check=True, timeout=60, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 def _end(pid: Path) -> None:

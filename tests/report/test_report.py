@@ -145,7 +145,7 @@ def test_the_test_split_is_reported_for_the_pair(doc):
 
 def test_the_config_to_paste_is_the_chosen_ranks(doc):
     assert doc["lora_config"] == {
-        "r": 8, "lora_alpha": 16.0, "use_rslora": False, "lora_dropout": 0.0, "target_modules": ["query", "value"],
+        "task_type": "SEQ_CLS", "r": 8, "lora_alpha": 16.0, "use_rslora": False, "lora_dropout": 0.0, "target_modules": ["query", "value"],
         "rank_pattern": {}, "alpha_pattern": {}, "modules_to_save": ["classifier"], "learning_rate": 0.003,
     }  # fmt: skip
 

@@ -32,7 +32,7 @@ def read_scores_csv(
 
     A row that is missing or has no score is a missing score: its seed then counts for no rank, unless the rank is
     ``unstable``. Examples of one group (a document) are averaged, since they are no independent evidence. A weight,
-    such as the number of tokens that a loss is the mean of, is how much an example counts.
+    such as how many numbers its score is the mean of, is how much an example counts.
 
     Args:
         path: A table in a format that :func:`rankexp.data.readers.read_table` reads.

@@ -1,4 +1,4 @@
-"""Documents that weigh more than others, such as by their tokens."""
+"""Documents that weigh more than others, such as by their length."""
 
 from __future__ import annotations
 
