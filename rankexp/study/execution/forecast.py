@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from rankexp.config import StudyConfig
 from rankexp.metrics import Metric
@@ -14,14 +13,12 @@ from rankexp.option_errors import ConfigError
 from rankexp.progress import duration
 from rankexp.report.formats import amount, size
 from rankexp.training.batching import scoring_batches
+from rankexp.training.bench import TRAINING_SAMPLE, Bench
 from rankexp.training.loop import Loop
 from rankexp.training.outcome import OF_A_TRIAL
 from rankexp.training.scoring import score
 from rankexp.training.slot import Slot
 from rankexp.trial_spec import TrialSpec
-
-if TYPE_CHECKING:
-    from rankexp.training.bench import Bench
 
 _TIMED_STEPS = 3
 """The first of them warms up; the median is taken."""
@@ -161,4 +158,4 @@ class Forecast:
         return sum(each) / self.lanes
 
     def _scored(self, splits: Sequence[str]) -> int:
-        return sum(self.counts[split] for split in splits)
+        return sum(min(self.counts[one], TRAINING_SAMPLE) if one == "train" else self.counts[one] for one in splits)
