@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from warm import WarmPopen, warm
 
 GOOD = ["good", "great", "fine", "lovely", "superb", "happy", "nice"]
 BAD = ["bad", "awful", "poor", "sad", "ugly", "dire", "nasty"]
@@ -54,19 +55,38 @@ def command(*arguments: str) -> list[str]:
 
 
 def environment(**more: str) -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "100", **more}
+    given = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    return {**given, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "100", **more}
 
 
 def rankexp(folder: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
-    """Run the command in ``folder``."""
-    return subprocess.run(
+    """Run the command in ``folder``, with ``more`` in its environment."""
+    with started(folder, *arguments, **more) as process:
+        try:
+            out, errors = process.communicate(timeout=240)
+        finally:
+            process.kill()
+    return subprocess.CompletedProcess(list(arguments), process.returncode, out, errors)
+
+
+def started(folder: Path, *arguments: str, **more: str) -> subprocess.Popen[str]:
+    """Begin to run the command in ``folder``; with another environment from a shell's start, else warm."""
+    own = environment(**more)
+    if ready := warm(own):
+        return WarmPopen(ready, list(arguments), folder)
+    return from_cold(folder, *arguments, **more)
+
+
+def from_cold(folder: Path, *arguments: str, **more: str) -> subprocess.Popen[str]:
+    """Begin to run the command in ``folder`` as a shell does."""
+    return subprocess.Popen(
         command(*arguments),
         cwd=folder,
         env=environment(**more),
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=240,
-        check=False,
+        preexec_fn=_hear_interrupts,
     )
 
 
@@ -74,16 +94,8 @@ _started: list[subprocess.Popen[str]] = []
 
 
 def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
-    """Begin to run the command in ``folder``."""
-    process = subprocess.Popen(
-        command(*arguments),
-        cwd=folder,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=_hear_interrupts,
-    )
+    """Begin to run the command in ``folder``; :func:`end_all` ends it at the latest."""
+    process = started(folder, *arguments)
     _started.append(process)
     return process
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -20,6 +20,9 @@ Loss = Callable[[Setting, float], float | None]
 
 Walk = tuple[list[list[Setting]], Found]
 """What a strategy asked for, round by round, and what it found."""
+
+
+_WALKED: dict[type[StrategyConformance], list[tuple[int, Walk]]] = {}
 
 
 class StrategyConformance:
@@ -96,9 +99,13 @@ class StrategyConformance:
             found: Found = end.value
             return asked, found
 
-    def walks(self, budgets: Iterable[int] = (1, 2, 6, 11)) -> list[tuple[int, Walk]]:
-        """Answer with every loss at several numbers of runs."""
-        return [(trials, self.walk(loss, trials)) for loss in self.losses().values() for trials in budgets]
+    def walks(self) -> list[tuple[int, Walk]]:
+        """Answer with every loss at several numbers of runs, once for all laws."""
+        budgets, kind = (1, 2, 6, 11), type(self)
+        if kind not in _WALKED:
+            losses = self.losses().values()
+            _WALKED[kind] = [(trials, self.walk(loss, trials)) for loss in losses for trials in budgets]
+        return _WALKED[kind]
 
     def test_it_takes_no_more_runs_than_it_may(self) -> None:
         """All contenders may tune as often."""

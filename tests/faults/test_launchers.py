@@ -119,7 +119,7 @@ def test_a_job_that_dies_does_not_end_the_others(tmp_path: Path) -> None:
     """The others have longer to go than submitit waits for the result of the dead one."""
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
     write_texts(tmp_path / "texts.csv")
-    parent = start(tmp_path, "sweep", *OPTIONS, "task.path=texts.csv", "train.steps=1500", *SUBMITIT)
+    parent = start(tmp_path, "sweep", *OPTIONS, "task.path=texts.csv", "train.steps=600", *SUBMITIT)
     wait_until(lambda: list(TrialStore(tmp_path / "runs").keys()))
     min(jobs_of(parent.pid), key=lambda job: job.pid).kill()
     _, errors = parent.communicate(timeout=400)

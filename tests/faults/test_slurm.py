@@ -15,8 +15,10 @@ from rankexp.record.trials import TrialStore
 
 pytestmark = [pytest.mark.slow, pytest.mark.thorough, pytest.mark.timeout(600)]
 
+STEPS = 500
+"""Of a trial, so many that a job is not done with its own before it hears of its end."""
 ON_SLURM = ["jobs=1", "threads=1", "workers=2", "launcher=slurm", "hydra.launcher.partition=low"]
-SWEEP = [*OPTIONS, "task.path=texts.csv", "train.steps=1500"]
+SWEEP = [*OPTIONS, "task.path=texts.csv", f"train.steps={STEPS}"]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -29,7 +31,7 @@ def cluster() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("undisturbed")
-    assert sweep(folder, "train.steps=1500").returncode == 0
+    assert sweep(folder, f"train.steps={STEPS}").returncode == 0
     return folder
 
 
@@ -85,7 +87,7 @@ def test_jobs_that_are_cancelled_save_what_they_train_and_stay_away(tmp_path: Pa
     before = finished(tmp_path)
     assert len(before) < 12
     assert list(TrialStore(tmp_path / "runs").checkpoints.iterdir())
-    done = sweep(tmp_path, "train.steps=1500")
+    done = sweep(tmp_path, f"train.steps={STEPS}")
     assert done.returncode == 0, done.stderr
     assert re.search(r"goes on from\s+step", done.stderr)
     after = finished(tmp_path)

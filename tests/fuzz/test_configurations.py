@@ -130,7 +130,7 @@ def kept(config: StudyConfig) -> None:
 
 
 @given(changed=broken_files())
-@fuzzing(3, 400)
+@fuzzing(3, 100)
 def test_a_file_is_read_or_refused(ground: Ground, changed: dict[str, bytes]) -> None:
     ground.fill(**changed)
     folder = CheckedFolder("fuzz", f"{CheckedFolder.scheme()}://{ground.conf}")
@@ -140,7 +140,7 @@ def test_a_file_is_read_or_refused(ground: Ground, changed: dict[str, bytes]) ->
 
 @pytest.mark.filterwarnings("ignore:In .*Defaults list is missing:UserWarning")  # Hydra's own word to the user
 @given(changed=broken_files())
-@fuzzing(8, 8)
+@fuzzing(8, 4)
 def test_a_folder_is_composed_or_refused(ground: Ground, changed: dict[str, bytes]) -> None:
     ground.fill(**changed)
     only_refused(run_with_hydra, "mine", [f"--config-dir={ground.conf}"], kept)

@@ -91,13 +91,13 @@ def tree_of(ground: Ground, name: str) -> Any:
 
 @pytest.mark.parametrize("name", ["study.json", "spec.json"])
 @given(data=st.data())
-@fuzzing(8, 43)
+@fuzzing(8, 22)
 def test_a_file_of_json(ground: Ground, name: str, data: st.DataObject) -> None:
     broken(ground, ground.file(name), as_json(data.draw(broken_tree(tree_of(ground, name)))))
 
 
 @given(data=st.data())
-@fuzzing(8, 25)
+@fuzzing(8, 13)
 def test_result_json(ground: Ground, data: st.DataObject) -> None:
     """The hash of a file is written anew by whoever breaks it."""
     values = data.draw(broken_tree(tree_of(ground, "result.json")))

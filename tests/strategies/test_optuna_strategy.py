@@ -85,7 +85,7 @@ def test_a_contest_that_is_resumed_at_any_run_asks_the_very_same(options: dict[s
     whole, found = walks.walk(made_up, trials=12)
     for stop in (1, len(whole) // 2, len(whole) - 1):  # as if the command had ended while a round was trained
         walked(walks, question, whole[:stop])
-        assert walks.walk(made_up, trials=12) == (whole, found)
+    assert walks.walk(made_up, trials=12) == (whole, found)
 
 
 def walked(walks: Walks, question: Question, rounds: list[list[Setting]]) -> None:

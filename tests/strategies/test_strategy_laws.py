@@ -148,7 +148,7 @@ class TestTpe(StrategyConformance):
 @pytest.mark.slow
 class TestGp(StrategyConformance):
     def make_strategy(self) -> Strategy:
-        return Gp()
+        return Gp(trials=12)
 
 
 class TestPareto(StrategyConformance):

@@ -8,7 +8,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tiny import report_of, study_of, sweep
+from tiny import OPTIONS, from_cold, report_of, start, study_of, sweep, write_texts
+from warm import WarmPopen
 
 import rankexp
 from rankexp.record.trials import TrialStore
@@ -150,3 +151,24 @@ def test_changed_data_are_refused(copied: Path) -> None:
     done = sweep(copied)
     assert done.returncode == 2
     assert "the data has changed since study" in done.stderr
+
+
+@pytest.mark.thorough
+def test_a_command_that_a_shell_starts_gives_the_bits_of_one_that_tests_start_warm(
+    undisturbed: Path, tmp_path: Path
+) -> None:
+    write_texts(tmp_path / "texts.csv")
+    with from_cold(tmp_path, "sweep", *OPTIONS, "task.path=texts.csv") as process:
+        _, errors = process.communicate(timeout=240)
+    assert process.returncode == 0, errors
+    assert isinstance(start(tmp_path, "verify", "rank_grid"), WarmPopen)
+    ours, theirs = (
+        {p.parent.parent.name + p.stem: p.read_bytes() for p in scores_in(f)} for f in (tmp_path, undisturbed)
+    )
+    assert ours
+    assert ours == theirs
+    assert report_of(tmp_path) == report_of(undisturbed)
+
+
+def scores_in(folder: Path) -> list[Path]:
+    return sorted((folder / "runs" / "trials").glob("*/scores/*.npz"))
