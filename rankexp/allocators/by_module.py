@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import re
+from typing import Annotated, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -19,6 +20,8 @@ QUERIES_AND_VALUES = (
     *("qkv_proj", "query_key_value", "c_attn", "Wqkv", "in_proj"),
 )
 """What transformers' models call the layers of attention's queries and values; the last few hold keys as well."""
+_ATTENTION = re.compile("attn|attention", re.IGNORECASE)
+"""In the path of every layer of attention, as transformers' models call it: ``self_attn``, ``SelfAttention``."""
 
 
 @dataclass(frozen=True, config=CHECKED)
@@ -26,11 +29,14 @@ class ByModule:
     """Gives ranks in proportion to a weight for each type of module.
 
     Attributes:
+        part: Which layers have a weight where ``weights`` names none: attention's queries and values, which Hu et al.
+            (2021) adapt, by their usual names; all of attention; or all others, which are mostly feed-forward.
         weights: Weight of the layers whose name is, or ends in a dot and, this; the longest ending decides. 0 leaves
-            them out. None for attention's queries and values, which Hu et al. (2021) adapt, by their usual names.
+            them out. None for those of ``part``.
         others: Weight of the layers that no ending matches.
     """
 
+    part: Literal["queries_and_values", "attention", "feed_forward"] = "queries_and_values"
     weights: dict[str, Weight] | None = None
     others: Weight = 0.0
 
@@ -45,7 +51,8 @@ class ByModule:
         """Make sure that every ending is a layer's and some layer has a weight; see :func:`check_allocator`."""
         weights = self._given(shapes)
         if not weights:
-            raise ConfigError("option 'allocator.weights' is missing; queries and values have no usual name here.")
+            part = self.part.replace("_", " ")
+            raise ConfigError(f"option 'allocator.weights' is missing; no layer here has a usual name of {part}.")
         for ending in weights:
             if not any(_ends(name, ending) for name in shapes):
                 miss = near_miss(ending, sorted(shapes))
@@ -56,7 +63,10 @@ class ByModule:
     def _given(self, shapes: Shapes) -> dict[str, float]:
         if self.weights is not None:
             return self.weights
-        return {ending: 1.0 for ending in QUERIES_AND_VALUES if any(_ends(name, ending) for name in shapes)}
+        if self.part == "queries_and_values":
+            return {ending: 1.0 for ending in QUERIES_AND_VALUES if any(_ends(name, ending) for name in shapes)}
+        wanted = self.part == "attention"
+        return {name: 1.0 for name in shapes if bool(_ATTENTION.search(name)) == wanted}
 
     def _weight(self, name: str, weights: dict[str, float]) -> float:
         ending = max((ending for ending in weights if _ends(name, ending)), key=len, default=None)

@@ -234,6 +234,37 @@ def test_the_patterns_of_the_sweep_cost_what_its_rank_costs() -> None:
         assert len(set(ranks.values())) > 1
 
 
+PARTS = {
+    "bert": (["attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense"],
+             ["intermediate.dense", "output.dense"]),
+    "llama": (["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj"],
+              ["mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"]),
+    "t5": (["layer.0.SelfAttention.q", "layer.1.EncDecAttention.v"], ["layer.2.DenseReluDense.wo"]),
+    "gpt2": (["attn.c_attn", "attn.c_proj"], ["mlp.c_fc", "mlp.c_proj"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("model", PARTS)
+def test_by_module_knows_the_parts_of_every_kind_of_model(model: str) -> None:
+    attention, others = PARTS[model]
+    shapes = {f"blocks.{i}.{name}": (8, 8) for i in range(2) for name in (*attention, *others)}
+    for part, names in (("attention", attention), ("feed_forward", others)):
+        ranks = allocate({"name": "by_module", "part": part}, shapes, 2 * 2 * 16 * len(names))
+        assert ranks == {f"blocks.{i}.{name}": 2 for i in range(2) for name in names}
+    for sweep in ("per_layer", "target_modules"):
+        contest = yaml.safe_load(resource(f"sweeps/{sweep}.yaml").read_text(encoding="utf-8"))["contest"]
+        by_part = [options["allocator"] for options in contest["contenders"].values()]
+        assert all(allocate(options, shapes, 800) for options in by_part if options.get("part") in PARTS_THAT_ANY_HAS)
+
+
+PARTS_THAT_ANY_HAS = {"attention", "feed_forward"}
+
+
+def test_a_part_that_a_model_lacks_is_told() -> None:
+    with pytest.raises(ConfigError, match="no layer here has a usual name of attention"):
+        allocate({"name": "by_module", "part": "attention"}, {"a.b": (8, 8)}, 64)
+
+
 @pytest.mark.parametrize("names", [("query", "value"), ("q_proj", "v_proj"), ("c_attn",), ("qkv_proj",)])
 def test_by_module_knows_what_queries_and_values_are_usually_called(names):
     shapes = {f"model.layers.{i}.attn.{name}": (8, 8) for i in range(2) for name in (*names, "out_proj")}
