@@ -17,7 +17,11 @@ def one_thread():
 @pytest.fixture(autouse=True, scope="session")
 def own_configuration(tmp_path_factory):
     """Keep what tests name as servers out of the configuration of whoever runs them."""
+    import tiny
+    import warm
+
     os.environ["RANKEXP_CONFIG"] = str(tmp_path_factory.mktemp("config"))
+    warm.usual.update(tiny.environment())
 
 
 @pytest.fixture(scope="session")

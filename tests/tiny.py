@@ -18,6 +18,8 @@ from typing import Any
 import psutil
 from warm import WarmPopen, warm
 
+from rankexp.tracking.local import SETTINGS as MLFLOW_SETTINGS
+
 GOOD = ["good", "great", "fine", "lovely", "superb", "happy", "nice"]
 BAD = ["bad", "awful", "poor", "sad", "ugly", "dire", "nasty"]
 
@@ -54,8 +56,12 @@ def command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "rankexp", *arguments]
 
 
+LEFT_BEHIND = ("PYTEST_", "TORCHINDUCTOR_", "RAY_", "_MLFLOW_", *MLFLOW_SETTINGS)
+"""What pytest, and whatever a test imports, put into the environment of this process; no command inherits it."""
+
+
 def environment(**more: str) -> dict[str, str]:
-    given = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    given = {name: value for name, value in os.environ.items() if not name.startswith(LEFT_BEHIND)}
     return {**given, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "100", **more}
 
 

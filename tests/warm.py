@@ -17,6 +17,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -36,7 +37,6 @@ class Warm:
     """The process; it ends with the one that made it."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
-        self.environment = dict(environment)
         self.socket, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         words = [sys.executable, str(Path(__file__)), str(its.fileno())]
         self._process = subprocess.Popen(words, env=environment, pass_fds=[its.fileno()], stdin=subprocess.DEVNULL)
@@ -81,14 +81,18 @@ class WarmPopen(subprocess.Popen[str]):
         return self.pid, int(status)
 
 
-_started: list[Warm] = []
+usual: dict[str, str] = {}
+"""The environment of commands, as it is before any test; filled in by ``conftest.py``."""
 
 
 def warm(environment: Mapping[str, str]) -> Warm | None:
-    """Return this test run's process; None for another environment than it has, which imports have read."""
-    if not _started:
-        _started.append(Warm(environment))
-    return _started[0] if _started[0].environment == environment else None
+    """Return this test run's process; None for another environment than the usual one, which its imports have read."""
+    return _warm() if environment == usual else None
+
+
+@cache
+def _warm() -> Warm:
+    return Warm(usual)
 
 
 def _import_all() -> None:

@@ -15,7 +15,7 @@ from filelock import FileLock
 from rankexp.tracking.protocol import TrackingError
 
 _TEMPORARY = ".tmp-mlflow.db"
-_ENVIRONMENT = {
+SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_CONFIGURE_LOGGING": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
@@ -27,7 +27,7 @@ _ENVIRONMENT = {
 
 def load_mlflow() -> Any:
     """Import MLflow with its telemetry off and its log kept off the terminal; the user's own settings win."""
-    for name, value in _ENVIRONMENT.items():
+    for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
     import mlflow
 
