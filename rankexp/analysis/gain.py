@@ -28,7 +28,7 @@ class Gain:
         share: The share of it that may be lost.
         start: Score on ``tune`` before any rank: of the model as it is, or of the head alone.
         best: Mean score on ``tune`` of the best rank, over the seeds of the first look.
-        rank: That rank.
+        rank: That rank; where all are unstable or have learned nothing, the best of those.
     """
 
     share: float
@@ -45,7 +45,7 @@ class Gain:
 def gain_of(study: Study) -> Gain | None:
     """Return what training gains in a study; None where the margin is no share, or an end of it has no score yet.
 
-    Later looks leave it as it is, and unstable ranks do not count.
+    Later looks leave it as it is. Unstable ranks count only where there are no others, and so nothing to decide.
     """
     share = gain_share(study.config.decide.margin)
     if share is None or not np.isfinite(study.head_score):
@@ -54,9 +54,9 @@ def gain_of(study: Study) -> Gain | None:
     means = {}
     for name, rank in study.ladder.items():
         scores = [tune_score(t.result, study.metric) for t in study.completed(name) if t.spec.seed in seeds]
-        if scores and rank not in study.unstable:
+        if scores:
             means[rank] = float(np.mean(scores))
     if not means:
         return None
-    best = max(means, key=lambda rank: means[rank])
+    best = max(means, key=lambda rank: (rank not in study.unstable, means[rank]))
     return Gain(share, study.head_score, means[best], best)

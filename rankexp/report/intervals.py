@@ -19,11 +19,13 @@ def draw_intervals(rows: Mapping[str, Document], doc: Document, size: Size, pitc
     if not rows:
         return None
     figure, axes = new_axes((size[0], 1.3 + pitch * len(rows)))
-    axes.axvspan(-doc["margin"], 0, color=COLOURS["band"], lw=0, zorder=0.5)
-    axes.axvline(-doc["margin"], color=COLOURS["accent"], lw=1.2, ls=(0, (2, 2)), zorder=1)
+    margin = doc["margin"]
+    if margin is not None:
+        axes.axvspan(-margin, 0, color=COLOURS["band"], lw=0, zorder=0.5)
+        axes.axvline(-margin, color=COLOURS["accent"], lw=1.2, ls=(0, (2, 2)), zorder=1)
     axes.axvline(0, color=COLOURS["muted"], lw=1, zorder=1)
     for height, row in enumerate(rows.values()):
-        good = row["lower"] > -doc["margin"]
+        good = margin is not None and row["lower"] > -margin
         colour = COLOURS["warm"] if row["unstable"] else COLOURS["accent"] if good else COLOURS["muted"]
         axes.plot([row["lower"], row["upper"]], [height] * 2, color=colour, lw=2.2, solid_capstyle="butt", zorder=3)
         face = colour if good else COLOURS["paper"]

@@ -20,6 +20,7 @@ from rankexp.lora.pack import Adapter
 from rankexp.lora.pissa import PiSSALinear
 from rankexp.lora.subspace import train_in_subspace
 from rankexp.models.base import new_head
+from rankexp.models.loading import output_layer
 from rankexp.trial_spec import Method, TrialSpec
 
 L = TypeVar("L", bound=LoRALinear)
@@ -89,16 +90,23 @@ def _base(model: nn.Module, spec: TrialSpec, head: Sequence[str]) -> Adapter:
 
 def _full(model: nn.Module, spec: TrialSpec, head: Sequence[str]) -> Adapter:
     del head
-    parts = {name: copy.deepcopy(part).requires_grad_(True) for name, part in model.named_children()}
+    parts = _copied(model)
+    for part in parts.values():
+        part.requires_grad_(True)
     return Adapter({}, {**parts, **new_head(model, spec.seed)})
 
 
 def _subspace(model: nn.Module, spec: TrialSpec, head: Sequence[str]) -> Adapter:
     """Copy the model's parts and let a random subspace move their linear layers."""
-    parts = {name: copy.deepcopy(part) for name, part in model.named_children() if name not in head}
-    names = (name.partition(".") for name in target_shapes(model, "all-linear", head))
+    parts = {name: part for name, part in _copied(model).items() if name not in head}
+    names = (name.partition(".") for name in target_shapes(model, "all-linear", (*head, *output_layer(model))))
     train_in_subspace([parts[top].get_submodule(rest) for top, _, rest in names], spec.dimension, spec.seed)
     return Adapter({}, {**parts, **new_head(model, spec.seed)})
+
+
+def _copied(model: nn.Module) -> dict[str, nn.Module]:
+    """Copy the parts of a model; a weight that two of them share, they share again."""
+    return copy.deepcopy(dict(model.named_children()))
 
 
 _BUILDERS: dict[Method, Callable[[nn.Module, TrialSpec, Sequence[str]], Adapter]] = {

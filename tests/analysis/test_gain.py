@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 
 import pytest
-from fake_study import make_study
+from fake_study import PRUNED, PRUNINGS, make_study
 
 from rankexp.analysis.study import Study, load_study
 from rankexp.candidates import HEAD
+from rankexp.report.build import write_report
 from rankexp.report.document import document
 
 LOSSES = {4: 0.66, 8: 0.72, 16: 0.722, 32: 0.723}
@@ -48,15 +50,37 @@ def test_ranks_that_are_unstable_do_not_count_and_later_looks_leave_it_as_it_is(
     assert without.margin < every.margin
 
 
+def test_where_every_rank_is_unstable_there_is_a_margin_and_a_verdict_that_says_so(tmp_path):
+    study = study_with(tmp_path, diverged=[(rank, 0) for rank in LOSSES], contenders=PRUNED, prunings=PRUNINGS)
+    assert set(study.unstable) == set(LOSSES)
+    assert study.gain is not None
+    assert study.verdict is not None
+    doc = json.loads(write_report(study).with_name("report.json").read_text(encoding="utf-8"))
+    assert (doc["status"], doc["chosen_rank"]) == ("INSUFFICIENT", None)
+    assert doc["reason"] == "Every rank is unstable, so none can be chosen."
+
+
+def test_a_contest_is_drawn_without_a_margin_too(tmp_path):
+    study = load_study(without_start(tmp_path, contenders=PRUNED, prunings=PRUNINGS))
+    page = write_report(study)
+    doc = json.loads(page.with_name("report.json").read_text(encoding="utf-8"))
+    assert doc["contest"]["margin"] is None
+    assert "A filled ring ends right of the dotted line" not in page.read_text(encoding="utf-8")
+
+
 def test_without_a_score_of_the_start_there_is_no_verdict_and_the_reason_is_said(tmp_path):
-    folder = make_study(tmp_path, score="loss", margin="2%")
-    path = folder / "study.json"
-    record = json.loads(path.read_text(encoding="utf-8"))
-    record["planned"] = [item for item in record["planned"] if item["candidate"] != "head"]
-    path.write_text(json.dumps(record), encoding="utf-8")
-    study = load_study(folder)
+    study = load_study(without_start(tmp_path))
     assert study.gain is None
     assert math.isnan(study.margin)
     doc = document(study)
     assert (doc["status"], doc["chosen_rank"], doc["margin"]) == ("INSUFFICIENT", None, None)
     assert "has no score" in doc["reason"]
+
+
+def without_start(folder: Path, **options) -> Path:
+    folder = make_study(folder, score="loss", margin="2%", **options)
+    path = folder / "study.json"
+    record = json.loads(path.read_text(encoding="utf-8"))
+    record["planned"] = [item for item in record["planned"] if item["candidate"] != "head"]
+    path.write_text(json.dumps(record), encoding="utf-8")
+    return folder

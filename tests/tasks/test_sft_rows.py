@@ -316,3 +316,26 @@ def test_whatever_a_cell_holds_it_is_read_or_refused_by_name(column, value):
     assert len(parsed.rows) + len(parsed.refused) == 1
     assert all(refused.rule in RULES for refused in parsed.refused)
     assert all(len(found.text_hash) == 20 for found in parsed.rows)
+
+
+@pytest.mark.parametrize(("turns_", "columns"), [
+    ([{"role": "user", "content": "x", "content_de": "q"}, {"role": "gpt", "content": ["x"], "content_de": "a"}],
+     {"content": "content_de"}),
+    ([{"role": "x", "who": "user", "content": "q"}, {"role": ["x"], "who": "gpt", "content": "a"}], {"role": "who"}),
+    ([{"from": "human", "value": "q", "content": "x"}, {"from": "gpt", "value": "a", "content": ["x"]}], {}),
+])  # fmt: skip
+def test_a_turn_is_what_the_named_keys_hold_whatever_else_it_has(tmp_path, turns_, columns):
+    found = content(tmp_path, {"messages": turns_}, columns={"messages": "messages", **columns})
+    assert [(message["role"], message["content"]) for message in found.messages] == [("user", "q"), ("assistant", "a")]
+
+
+@pytest.mark.parametrize(("answer", "text"), [(4, None), (["four"], "four"), ([], None), (["4", "four"], None),
+                                              (True, None), (4.5, None), ({"type": []}, None)])  # fmt: skip
+def test_an_answer_is_one_text(tmp_path, answer, text):
+    row = {"question": "2 + 2?", "answer": answer}
+    if text is None:
+        assert rule(tmp_path, row)[0] in {"not_text", "empty_answer"}
+    else:
+        assert content(tmp_path, row).messages[-1]["content"] == text
+    parts = turns(("user", "q"), ("assistant", [{"type": answer, "text": "a"}]))
+    assert rule(tmp_path, {"messages": parts})[0] == "not_text"

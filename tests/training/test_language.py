@@ -8,14 +8,17 @@ import numpy as np
 import pytest
 import tiny_bench
 import torch
+from safetensors.torch import load_model
 from test_checkpoint import TRIALS, train
 from tiny_language import MODELS, make_bench
+from torch.nn.utils.parametrize import is_parametrized
 
 from rankexp.objectives import language
 from rankexp.objectives.base import Collator
 from rankexp.objectives.language import LanguageModelling
 from rankexp.record.trials import TrialStore
 from rankexp.training.loop import Loop
+from rankexp.training.probes.calibration import EXAMPLES, Calibration
 from rankexp.training.readback import read_back
 from rankexp.training.scoring import score
 from rankexp.training.trial import slot_of, train_trial
@@ -176,3 +179,41 @@ def test_an_output_layer_is_no_layer_to_adapt(benches):
         assert not any("lm_head" in layer for layer in benches(name).shapes("all-linear"))
     with pytest.raises(ValueError, match="lm_head"):
         benches("llama").shapes(["lm_head"])
+
+
+@pytest.mark.parametrize("name", ["gpt2", "gemma3", "llama"])
+def test_full_fine_tuning_leaves_weights_tied_that_are(benches, tmp_path, name):
+    bench = benches(name)
+    tied = bench.model.get_output_embeddings().weight is bench.model.get_input_embeddings().weight
+    assert tied is (name != "llama")
+    spec = make_spec(bench, method="full", learning_rate=1e-3, steps=4)
+    adapter = bench.adapter(spec)
+    assert sum(p.numel() for p in adapter.parameters()) == sum(p.numel() for p in bench.model.parameters())
+    trial = train_trial(bench, spec, TrialStore(tmp_path))
+    assert trial.result.cost["trainable_parameters"] == sum(p.numel() for p in bench.model.parameters())
+    loaded = bench.base.build(bench.data.objective.kind)
+    load_model(loaded, trial.adapter / "model.safetensors")
+    again = score(loaded.eval(), bench.collator(bench.data.splits["decide"]), precision="float32")
+    np.testing.assert_allclose(again.values["loss"], trial.scores("decide").values["loss"], rtol=1e-5, atol=1e-6)
+
+
+def test_a_subspace_moves_the_layers_that_ranks_reach(benches):
+    bench = benches("gpt2")
+    adapter = bench.adapter(make_spec(bench, method="subspace", dimension=10))
+    moved = {
+        f"{top}.{name}" for top, part in adapter.whole.items() for name, m in part.named_modules() if is_parametrized(m)
+    }
+    assert moved == set(bench.shapes("all-linear"))
+
+
+def test_inputs_are_looked_at_without_the_logits_of_whole_rows(benches):
+    bench, rows = benches("qwen2"), []
+    train = bench.data.splits["train"]
+    output = bench.model.get_output_embeddings()
+    hook = output.register_forward_pre_hook(lambda _, given: rows.append(given[0].shape[:-1].numel()))
+    try:
+        found = Calibration(bench.pack, bench.collator(train)).moments(bench.shapes("all-linear"))
+    finally:
+        hook.remove()
+    assert found.keys() == bench.shapes("all-linear").keys()
+    assert sum(rows) == train.sample(EXAMPLES).counts.sum() + rows.count(1) < train.sample(EXAMPLES).sizes.sum()

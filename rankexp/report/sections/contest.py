@@ -48,11 +48,18 @@ def draw(doc: Document, size: Size = WIDE) -> Figure | None:
 
 def caption(doc: Document) -> Caption:
     """Say how to read a bar, and give the intervals."""
-    margin, rank = amount(doc["margin"], metric_of(doc)), doc["contest"]["rank"]
+    margin, rank = doc["margin"], doc["contest"]["rank"]
+    filled = (
+        ""
+        if margin is None
+        else (
+            "A filled ring ends right of the dotted line: that one is shown to lose less than "
+            f"{amount(margin, metric_of(doc))}. "
+        )
+    )
     reading = (
-        f"Each bar is where a contender's true difference to rank {rank} in every layer may lie. A filled ring ends "
-        f"right of the dotted line: that one is shown to lose less than {margin}. Being better takes more than a bar "
-        "right of zero: p is corrected for the number of contenders."
+        f"Each bar is where a contender's true difference to rank {rank} in every layer may lie. {filled}Being better "
+        "takes more than a bar right of zero: p is corrected for the number of contenders."
     )
     alt = f"Paired differences to rank {rank} in every layer: {written_intervals(doc['contest']['rows'], doc)}."
     return Caption("Strategies against one rank everywhere", reading, alt)

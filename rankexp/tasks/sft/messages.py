@@ -64,13 +64,13 @@ def text_of(value: Value, where: str = "") -> str:
     """Return content as text: text itself, or a list of parts that are text; nothing is empty text.
 
     Raises:
-        RowError: It holds anything else.
+        RowError: It holds anything else, such as a list of several texts, which may be alternatives.
     """
     if value is ABSENT or is_missing(value):
         return ""
     if isinstance(value, str):
         return whole_characters(value)
-    if isinstance(value, list):
+    if isinstance(value, list) and (len(value) < 2 or all(isinstance(part, dict) for part in value)):
         return "".join(_part(part, where) for part in value)
     raise RowError("not_text", f"{where}{brief(value)}")
 
@@ -115,11 +115,9 @@ def _message(turn: Mapping[str, Any], number: int, keys: Mapping[str, str]) -> M
     named = turn.get(role_key)
     if not isinstance(named, str) or named.strip().lower() not in ROLES:
         raise RowError("unknown_role" if role_key in turn else "bad_turns", f"turn {number}: {brief(named)}")
-    role, where = ROLES[named.strip().lower()], f"turn {number}: "
+    role, where, own = ROLES[named.strip().lower()], f"turn {number}: ", {role_key, content_key, "role", "content"}
     content = turn.get(content_key)
-    others = {
-        key: _whole(value) for key, value in turn.items() if key not in (role_key, content_key) and value is not None
-    }
+    others = {key: _whole(value) for key, value in turn.items() if key not in own and value is not None}
     if role == "call":
         return {"role": "assistant", "content": "", "tool_calls": _calls(_as_calls(content, number), number)}
     message = {"role": role, "content": text_of(content, where), **others}
@@ -134,9 +132,9 @@ def _keys_of(turn: Mapping[str, Any], keys: Mapping[str, str]) -> tuple[str, str
 def _part(part: Value, where: str) -> str:
     if isinstance(part, str):
         return whole_characters(part)
-    if isinstance(part, dict) and part.get("type", "text") in _TEXT_PARTS and isinstance(part.get("text"), str):
+    kind = part.get("type", "text") if isinstance(part, dict) else part
+    if isinstance(part, dict) and isinstance(kind, str) and kind in _TEXT_PARTS and isinstance(part.get("text"), str):
         return whole_characters(part["text"])
-    kind = part.get("type") if isinstance(part, dict) else part
     raise RowError("not_text", f"{where}{brief(kind)}")
 
 

@@ -12,8 +12,8 @@ from rankexp.tasks.sft.rows import Conversation
 from rankexp.tasks.sft.rules import RowError
 from rankexp.tasks.sft.templates import Chat
 
-THOUGHT = re.compile(r"^.*</think>", re.DOTALL)
-_THINKING = re.compile(r"<think>(.*)</think>", re.DOTALL)
+THOUGHT = re.compile(r"^\s*<think>(.*?)</think>", re.DOTALL)
+"""What a turn thinks before it answers, where its text begins with that; elsewhere such a mark is a quotation."""
 _TELLING = 20
 """Letters of a text that is in another by chance no more."""
 _MARK = "qzAnswer0zq"
@@ -71,7 +71,7 @@ def _leaves(value: Any) -> list[str]:
 
 def thoughts(message: Message) -> list[str]:
     """Return what a turn thinks before it answers, in its text or in fields of its own."""
-    inline = _THINKING.search(message["content"])
+    inline = THOUGHT.match(message["content"])
     return [inline[1]] if inline else [message[key] for key in _REASONING if isinstance(message.get(key), str)]
 
 

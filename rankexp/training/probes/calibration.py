@@ -55,4 +55,6 @@ class Calibration:
         batches = [some(index) for index in scoring_batches(some.examples, _ROWS)]
         with self.pack.holding() as model:
             layers = {name: model.get_submodule(name) for name in names}
-            return second_moments(layers, [(b.mask, partial(model, **b.inputs)) for b in batches])
+            return second_moments(
+                layers, [(b.mask, partial(self.collator.objective.losses, model, b)) for b in batches]
+            )
