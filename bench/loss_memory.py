@@ -2,7 +2,8 @@
 
 Each row is a process of its own: a Llama of one small block, one forward and one backward pass over so many target
 tokens, and the most memory that the process held beyond what it held before. ``whole`` makes all logits at once, as
-transformers does; ``chunks`` is rankexp's way, which keeps ``MOST_BYTES`` of logits at a time.
+transformers does; ``chunks`` is rankexp's way, which keeps ``MOST_BYTES`` of logits at a time. It ends with an error
+where the loss takes more than ``MOST_OF_LOSS``.
 
     python bench/loss_memory.py [--vocabulary 262144] [--targets 512 1024 2048 4096]
 """
@@ -40,6 +41,7 @@ def main() -> None:
     print(
         "| targets | all logits | whole: memory | seconds | chunks: memory | seconds |\n|---:|---:|---:|---:|---:|---:|"
     )
+    most = 0.0
     for targets in given.targets:
         cells = [f"{targets:,}", f"{targets * logits / 2**20:,.0f} MiB"]
         for way in ("whole", "chunks"):
@@ -47,8 +49,12 @@ def main() -> None:
             memory, seconds = map(
                 float, subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
             )
+            most = max(most, memory if way == "chunks" else 0.0)
             cells += [f"{memory / 2**20:,.0f} MiB", f"{seconds:.1f}"]
         print(f"| {' | '.join(cells)} |", flush=True)
+    bound = language.MOST_OF_LOSS
+    print(f"in chunks at most {most / 2**20:,.0f} MiB, and {bound / 2**20:,.0f} MiB is the bound")
+    sys.exit(most > bound)
 
 
 def measured(vocabulary: int, targets: int, *, whole: bool) -> tuple[float, float]:

@@ -102,8 +102,13 @@ def wide_margin(margin: float | str, metric: Metric) -> str:
     if isinstance(margin, str):
         wide = (gain_share(margin) or 0.0) > WIDE
         return f"a margin of {margin} forgives a rank that gains {margin} less than another." if wide else ""
-    if not metric.is_share or margin <= WIDE:
+    if margin <= WIDE or not (metric.is_share or metric.unit == "nat"):
         return ""
+    if metric.unit == "nat":
+        return (
+            f"a margin of {margin:g} nats forgives a rank that finds the right answer {math.exp(min(margin, 700)):.3g} "
+            "times less likely; a share of the gain is written as 2%."
+        )
     points = f"{100 * margin:.4g}"
     return (
         f"a margin of {points} points forgives a rank that answers {points} more examples in 100 wrongly; "

@@ -6,6 +6,8 @@ and report need neither the task nor torch.
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -23,6 +25,8 @@ class Metric:
         weighted: Whether examples weigh in its mean as they do in the loss, such as by their number of target tokens.
         decimals: Digits after the point of a value as it is shown; None for four that say something.
         chance: What is reached without looking at an example, where that is the same for all data.
+        each: What counts once in its mean, besides a document: ``example``, or what examples weigh by.
+        exponential: What e to the power of its mean is called, such as ``perplexity``; empty where that says nothing.
         default_margin: The margin where the user names none: in its unit, or a share of the gain such as ``2%``.
     """
 
@@ -33,6 +37,8 @@ class Metric:
     weighted: bool = False
     decimals: int | None = None
     chance: float | None = None
+    each: str = "example"
+    exponential: str = ""
     default_margin: float | str = 0.01
 
     @property
@@ -57,6 +63,14 @@ class Metric:
         """
         return value if self.higher_is_better else -value
 
+    def exponential_of(self, value: float) -> float:
+        """Return e to the power of a value; infinity where that is too large for a number.
+
+        >>> LOSS_OF_TOKENS.exponential_of(0.0), LOSS_OF_TOKENS.exponential_of(1000.0)
+        (1.0, inf)
+        """
+        return math.exp(value) if value < math.log(sys.float_info.max) else math.inf
+
     def card(self) -> dict[str, Any]:
         """Return it as JSON values; :meth:`of_card` is the inverse but for the margin, since a study has its own."""
         return {name: value for name, value in asdict(self).items() if name != "default_margin"}
@@ -73,7 +87,10 @@ ACCURACY = Metric("accuracy", "point", scale=100, decimals=2)
 LOSS = Metric("loss", "nat", higher_is_better=False, decimals=4)
 """Loss of an example in nats. Every objective has it: it is what training lowers, and what stops it early."""
 
-LOSS_OF_TOKENS = Metric("loss", "nat", higher_is_better=False, weighted=True, decimals=4, default_margin="2%")
+LOSS_OF_TOKENS = Metric(
+    "loss", "nat", higher_is_better=False, weighted=True, decimals=4, each="target token", exponential="perplexity",
+    default_margin="2%",
+)  # fmt: skip
 """Loss of a target token in nats; examples weigh as many as they have, as in a perplexity."""
 
 SCORE = Metric("score")

@@ -92,10 +92,13 @@ def test_anything_is_a_margin_or_one_sentence(written, kind):
         assert 0 < margin < (1 if kind == "accuracy" else math.inf)
 
 
-def test_only_wide_margins_of_accuracy_are_warned_of():
+def test_wide_margins_are_warned_of_where_their_unit_says_what_is_wide():
     assert not wide_margin(WIDE, ACCURACY)
-    assert not wide_margin(5.0, LOSS)
+    assert not wide_margin(WIDE, LOSS)
+    assert not wide_margin(5.0, SCORE)
     assert "20 points" in wide_margin(0.2, ACCURACY)
+    assert "7.39 times less likely" in wide_margin(2.0, LOSS)
+    assert wide_margin(1e9, LOSS)
 
 
 def test_a_margin_of_the_whole_range_is_refused():

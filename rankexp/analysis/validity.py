@@ -11,7 +11,7 @@ from rankexp.analysis.check import RECOMMENDED_SEEDS, Check, example_count, list
 from rankexp.analysis.diagnosis import Diagnosis
 from rankexp.analysis.screen import on_edge, sampled_range
 from rankexp.analysis.study import Study
-from rankexp.candidates import BASE, CandidateName
+from rankexp.candidates import CandidateName
 from rankexp.record.ledger import TestLedger
 from rankexp.record.trial import Trial
 from rankexp.trial_spec import TrialSpec
@@ -276,17 +276,22 @@ def enough_examples(study: Study) -> Check:
 
 
 def head_reference(study: Study) -> Check:
-    """A head-only reference, without which collapsed runs cannot be seen."""
-    name = "Head-only reference"
-    if study.completed(BASE):
-        return Check("The model as it is", True, f"It reaches {study.head_score:.3f} on tune.", advisory=True)
+    """What there is before any rank: head only, or the model as it is; without it collapsed runs cannot be seen."""
+    has_head = study.record.has_head
+    name = "Head-only reference" if has_head else "The model as it is"
     if math.isfinite(study.head_score):
-        return Check(name, True, f"The head alone reaches {study.head_score:.3f} on tune.", advisory=True)
-    evidence = "There is none, so a run that learned nothing cannot be told from a poor one."
+        what = "The head alone" if has_head else "It"
+        return Check(name, True, f"{what} reaches {study.head_score:.3f} on tune.", advisory=True)
+    evidence = "It was not scored" if not has_head else "There is none"
+    remedy = (
+        "Give references.head a learning rate." if has_head else "Give references.head any rate: it trains nothing."
+    )
     if study.majority:
         reached = f"{study.majority['tune']:.3f} on tune"
-        evidence = f"There is none; the majority class alone, {reached}, tells what learned nothing."
-    return Check(name, False, evidence, "Give references.head a learning rate.", advisory=True)
+        evidence = f"{evidence}; the majority class alone, {reached}, tells what learned nothing."
+    else:
+        evidence = f"{evidence}, so a run that learned nothing cannot be told from a poor one."
+    return Check(name, False, evidence, remedy, advisory=True)
 
 
 def _evidence_specs(study: Study) -> list[TrialSpec]:

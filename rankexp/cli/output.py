@@ -18,10 +18,12 @@ def say(text: str) -> None:
 
 
 def print_verdict(doc: dict[str, Any]) -> None:
-    """Print the verdict box in three lines."""
+    """Print the verdict box in a few lines."""
+    from rankexp.report.sections.exponential import sentence
+
     said = doc["summary"]
     say(f"\n{doc['status']}: {said['headline']}")
-    for line in (said["certainty"], said["test"]):
+    for line in (said["certainty"], said["test"], sentence(doc)):
         if line:
             say(line)
 

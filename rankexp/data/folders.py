@@ -17,6 +17,7 @@ from typing import Any
 
 from rankexp.data.arrow_rows import read_arrow
 from rankexp.data.readers import FORMATS, read_bytes, read_table
+from rankexp.data.splits import SPLITS
 from rankexp.data.table import Table, TaskError, brief
 from rankexp.safety.printable import printable
 
@@ -236,11 +237,15 @@ def _split_of(name: str) -> str:
 
     >>> [_split_of(name) for name in ("data/train-00000-of-00002.parquet", "dev.jsonl", "test/a.csv", "a.csv")]
     ['train', 'validation', 'test', '']
+    >>> _split_of("tune.jsonl"), _split_of("to_fine_tune.jsonl")
+    ('tune', '')
     """
     parts = [_stem(Path(name).name), *reversed(Path(name).parts[:-1])]
     if shard := _SHARD.fullmatch(parts[0]):
         return _KEYWORDS.get(shard["split"].lower(), shard["split"])
     for part in parts:
+        if part.lower() in SPLITS:
+            return part.lower()
         words = [word for word in re.split(r"[^a-z0-9]+", part.lower()) if word in _KEYWORDS]
         if words:
             return _KEYWORDS[words[0]]
@@ -263,7 +268,7 @@ def _configs(folder: Path, root: Path) -> list[dict[str, Any]]:
         raise TaskError(f"{_shown(path)} begins with what is not YAML.") from error
     configs = values.get("configs") if isinstance(values, dict) else None
     listed = configs if isinstance(configs, list) else []
-    return [config for config in listed if isinstance(config, dict) and config.get("data_files")]
+    return [c for c in listed if isinstance(c, dict) and (c.get("data_files") or c.get("data_dir"))]
 
 
 def _of_config(folder: Path, configs: list[dict[str, Any]], names: list[str], subset: str | None) -> Files:
@@ -273,6 +278,12 @@ def _of_config(folder: Path, configs: list[dict[str, Any]], names: list[str], su
         listed = ", ".join(map(brief, list(known)[:20]))
         said = f"option 'task.subset' is {subset!r}, but" if subset is not None else "option 'task.subset' is needed:"
         raise TaskError(f"{said} {_shown(folder)} has the subsets {listed}.")
+    if not known[chosen].get("data_files"):
+        inside = f"{str(known[chosen]['data_dir']).strip('/')}/"
+        names = [name for name in names if name.startswith(inside)]
+        if not names:
+            raise TaskError(f"{_shown(folder / 'README.md')} names a folder {inside!r} that holds no data file.")
+        return _by_name(folder, names, None)
     splits = {
         split: [name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns)]
         for split, patterns in _patterns(folder, known[chosen]).items()

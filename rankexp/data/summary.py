@@ -55,7 +55,12 @@ class Summary:
     def card(self) -> dict[str, Any]:
         """Describe it for the record."""
         left_out = {rule: {"rows": found.rows, "first": found.first} for rule, found in self.left_out.items()}
-        return {"read": self.read, "used": self.used, "left_out": left_out, "lost_labels": list(self.lost_labels)}
+        counts = {"read": self.read, "used": self.used, "left_out": left_out, "lost_labels": list(self.lost_labels)}
+        return counts | {"said": list(self.sentences())}
+
+    def sentences(self) -> tuple[str, ...]:
+        """Say it in lines."""
+        return (self.sentence(),)
 
     def sentence(self) -> str:
         """Say it in one line."""

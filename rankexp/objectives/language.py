@@ -25,6 +25,9 @@ from rankexp.tasks.base import Targets
 MOST_BYTES = 1 << 28
 """Of the logits, in float32, that are in memory at a time, whatever the vocabulary: rows of a chunk are that few."""
 
+MOST_OF_LOSS = 4 * MOST_BYTES
+"""Bytes that the loss takes at most: the logits, their softmax, its gradient, and a copy in the model's precision."""
+
 IGNORED = -100
 """Label of a token that is no target, as transformers has it."""
 

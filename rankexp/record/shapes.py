@@ -101,6 +101,8 @@ class MetricCard(TypedDict):
     weighted: bool
     decimals: Annotated[int, Field(ge=0, le=12)] | None
     chance: float | None
+    each: NotRequired[Annotated[str, Field(pattern=r"^[A-Za-z ]{0,40}$")]]
+    exponential: NotRequired[Annotated[str, Field(pattern=r"^[A-Za-z ]{0,40}$")]]
 
 
 @with_config(_OPEN)

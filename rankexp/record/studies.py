@@ -98,7 +98,8 @@ class StudyRecord:
         config: The resolved configuration.
         model: ``name``, ``fingerprint``, ``parameters``, ``shapes`` of adapted layers, ``source``, ``head``.
         data: ``name``, ``fingerprint``, ``test_fingerprint``, ``overlaps``, ``labels``, and sizes by split.
-        settings: Chosen once at the start: ``precision``, ``device``, and what was measured to choose them.
+        settings: Chosen once at the start: ``precision``, ``device``, what was measured to choose them, and the
+            ``plan`` as it was said.
         planned: Trials that the study asked for, in order.
         notes: Facts of the protocol that no trial holds, such as how often the learning rates were widened.
         created: Time of creation, ISO 8601 in UTC.
@@ -117,6 +118,17 @@ class StudyRecord:
     def facts(self) -> dict[str, Any]:
         """What the record says of the data beside what it says of any: what the task itself tells, such as labels."""
         return {name: value for name, value in self.data.items() if name not in _OF_ANY_DATA}
+
+    @property
+    def said_of_rows(self) -> tuple[str, ...]:
+        """What became of the rows of the data, in sentences; none in records that count no rows."""
+        return tuple(map(str, (self.data.get("rows") or {}).get("said", ())))
+
+    @property
+    def said_before(self) -> tuple[str, ...]:
+        """What was said before the first trial: what became of the rows, and what was to be trained; else nothing."""
+        plan = self.settings.get("plan")
+        return (*self.said_of_rows, *map(str, plan)) if isinstance(plan, list) else ()
 
     @property
     def has_head(self) -> bool:

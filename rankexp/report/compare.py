@@ -94,7 +94,9 @@ def compare(studies: Sequence[Study]) -> Document:
 
 
 def _refuse_unlike(studies: Sequence[Study]) -> None:
-    kinds = sorted({study.metric.name for study in studies})
+    metrics = [study.metric for study in studies]
+    scores = {metric.name for metric in metrics}
+    kinds = sorted(scores if len(scores) > 1 else {f"the {metric.name} of each {metric.each}" for metric in metrics})
     if len(kinds) > 1:
         raise ConfigError(f"the studies compare {' and '.join(kinds)}; only like scores can stand side by side.")
     names = [study.name for study in studies]

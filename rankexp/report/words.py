@@ -24,7 +24,12 @@ def summary(doc: Document) -> dict[str, Any]:
 
 def start(doc: Document) -> str:
     """Name what there is before any rank."""
-    return "the model as it is" if "base" in doc["references"] else "the head alone"
+    return "the head alone" if has_head(doc) else "the model as it is"
+
+
+def has_head(doc: Document) -> bool:
+    """Whether something of the model is new, such as a classifier's head, which is trained beside every adapter."""
+    return doc["setup"] is None or bool(doc["setup"]["model"].get("head", True))
 
 
 def headline(doc: Document) -> str:
@@ -55,7 +60,7 @@ def meaning(doc: Document) -> str:
         return "The numbers describe what was run, and conclude nothing."
     chosen = doc["chosen_rank"]
     if chosen is None and nothing_learned(doc):
-        return "No run is better than an answer that reads no text."
+        return f"No run is better than {'an answer that reads no text' if has_head(doc) else start(doc)}."
     if chosen is None:
         return "The evidence is too thin to name a rank."
     if len(doc["ranks"]) == 1:

@@ -200,8 +200,7 @@ def _worker(config: StudyConfig, folder: Path, display: Display) -> Iterator[Wor
 def _lead(place: Worker, *, mends: bool = False) -> Outcome:
     with place.leading(place.config.search.ranks, mends=mends) as protocol:
         if not protocol.study.read().planned:
-            for line in protocol.forecast().lines():
-                place.display.say(line)
+            protocol.announce()
         study = protocol.run()
         report = write_report(study)
         try:

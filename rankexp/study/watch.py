@@ -46,6 +46,7 @@ class StudyWatcher:
         self._before = set(self._trials.keys())
         self._seen: set[str] = set()
         self._began = time.time()
+        self._said = self._store.exists() and bool(self._store.read().said_before)
 
     @contextmanager
     def shown(self, display: Display) -> Iterator[None]:
@@ -68,10 +69,15 @@ class StudyWatcher:
                 self._show(display)
 
     def _show(self, display: Display) -> None:
-        """Show the trials that have ended since the last look."""
+        """Show once what the leader said before the first trial, and the trials that have ended since the last look."""
         if not self._store.exists():
             return
-        planned = {item.key: item for item in self._store.read().planned}
+        record = self._store.read()
+        if not self._said and record.said_before:
+            self._said = True
+            for line in record.said_before:
+                display.say(line)
+        planned = {item.key: item for item in record.planned}
         display.expect(len(planned))
         for key in planned.keys() - self._seen:
             if key in self._trials:

@@ -10,6 +10,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Literal, Self
 
+from rankexp.metrics import metrics_of
 from rankexp.record.studies import Planned, StudyRecord
 from rankexp.record.trial import Trial
 from rankexp.tracking import reconcile, rows
@@ -187,7 +188,8 @@ class _LiveTrial:
             if any(reconcile.run_identity(run) == reconcile.trial_identity(trial) for run in others):
                 client.delete(self._id)
             else:
-                reconcile.complete(client, self._id, trial, logged=self._logged)
+                metrics = metrics_of(self._study.data)
+                reconcile.complete(client, self._id, trial, metrics, logged=self._logged)
 
     def _stop(self, tag: str, status: str) -> None:
         self._tracker.client.log(self._id, tags={"status": tag})

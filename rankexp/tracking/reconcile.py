@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rankexp.metrics import Metric, metrics_of
 from rankexp.record.processes import Process, this_process
 from rankexp.record.studies import Planned, Pruned
 from rankexp.record.trial import Trial, TrialResult
@@ -52,31 +53,40 @@ def workspace_lock(workspace: Path) -> AbstractContextManager[None]:
     return locked(workspace / ".mlflow-sync.lock")
 
 
-def complete(client: Client, run: str, trial: Trial, *, logged: Collection[int] = (), end: int | None = None) -> None:
+def complete(
+    client: Client,
+    run: str,
+    trial: Trial,
+    metrics: Sequence[Metric],
+    *,
+    logged: Collection[int] = (),
+    end: int | None = None,
+) -> None:
     """Write what a trial's record says into its run and end it.
 
     Args:
         client: The store.
         run: Id of the run.
         trial: The trial.
+        metrics: What it is scored by.
         logged: Steps of its history that the run already has.
         end: Time of its end in milliseconds since the epoch; None for now.
     """
     result = trial.result
     missing = [row for row in result.history if int(row["step"]) not in logged]
     points = rows.history_points(missing, rows.spread_times(result.history, result))
-    points += rows.final_points(trial.spec, result, rows.result_times(result)[1])
+    points += rows.final_points(trial.spec, result, rows.result_times(result)[1], metrics)
     finite, _ = rows.split_finite(points)
-    client.log(run, finite, tags={**rows.outcome_tags(trial), **non_finite_tag(trial.spec, result)})
+    client.log(run, finite, tags={**rows.outcome_tags(trial), **non_finite_tag(trial.spec, result, metrics)})
     if trial.spec.rank_map and trial.spec.rank is None:
         client.log_json(run, trial.spec.rank_map, "rank_map.json")
     client.end(run, STATUS[result.status], end)
 
 
-def non_finite_tag(spec: TrialSpec, result: TrialResult) -> dict[str, str]:
+def non_finite_tag(spec: TrialSpec, result: TrialResult, metrics: Sequence[Metric] = ()) -> dict[str, str]:
     """Name the metrics that hold a number MLflow would falsify, and that were left out."""
     points = rows.history_points(result.history, rows.spread_times(result.history, result))
-    _, names = rows.split_finite([*points, *rows.final_points(spec, result, 0)])
+    _, names = rows.split_finite([*points, *rows.final_points(spec, result, 0, metrics)])
     return {"non_finite": ",".join(sorted(names))} if names else {}
 
 
@@ -136,7 +146,7 @@ class _Sync:
 
     def _write_trial(self, trial: Trial) -> None:
         start, end = rows.result_times(trial.result)
-        complete(self.client, self._begin(trial.spec, start), trial, end=end)
+        complete(self.client, self._begin(trial.spec, start), trial, metrics_of(self.study.record.data), end=end)
 
     def _write_pruned(self, pruned: Pruned) -> None:
         spec, result = TrialSpec.from_dict(pruned.spec), TrialResult("completed", history=pruned.history)

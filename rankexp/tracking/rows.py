@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rankexp.canonical_json import content_key
-from rankexp.metrics import metrics_of
+from rankexp.metrics import Metric, metrics_of
 from rankexp.record.studies import Planned, StudyRecord
 from rankexp.record.trial import Trial, TrialResult
 from rankexp.safety.printable import printable
@@ -140,8 +140,8 @@ def history_points(rows: Iterable[Mapping[str, float]], times: Mapping[int, int]
     ]
 
 
-def final_points(spec: TrialSpec, result: TrialResult, time: int) -> list[Point]:
-    """Points of a result: each metric of each split, and ``cost/...``.
+def final_points(spec: TrialSpec, result: TrialResult, time: int, metrics: Iterable[Metric] = ()) -> list[Point]:
+    """Points of a result: each metric of each split, what its exponential is called, and ``cost/...``.
 
     They stand at the last step where the history holds earlier values of the same metric, and else at step 0,
     which MLflow draws as bars.
@@ -152,6 +152,12 @@ def final_points(spec: TrialSpec, result: TrialResult, time: int) -> list[Point]
         for split, row in result.metrics.items()
         for name in row
         if name != "examples"
+    }
+    scores |= {
+        f"{folders.get(split, split)}/{metric.exponential}": metric.exponential_of(row[metric.name])
+        for split, row in result.metrics.items()
+        for metric in metrics
+        if metric.exponential and metric.name in row
     }
     values = {**scores, **{f"cost/{name}": value for name, value in result.cost.items()}}
     curves = {_history_key(name) for row in result.history for name in row}
@@ -242,7 +248,7 @@ def deciding(study: StudyRecord) -> str:
 def dataset_fields(study: StudyRecord) -> dict[str, str]:
     """Name, digest, source and profile of a study's data, without loading it."""
     data = study.data
-    profile = json.dumps({"splits": data.get("splits", {}), **study.facts})
+    profile = json.dumps({"splits": data.get("splits", {}), "rows": data.get("rows") or {}, **study.facts})
     return {
         "name": shortened(str(data["name"]), 500) or "data",
         "digest": shortened(str(data["fingerprint"]), 36),

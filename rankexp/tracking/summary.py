@@ -14,6 +14,8 @@ from rankexp.tracking.reconcile import SOURCE, workspace_lock
 if TYPE_CHECKING:
     from rankexp.analysis.study import Study
 
+_LONGEST_SENTENCE = 500
+
 
 def write_summary(client: Client, study: Study, report: Path) -> None:
     """Write a study's summary run, or bring the one that is there up to date.
@@ -54,4 +56,6 @@ def _tags(study: Study) -> dict[str, str]:
     tags = rows.verdict_tags(study.verdict, asked=study.asked)
     rank = f", rank {tags['chosen_rank']}" if tags.get("chosen_rank", "none") != "none" else ""
     note = f"**{tags['verdict']}**{rank}: {tags['reason']}\n\nThe report is among the artifacts: `report/report.html`."
+    if said := study.record.said_of_rows:
+        note += "\n\nData: " + "; ".join(rows.shortened(sentence, _LONGEST_SENTENCE) for sentence in said) + "."
     return {**tags, "mlflow.note.content": note, "record": str(study.store.folder)}

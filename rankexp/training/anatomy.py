@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from rankexp.lora.inject import contains, eject, inject
 from rankexp.models.loading import head_names, loading_of, output_layer, token_embeddings
 from rankexp.ranks import RankMap
+from rankexp.training.padding import positions
 from rankexp.training.reach import Kind, Reach, kind_name, kinds_of, reach_of, target_layers
 
 _FLOAT = 4
@@ -77,7 +78,9 @@ class Anatomy:
         head: Parameters that are trained whole.
         costs: What each rank costs.
         activations: Bytes that a row of ``length`` tokens keeps for the backward pass.
-        length: Those tokens.
+        length: Those tokens: as many as asked for, or as many as the model takes.
+        attention: How attention is computed, on which the activations depend.
+        vocabulary: Numbers that the output layer of a language model gives for each token; 0 for another model.
     """
 
     architecture: str
@@ -89,6 +92,8 @@ class Anatomy:
     costs: tuple[Cost, ...]
     activations: int
     length: int
+    attention: str
+    vocabulary: int
 
     @property
     def weights(self) -> int:
@@ -96,7 +101,9 @@ class Anatomy:
         return _FLOAT * self.parameters
 
 
-def anatomy_of(model: Any, targets: str | list[str], ranks: Sequence[int], length: int) -> Anatomy:
+def anatomy_of(
+    model: Any, targets: str | list[str], ranks: Sequence[int], length: int, tokens: int | None = None
+) -> Anatomy:
     """Look at a model.
 
     Args:
@@ -104,10 +111,12 @@ def anatomy_of(model: Any, targets: str | list[str], ranks: Sequence[int], lengt
         targets: Which layers are adapted, as ``lora.target_modules``.
         ranks: The ranks to count for.
         length: Tokens of a row.
+        tokens: Tokens that its tokenizer knows, where it has one of its own.
 
     Raises:
         ValueError: A target selects nothing.
     """
+    length = min(length, positions(model) or length)
     saved = (*head_names(model), *loading_of(model).drawn)
     shapes = target_layers(model, targets, saved)
     head = sum(p.numel() for name in saved for p in model.get_submodule(name).parameters())
@@ -120,11 +129,13 @@ def anatomy_of(model: Any, targets: str | list[str], ranks: Sequence[int], lengt
         total,
         tuple(Adapted(name, shape, count) for (name, shape), count in adapted.items()),
         reach.share,
-        tuple(_left(model, reach, saved, total, targets)),
+        tuple(_left(model, reach, saved, total, targets, tokens)),
         head,
         tuple(Cost(rank, count, _OF_A_WEIGHT * (count + head)) for rank, count in counts.items()),
         kept_bytes(model, RankMap.uniform(shapes, max(fitting, default=1)), length),
         length,
+        str(getattr(model.config, "_attn_implementation", None) or "its own"),
+        max((len(model.get_submodule(name).weight) for name in output_layer(model)), default=0),
     )
 
 
@@ -162,7 +173,9 @@ def _place(tensor: Tensor) -> int:
     return tensor.untyped_storage().data_ptr()
 
 
-def _left(model: Any, reach: Reach, saved: Sequence[str], total: int, targets: object) -> Iterator[Left]:
+def _left(
+    model: Any, reach: Reach, saved: Sequence[str], total: int, targets: object, tokens: int | None
+) -> Iterator[Left]:
     """Yield what is left as it is."""
     output, table = output_layer(model), token_embeddings(model)
     tied = table is not None and any(model.get_submodule(name).weight is table.weight for name in output)
@@ -178,6 +191,17 @@ def _left(model: Any, reach: Reach, saved: Sequence[str], total: int, targets: o
         modules = {name: module for name, module in model.named_modules() if isinstance(module, found)}
         sizes = {name: sum(p.numel() for p in module.parameters()) for name, module in modules.items()}
         whole = {name: size for name, size in sizes.items() if not any(contains(one, name) for one in saved)}
-        ties = {kind_name(name) for name, module in modules.items() if module is table and tied}
+        tables = {kind_name(name) for name, module in modules.items() if module is table}
         for kind in kinds_of(whole, total):
-            yield Left(kind, said + ", tied to the output layer" * (kind.name in ties))
+            of_tokens = kind.name in tables
+            more = _resized(table, tokens) if of_tokens and tokens else ""
+            yield Left(kind, said + ", tied to the output layer" * (of_tokens and tied) + more)
+
+
+def _resized(table: Any, tokens: int) -> str:
+    """Say where a table of embeddings is of another size than its tokenizer."""
+    rows = len(table.weight)
+    if rows == tokens:
+        return ""
+    what = "more than its tokenizer has tokens" if rows > tokens else "fewer than its tokenizer has tokens"
+    return f"; it has {rows:,} rows, {abs(rows - tokens):,} {what}"

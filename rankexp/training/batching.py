@@ -12,6 +12,9 @@ from rankexp.tasks.base import Examples
 _POOL = 50
 """Batches that are sorted by length together."""
 
+MOST_WORK = 1 << 14
+"""Of a batch that is scored, such as 128 rows of 128 tokens: long rows take more memory each, so there are fewer."""
+
 
 def training_batches(split: Examples, size: int, seed: int) -> Iterator[NDArray[np.int64]]:
     """Yield the indices of one batch after another, without end.
@@ -38,8 +41,17 @@ def training_batches(split: Examples, size: int, seed: int) -> Iterator[NDArray[
             yield batches[i]
 
 
-def scoring_batches(split: Examples, size: int = 128) -> Iterator[NDArray[np.int64]]:
-    """Yield the indices of batches that cover a split once, sorted by length."""
-    order = np.argsort(split.sizes, kind="stable")
-    for start in range(0, len(order), size):
-        yield order[start : start + size]
+def scoring_batches(split: Examples, size: int = 128, work: int = MOST_WORK) -> Iterator[NDArray[np.int64]]:
+    """Yield the indices of batches that cover a split once, sorted by length.
+
+    Args:
+        split: The examples.
+        size: Most examples of a batch.
+        work: Most work of a batch, padding counted, where it has more than one example.
+    """
+    order, start = np.argsort(split.sizes, kind="stable"), 0
+    while start < len(order):
+        sizes = split.sizes[order[start : start + size]]
+        fitting = int((np.arange(1, len(sizes) + 1) * sizes <= work).sum())
+        yield order[start : start + max(1, fitting)]
+        start += max(1, fitting)

@@ -107,6 +107,9 @@ def test_four_splits_of_rankexp_are_taken_as_given(tmp_path):
     (["data.jsonl", "dataset_infos.json", ".hidden.jsonl", ".git/train.jsonl"], {"": 1}),
     (["part_a.jsonl", "part_b.jsonl"], {"": 2}),
     (["data/train_sft-00000-of-00001.parquet"], {"train_sft": 1}),
+    (["train.jsonl", "tune.jsonl", "decide.jsonl", "test.jsonl"], {"train": 1, "tune": 1, "decide": 1, "test": 1}),
+    (["train/a.jsonl", "tune/a.jsonl", "decide/a.jsonl", "test/a.jsonl"], dict.fromkeys(["train", "tune", "decide", "test"], 1)),
+    (["train.jsonl", "fine_tune.jsonl"], {"train": 1}),
 ])  # fmt: skip
 def test_splits_are_told_by_names_as_the_hub_does(tmp_path, names, found):
     write(tmp_path, names)
@@ -153,6 +156,16 @@ def test_subsets_are_those_of_the_readme(tmp_path, one_sentence):
     assert "option 'task.subset' is 'maim'" in refusal(tmp_path, one_sentence, subset="maim")
     os.remove(tmp_path / "socratic/x.parquet")
     assert "names files of split 'train' that the folder lacks" in refusal(tmp_path, one_sentence, subset="socratic")
+
+
+def test_a_subset_may_be_a_folder_of_the_readme(tmp_path, one_sentence):
+    write(tmp_path, ["en/train.jsonl", "en/test.jsonl", "fr/train.jsonl", "fr/more/train.jsonl"])
+    folders = "".join(f"- {{config_name: {name}, data_dir: {name}}}\n" for name in ("en", "fr", "de"))
+    (tmp_path / "README.md").write_text(f"---\nconfigs:\n{folders}---\n")
+    assert read(tmp_path, subset="en")[0] == [("train", "en/train", 1)]
+    assert read(tmp_path, subset="fr")[0] == [("train", "fr/train", 1), ("train", "fr/more/train", 1)]
+    assert "has the subsets 'en', 'fr', 'de'" in refusal(tmp_path, one_sentence)
+    assert "names a folder 'de/' that holds no data file" in refusal(tmp_path, one_sentence, subset="de")
 
 
 def test_without_a_readme_a_subset_is_a_folder(tmp_path, one_sentence):

@@ -7,20 +7,25 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny_bench
 from safetensors.numpy import load_file
-from tiny_language import MODELS, write_rows
+from tiny_language import MODELS, make_bench, write_rows
 
 from rankexp.analysis.study import load_study
 from rankexp.candidates import BASE, HEAD
 from rankexp.config import StudyConfig
+from rankexp.models.kinds import CAUSAL
 from rankexp.options import parse, plugins
 from rankexp.progress import Display
+from rankexp.record.trials import TrialStore
 from rankexp.strategies.base import make_strategy
 from rankexp.study.session import resume_study, run_study
+from rankexp.training.trial import train_trial
 
 pytestmark = pytest.mark.slow
 
@@ -116,38 +121,97 @@ def test_references_full_fine_tuning_and_subspaces_among_them_are_trained(tmp_pa
     study = run(study_of(tmp_path, references=references))
     report = json.loads((study.store.folder / "report" / "report.json").read_text(encoding="utf-8"))
     assert set(report["references"]) == {"base", "full"}
-    assert report["intrinsic"] is not None
     assert report["gain"]["start"] == pytest.approx(study.head_score)
+    base, full = (np.mean(means_by_hand(study, name)) for name in ("base", "full"))
+    assert report["references"]["base"]["mean"] == pytest.approx(base, abs=1e-6)
+    for rank in (2, 4):
+        own = means_by_hand(study, f"r={rank}")
+        assert report["ranks"][str(rank)]["mean"] == pytest.approx(np.mean(own), abs=1e-6)
+        assert report["exponential"]["ranks"][str(rank)] == pytest.approx(np.exp(-np.mean(own)), rel=1e-6)
+        share = (own[0] - base) / (full - base)  # the references have the first seed alone
+        assert report["recovered"]["ranks"][str(rank)] == pytest.approx(share, abs=1e-5)
+    found, target = report["intrinsic"], base + 0.9 * (full - base)
+    means = {n: np.mean(means_by_hand(study, f"d={n}")) for n in (10, 100)}
+    assert found["gain_target"] == pytest.approx(target, abs=1e-6)
+    assert found["d90_of_gain"] == next((n for n, mean in means.items() if mean >= target), None)
+    assert {int(n): mean for n, mean in found["dimensions"].items()} == pytest.approx(means, abs=1e-6)
+
+
+def means_by_hand(study, candidate):
+    """Minus the loss of a target token of *decide*, of each seed, from the files of its trials alone."""
+    planned = [item for item in study.record.planned if item.candidate == candidate and item.role == "evidence"]
+    assert planned
+    means = []
+    for item in planned:
+        with np.load(study.store.workspace / "trials" / item.key / "scores" / "decide.npz") as file:
+            losses, tokens = file["value.loss"].astype(np.float64), file["weight.loss"].astype(np.float64)
+        means.append(-(losses * tokens).sum() / tokens.sum())
+    return means
 
 
 IN_A_FRESH_PROCESS = """
 import json, sys
-import numpy as np
-from peft import PeftModel
-from tiny_language import make_base
-from rankexp.models.kinds import CAUSAL
-from rankexp.tasks.sft.task import SftTask
-from rankexp.training.bench import Bench
-from rankexp.training.scoring import score
 import torch
-name, rows, adapter = sys.argv[1:]
-base = make_base(name)
-data = SftTask(path=rows).load(base.tokenize, lambda _: None)
-bench = Bench.load(base, data, torch.device("cpu"))
-model = PeftModel.from_pretrained(base.build(CAUSAL), adapter).eval()
-print(json.dumps(score(model, bench.collator(data.splits["decide"]), precision="float32").values["loss"].tolist()))
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+asked = json.load(open(sys.argv[1]))
+for base, adapter, examples in asked:
+    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), adapter).eval()
+    with torch.no_grad():
+        losses = [model(input_ids=torch.tensor([ids]), labels=torch.tensor([labels])).loss.item() for ids, labels in examples]
+    print(json.dumps(losses))
 """
+"""Knows transformers and PEFT, and nothing of rankexp."""
 
 
-def test_an_adapter_read_by_peft_in_a_fresh_process_gives_every_recorded_loss(tmp_path):
-    study = run(study_of(tmp_path))
-    trial = study.chosen_trials(4)[0]
+def test_adapters_read_by_peft_in_a_fresh_process_give_every_recorded_loss(tmp_path):
+    names, asked, recorded = ["llama", "qwen2", "gemma3", "gpt2", "qwen3_moe"], [], []
+    for name in names:
+        bench = make_bench(tmp_path, name)
+        spec = replace(tiny_bench.make_spec(bench, rank=4, learning_rate=1e-2, steps=12), task="sft")
+        trial = train_trial(bench, spec, TrialStore(tmp_path / "runs"))
+        bench.base.build(CAUSAL).save_pretrained(tmp_path / name)
+        decide = bench.data.splits["decide"]
+        labels = [np.where(targets, ids, -100) for ids, targets in zip(decide.tokens, decide.targets, strict=True)]
+        examples = [(ids.tolist(), own.tolist()) for ids, own in zip(decide.tokens, labels, strict=True)]
+        asked.append((str(tmp_path / name), str(trial.adapter), examples))
+        recorded.append(trial.scores("decide").values["loss"])
+    (tmp_path / "asked.json").write_text(json.dumps(asked), encoding="utf-8")
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", IN_A_FRESH_PROCESS, "llama", str(tmp_path / "rows.jsonl"), trial.adapter],
-        cwd=Path(__file__).parents[1], capture_output=True, text=True, check=True, timeout=240,
+        [sys.executable, "-W", "ignore", "-c", IN_A_FRESH_PROCESS, tmp_path / "asked.json"],
+        cwd=tmp_path, capture_output=True, text=True, check=True, timeout=240,
     )  # fmt: skip
-    again = np.array(json.loads(done.stdout.splitlines()[-1]))
-    np.testing.assert_allclose(again, trial.scores("decide").values["loss"], rtol=1e-4, atol=1e-6)
+    found = list(map(json.loads, done.stdout.splitlines()[-len(names) :]))
+    for name, again, before in zip(names, found, recorded, strict=True):
+        np.testing.assert_allclose(again, before, rtol=1e-4, atol=1e-6, err_msg=name)
+
+
+def test_a_study_that_cannot_learn_stops_after_its_first_seeds(tmp_path):
+    """The model as it is gets scored first, so that there is something to be no better than."""
+    hopeless = {"strategy": "grid", "learning_rates": [1e-12]}
+    study = run(study_of(tmp_path, search=hopeless, train={"steps": 1, "batch_size": 4, "warmup_steps": 0}))
+    assert study.nothing_learned
+    assert study.record.notes["stopped"] == "nothing learned"
+    decided = [item for item in study.record.planned if item.phase == "decide"]
+    assert {item.candidate for item in decided} == {"r=2", "r=4"}
+    assert len(decided) == 2
+    doc = json.loads((study.store.folder / "report" / "report.json").read_text(encoding="utf-8"))
+    assert doc["summary"]["meaning"] == "No run is better than the model as it is."
+
+
+def test_the_report_of_a_language_model_says_what_its_rows_are_and_speaks_of_no_head(tmp_path):
+    study = run(study_of(tmp_path))
+    report = study.store.folder / "report"
+    for name in ("report.html", "report.md"):
+        text = (report / name).read_text(encoding="utf-8")
+        assert "of 240 rows 240 are used" in text
+        assert "of all tokens are learned" in text
+        assert "Perplexity on decide: the model as it is " in text
+        assert "each target token counted once" in text
+        for word in ("the head", "head only", "Head-only", "accuracy"):
+            assert word not in text, word
+    assert study.record.said_before[0].startswith("of 240 rows")
+    assert any(line.startswith("trials ") for line in study.record.said_before)
 
 
 def test_a_study_whose_trials_are_lost_gives_the_same_bits_again(tmp_path):

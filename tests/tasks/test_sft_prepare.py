@@ -17,7 +17,7 @@ import rankexp
 from rankexp.data.rows import normalised
 from rankexp.data.splits import SPLITS
 from rankexp.data.table import TaskError
-from rankexp.tasks.sft.dealing import deal_rows, same_prompt
+from rankexp.tasks.sft.dealing import deal_rows
 from rankexp.tasks.sft.encode import Encoder
 from rankexp.tasks.sft.prepare import Asked, prepare, read_rows
 from rankexp.tasks.sft.rows import Conversation, Plain, SftRow
@@ -93,7 +93,7 @@ def test_rows_are_joined_by_way_of_others():
     ]
     dealt = deal_rows([*rows, *(row(i, f"x{i}") for i in range(5, 20))], SHARES, 0)
     assert [dealt.groups[f"row-{i}"] for i in range(5)] == ["g-1", "g-1", "g-1", "g-1", "row-4"]
-    assert same_prompt(rows) == 1
+    assert dealt.same_prompt(rows) == 1
 
 
 def test_of_equal_rows_the_first_is_kept_and_other_answers_stay():
@@ -103,6 +103,47 @@ def test_of_equal_rows_the_first_is_kept_and_other_answers_stay():
         ("repeated", "f row 1")
     ]
     assert dealt.groups["row-0"] == dealt.groups["row-2"] == "row-0"
+
+
+def talk(i, system, asked="Go.", answer=None, learned=(2,)):
+    turns = [("system", system), ("user", asked), ("assistant", answer or f"a{i}")]
+    messages = [{"role": role, "content": text} for role, text in turns]
+    return SftRow(f"row-{i}", None, None, Conversation(messages, learned), f"f row {i}")
+
+
+def test_where_all_users_say_the_same_the_system_prompt_is_what_is_asked(tmp_path):
+    rows = [talk(i, f"task {i // 2}") for i in range(20)]
+    dealt = deal_rows(rows, SHARES, 0)
+    assert dealt.by_system
+    assert len(set(dealt.groups.values())) == 10
+    assert dealt.same_prompt(rows) == 10
+    data, said = run(write(tmp_path / "f.jsonl", [{"messages": list(one.content.messages)} for one in rows]))
+    assert len(data.splits["decide"].example_ids) > 1
+    assert any("the system prompt counts as part of what a row asks" in sentence for sentence in said)
+    questions = deal_rows([talk(i, f"persona {i}", f"q{i // 2}") for i in range(20)], SHARES, 0)
+    assert not questions.by_system  # a question under two personas is one question
+    assert len(set(questions.groups.values())) == 10
+
+
+def test_rows_of_one_text_that_learn_other_answers_are_not_equal():
+    rows = [talk(0, "s", "q", "a", (2,)), talk(1, "s", "q", "a", (0,)), talk(2, "s", "q", "a", (2,))]
+    dealt = deal_rows([*rows, *(row(i, f"x{i}") for i in range(3, 20))], SHARES, 0)
+    assert [one.place for one in dealt.refused if one.rule == "repeated"] == ["f row 2"]
+    assert dealt.groups["row-0"] == dealt.groups["row-1"]
+
+
+@pytest.mark.parametrize("form", ["plain", "alpaca"])
+def test_turns_as_prompts_and_completions_are_a_chat_and_nothing_else(tmp_path, one_sentence, form):
+    rows = [
+        {"prompt": [{"role": "user", "content": f"q{i}"}], "completion": [{"role": "assistant", "content": f"a{i}"}]}
+        for i in range(20)
+    ]
+    path = write(tmp_path / "f.jsonl", rows)
+    _, said = run(path)
+    assert said[0] == "read as prompts with completions: 'prompt', 'completion'"
+    with pytest.raises(TaskError) as error:
+        run(path, form=form)
+    assert f"option 'task.form' is {form!r}, but the data has conversations" in one_sentence(error.value)
 
 
 def test_given_splits_are_kept_and_checked(one_sentence):

@@ -58,8 +58,11 @@ def rule(tmp_path, row, **options):
     {"prompt": TALK[:1], "completion": TALK[1:]},
     {"prompt": TALK[:1], "completion": "a"},
     {"prompt": "q", "completion": TALK[1:]},
+    {"prompt": json.dumps(TALK[:1]), "completion": json.dumps(TALK[1:])},
+    {"prompt": json.dumps([{"from": "human", "value": "q"}]), "completion": "a"},
     {"instruction": "q", "output": "a"},
     {"instruction": "q", "input": "", "output": "a", "history": [], "system": None},
+    {"instruction": "q", "output": "a", "history": "[]"},
     {"question": "q", "answer": "a"},
     {"messages": [{"role": "user", "content": "q", "name": None}, {"role": "assistant", "content": "a", "tool_calls": None}]},
 ])  # fmt: skip
@@ -339,3 +342,41 @@ def test_an_answer_is_one_text(tmp_path, answer, text):
         assert content(tmp_path, row).messages[-1]["content"] == text
     parts = turns(("user", "q"), ("assistant", [{"type": answer, "text": "a"}]))
     assert rule(tmp_path, {"messages": parts})[0] == "not_text"
+
+
+def test_history_may_be_written_as_json(tmp_path):
+    row = {"instruction": "q", "output": "a", "history": json.dumps([["q0", "a0"]])}
+    assert [message["content"] for message in content(tmp_path, row).messages] == ["q0", "a0", "q", "a"]
+    assert rule(tmp_path, row | {"history": "of Rome"})[0] == "bad_turns"
+
+
+@pytest.mark.parametrize("text", ["[1, 2]", '[{"a": 1}]', "[not JSON", "[]", '["role"]'])
+def test_a_prompt_that_is_no_list_of_turns_is_text(tmp_path, text):
+    assert content(tmp_path, {"prompt": text, "completion": "a"}).before == text
+
+
+def test_a_call_of_sharegpt_keeps_its_weight(tmp_path):
+    call = {"from": "function_call", "value": json.dumps(CALL), "weight": 0}
+    row = {"conversations": [{"from": "human", "value": "q"}, call, {"from": "gpt", "value": "a"}]}
+    found = content(tmp_path, row)
+    assert list(found.learned) == [2]
+    assert found.messages[1] == {"role": "assistant", "content": "", "tool_calls": [FUNCTION]}
+    assert rule(tmp_path, {"conversations": [row["conversations"][0], call | {"weight": 2}]})[0] == "bad_weight"
+
+
+@pytest.mark.parametrize("row", [
+    {"instruction": "q", "input": "i", "output": "a", "system": "s"},
+    {"instruction": "q", "output": "a"},
+    {"prompt": "q", "completion": "a", "system": "s"},
+    {"question": "q", "answer": "a"},
+])  # fmt: skip
+def test_neither_form_nor_system_prompt_changes_what_a_row_asks_and_the_form_not_what_it_is(tmp_path, row):
+    forms = [parse(tmp_path, row, form=form).rows[0] for form in ("chat", "plain", "alpaca")]
+    assert len({one.text_hash for one in forms}) == 1
+    assert len({one.content.prompt for one in forms}) == 1
+    bare = {name: value for name, value in row.items() if name != "system"}
+    assert {parse(tmp_path, bare, form=form).rows[0].content.prompt for form in ("chat", "plain", "alpaca")} == {
+        forms[0].content.prompt
+    }
+    if "system" in row:
+        assert parse(tmp_path, bare).rows[0].text_hash != forms[0].text_hash

@@ -453,3 +453,40 @@ def test_random_conversations_with_tools(template, named, turns, tools):
             assert f'"name":"{turn["tool_calls"][0]["function"]["name"]}"' in inner
         else:
             assert inner == re.sub(r"\s", "", turn["content"])
+
+
+AS_TEXT = """\
+{%- for message in messages %}{{- '<|im_start|>' + message.role + '\\n' + message.content }}
+{%- for call in message.tool_calls or [] %}{{- call.function.name + ' ' + ARGUMENTS }}{% endfor %}
+{{- '<|im_end|>\\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"""
+
+
+@pytest.mark.parametrize("written", ["call.function.arguments", "(call.function.arguments | string)"])
+def test_arguments_are_json_also_for_a_template_that_wants_them_as_text(written):
+    encode = encoder(AS_TEXT.replace("ARGUMENTS", written))
+    answer = bot("", tool_calls=[CALL])
+    assert learned(encode, user("a"), answer, tool("r"), bot("d")) == [
+        'get_weather {"city": "Paris", "days": 3}<|im_end|>', "d<|im_end|>"
+    ]  # fmt: skip
+    quoted = user(f"Why {CALL['function']['arguments']}?")
+    as_json = encoder(AS_TEXT.replace("ARGUMENTS", "(call.function.arguments | tojson)"))
+    assert learned(as_json, quoted, answer)[0] == 'get_weather {"city": "Paris", "days": 3}<|im_end|>'
+
+
+def test_answers_whose_end_nothing_marks_are_counted():
+    turns = user("a"), bot("b"), user("c"), bot("d")
+    assert encoder("without_end").encode(conversation(*turns)).unended
+    assert not encoder("without_end").encode(conversation(*turns[:2])).unended  # it gets the end token
+    assert encoder("without_end").encode(conversation(*turns[:3])).unended
+    assert not encoder("without_end", loss="last_answer").encode(conversation(*turns)).unended
+    assert not encoder("smollm2").encode(conversation(*turns)).unended
+
+
+@pytest.mark.parametrize("named", sorted(BUILT_IN))
+def test_a_template_of_rankexp_begins_as_the_tokenizer_does(named):
+    for begins in (True, False):
+        encode = encoder("llama2", named=named, begins=begins)
+        first = encode.tokenizer("a")["input_ids"][0]
+        encoded = encode.encode(conversation(user("a"), bot("b")))
+        assert (encoded.tokens == encode.tokenizer.bos_token_id).sum() == begins
+        assert (encoded.tokens[0] == first) == begins

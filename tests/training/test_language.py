@@ -110,15 +110,19 @@ def test_accumulating_equals_the_large_batch(benches):
     bench = in_float64(benches("llama"))
     split = bench.data.splits["train"].take(np.arange(8))
     assert np.ptp(split.counts) > 0
-    losses = []
+    losses, weights = [], []
     for size, times in ((8, 1), (2, 4)):
         slot = slot_of(bench, make_spec(bench, batch_size=size, accumulation=times, steps=1))
+        for module in slot.adapter.modules.values():
+            module.double()
         slot._stream = itertools.cycle(np.arange(8).reshape(times, size))
         waiting = [slot]
         loop = Loop(bench.pack, bench.collator(split))
         list(loop.run(lambda *_, waiting=waiting: [waiting.pop()] if waiting else []))
         losses.append(slot.history[0]["loss"])
+        weights.append(torch.cat([p.detach().flatten() for p in slot.adapter.parameters()]))
     assert losses[0] == pytest.approx(losses[1], abs=1e-9)
+    torch.testing.assert_close(*weights, rtol=0, atol=1e-9)
     plain = LanguageModelling().losses(bench.model, bench.collator(split)(np.arange(8)))
     assert losses[0] != pytest.approx(plain.mean().item(), abs=1e-6)
 

@@ -12,6 +12,7 @@ from rankexp.cli.output import OK, say
 
 if TYPE_CHECKING:
     from rankexp.config import StudyConfig
+    from rankexp.models.base import BaseModel
     from rankexp.training.anatomy import Anatomy
 
 _LENGTH = 128
@@ -44,15 +45,22 @@ def _inspect(config: StudyConfig) -> None:
         prepare(model, torch.device("cpu"))
         length = int(config.task.get("max_length", _LENGTH))
         try:
-            found = anatomy_of(model, config.lora.target_modules, config.search.ranks, length)
+            found = anatomy_of(model, config.lora.target_modules, config.search.ranks, length, _tokens(base))
         except ValueError as error:
             raise ConfigError(f"option 'lora.target_modules': {error}") from None
     for line in _lines(base.name, kind.noun, found, config.train.batch_size):
         say(line)
 
 
+def _tokens(base: BaseModel) -> int | None:
+    """Tokens that a model's own tokenizer knows; None where it has none of its own."""
+    from rankexp.models.tokenizers import Pretrained
+
+    return len(base.tokenize.tokenizer) if isinstance(base.tokenize, Pretrained) else None
+
+
 def _lines(name: str, noun: str, found: Anatomy, rows: int) -> Iterator[str]:
-    from rankexp.objectives.language import MOST_BYTES
+    from rankexp.objectives.language import MOST_OF_LOSS
     from rankexp.report.formats import percent, size
 
     yield f"{name}: {found.architecture}, as a {noun}; {found.parameters:,} parameters, {size(found.weights)} in memory"
@@ -70,10 +78,11 @@ def _lines(name: str, noun: str, found: Anatomy, rows: int) -> Iterator[str]:
     for cost in found.costs:
         share = f"{cost.parameters / found.parameters:.3%}"
         yield f"  {cost.rank:>6}  {cost.parameters:>12,}  {share:>11}  {size(cost.file):>8}  {size(cost.trained):>11}"
-    logits = "" if found.head else f", and {size(MOST_BYTES)} of logits at a time"
+    logits = min(4 * 4 * rows * found.length * found.vocabulary, MOST_OF_LOSS)
+    loss = f", and at most {size(logits)} for the loss" if logits else ""
     yield (
         f"\na trial takes that, and {size(rows * found.activations)} for {rows} rows of {found.length} tokens, the "
-        f"longest there are{logits}; all trials share the base's {size(found.weights)}"
+        f"longest there are ({found.attention} attention){loss}; all trials share the base's {size(found.weights)}"
     )
 
 

@@ -13,7 +13,7 @@ from rankexp.metrics import Metric
 from rankexp.report.canvas import COLOURS, WIDE, Document, Size, new_axes, score_label, score_ticks
 from rankexp.report.formats import count, metric_of, score
 from rankexp.report.section import Caption, Drawing, Section, nothing
-from rankexp.report.words import start
+from rankexp.report.words import has_head, start
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -58,14 +58,15 @@ def draw(doc: Document, size: Size = WIDE) -> Figure | None:
     head = doc["references"].get("head", {}).get("trainable_parameters") or 0  # trained beside every adapter
     prices, means = [row["trainable_parameters"] - head for row in ranks], [row["mean"] for row in ranks]
     axes.plot(prices, means, color=COLOURS["accent"], marker="D", ms=6, lw=1.2, label="LoRA ranks")
+    before = "head only" if has_head(doc) else start(doc)
     for name, label, colour, style in (
         ("full", "full fine-tuning", "green", (0, (6, 2))), ("target", "90% of it", "green", (0, (1, 1.5))),
-        ("head", "head only", "muted", (0, (1, 1.5))),
+        ("head", before, "muted", (0, (1, 1.5))),
     ):  # fmt: skip
         if found[name] is not None:
             axes.axhline(found[name], color=COLOURS[colour], ls=style, lw=1.3, label=label, zorder=1)
     axes.set_xscale("log")
-    axes.set_xlabel("trained numbers besides the head")
+    axes.set_xlabel(f"trained numbers{' besides the head' if has_head(doc) else ''}")
     axes.set_ylabel(score_label(doc))
     score_ticks(axes, doc)
     axes.legend(frameon=False, fontsize=9, labelcolor=COLOURS["ink"], loc="lower right")

@@ -56,7 +56,9 @@ def caption(doc: Document) -> Caption:
             f"A rank is good enough when its bar ends above the dotted line, "
             f"{amount(doc['margin'], formats.metric_of(doc))} below rank {doc['reference_rank']}."
         )
-    if doc["groups"] != doc["examples"]:
+    if formats.metric_of(doc).weighted:
+        reading += f" Means count every {formats.metric_of(doc).each} once."
+    elif doc["groups"] != doc["examples"]:
         reading += (
             f" Means are over {count(doc['groups'])} documents, each with the mean of its examples; the command line "
             "and MLflow show means over examples."

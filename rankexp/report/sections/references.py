@@ -22,4 +22,5 @@ SECTION = Section(
     place=50,
     of_study=lambda study, _: {"references": references(study), "majority": study.majority},
     of_scores=nothing(references={}, majority=None),
+    brief=True,
 )

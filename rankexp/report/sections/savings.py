@@ -9,7 +9,7 @@ from rankexp.analysis.study import Study
 from rankexp.report import formats
 from rankexp.report.canvas import Document
 from rankexp.report.section import Link, Section, nothing
-from rankexp.report.words import joined
+from rankexp.report.words import has_head, joined
 
 _LEAST_SAID = 0.005
 """A smaller share goes without saying."""
@@ -87,6 +87,12 @@ def sentence(doc: Document) -> str:
     return f"Compared with rank {found['reference']}, rank {found['rank']} {' and '.join(said)}."
 
 
+def note(doc: Document) -> str:
+    """Say how it was measured."""
+    head = "the trained head counts in parameters and bytes, and " if has_head(doc) else ""
+    return f"Medians over seeds; {head}runs are timed while other trials run."
+
+
 def lines(doc: Document) -> list[Line]:
     """Write out what both ranks take, a line for each thing that was measured."""
     return [
@@ -111,6 +117,6 @@ SECTION = Section(
     place=160,
     of_study=of_study,
     of_scores=nothing(savings=None),
-    words=lambda doc: {"savings": sentence(doc), "savings_lines": lines(doc)},
+    words=lambda doc: {"savings": sentence(doc), "savings_note": note(doc), "savings_lines": lines(doc)},
     links=(Link("savings", "Savings", lambda doc: doc["savings"]),),
 )

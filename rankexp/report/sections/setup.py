@@ -18,6 +18,7 @@ def setup(study: Study) -> Document:
     return {
         "model": {**model, "layers": len(record.model.get("shapes", {}))},
         "data": {**record.data, "work": record.work},
+        "rows": list(record.said_of_rows),
         "facts": {name: value for name, value in record.facts.items() if isinstance(value, list)},
         **{name: config[name] for name in _SETUP},
         **settings,

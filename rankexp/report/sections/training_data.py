@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 def on_training_data(study: Study) -> Document | None:
     """Quality on training examples beside ``decide``, by rank: how far a rank fits what it saw better than the rest.
 
-    Examples count alike on both sides, whatever document they are from: of most documents the sample of the training
-    split holds a part only. None where no run was scored on training examples.
+    Documents play no part on either side, since of most the sample of the training split holds a part only; examples
+    count as the metric weighs them. None where no run was scored on training examples.
     """
     rows: Document = {}
     for rank in study.ranks:
@@ -75,8 +75,8 @@ def caption(doc: Document) -> Caption:
     gaps = "; ".join(f"rank {rank} {difference(row['gap'], metric_of(doc))}" for rank, row in found["ranks"].items())
     reading = (
         f"The same runs, scored on {count(found['examples'])} examples of the training split and on decide, each "
-        "example counted once; the number above is the gap. A gap that widens with rank while decide stays level is "
-        "overfitting, and a reason for the smaller rank."
+        f"{metric_of(doc).each} counted once; the number above is the gap. A gap that widens with rank while decide "
+        "stays level is overfitting, and a reason for the smaller rank."
     )
     alt = f"Quality on training examples and on decide by rank. Gaps: {gaps}."
     return Caption("Training examples beside new ones", reading, alt)

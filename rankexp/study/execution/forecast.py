@@ -12,7 +12,7 @@ from rankexp.models.loading import reason
 from rankexp.option_errors import ConfigError
 from rankexp.progress import duration
 from rankexp.report.formats import amount, size
-from rankexp.training.batching import scoring_batches
+from rankexp.training.batching import MOST_WORK
 from rankexp.training.bench import TRAINING_SAMPLE, Bench
 from rankexp.training.loop import Loop
 from rankexp.training.outcome import OF_A_TRIAL
@@ -22,7 +22,8 @@ from rankexp.trial_spec import TrialSpec
 
 _TIMED_STEPS = 3
 """The first of them warms up; the median is taken."""
-_TIMED_BATCHES = 4
+_TIMED_EXAMPLES = 512
+"""As many are scored, or fewer where they are long."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ class Pace:
         given = iter([[slot]])
         for _ in Loop(bench.pack, bench.collator(train)).run(lambda *_: next(given, [])):
             pass
-        some = tune.sample(_TIMED_BATCHES * len(next(iter(scoring_batches(tune)))))
+        some = tune.sample(max(1, min(_TIMED_EXAMPLES, int(MOST_WORK / tune.sizes.mean()))))
         with bench.pack.holding() as model:
             began = time.perf_counter()
             score(model, bench.collator(some), precision=spec.precision)

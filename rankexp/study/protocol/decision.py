@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from rankexp.analysis.screen import screen_table
 from rankexp.analysis.study import Study
-from rankexp.strategies.setting import Setting
+from rankexp.strategies.setting import BASE, Setting
 from rankexp.study.execution.runner import Asked, planned
 from rankexp.study.protocol.stage import Stage
 
@@ -32,6 +32,7 @@ class Decision(Stage):
         sizes = self.config.decide.looks or [len(seeds)]
         first_seeds = seeds[: self.config.references.seeds]
         beside = self._asked("reference", sorted(references, key=lambda s: s.rank is not None), first_seeds)
+        study, beside = self._score_base(study, beside)
         first = study.look
         for look in range(first, len(sizes)):
             if look > first:
@@ -47,6 +48,14 @@ class Decision(Stage):
                 return study
             beside = []
         return study
+
+    def _score_base(self, study: Study, beside: list[Asked]) -> tuple[Study, list[Asked]]:
+        """Score the model as it is before any rank is trained, since it tells which runs have learned nothing."""
+        base = [(item, spec) for item, spec in beside if item.candidate == BASE.name]
+        if not base:
+            return study, beside
+        self.runner.run_all(base)
+        return study.read_on(), [(item, spec) for item, spec in beside if item.candidate != BASE.name]
 
     def _look(self, study: Study, chosen: list[Setting], seeds: list[int], known: int, beside: list[Asked]) -> Study:
         """Train every rank with the seeds after ``known``; an unstable rank with all of them again, at half rate."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from rankexp.analysis.study import Study
 from rankexp.metrics import metric_of
 from rankexp.ranks import RankMap
@@ -22,8 +24,7 @@ class Protocol(Stage):
         """Run every stage that is left and return the study."""
         at_hand = (self.config, self.study, self.specs, self.runner, self.storage)
         contest, screen, inspection = Contest(*at_hand), Screen(*at_hand), Inspection(*at_hand)
-        contest.check()
-        screen.check()
+        self._check(contest, screen)
         announced = (run.trials for run in self._runs(screen) if run.stage != "contest")
         self.runner.display.expect(sum(announced))
         chosen, references = screen.run()
@@ -44,8 +45,23 @@ class Protocol(Stage):
         if not study.record.notes.get("stopped"):
             self.study.note(stopped="nothing learned")
 
+    def announce(self) -> None:
+        """Say what is about to be trained, and keep that in the record for those who only watch."""
+        lines = list(self.forecast().lines())
+        for line in lines:
+            self.runner.display.say(line)
+        record = self.study.read()
+        self.study.write(replace(record, settings={**record.settings, "plan": lines}))
+
     def forecast(self) -> Forecast:
-        """Say what is about to be trained, and measure a step to say about how long that takes."""
+        """Say what is about to be trained, and measure a step to say about how long that takes.
+
+        Raises:
+            ConfigError: It cannot be, whatever is measured.
+        """
+        at_hand = (self.config, self.study, self.specs, self.runner, self.storage)
+        screen = Screen(*at_hand)
+        self._check(Contest(*at_hand), screen)
         settings, ranks = self.study.read().settings, self.config.search.ranks
         largest = self.specs.evidence(Candidate.of_rank(max(ranks)).at(1e-4, self.config.lora.alpha), 0)
         lanes = self.runner.lanes
@@ -55,9 +71,14 @@ class Protocol(Stage):
         counts = {name: len(examples) for name, examples in splits.items()}
         side = f", {lanes.count} trials side by side" if lanes.count > 1 else ""
         setting = f"{settings['device']}, {settings['precision']}{side}"
-        screen = Screen(self.config, self.study, self.specs, self.runner, self.storage)
         metric = metric_of(self.study.read().data, self.config.decide.score)
         return Forecast(self.config, metric, self._runs(screen), pace, lanes.count, counts, about, setting)
+
+    @staticmethod
+    def _check(contest: Contest, screen: Screen) -> None:
+        """Make sure that each stage can be run before anything is trained."""
+        contest.check()
+        screen.check()
 
     def _runs(self, screen: Screen) -> tuple[Runs, ...]:
         """List the trials that there will be if nothing is widened."""

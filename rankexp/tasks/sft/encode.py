@@ -29,6 +29,7 @@ class Encoded:
         targets: Which tokens are learned, each from those before it; never the first.
         length: Tokens before it was cut.
         ended: As in :class:`rankexp.tasks.sft.spans.Written`.
+        unended: As in :class:`rankexp.tasks.sft.spans.Written`.
         thoughts_lost: As in :class:`rankexp.tasks.sft.spans.Written`.
     """
 
@@ -36,6 +37,7 @@ class Encoded:
     targets: NDArray[np.bool_]
     length: int
     ended: bool = False
+    unended: bool = False
     thoughts_lost: bool = False
 
     def cut(self, max_length: int) -> Encoded:
@@ -90,8 +92,9 @@ class Encoder:
         self._refuse_specials(conversation.whole)
         wanted = conversation.learned[-1:] if self.loss == "last_answer" else conversation.learned
         written = write(self.chat, conversation, wanted)
-        encoded = self._encoded([], written.text, written.spans)
-        return replace(encoded, ended=written.ended, thoughts_lost=written.thoughts_lost)
+        begins = not self.chat.is_built_in or written.text.startswith(self.tokenizer.bos_token or "\0")
+        encoded = self._encoded([] if begins else self.begin, written.text, written.spans)
+        return replace(encoded, ended=written.ended, unended=written.unended, thoughts_lost=written.thoughts_lost)
 
     def _plain(self, plain: Plain) -> Encoded:
         if plain.quoted:

@@ -75,16 +75,28 @@ def text_of(value: Value, where: str = "") -> str:
     raise RowError("not_text", f"{where}{brief(value)}")
 
 
+def turns_or_text(value: Value) -> Value:
+    """Return a prompt or a completion; turns that are written as JSON as the list that they are."""
+    if not isinstance(value, str) or not value.lstrip().startswith("["):
+        return value
+    try:
+        found = json.loads(value, object_pairs_hook=json_object)
+    except (ValueError, RecursionError):
+        return value
+    turns = isinstance(found, list) and bool(found) and all(isinstance(turn, dict) for turn in found)
+    return found if turns and all(any(role in turn for role, _ in _KEYS) for turn in found) else value
+
+
 def tools_of(value: Value) -> list[Message] | None:
     """Return descriptions of tools as chat templates expect them; None where there are none.
 
     Raises:
         RowError: They are no objects with names.
     """
-    found = _parsed(value, "bad_tools", "its tools") if isinstance(value, str) and value.strip() else value
+    found = json_of(value, "bad_tools", "its tools") if isinstance(value, str) and value.strip() else value
     if found is ABSENT or is_missing(found) or (isinstance(found, str) and not found.strip()):
         return None
-    items = [_parsed(item, "bad_tools", "its tools") for item in (found if isinstance(found, list) else [found])]
+    items = [json_of(item, "bad_tools", "its tools") for item in (found if isinstance(found, list) else [found])]
     tools = [_as_function(item) for item in items]
     for tool in tools:
         if not isinstance(tool, dict) or not _is_name(tool["function"].get("name")):
@@ -93,7 +105,7 @@ def tools_of(value: Value) -> list[Message] | None:
 
 
 def _turns(value: Value) -> list[Mapping[str, Any]]:
-    found = _parsed(value, "bad_turns", "not JSON") if isinstance(value, str) else value
+    found = json_of(value, "bad_turns", "not JSON") if isinstance(value, str) else value
     if found is ABSENT or is_missing(found):
         return []
     if isinstance(found, dict) and found and all(isinstance(column, list) for column in found.values()):
@@ -119,7 +131,8 @@ def _message(turn: Mapping[str, Any], number: int, keys: Mapping[str, str]) -> M
     content = turn.get(content_key)
     others = {key: _whole(value) for key, value in turn.items() if key not in own and value is not None}
     if role == "call":
-        return {"role": "assistant", "content": "", "tool_calls": _calls(_as_calls(content, number), number)}
+        others = {"role": "assistant", "content": "", **others}
+        return {**others, "tool_calls": _calls(_as_calls(content, number), number)}
     message = {"role": role, "content": text_of(content, where), **others}
     return _with_calls(message, number) if role == "assistant" else message
 
@@ -143,21 +156,21 @@ def _with_calls(message: Message, number: int) -> Message:
     calls, single = message.pop("tool_calls", None), message.pop("function_call", None)
     if is_missing(calls) and is_missing(single):
         return message
-    found = _parsed(calls, "bad_tools", f"turn {number}") if isinstance(calls, str) else calls
+    found = json_of(calls, "bad_tools", f"turn {number}") if isinstance(calls, str) else calls
     listed = [single] if is_missing(found) else found
     return {**message, "tool_calls": _calls(listed, number)}
 
 
 def _as_calls(content: Value, number: int) -> Value:
     """Read the calls of a turn that consists of them: an object, or a list of several."""
-    found = _parsed(content, "bad_tools", f"turn {number}") if isinstance(content, str) else content
+    found = json_of(content, "bad_tools", f"turn {number}") if isinstance(content, str) else content
     return [found] if isinstance(found, dict) else found
 
 
 def _calls(calls: Value, number: int) -> list[Message]:
     if not isinstance(calls, list) or not calls:
         raise RowError("bad_tools", f"turn {number}: {brief(calls)}")
-    found = [_as_function(_parsed(call, "bad_tools", f"turn {number}")) for call in calls]
+    found = [_as_function(json_of(call, "bad_tools", f"turn {number}")) for call in calls]
     for call in found:
         if not isinstance(call, dict) or not _is_name(call["function"].get("name")):
             raise RowError("bad_tools", f"turn {number}: {brief(call)}")
@@ -168,7 +181,7 @@ def _with_arguments(function: Message, number: int) -> Message:
     """Return a call whose arguments are an object; OpenAI writes them as JSON, templates write them as JSON again."""
     arguments = function.get("arguments", function.get("parameters"))
     if isinstance(arguments, str):
-        arguments = _parsed(arguments, "bad_tools", f"turn {number}: arguments") if arguments.strip() else {}
+        arguments = json_of(arguments, "bad_tools", f"turn {number}: arguments") if arguments.strip() else {}
     if arguments is None:
         arguments = {}
     if not isinstance(arguments, dict):
@@ -187,8 +200,12 @@ def _is_name(value: Value) -> bool:
     return isinstance(value, str) and bool(value.strip())
 
 
-def _parsed(value: Value, rule: str, where: str) -> Value:
-    """Parse JSON; what is no text is already parsed."""
+def json_of(value: Value, rule: str, where: str) -> Value:
+    """Parse JSON; what is no text is already parsed.
+
+    Raises:
+        RowError: It is no JSON; by this rule, and with these words.
+    """
     if not isinstance(value, str):
         return value
     try:

@@ -14,11 +14,11 @@ from rankexp.data.table import TaskError
 from rankexp.safety.printable import printable
 from rankexp.tasks.base import Targets
 from rankexp.tasks.sft.columns import Layout, recognise
-from rankexp.tasks.sft.dealing import deal_rows, same_prompt
+from rankexp.tasks.sft.dealing import deal_rows
 from rankexp.tasks.sft.encode import Encoded, Encoder
 from rankexp.tasks.sft.rows import Conversation, SftRow
 from rankexp.tasks.sft.rules import RULES, Refused, RowError, left_out
-from rankexp.tasks.sft.shapes import Form, Parsed, resolved_form, rows_of
+from rankexp.tasks.sft.shapes import Form, Parsed, has_turns, resolved_form, rows_of
 from rankexp.tasks.sft.summary import Measured, SftSummary, summarise_sft
 from rankexp.tasks.sft.templates import no_template
 
@@ -95,6 +95,8 @@ def prepare(
     if talks and encoder.chat is None:
         raise no_template()
     dealt = deal_rows(reading.rows, sizes, seed)
+    if dealt.by_system:
+        say("most rows have the same words of a user, so the system prompt counts as part of what a row asks")
     say(f"tokenising {sum(map(len, dealt.splits.values())):,} rows")
     if talks and encoder.chat is not None and encoder.chat.has_clock:
         say("the chat template shows the day, which is always 26 July 2024 here")
@@ -110,7 +112,7 @@ def prepare(
         kept += rows
         splits[name] = _split(rows, encoded, dealt.groups)
     _check_groups(splits["decide"], dealt.splits["decide"])
-    summary = summarise_sft(len(reading.rows) + len(reading.refused), used, refused, same_prompt(kept))
+    summary = summarise_sft(len(reading.rows) + len(reading.refused), used, refused, dealt.same_prompt(kept))
     for sentence in summary.sentences():
         say(sentence)
     if "not_shown" in summary.left_out:
@@ -134,8 +136,10 @@ def read_rows(asked: Asked, say: Say, *, has_template: bool) -> Reading:
     if not parts:
         raise TaskError(f"{source.parts[0].table.name} has no rows.")
     layouts = _layouts(asked, parts)
-    form = resolved_form(asked.form, layouts[0].kind, has_template=has_template)
-    say(layouts[0].sentence() + _form_words(form, layouts[0].kind))
+    turns = any(has_turns(part.table, layout) for part, layout in zip(parts, layouts, strict=True))
+    kind = "conversation" if turns else layouts[0].kind
+    form = resolved_form(asked.form, kind, has_template=has_template)
+    say(layouts[0].sentence() + _form_words(form, kind))
     parsed = [_parsed(asked, source, part, layout, form) for part, layout in zip(parts, layouts, strict=True)]
     for note in (
         *(note for part in parts for note in part.table.notes),

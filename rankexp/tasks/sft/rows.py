@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 from rankexp.canonical_json import content_key
 from rankexp.data.rows import normalised
@@ -42,6 +42,11 @@ class Conversation:
         return "\n".join(str(message["content"]) for message in asked[:first])
 
     @property
+    def system(self) -> str:
+        """The system prompt; empty where there is none."""
+        return "".join(str(message["content"]) for message in self.messages if message["role"] == "system")
+
+    @property
     def whole(self) -> Any:
         """Everything that may be shown to a model."""
         return [list(self.messages), list(self.tools or [])]
@@ -55,11 +60,16 @@ class Plain:
         before: What is shown and not learned; empty for one text.
         answer: What is learned.
         quoted: Whether it holds text of others, in which a special token is a quotation and not meant as one.
+        question: What is asked, as its owner wrote it; empty for one text.
+        system: The system prompt; empty where there is none.
     """
 
     before: str
     answer: str
     quoted: bool = False
+    question: str = ""
+    system: str = ""
+    learned: ClassVar[Sequence[int]] = ()
 
     @property
     def turns(self) -> int:
@@ -68,13 +78,17 @@ class Plain:
 
     @property
     def prompt(self) -> str:
-        """What is asked; the text itself where nothing is."""
-        return self.before or self.answer
+        """What is asked, whatever the system prompt; the text itself where nothing is."""
+        return self.question or self.before or self.answer
 
     @property
     def whole(self) -> Any:
-        """Everything that is shown to a model."""
-        return [self.before, self.answer]
+        """Everything of its owner's that is shown to a model, as a conversation has it where something is answered."""
+        if not self.question:
+            return [self.before, self.answer]
+        system = [{"role": "system", "content": self.system}] if self.system else []
+        turns = [{"role": "user", "content": self.question}, {"role": "assistant", "content": self.answer}]
+        return [[*system, *turns], []]
 
 
 @dataclass(frozen=True)
@@ -97,7 +111,7 @@ class SftRow:
 
     @cached_property
     def text_hash(self) -> str:
-        """Hash of all its text, but for white space and case, whatever the tokenizer."""
+        """Hash of all its text, but for white space and case, whatever the tokenizer and the form."""
         return content_key(_folded(self.content.whole))
 
 

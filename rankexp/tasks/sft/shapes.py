@@ -9,7 +9,7 @@ from typing import Literal
 
 from rankexp.data.table import ABSENT, Note, Table, TaskError, Value, brief, has_half, is_missing, noted
 from rankexp.tasks.sft.columns import Layout
-from rankexp.tasks.sft.messages import Message, messages_of, ordered, text_of, tools_of
+from rankexp.tasks.sft.messages import Message, json_of, messages_of, ordered, text_of, tools_of, turns_or_text
 from rankexp.tasks.sft.rows import Conversation, Plain, SftRow
 from rankexp.tasks.sft.rules import Refused, RowError
 
@@ -39,7 +39,7 @@ def resolved_form(form: Form, kind: str, *, has_template: bool) -> Form:
 
     Args:
         form: What the user asked for.
-        kind: Name of the shape.
+        kind: Name of the shape; ``conversation`` wherever rows are turns.
         has_template: Whether there is a chat template.
 
     Raises:
@@ -54,6 +54,14 @@ def resolved_form(form: Form, kind: str, *, has_template: bool) -> Form:
     if kind in ("instruction", "question_answer"):
         return "chat" if has_template else "alpaca"
     return "chat" if kind == "conversation" else "plain"
+
+
+def has_turns(table: Table, layout: Layout) -> bool:
+    """Whether rows of a table are conversations: by their shape, or as prompts and completions that are turns."""
+    if layout.kind != "prompt_completion":
+        return layout.kind == "conversation"
+    columns = [table.cells_if_any(layout.columns[thing], f"task.columns.{thing}") for thing in ("prompt", "completion")]
+    return any(isinstance(turns_or_text(cell), list) for cells in columns for cell in cells)
 
 
 def rows_of(
@@ -129,7 +137,7 @@ def _conversation(cells: Mapping[str, Value], layout: Layout, form: Form) -> Con
 
 
 def _prompt_completion(cells: Mapping[str, Value], layout: Layout, form: Form) -> Conversation | Plain:
-    prompt, completion = _needed(cells, "prompt"), _needed(cells, "completion")
+    prompt, completion = (turns_or_text(_needed(cells, thing)) for thing in ("prompt", "completion"))
     if not isinstance(prompt, list) and not isinstance(completion, list):
         return _answered(text_of(prompt), text_of(completion), cells, form)
     asked = messages_of(prompt, layout.turn_keys) if isinstance(prompt, list) else [_user(text_of(prompt))]
@@ -147,7 +155,7 @@ def _instruction(cells: Mapping[str, Value], layout: Layout, form: Form) -> Conv
     del layout
     asked, more = text_of(_needed(cells, "instruction")), text_of(cells.get("input"))
     answer = text_of(_needed(cells, "output"))
-    history = [] if is_missing(cells.get("history")) or cells.get("history") is ABSENT else _history(cells["history"])
+    history = [] if is_missing(_or_none(cells.get("history", ABSENT))) else _history(cells["history"])
     if form == "chat":
         joined = "\n".join(text for text in (asked, more) if text)
         return _checked(
@@ -181,10 +189,11 @@ def _answered(asked: str, answer: str, cells: Mapping[str, Value], form: Form, m
         raise RowError("empty_answer")
     if not is_missing(_or_none(cells.get("tools"))):
         raise RowError("not_shown", "tools, which need a chat template")
-    system = text_of(cells.get("system"))
+    system, question = text_of(cells.get("system")), "\n".join(text for text in (asked, more) if text)
     if form == "alpaca":
-        return Plain(alpaca_prompt(asked, more, system), answer, quoted=True)
-    return Plain((system + "\n\n" if system else "") + "\n".join(text for text in (asked, more) if text), answer)
+        return Plain(alpaca_prompt(asked, more, system), answer, quoted=True, question=question, system=system)
+    before = (system + "\n\n" if system else "") + question
+    return Plain(before, answer, question=question, system=system)
 
 
 def alpaca_prompt(instruction: str, more: str = "", system: str = "") -> str:
@@ -224,6 +233,8 @@ def _with_system(messages: list[Message], cells: Mapping[str, Value]) -> list[Me
 
 
 def _history(value: Value) -> list[Message]:
+    if isinstance(value, str):
+        value = json_of(value, "bad_turns", "history")
     if not isinstance(value, list):
         raise RowError("bad_turns", f"history {brief(value)}")
     return [message for pair in value for message in _pair(pair)]

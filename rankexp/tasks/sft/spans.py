@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import NamedTuple
 
+from rankexp.tasks.sft.calls import shows_python, ways_to_write_calls
 from rankexp.tasks.sft.messages import Message
 from rankexp.tasks.sft.rows import Conversation
 from rankexp.tasks.sft.rules import RowError
@@ -38,12 +38,14 @@ class Written:
         text: The text.
         spans: What is learned, in order.
         ended: Whether the end token was put after the last answer, since the template ends it with none.
+        unended: Whether an answer is learned without an end: the template marks none, and more follows.
         thoughts_lost: Whether the template leaves out what was thought before an answer.
     """
 
     text: str
     spans: Sequence[Span]
     ended: bool = False
+    unended: bool = False
     thoughts_lost: bool = False
 
 
@@ -77,40 +79,27 @@ def write(chat: Chat, conversation: Conversation, wanted: Sequence[int]) -> Writ
             raise RowError("answer_not_found", "answers that overlap")
     lost = any(thought_lost(conversation.messages[place], whole) for place in conversation.learned)
     written = Written(whole, [Span(answer.start, answer.end) for answer in found], thoughts_lost=lost)
-    ends = wanted[-1:] != [len(conversation.messages) - 1] or found[-1].content_end < found[-1].end
-    return written if ends or whole[found[-1].end :].strip() else _with_end(chat, written)
+    endless = [answer for answer in found if answer.content_end == answer.end]
+    is_last = wanted[-1:] == [len(conversation.messages) - 1] and not whole[found[-1].end :].strip()
+    if is_last and endless[-1:] == found[-1:]:
+        written = _with_end(chat, written)
+        endless.pop()
+    return replace(written, unended=bool(endless))
 
 
 def _whole(chat: Chat, conversation: Conversation) -> tuple[Conversation, str]:
-    """Write a conversation; its calls of tools are numbered where the template does not do without."""
-    try:
-        return conversation, chat.render(conversation.messages, conversation.tools)
-    except RowError:
-        numbered = _with_ids(conversation)
-        if numbered is None:
-            raise
-        with suppress(RowError):  # then the first refusal is the one to tell
-            return numbered, chat.render(numbered.messages, numbered.tools)
-        raise
-
-
-def _with_ids(conversation: Conversation) -> Conversation | None:
-    """Give each call a name of nine letters and digits, as Mistral has it, and its result the same."""
-    messages: list[Message] = []
-    open_calls: list[str] = []
-    count = 0
-    for message in conversation.messages:
-        if message.get("tool_calls"):
-            names = [f"call{count + number:05d}" for number in range(len(message["tool_calls"]))]
-            count += len(names)
-            calls = [{**call, "id": name} for call, name in zip(message["tool_calls"], names, strict=True)]
-            messages.append({**message, "tool_calls": calls})
-            open_calls = list(names)
-        elif message["role"] == "tool" and open_calls:
-            messages.append({**message, "tool_call_id": open_calls.pop(0)})
+    """Write a conversation; its calls of tools in another way where the template wants that."""
+    refused: list[RowError] = []
+    for one in ways_to_write_calls(conversation):
+        try:
+            text = chat.render(one.messages, one.tools)
+        except RowError as error:
+            refused.append(error)
         else:
-            messages.append(message)
-    return Conversation(messages, conversation.learned, conversation.tools) if count else None
+            if not shows_python(one, text):
+                return one, text
+            refused.append(RowError("not_shown", "arguments of a call, which the template writes as Python does"))
+    raise refused[0]
 
 
 class _Answer:

@@ -26,6 +26,7 @@ class SftSummary(Summary):
         truncated: Rows that were cut; None if none was.
         same_prompt: Rows that ask what an earlier one does, with another answer.
         ended: Rows whose last answer got an end token, since the chat template ends it with none.
+        unended: Rows with an answer that is learned without an end, since the chat template marks none.
         thoughts_lost: Rows of which the chat template leaves out what was thought before an answer.
     """
 
@@ -37,6 +38,7 @@ class SftSummary(Summary):
     truncated: LeftOut | None = None
     same_prompt: int = 0
     ended: int = 0
+    unended: int = 0
     thoughts_lost: int = 0
 
     @property
@@ -56,6 +58,7 @@ class SftSummary(Summary):
             "duplicates": self.duplicates,
             "same_prompt": self.same_prompt,
             "ended": self.ended,
+            "unended": self.unended,
             "thoughts_lost": self.thoughts_lost,
         }
 
@@ -70,6 +73,7 @@ class SftSummary(Summary):
             (self.truncated.rows if self.truncated else 0, f"cut at the end{cut}"),
             (self.same_prompt, "with the prompt of an earlier one and another answer, kept in the same split"),
             (self.ended, "given an end token, since the chat template ends an answer with none"),
+            (self.unended, "with an answer that is learned without an end, since the chat template marks none"),
             (self.thoughts_lost, "with thoughts that the chat template leaves out"),
         )
         return (self.sentence(), lengths, *(f"{_rows(number)} {what}" for number, what in counted if number))
@@ -110,6 +114,7 @@ def summarise_sft(read: int, used: Sequence[Measured], refused: Iterable[Refused
         truncated=LeftOut(len(cut), cut[0]) if cut else None,
         same_prompt=same_prompt,
         ended=sum(row.encoded.ended for row in used),
+        unended=sum(row.encoded.unended for row in used),
         thoughts_lost=sum(row.encoded.thoughts_lost for row in used),
     )
 

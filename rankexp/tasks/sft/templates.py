@@ -117,6 +117,11 @@ class Chat:
         return special_pattern(self.tokenizer)
 
     @property
+    def is_built_in(self) -> bool:
+        """Whether it is one of rankexp's own, which leave the begin token to the tokenizer."""
+        return self.template in BUILT_IN.values()
+
+    @property
     def has_clock(self) -> bool:
         """Whether the template shows the day, which is then always the same."""
         own = self.template or self.tokenizer.chat_template
