@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+unexport PYTHONDONTWRITEBYTECODE  # else each of many short processes compiles the code anew
 
 .DEFAULT_GOAL := help
 .PHONY: help sweep test test-all check format bench-decision golden clean

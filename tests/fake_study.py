@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import MappingProxyType
 from typing import Any
 
@@ -35,6 +37,10 @@ PRUNINGS = {"adalora": Pruning(budget=32, first=6, last=36)}
 RATES = (1e-3, 3e-3, 1e-2)
 CLEAR = {4: 0.66, 8: 0.72, 16: 0.722, 32: 0.723}
 
+_PLACE = TemporaryDirectory(prefix="rankexp-fake-trials-")
+_MADE: dict[str, Trial] = {}
+"""Trials that were made in this process, by what was asked for."""
+
 
 def make_scores(accuracy: float, examples: int, seed: int, split: str) -> Scores:
     """Examples of a shared difficulty, answered with the given accuracy; a tenth belong to documents of five."""
@@ -49,7 +55,18 @@ def make_scores(accuracy: float, examples: int, seed: int, split: str) -> Scores
     return Scores(ids, groups, {"accuracy": correct.astype(np.float32), "loss": losses})
 
 
-def make_trial(
+def make_trial(store: TrialStore, **asked: Any) -> Trial:
+    """Record one trial as :func:`_record` does; the same trial is made once in a process, and copied from then on."""
+    key = repr(sorted(asked.items()))
+    if key not in _MADE:
+        _MADE[key] = _record(TrialStore(Path(_PLACE.name) / str(len(_MADE))), **asked)
+    made = _MADE[key]
+    if made.key not in store:
+        shutil.copytree(made.folder, store.folder(made.key))
+    return store.read(made.key)
+
+
+def _record(
     store: TrialStore,
     *,
     rank: int | None,
@@ -189,7 +206,7 @@ def make_study(
                                splits=("train", "tune", "decide"), status=status, **common)  # fmt: skip
             add("decide", f"r={rank}", rank, "evidence", trial)
             if (rank, seed) in missing:
-                __import__("shutil").rmtree(trial.folder)
+                shutil.rmtree(trial.folder)
     for contender, (ranks, accuracy) in contenders.items():
         pruning = prunings.get(contender)
         kind = {"method": "adalora" if pruning else "lora", "rank_map": ranks, "pruning": pruning}

@@ -50,6 +50,7 @@ def test_ranks_that_are_unstable_do_not_count_and_later_looks_leave_it_as_it_is(
     assert without.margin < every.margin
 
 
+@pytest.mark.slow
 def test_where_every_rank_is_unstable_there_is_a_margin_and_a_verdict_that_says_so(tmp_path):
     study = study_with(tmp_path, diverged=[(rank, 0) for rank in LOSSES], contenders=PRUNED, prunings=PRUNINGS)
     assert set(study.unstable) == set(LOSSES)
@@ -60,6 +61,7 @@ def test_where_every_rank_is_unstable_there_is_a_margin_and_a_verdict_that_says_
     assert doc["reason"] == "Every rank is unstable, so none can be chosen."
 
 
+@pytest.mark.slow
 def test_a_contest_is_drawn_without_a_margin_too(tmp_path):
     study = load_study(without_start(tmp_path, contenders=PRUNED, prunings=PRUNINGS))
     page = write_report(study)

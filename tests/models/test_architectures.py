@@ -21,6 +21,8 @@ from rankexp.training.readback import read_back
 from rankexp.training.trial import train_trial
 from rankexp.trial_spec import TrialSpec
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 FAST = ("gpt2 that ends its texts", "llama padded otherwise", "roberta", "qwen3_moe", "bert without pooler",
         "half precision and five labels", "bart without a pad in the tokenizer")  # fmt: skip

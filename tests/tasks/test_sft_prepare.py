@@ -353,6 +353,7 @@ needs_shared = pytest.mark.skipif(
 
 
 @needs_shared
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "template", "named", "rows", "lost"), [
     ("identity.json", "smollm2", None, 91, {}),
     ("identity.json", None, None, 91, {}),

@@ -393,6 +393,7 @@ def conversations(draw):
     return turns
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["byte_level", "metaspace"])
 @pytest.mark.parametrize("template", TEMPLATES)
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
@@ -432,6 +433,7 @@ def with_tools(draw):
     return turns
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("template", "named"), [
     ("llama3", None), ("qwen3", None), ("mistral_system_first", None), ("smollm2", "chatml"),
 ])  # fmt: skip

@@ -24,6 +24,8 @@ from rankexp.training.scoring import score
 from rankexp.training.trial import slot_of, train_trial
 from rankexp.trial_spec import Scoring, TrialSpec
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def benches(tmp_path_factory):

@@ -19,6 +19,8 @@ from rankexp.training.loop import Loop
 from rankexp.training.stop import StopTrialError
 from rankexp.training.trial import slot_of, train_trial, train_trials
 
+pytestmark = pytest.mark.slow
+
 NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 DEVICES = ["cpu", pytest.param("cuda", marks=[pytest.mark.gpu, NO_GPU])]
 
