@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from functools import cache
 from types import NoneType
@@ -289,22 +289,26 @@ def _floats(values: Any) -> None:
 def _check_types(values: Any) -> None:
     """Refuse a field that holds another type than it says, as a file of somebody else may."""
     of: Any = type(values)
-    for name, kind in _types(of).items():
-        if not _is_a(value := getattr(values, name), kind):
+    for name, kind, is_one in _types(of):
+        if not is_one(value := getattr(values, name)):
             raise ValueError(f"{name} is {value!r:.100}, which is no {getattr(kind, '__name__', kind)}.")
 
 
 @cache
-def _types(kind: Hashable) -> Mapping[str, Any]:
-    return get_type_hints(kind)
+def _types(of: Hashable) -> tuple[tuple[str, Any, Callable[[object], bool]], ...]:
+    return tuple((name, kind, _check_of(kind)) for name, kind in get_type_hints(of).items())
 
 
-def _is_a(value: object, kind: Any) -> bool:
+def _check_of(kind: Any) -> Callable[[object], bool]:
+    """Return what says whether a value is of a type; made once, since records of thousands of trials are checked."""
     origin, inner = get_origin(kind), get_args(kind)
     if origin is Literal:
-        return any(value == choice and type(value) is type(choice) for choice in inner)
+        return lambda value: any(value == choice and type(value) is type(choice) for choice in inner)
+    checks = [_check_of(one) for one in inner if one is not Ellipsis]
     if origin is tuple:
-        return isinstance(value, tuple) and all(_is_a(item, inner[0]) for item in value)
+        return lambda value: isinstance(value, tuple) and all(map(checks[0], value))
     if origin is not None or inner:  # a union
-        return any(_is_a(value, one) for one in inner)
-    return value is None if kind is NoneType else isinstance(value, kind) and not isinstance(value, bool)
+        return lambda value: any(check(value) for check in checks)
+    if kind is NoneType:
+        return lambda value: value is None
+    return lambda value: isinstance(value, kind) and not isinstance(value, bool)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -125,6 +126,11 @@ def _render(template: str, doc: Document, figures: Mapping[str, Any]) -> str:
 
 def render(template: str, **values: Any) -> str:
     """Fill in one of the report's templates; a value that it lacks is an error."""
+    return _environment().get_template(template).render(**values).rstrip("\n") + "\n"
+
+
+@cache
+def _environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(_TEMPLATES),
         autoescape=lambda name: name is not None and name.endswith(".html.j2"),
@@ -133,7 +139,7 @@ def render(template: str, **values: Any) -> str:
         lstrip_blocks=True,
     )
     environment.filters.update(_FILTERS)
-    return environment.get_template(template).render(**values).rstrip("\n") + "\n"
+    return environment
 
 
 def _draw(doc: Document, size: Size) -> dict[str, Figure]:

@@ -48,7 +48,9 @@ def new_axes(size: Size) -> tuple[Figure, Axes]:
     """Make a figure with one pair of axes in the report's style."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=size, layout="constrained", facecolor=COLOURS["paper"])
+    from rankexp.report.fitted import Fitted
+
+    figure = Figure(figsize=size, layout=Fitted(), facecolor=COLOURS["paper"])
     axes = figure.add_subplot(facecolor="none")
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(COLOURS["grid"])

@@ -150,6 +150,7 @@ def draw(doc: Document, size: Size = WIDE) -> Figure:
     columns = 2 if size == WIDE else 1
     lines = -(-(len(doc["studies"]) + 1) // columns)
     figure, axes = new_axes((size[0], size[1] + _LEGEND_LINE * lines))
+    figure.set_layout_engine("constrained")  # the legend is outside of the axes
     axes.axhline(0, color=COLOURS["muted"], lw=1, zorder=1)
     for index, row in enumerate(doc["studies"]):
         colour, style = LINES[(index + 1) % len(LINES)]

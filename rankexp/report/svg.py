@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rankexp.report.canvas import COLOURS
 
@@ -26,7 +26,7 @@ def png_bytes(figure: Figure) -> bytes:
     """Render as PNG without the name of the software."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    return _printed(figure, FigureCanvasAgg(figure).print_png, {"Software": None})
+    return _printed(figure, FigureCanvasAgg(figure).print_png, {"Software": None}, pil_kwargs={"compress_level": 1})
 
 
 def inline(svg: bytes, prefix: str, label: str) -> str:
@@ -53,14 +53,14 @@ def inline(svg: bytes, prefix: str, label: str) -> str:
     return opening + text[text.index(">") :].strip()
 
 
-def _printed(figure: Figure, into: Callable[..., None], metadata: dict[str, None]) -> bytes:
+def _printed(figure: Figure, into: Callable[..., None], metadata: dict[str, None], **options: Any) -> bytes:
     """Print a figure, which its first drawing lays out; ``savefig`` would draw it once for the layout alone."""
     from matplotlib import rc_context
 
     buffer, dpi = io.BytesIO(), figure.dpi
     with rc_context({"svg.hashsalt": "rankexp", "svg.fonttype": "none", "font.family": ["DejaVu Sans"]}):
         figure.dpi = _DPI
-        into(buffer, metadata=metadata)
+        into(buffer, metadata=metadata, **options)
         figure.dpi = dpi
     figure.set_layout_engine("none")  # it keeps the layout that it has now
     return buffer.getvalue()
