@@ -44,17 +44,19 @@ def table(found: dict[Cell, Rates]) -> None:
     for cell, rates in found.items():
         groups[cell.noisy, cell.seeds, cell.examples][cell] = rates
     print(
-        f"{'large ranks':>12} {'seeds':>5} {'N':>6} | {'right':>6} {'sure':>6} {'open':>6} {'too small, worst':>17} | "
+        f"{'large ranks':>12} {'seeds':>5} {'N':>6} | {'right':>6} {'sure':>6} {'open':>6} {'too small, worst':>17} "
+        f"{'too large, worst':>17} | "
         f"{'best mean':>9} {'harm':>5} | {'1 SE':>5} {'harm':>5}"
     )
     for (noisy, seeds, examples), rows in groups.items():
         clear = [rates for cell, rates in rows.items() if cell.scenario in CLEAR]
         near = [rates for cell, rates in rows.items() if cell.scenario not in CLEAR]
         worst = max(rates.too_small for rates in rows.values())
+        large = max(rates.settled_too_large for rates in rows.values())
         print(
             f"{f'{noisy:g} x SD':>12} {seeds:>5} {examples:>6} | {fmean(r.right for r in clear):>6.3f} "
             f"{fmean(r.confidently_right for r in clear):>6.3f} {fmean(r.insufficient for r in clear):>6.3f} "
-            f"{worst:>17.3f} | {fmean(r.best_mean_right for r in clear):>9.3f} "
+            f"{worst:>17.3f} {large:>17.3f} | {fmean(r.best_mean_right for r in clear):>9.3f} "
             f"{max(r.best_mean_harm for r in near):>5.2f} | {fmean(r.one_error_right for r in clear):>5.3f} "
             f"{max(r.one_error_harm for r in near):>5.2f}"
         )

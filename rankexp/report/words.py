@@ -70,7 +70,7 @@ def meaning(doc: Document) -> str:
     if doc["status"] == "SAFE":
         what = "have learned nothing yet" if not _unstable(doc) else "trained unstably"
         return f"The choice is good enough, but ranks that {what} leave it unsettled."
-    worse = "the next smaller rank is measurably worse" if _next_smaller(doc, chosen) else "nothing smaller was tried"
+    worse = "the next smaller rank loses more" if _next_smaller(doc, chosen) else "nothing smaller was tried"
     return f"The choice is good enough, and {worse}."
 
 
@@ -78,8 +78,10 @@ def reason(doc: Document) -> str:
     """Give the reason of the verdict with the margin in the score's own words."""
     if doc["margin"] is None:
         return str(doc["reason"])
-    margin = f"within {amount(doc['margin'], metric_of(doc))} of"
-    return _sentence(str(doc["reason"]).replace(f"within {doc['margin']:g} of", margin))
+    margin, said = amount(doc["margin"], metric_of(doc)), str(doc["reason"])
+    for words in ("within", "more than"):
+        said = said.replace(f"{words} {doc['margin']:g}", f"{words} {margin}")
+    return _sentence(said)
 
 
 def certainty(doc: Document) -> str:
@@ -139,8 +141,10 @@ def test_sentence(doc: Document) -> str:
     said = {True: "confirms the choice", False: "leaves the choice unconfirmed", None: "has too few seeds to judge"}
     bound = ""
     if test["lower"] is not None:
-        bound = f", with {confidence(test['level'])} confidence {_worst(test['lower'], doc)}"
-    return f"It {said[test['confirmed']]}: {means} on {count(test['examples'])} new examples{bound}."
+        bound = f"; with {confidence(test['level'])} confidence {_worst(test['lower'], doc)}"
+    return (
+        f"It {said[test['confirmed']]}: {means} on {count(test['examples'])} new examples, with the same seeds{bound}."
+    )
 
 
 def change(doc: Document) -> list[str]:
@@ -241,16 +245,27 @@ def _add(doc: Document) -> str:
 
 def _open_below(doc: Document) -> bool:
     smaller = _next_smaller(doc, doc["chosen_rank"])
-    return smaller is not None and (smaller["upper"] is None or smaller["upper"] >= 0)
+    return smaller is not None and not _excluded(smaller, doc)
+
+
+def _excluded(row: Document, doc: Document) -> bool:
+    """Whether a rank is shown to lose more than the margin."""
+    return row["upper"] is not None and bool(row["upper"] < -doc["margin"])
 
 
 def _below(doc: Document, chosen: int) -> str:
     smaller = _next_smaller(doc, chosen)
     if smaller is None:
         return ""
-    if smaller["upper"] is not None and smaller["upper"] < 0:
-        return f"rank {smaller['rank']} is measurably worse"
-    return f"rank {smaller['rank']} is not ruled out"
+    rank, low, high = f"rank {smaller['rank']}", smaller["lower"], smaller["upper"]
+    if low is None or high is None:
+        return f"{rank} is not ruled out"
+    kind = metric_of(doc)
+    if _excluded(smaller, doc):
+        return f"{rank} is worse by at least {amount(high, kind)}"
+    if high < 0:
+        return f"{rank} is worse by {amount(high, kind).partition(' ')[0]} to {amount(low, kind)}"
+    return f"{rank} is not ruled out, {amount(low, kind)} below to {amount(high, kind).partition(' ')[0]} above"
 
 
 def _next_smaller(doc: Document, chosen: int) -> Document | None:

@@ -48,6 +48,25 @@ def test_a_smaller_rank_that_is_not_excluded_makes_it_safe():
     assert "rank 4 is not excluded" in verdict.reason
 
 
+@pytest.mark.parametrize(("lost", "status"), [(0.012, Status.SAFE), (0.03, Status.SETTLED)])
+def test_worse_is_not_enough_the_next_smaller_rank_must_lose_more_than_the_margin(lost, status):
+    verdict = decide(table([0.8 - lost, 0.80, 0.80]), (4, 8, 16), margin=0.01)
+    assert verdict.row(4).p_worse < 0.05
+    assert not verdict.row(4).accepted
+    assert (verdict.row(4).upper < -0.01) is (status is Status.SETTLED)
+    assert (verdict.status, verdict.chosen_rank) == (status, 8)
+    said = {Status.SAFE: "is worse, but is shown to lose neither less nor more than 0.01"}
+    assert said.get(status, "loses more than 0.01") in verdict.reason
+
+
+def test_the_reference_is_named_only_where_a_smaller_rank_is_shown_to_lose_too_much():
+    verdict = decide(table([0.7, 0.788, 0.80]), (4, 8, 16), margin=0.01)
+    assert verdict.row(8).p_worse < 0.05
+    assert (verdict.status, verdict.chosen_rank, verdict.reference_rank) == (Status.INSUFFICIENT, None, 16)
+    assert verdict.compared == (8, 16)
+    assert decide(table([0.7, 0.77, 0.80]), (4, 8, 16), margin=0.01).chosen_rank == 16
+
+
 def test_overfitting_moves_the_reference_down():
     verdict = decide(table([0.80, 0.80, 0.70, 0.60]), RANKS, margin=0.02)
     assert (verdict.status, verdict.chosen_rank, verdict.reference_rank) == (Status.SETTLED, 4, 8)

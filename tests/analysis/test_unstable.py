@@ -61,10 +61,20 @@ def test_an_unstable_rank_is_stepped_over():
     assert decide(scores, RANKS, margin=0.02, unstable=[8]).chosen_rank == 4
 
 
-def test_an_unstable_rank_caps_the_verdict_at_safe():
-    verdict = decide(table([0.5, 0.6, 0.7, 0.8]), RANKS, margin=0.02, unstable=[4])
-    assert (verdict.status, verdict.chosen_rank) == (Status.SAFE, 32)
+def test_with_an_unstable_rank_nothing_is_settled():
+    scores = table([0.5, 0.6, 0.8, 0.8])
+    assert decide(scores, RANKS, margin=0.02).status is Status.SETTLED
+    verdict = decide(scores, RANKS, margin=0.02, unstable=[4])
+    assert (verdict.status, verdict.chosen_rank) == (Status.SAFE, 16)
     assert "unstable" in verdict.reason
+
+
+@pytest.mark.parametrize(("unstable", "compared"), [([4], (16, 32)), ([4, 8, 16], None)])
+def test_with_an_unstable_rank_the_reference_is_kept_and_not_chosen(unstable, compared):
+    verdict = decide(table([0.5, 0.6, 0.7, 0.8]), RANKS, margin=0.02, unstable=unstable)
+    assert (verdict.status, verdict.chosen_rank, verdict.reference_rank) == (Status.INSUFFICIENT, None, 32)
+    assert "unstable" in verdict.reason
+    assert verdict.compared == compared
 
 
 def test_an_unstable_rank_that_still_does_best_leaves_it_open():

@@ -14,6 +14,7 @@ from scipy import stats
 
 from rankexp.analysis.study import load_study
 from rankexp.report.document import document
+from rankexp.report.sections import ship
 
 pytestmark = pytest.mark.slow
 
@@ -285,3 +286,42 @@ def test_what_each_rank_recovers_of_full_fine_tuning(study, doc):
     assert (found["gain"], found["seeds"]) == (pytest.approx(gain), 1)
     shares = {str(rank): (accuracy(f"r={rank}") - accuracy("head")) / gain for rank in study.ranks}
     assert found["ranks"] == pytest.approx(shares)
+
+
+def by_documents(scores):
+    return np.mean([scores.values["accuracy"][scores.group_ids == g].mean(dtype=float) for g in set(scores.group_ids)])
+
+
+def test_which_adapter_to_ship_and_what_of_its_lead_is_selection(study, doc):
+    trials = study.chosen_trials(doc["chosen_rank"])
+    tune = [trial.scores("tune").values["accuracy"].mean(dtype=float) for trial in trials]
+    best = trials[int(np.argmax(tune))]
+    found = doc["ship"]
+    assert (found["key"], found["seed"], found["seeds"], found["there"]) == (best.key, best.spec.seed, 5, True)
+    assert (study.store.workspace / found["folder"]).samefile(best.adapter)
+    assert found["tune"] == pytest.approx({"score": max(tune), "mean": np.mean(tune)})
+    for split, scores in (
+        ("decide", {t.key: t.scores("decide") for t in trials}),
+        ("test", {t.key: study.test_scores[t.key] for t in trials}),
+    ):
+        means = {key: by_documents(one) for key, one in scores.items()}
+        assert found[split] == pytest.approx({"score": means[best.key], "mean": np.mean(list(means.values()))})
+    said = " ".join(ship.sentences(doc))
+    lead, left = (found[split]["score"] - found[split]["mean"] for split in ("tune", "test"))
+    assert f"seed {best.spec.seed} of rank {doc['chosen_rank']}" in said
+    assert f"{100 * lead:.2f}".rstrip("0").rstrip(".") + " points above their mean" in said
+    share = f"some {100 * (1 - left / lead):.0f}%" if 0 < left < lead else "none" if left >= lead else "all"
+    assert f"{share} of its lead is selection" in said
+
+
+@pytest.mark.parametrize(("left", "share"), [(0.4, "none"), (0.1, "some 50%"), (0.0, "all"), (-0.3, "all")])
+def test_the_share_of_a_lead_that_is_selection(doc, left, share):
+    beside = {"tune": {"score": 0.7, "mean": 0.5}, "test": {"score": 0.6 + left, "mean": 0.6}}
+    assert f"{share} of its lead is selection" in ship.sentences({**doc, "ship": {**doc["ship"], **beside}})[1]
+
+
+def test_without_test_it_is_decide_that_shows_what_is_left_of_a_lead(doc):
+    said = " ".join(ship.sentences({**doc, "ship": {**doc["ship"], "test": None, "there": False}}))
+    assert "On decide, which took no part" in said
+    assert "trains it again" in said
+    assert ship.sentences({**doc, "ship": None}) == []

@@ -41,16 +41,17 @@ def decide(
 
     The *reference* is the largest rank not significantly worse than any other. From it the rule steps down one
     rank at a time while each is non-inferior to the reference, and stops at the first that is not: a fixed
-    sequence, so ``level`` needs no correction. ``SETTLED`` means that the next smaller rank is significantly
-    worse (or there is none), ``SAFE`` that the choice is good enough but a smaller one is not excluded.
+    sequence, so ``level`` needs no correction. ``SETTLED`` means that the next smaller rank is shown to lose more
+    than ``margin`` (or there is none), ``SAFE`` that the choice is good enough but a smaller one may be as well. The
+    reference itself is chosen when that is ``SETTLED`` alone: that it is good enough goes without saying.
 
     Unstable ranks are left out of that ladder: they are never reference nor choice, are stepped over, do not enter
     the pooled seed variance, and cost no other rank a seed. They stay in the table, each over the seeds it has, and
-    one that has every seed stays among those from which the best observed mean is taken. ``SETTLED`` becomes
-    ``SAFE``, so they can only make a verdict more careful.
+    one that has every seed stays among those from which the best observed mean is taken. No verdict is ``SETTLED``,
+    so they can only make one more careful.
 
     Ranks that a screen left out have no scores here. A screen is no evidence, so where one of them lies next below the
-    choice, smaller ranks are not excluded and the verdict is ``SAFE`` at most.
+    choice, the verdict is not ``SETTLED``.
 
     Fewer than 3 seeds or 20 examples, seeds that are copies of one run, and scores that are all one number decide
     nothing.
@@ -121,8 +122,8 @@ class _Ladder:
     def noninferior(self, i: int, j: int) -> bool:
         return i == j or self.difference(i, j).noninferior(self.margin, self.level)
 
-    def worse(self, i: int, j: int) -> bool:
-        return i != j and self.difference(i, j).worse(self.level)
+    def worse(self, i: int, j: int, by: float = 0.0) -> bool:
+        return i != j and self.difference(i, j).worse(self.level, by)
 
     def reference(self) -> int:
         """The largest stable rank not significantly worse than another; without evidence the largest there is."""
@@ -169,14 +170,14 @@ class _Ladder:
         if rival is not None:
             reason = f"{name[choice]} is not shown to be within {self.margin:g} of {name[rival]}, the best observed."
             return Status.INSUFFICIENT, (choice, rival), reason
-        excluded = smaller is None or self.worse(smaller, reference)
-        if choice == reference and smaller is not None and not excluded:
-            reason = f"{name[smaller]} is shown neither within {self.margin:g} of {name[reference]} nor worse than it."
-            return Status.INSUFFICIENT, (smaller, reference), reason
-        settled = excluded and not self.unstable and not self.left_out(choice, smaller)
-        status = Status.SETTLED if settled else Status.SAFE
-        below = None if smaller is None else (smaller, reference)
-        return status, (choice, reference) if choice != reference else below, self._praise(choice, reference, smaller)
+        excluded = smaller is None or self.worse(smaller, reference, self.margin)
+        pair = None if smaller is None else (smaller, reference)
+        reason = self._praise(choice, reference, smaller)
+        if excluded and not self.unstable and not self.left_out(choice, smaller):
+            return Status.SETTLED, (choice, reference) if choice != reference else pair, reason
+        if choice == reference:
+            return Status.INSUFFICIENT, pair, reason
+        return Status.SAFE, (choice, reference), reason
 
     def _praise(self, choice: int, reference: int, smaller: int | None) -> str:
         """Say why ``choice`` is chosen and what is known of the next smaller rank."""
@@ -188,8 +189,10 @@ class _Ladder:
             below = f"rank {left_out[-1]} was left out by the screen, which is no evidence"
         elif smaller is None:
             below = "no smaller rank could be chosen" if self.unstable else "no smaller rank was tried"
+        elif self.worse(smaller, reference, self.margin):
+            below = f"{name[smaller]} loses more than {self.margin:g}"
         elif self.worse(smaller, reference):
-            below = f"{name[smaller]} is significantly worse"
+            below = f"{name[smaller]} is worse, but is shown to lose neither less nor more than {self.margin:g}"
         else:
             below = f"{name[smaller]} is not excluded"
         return f"{good}, and {below}{', but unstable ranks leave it unsettled' if self.unstable else ''}."

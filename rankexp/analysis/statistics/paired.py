@@ -89,9 +89,9 @@ class PairedDifference:
         """Whether the first rank is shown to lose less than ``margin`` to the second."""
         return self.lower(level) + margin > ROUNDING
 
-    def worse(self, level: float = 0.05) -> bool:
-        """Whether the first rank is significantly worse than the second (one-sided, margin 0)."""
-        return self.upper(level) < -ROUNDING
+    def worse(self, level: float = 0.05, by: float = 0.0) -> bool:
+        """Whether the first rank is shown to lose more than ``by`` to the second (one-sided)."""
+        return self.upper(level) + by < -ROUNDING
 
     def p_noninferior(self, margin: float) -> float:
         """One-sided p-value of "loses ``margin`` or more"; small where the first rank is non-inferior."""

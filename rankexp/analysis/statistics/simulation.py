@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
-from rankexp.analysis.statistics.decision import decide
+from rankexp.analysis.statistics.decision import Status, decide
 
 RIGHT = 0.80
 DIFFICULTY_SD, TASTE_SD, NOISE_SD = 8.0, 0.6, 1.0
@@ -107,6 +107,7 @@ class Rates:
         right: The rank a user would deploy (the choice, or the reference where there is none) is the right one.
         confidently_right: A rank was chosen, and it is the right one.
         too_small: A rank was chosen that truly loses the margin or more, and a larger one does not.
+        settled_too_large: The verdict was ``SETTLED``, and a smaller rank would truly do.
         insufficient: No rank was chosen.
         best_mean_right: The rank of the highest mean is the right one.
         best_mean_harm: It truly loses the margin or more.
@@ -117,6 +118,7 @@ class Rates:
     right: float
     confidently_right: float
     too_small: float
+    settled_too_large: float
     insufficient: float
     best_mean_right: float
     best_mean_harm: float
@@ -147,6 +149,7 @@ def judge(scenario: Scenario, scores: NDArray[np.bool_]) -> Rates:
         deployed == scenario.right_rank,
         verdict.chosen_rank == scenario.right_rank,
         verdict.confident and scenario.harmful(deployed) and deployed < scenario.right_rank,
+        verdict.status is Status.SETTLED and deployed > scenario.right_rank,
         not verdict.confident,
         best == scenario.right_rank,
         scenario.harmful(best),

@@ -55,7 +55,7 @@ def caption(doc: Document) -> Caption:
     reading = (
         f"Each bar is where the true difference to rank {reference} may lie, seed by seed and example by example. A "
         f"filled ring ends right of the dotted line: that rank is shown to lose less than {margin}. A bar that lies "
-        "left of zero as a whole is a rank that is measurably worse."
+        "left of zero as a whole is a rank that is worse, by how much it says."
     )
     alt = f"Paired differences to rank {reference}: {written_intervals(rows, doc)}."
     return Caption("Differences in pairs", reading, alt)
