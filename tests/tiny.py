@@ -28,14 +28,14 @@ OPTIONS = [
     "task=csv",
     "tracking=none",
     "device=cpu",
-    "train.steps=60",
+    "train.steps=40",
     "train.precision=float32",
     "search.ranks=[2,4]",
     "search.learning_rates=[3e-3,1e-2]",
     "search.widen=0",
     "references.head=[3e-2]",
     "references.full=[3e-3]",
-    "decide.margin=0.1",
+    "decide.margin=0.3",
 ]
 
 

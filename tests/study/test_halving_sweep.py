@@ -18,6 +18,7 @@ pytestmark = pytest.mark.slow
 RATES = (1e-4, 1e-3, 1e-2, 3e-2)
 SWEEP = [
     *(o for o in OPTIONS if not o.startswith("search.learning_rates")),
+    "train.steps=60",
     "search=halving",
     f"search.learning_rates=[{','.join(map(str, RATES))}]",
     "search.first_rung=15",

@@ -12,7 +12,7 @@ import pytest
 from tiny import rankexp, study_of
 from tiny_language import write_rows
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.thorough]
 
 OPTIONS = [
     "model=tiny_llama", "task=sft", "task.path=rows.jsonl", "device=cpu", "threads=1", "jobs=1",

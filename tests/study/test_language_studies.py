@@ -92,6 +92,13 @@ def test_every_strategy_is_tried_here():
     assert set(ALLOCATORS) == set(plugins("allocator"))
 
 
+@pytest.fixture
+def without_report(monkeypatch):
+    """Leave out what takes most of the time of so small a study, and is looked at elsewhere."""
+    monkeypatch.setattr("rankexp.study.session.write_report", lambda study: study.store.folder / "report/report.html")
+
+
+@pytest.mark.usefixtures("without_report")
 @pytest.mark.parametrize("name", SEARCHES)
 def test_every_strategy_screens_a_language_model(tmp_path, name):
     study = run(study_of(tmp_path, search={"strategy": name, **SEARCHES[name]}))
@@ -214,6 +221,7 @@ def test_the_report_of_a_language_model_says_what_its_rows_are_and_speaks_of_no_
     assert any(line.startswith("trials ") for line in study.record.said_before)
 
 
+@pytest.mark.usefixtures("without_report")
 def test_a_study_whose_trials_are_lost_gives_the_same_bits_again(tmp_path):
     study = run(study_of(tmp_path))
     before = {key: trial.scores("tune").values["loss"] for key, trial in study.by_key.items()}

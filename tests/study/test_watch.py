@@ -6,6 +6,7 @@ import io
 import shutil
 import time
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,28 @@ def test_what_was_there_before_is_counted_and_what_comes_is_shown(folder: Path) 
     assert lines[0].startswith("[")
     end(folder)
     assert watcher.outcome(folder / "workers").trained == 1
+
+
+def test_what_the_leader_said_before_the_first_trial_is_shown_once(folder: Path) -> None:
+    store = StudyStore(folder)
+    record = store.read()
+    shown = io.StringIO()
+    watcher = StudyWatcher(folder)
+    with watcher.shown(Display(shown)):
+        said = replace(
+            record,
+            data={**record.data, "rows": {"said": ["of 60 rows 60 are used"]}},
+            settings={**record.settings, "plan": ["trials    12", "takes     about 5 s"]},
+        )
+        store.write(said)
+    lines = shown.getvalue().splitlines()
+    assert [line for line in lines if not line.startswith("[")] == [
+        "of 60 rows 60 are used", "trials    12", "takes     about 5 s"
+    ]  # fmt: skip
+    again = io.StringIO()
+    with StudyWatcher(folder).shown(Display(again)):
+        pass
+    assert "trials" not in again.getvalue()  # they were said to whoever began it
 
 
 def test_it_waits_for_as_long_as_somebody_works(folder: Path) -> None:
