@@ -152,9 +152,10 @@ def test_resume_takes_no_options(tmp_path: Path, study: Path) -> None:
     assert "resume takes no options: a study goes on as it was begun." in done.stderr
 
 
+@pytest.mark.thorough
 def test_a_changed_sweep_is_a_new_study_that_reuses_trials(tmp_path: Path, study: Path) -> None:
     write_texts(tmp_path / "texts.csv")
-    done = run(tmp_path, "sweep", *OPTIONS, "task.path=texts.csv", "decide.margin=0.3")
+    done = run(tmp_path, "sweep", *OPTIONS, "task.path=texts.csv", "decide.margin=0.25")
     assert done.returncode == 0, done.stderr
     assert "trained   0 trials, 12 in the study" in done.stdout
     assert len(list((tmp_path / "runs" / "studies").iterdir())) == 2

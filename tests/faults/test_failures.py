@@ -55,6 +55,7 @@ def test_a_trial_that_fails_once_is_tried_again(tmp_path: Path) -> None:
     assert {row["status"] for row in report_of(tmp_path)["trials"]} == {"completed"}
 
 
+@pytest.mark.thorough
 def test_trials_that_fail_twice_are_recorded_as_failed_and_the_others_stay(tmp_path: Path) -> None:
     done = sweep_with_faults(tmp_path, 9000, 10**9)
     assert done.returncode == 4, done.stderr

@@ -19,7 +19,7 @@ from rankexp.trial_spec import Pruning, TrialSpec
 EXAMPLES, LAYERS, WIDTH, RANK, PLANTED_RANK = 256, 10, 24, 8, 4
 SEEDS = range(20)
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.thorough]
 
 
 def draw(generator, *shape):

@@ -19,7 +19,9 @@ from rankexp.metrics import ACCURACY
 from rankexp.ranks import RankMap
 from rankexp.record.studies import Planned, Pruned, StudyStore
 from rankexp.record.trials import TrialStore
+from rankexp.report import build
 from rankexp.report.build import write_report
+from rankexp.report.canvas import NARROW
 from rankexp.report.document import document
 from rankexp.report.peft_config import target_modules
 from rankexp.report.sections import contest, drawings
@@ -58,8 +60,12 @@ def edit(folder, **changes):
 
 
 def reported(folder):
-    page = write_report(load_study(folder))
-    return strict_json(page.parent / "report.json"), page.read_text(), (page.parent / "report.md").read_text()
+    """The document of a study, its page and its Markdown, for tests that read words: each figure is drawn once."""
+    doc = document(load_study(folder))
+    drawn = build._draw(doc, NARROW)
+    printed = build._printed(drawn)
+    page = build._render_html(doc, {"wide": printed, "narrow": printed})
+    return json.loads(json.dumps(doc, allow_nan=False)), page, build._render_markdown(doc, drawn)
 
 
 def test_the_files_are_those_promised(settled):

@@ -193,6 +193,7 @@ class TestOptunaByLayer(StrategyConformance):
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 class TestGaussianProcessByLayer(StrategyConformance):
     def make_strategy(self) -> Strategy:
         return OptunaSearch(space="per_layer", sampler="gp")

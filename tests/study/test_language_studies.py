@@ -112,11 +112,16 @@ def test_every_strategy_screens_a_language_model(tmp_path, name):
     assert study.margin == pytest.approx(0.02 * (study.gain.best - study.gain.start))
 
 
-def test_every_contender_is_tuned_and_compared(tmp_path):
-    config = study_of(tmp_path, contest={"contenders": CONTENDERS, "rank": 4, "trials": 2})
-    study = run(config)
+ONE_OF_EACH = ("rule_of_thumb", "grid", "optuna", "nested", "summed", "squeeze", "adalora", "fisher", "dora", "eva")
+"""Every strategy, with one allocator and two kinds of LoRA."""
+
+
+@pytest.mark.parametrize("names", [ONE_OF_EACH, pytest.param(tuple(CONTENDERS), marks=pytest.mark.thorough)])
+def test_every_contender_is_tuned_and_compared(tmp_path, names):
+    contenders = {name: CONTENDERS[name] for name in names}
+    study = run(study_of(tmp_path, contest={"contenders": contenders, "rank": 4, "trials": 2}))
     report = json.loads((study.store.folder / "report" / "report.json").read_text(encoding="utf-8"))
-    assert set(report["contest"]["rows"]) == {"r=4", *CONTENDERS}
+    assert set(report["contest"]["rows"]) == {"r=4", *names}
     assert all(row["seeds"] == 3 for row in report["contest"]["rows"].values())
     methods = {name: study.completed(name)[0].spec.method for name in study.contenders}
     assert (methods["adalora"], methods["dora"]) == ("adalora", "dora")

@@ -114,6 +114,7 @@ def test_another_question_reuses_what_was_trained(copied: Path) -> None:
     assert same_pair or not other.test_scores, "a second question must not open test for other trials"
 
 
+@pytest.mark.thorough
 def test_other_tokens_of_the_same_test_texts_open_nothing(copied: Path) -> None:
     done = sweep(copied, "task.max_length=6", "study=shorter")
     assert done.returncode == 0, done.stderr
