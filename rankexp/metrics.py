@@ -77,7 +77,13 @@ class Metric:
 
     @classmethod
     def of_card(cls, card: Mapping[str, Any]) -> Metric:
-        """Read what :meth:`card` returned."""
+        """Read what :meth:`card` returned; before it named what counts, only losses of tokens were weighted.
+
+        >>> Metric.of_card({"name": "loss", "unit": "nat", "weighted": True}).each
+        'target token'
+        """
+        if card.get("weighted") and "each" not in card:  # of records of before
+            return cls(**card, each=LOSS_OF_TOKENS.each, exponential=LOSS_OF_TOKENS.exponential)
         return cls(**card)
 
 

@@ -70,6 +70,28 @@ def test_candidates_are_read_as_names_and_written_as_text(study):
     assert '"candidate": "r=4"' in (study.folder / "study.json").read_text()
 
 
+@pytest.mark.parametrize(("rows", "said"), [
+    (None, ()), ([], ()), ("x", ()), ({}, ()), ({"said": 3}, ()), ({"said": ["a", 4]}, ("a", "4")),
+])  # fmt: skip
+def test_what_is_said_of_rows_is_read_whatever_stands_there(rows, said):
+    record = dataclasses.replace(RECORD, data={**RECORD.data, "rows": rows})
+    assert record.said_of_rows == said
+    assert record.said_before == ()
+    planned = dataclasses.replace(record, settings={"plan": ["trials 3"]})
+    assert planned.said_before == (*said, "trials 3")
+
+
+def test_a_split_is_opened_for_new_seeds_beside_the_first_opening_and_once(tmp_path):
+    ledger = TestLedger(tmp_path)
+    assert ledger.open(DATA, "one", [A, B])
+    assert ledger.open(DATA, "one", [C], anew=True)
+    assert ledger.open(DATA, "two", [C], anew=True)
+    assert not ledger.open(DATA, "one", [A], anew=True)
+    assert ledger.entry(DATA) == {**ledger.entry(DATA), "study": "one", "keys": [A, B]}
+    assert ledger.entry(DATA, anew=True)["keys"] == [C]
+    assert ledger.entry(OTHER, anew=True) == {}
+
+
 def test_notes_add_up_and_leave_the_plan_alone(study):
     study.plan(*TRIALS)
     study.note(widened=1)

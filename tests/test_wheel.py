@@ -63,6 +63,7 @@ def test_it_is_the_installed_package_that_runs(installed: Path) -> None:
     assert all(Path(line).is_relative_to(installed / "env") for line in said.splitlines()), said
 
 
+@pytest.mark.thorough
 def test_it_composes_and_runs_a_sweep(installed: Path) -> None:
     shown = run(installed, "sweep", "--cfg", "job")
     assert shown.returncode == 0, shown.stderr

@@ -113,9 +113,15 @@ class RecordedStudy:
         """The planned trials that are compared, by candidate."""
         found: dict[CandidateName, list[Planned]] = {}
         for item in self.record.planned:
-            if item.role == "evidence":
+            if item.role == "evidence" and item.phase != "confirm":
                 found.setdefault(item.candidate, []).append(item)
         return found
+
+    def trained_anew(self, rank: int) -> list[Trial | None]:
+        """Trials of a rank with new seeds, after the verdict; None where missing. They are no part of what decides."""
+        name = CandidateName.of_rank(rank)
+        planned = [item for item in self.record.planned if (item.phase, item.candidate) == ("confirm", name)]
+        return [self.by_key.get(item.key) for item in planned]
 
     def completed(self, candidate: CandidateName) -> list[Trial]:
         """Completed trials that are compared for ``candidate``, as planned."""

@@ -209,8 +209,18 @@ def test_once(study: Study) -> Check:
     """The test split was opened once over all studies, and only for a confident verdict."""
     name = "Test split opened once"
     entry = TestLedger(study.store.workspace).entry(study.record.data["test_fingerprint"])
-    opened = sorted(study.test_scores)
+    anew = {item.key for item in study.record.planned if item.phase == "confirm"}
+    opened = sorted(study.test_scores.keys() - anew)
     chosen = study.final_verdict.chosen_rank if study.final_verdict is not None else None
+    reference = study.verdict.reference_rank if study.verdict is not None else None
+    if (
+        chosen is None
+        and opened
+        and {study.by_key[key].spec.rank for key in opened if key in study.by_key} == {reference}
+    ):
+        return Check(
+            name, True, "Opened for the reference rank, which the rule named before it asked for more to do so."
+        )
     if chosen is None and opened:
         remedy = "Collect a new test split: what was read without a verdict is spent."
         return Check(name, False, "It was opened although no rank is chosen.", remedy)

@@ -177,6 +177,33 @@ class DecideConfig:
 
 
 @dataclass(frozen=True, config=CHECKED)
+class ConfirmConfig:
+    """The confirmation of a choice on seeds that nobody has seen: for a claim to publish.
+
+    Attributes:
+        seeds: How many new seeds the chosen rank and the reference are trained with after the verdict, and scored on
+            the test split; 0 for none, else 3 or more.
+    """
+
+    seeds: Annotated[Natural, Field(le=1000)] = 0
+
+    def __post_init__(self) -> None:
+        if 0 < self.seeds < LEAST_SEEDS:
+            raise ValueError(
+                f"seeds is {self.seeds}, and fewer than {LEAST_SEEDS} new seeds confirm nothing; 0 leaves it out"
+            )
+
+    def fresh(self, used: Sequence[int]) -> list[int]:
+        """Return the new seeds, given those that are used for something else.
+
+        >>> ConfirmConfig(3).fresh([0, 1, 2, 1000, 4])
+        [1001, 1002, 1003]
+        """
+        first = max(used, default=-1) + 1
+        return list(range(first, first + self.seeds))
+
+
+@dataclass(frozen=True, config=CHECKED)
 class ReferencesConfig:
     """What the ranks are seen against: learning rates to tune over; an empty list leaves the reference out.
 

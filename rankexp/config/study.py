@@ -16,6 +16,7 @@ from rankexp.config.before import as_before
 from rankexp.config.groups import (
     NAME,
     AtHome,
+    ConfirmConfig,
     ContestConfig,
     DecideConfig,
     LauncherConfig,
@@ -80,6 +81,7 @@ class StudyConfig:
         train: One training run.
         search: The screen.
         decide: The decision.
+        confirm: The confirmation of the choice on new seeds.
         references: Head only and full fine-tuning.
         contest: Strategies and rank maps to compare with a uniform rank.
         tracking: The mirror.
@@ -103,6 +105,7 @@ class StudyConfig:
     train: TrainConfig = field(default_factory=TrainConfig)
     search: SearchConfig = field(default_factory=SearchConfig)
     decide: DecideConfig = field(default_factory=DecideConfig)
+    confirm: ConfirmConfig = field(default_factory=ConfirmConfig)
     references: ReferencesConfig = field(default_factory=ReferencesConfig)
     contest: ContestConfig = field(default_factory=ContestConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
@@ -145,6 +148,8 @@ class StudyConfig:
                 "contest.rank auto takes the rank that is decided on, and decide.verdict is false; "
                 "name one of search.ranks"
             )
+        if self.confirm.seeds and not self.decide.verdict:
+            raise ValueError("confirm.seeds trains anew what a verdict has chosen, and decide.verdict is false")
         self._check_strategy()
         known = [metric.name for metric in metrics_of_task(self.task)]
         if self.decide.score not in known:
@@ -182,8 +187,10 @@ class StudyConfig:
     def folder_of(self, search: Mapping[str, Any]) -> Path:
         """Folder of the study whose record has this search; see :func:`rankexp.config.before.as_before`."""
         question = {name: value for name, value in self.to_dict().items() if name not in NO_QUESTION}
-        if self.decide.verdict:  # as studies are called that were begun before there was this option
+        if self.decide.verdict:  # as studies are called that were begun before there were these options
             del question["decide"]["verdict"]
+        if not self.confirm.seeds:
+            del question["confirm"]
         question["search"] = as_before(question["search"], search)
         question["engine"] = ENGINE_VERSION
         return self.workspace / "studies" / f"{self.study}-{content_key(question, 8)}"

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from rankexp.data.arrow_rows import read_arrow
@@ -279,7 +279,7 @@ def _of_config(folder: Path, configs: list[dict[str, Any]], names: list[str], su
         said = f"option 'task.subset' is {subset!r}, but" if subset is not None else "option 'task.subset' is needed:"
         raise TaskError(f"{said} {_shown(folder)} has the subsets {listed}.")
     if not known[chosen].get("data_files"):
-        inside = f"{str(known[chosen]['data_dir']).strip('/')}/"
+        inside = _data_dir(known[chosen])
         names = [name for name in names if name.startswith(inside)]
         if not names:
             raise TaskError(f"{_shown(folder / 'README.md')} names a folder {inside!r} that holds no data file.")
@@ -292,6 +292,12 @@ def _of_config(folder: Path, configs: list[dict[str, Any]], names: list[str], su
         if not found:
             raise TaskError(f"{_shown(folder / 'README.md')} names files of split {split!r} that the folder lacks.")
     return Files(folder, splits)
+
+
+def _data_dir(config: Mapping[str, Any]) -> str:
+    """Return the folder that a subset is in, as names of files in it begin; nothing for the folder of all."""
+    place = PurePosixPath(str(config.get("data_dir") or ".").strip("/")).as_posix()
+    return "" if place == "." else f"{place}/"
 
 
 def _default(known: Mapping[str, Mapping[str, Any]]) -> str | None:
@@ -308,7 +314,7 @@ def _patterns(folder: Path, config: Mapping[str, Any]) -> dict[str, list[str]]:
         paths = path if isinstance(path, list) else [path]
         if not isinstance(split, str) or not all(isinstance(one, str) for one in paths):
             raise TaskError(f"{_shown(folder / 'README.md')} names data files in a form that is not known.")
-        base = str(config["data_dir"]).strip("/") + "/" if config.get("data_dir") else ""
+        base = _data_dir(config)
         named = [str(one).removeprefix("./").replace("**/", "*") for one in paths]
         splits.setdefault(split, []).extend(base + one for one in named)
     return splits

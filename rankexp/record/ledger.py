@@ -26,35 +26,36 @@ class TestLedger:
         self.workspace = Path(workspace)
         self.root = self.workspace / "test_ledger"
 
-    def open(self, fingerprint: str, study: str, keys: Sequence[str]) -> bool:
+    def open(self, fingerprint: str, study: str, keys: Sequence[str], *, anew: bool = False) -> bool:
         """Enter an opening and say whether these trials may be scored on the split.
 
         Args:
             fingerprint: Fingerprint of the texts to test on.
             study: Name of the study that asks.
             keys: Content keys of the trials to score.
+            anew: Whether they are trained with new seeds after the first opening, which is entered beside it, once too.
 
         Returns:
             True for the first to ask, and for whoever asks for the very same trials again.
         """
-        path = self._path(fingerprint)
+        path = self._path(fingerprint, anew=anew)
         entry = {"study": study, "keys": sorted(keys)}
         if write_once(path, pretty_json(entry).encode()):
             return True
-        return bool(self.entry(fingerprint)["keys"] == entry["keys"])
+        return bool(self.entry(fingerprint, anew=anew)["keys"] == entry["keys"])
 
-    def entry(self, fingerprint: str) -> dict[str, Any]:
-        """Read who opened the split; empty if nobody did.
+    def entry(self, fingerprint: str, *, anew: bool = False) -> dict[str, Any]:
+        """Read who opened the split, or opened it for new seeds; empty if nobody did.
 
         Raises:
             DamagedRecordError: The entry cannot be read.
         """
-        path = self._path(fingerprint)
+        path = self._path(fingerprint, anew=anew)
         return parse_file(path, lambda data: shaped_json(Opening, data)) if os.path.lexists(path) else {}
 
-    def _path(self, fingerprint: str) -> Path:
+    def _path(self, fingerprint: str, *, anew: bool) -> Path:
         if not is_key(fingerprint):
             raise ForeignRecordError(
                 f"{self.root} holds no entry {fingerprint!r:.100}; a fingerprint is 20 hex digits."
             )
-        return inside(self.root, self.workspace) / f"{fingerprint}.json"
+        return inside(self.root, self.workspace) / f"{fingerprint}{'-anew' * anew}.json"

@@ -35,7 +35,7 @@ class Planned:
 
     Attributes:
         key: Content key of the trial.
-        phase: ``screen``, ``decide`` or ``reference``.
+        phase: ``screen``, ``decide``, ``reference``, ``contest``, or ``confirm`` for new seeds after the verdict.
         candidate: What it stands for.
         rank: Rank of the candidate; 0 for the head alone, None for full fine-tuning or a rank map.
         role: ``tuning`` for a trial that only chooses a learning rate, ``evidence`` for one that is compared.
@@ -122,7 +122,9 @@ class StudyRecord:
     @property
     def said_of_rows(self) -> tuple[str, ...]:
         """What became of the rows of the data, in sentences; none in records that count no rows."""
-        return tuple(map(str, (self.data.get("rows") or {}).get("said", ())))
+        rows = self.data.get("rows")
+        said = rows.get("said") if isinstance(rows, Mapping) else None
+        return tuple(map(str, said)) if isinstance(said, list) else ()
 
     @property
     def said_before(self) -> tuple[str, ...]:

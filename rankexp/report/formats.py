@@ -9,6 +9,7 @@ from typing import Any
 from markupsafe import Markup, escape
 
 from rankexp.metrics import Metric
+from rankexp.safety.printable import markdown as markdown
 
 NONE = "–"
 ROUNDING = 1e-12
@@ -192,15 +193,6 @@ def confidence(level: float) -> str:
     ('95%', '97.5%', '99.5%')
     """
     return f"{100 * (1 - level):.6g}%"
-
-
-def markdown(value: object) -> str:
-    r"""Escape text so that Markdown shows it as it is, on one line.
-
-    >>> markdown("a|b <i>")
-    'a\\|b \\<i\\>'
-    """
-    return re.sub(r"([\\`*_{}\[\]<>|#~])", r"\\\1", " ".join(str(value).split()))
 
 
 def code(value: object) -> Markup:

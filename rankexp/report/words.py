@@ -9,6 +9,9 @@ from rankexp.analysis.statistics.sparse import LEAST_GROUPS
 from rankexp.report.canvas import Document
 from rankexp.report.formats import amount, confidence, count, evidence_unit, metric_of, percent, score
 
+_LEFT_OUT = "left out by the screen"
+"""What the reason of a verdict says of ranks that have no scores."""
+
 
 def summary(doc: Document) -> dict[str, Any]:
     """Say what to do, how sure that is, what the test split said and what would change the answer."""
@@ -129,7 +132,31 @@ def _doubt(doc: Document) -> str:
 
 
 def test_sentence(doc: Document) -> str:
-    """Say what the untouched test split said."""
+    """Say what the untouched test split said, with the seeds of the decision and with new ones."""
+    return " ".join(filter(None, (_opened(doc), _anew(doc))))
+
+
+def _anew(doc: Document) -> str:
+    """Say what seeds that nobody had seen make of the choice; empty where none were trained."""
+    found = doc["anew"]
+    if not found:
+        return ""
+    means = ", ".join(
+        f"rank {rank} scores {score(row['mean'], metric_of(doc))}" for rank, row in found["ranks"].items()
+    )
+    said = f"Trained anew with {count(found['seeds'])} seeds that nobody had seen, {means} there"
+    if found["lost"]:
+        runs = "run was" if found["lost"] == 1 else "runs were"
+        return f"{said}; {count(found['lost'])} {runs} lost, so that confirms nothing."
+    judged = {True: "which confirms the choice", False: "which does not confirm it", None: "too little to judge by"}
+    bound = ""
+    if found["lower"] is not None:
+        bound = f"; with {confidence(found['level'])} confidence {_worst(found['lower'], doc)}"
+    return f"{said}{bound}, {judged[found['confirmed']]}."
+
+
+def _opened(doc: Document) -> str:
+    """Say what the test split said with the seeds of the decision."""
     test = doc["test"]
     if not doc["setup"]:
         return "There is none: confirm the choice on examples that nobody has looked at."
@@ -184,7 +211,23 @@ def _learn_more(doc: Document) -> str:
     return f"{cure}; {count(train['steps'])} steps were {epochs:.2g} epochs"
 
 
+def _is_blocked(doc: Document) -> bool:
+    """Whether more runs would settle nothing: an unstable rank, or one that the screen left out, stands in the way."""
+    if doc["reference_rank"] is None or nothing_learned(doc) or _all_unstable(doc):
+        return False
+    if doc["seeds"] < LEAST_SEEDS or doc["groups"] < LEAST_GROUPS:
+        return False
+    if doc["compared"] is None:
+        return any(row["unstable"] for row in doc["ranks"].values()) or _LEFT_OUT in doc["reason"]
+    low, other = doc["compared"]
+    row = doc["ranks"].get(str(low))
+    return other == doc["reference_rank"] and row is not None and low < other and _excluded(row, doc)
+
+
 def _change_insufficient(doc: Document) -> list[str]:
+    if _is_blocked(doc):  # what is said of unstable ranks is said of all verdicts
+        left_out = "Decide on the ranks that the screen left out as well: `search=grid` does."
+        return [left_out] if _LEFT_OUT in doc["reason"] else []
     seeds, examples = doc["needed_seeds"], doc["needed_examples"]
     options = [f"{count(seeds)} seeds"] if seeds and seeds > doc["seeds"] else []
     options += [f"{count(examples)} {_unit(doc)} to decide on"] if examples and examples > doc["groups"] else []

@@ -27,3 +27,12 @@ def cell(text: str) -> str:
     """
     quote = "'" if text.startswith(_FORMULA) and not _NUMBER.fullmatch(text) else ""
     return quote + printable(text)
+
+
+def markdown(value: object) -> str:
+    r"""Escape text so that Markdown shows it as it is, on one line.
+
+    >>> markdown("a|b <i>")
+    'a\\|b \\<i\\>'
+    """
+    return re.sub(r"([\\`*_{}\[\]<>|#~])", r"\\\1", " ".join(str(value).split()))

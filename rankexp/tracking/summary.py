@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rankexp.safety.printable import markdown
 from rankexp.tracking import rows
 from rankexp.tracking.artifacts import report_files
 from rankexp.tracking.client import Client
@@ -57,5 +58,7 @@ def _tags(study: Study) -> dict[str, str]:
     rank = f", rank {tags['chosen_rank']}" if tags.get("chosen_rank", "none") != "none" else ""
     note = f"**{tags['verdict']}**{rank}: {tags['reason']}\n\nThe report is among the artifacts: `report/report.html`."
     if said := study.record.said_of_rows:
-        note += "\n\nData: " + "; ".join(rows.shortened(sentence, _LONGEST_SENTENCE) for sentence in said) + "."
+        note += (
+            "\n\nData: " + "; ".join(markdown(rows.shortened(sentence, _LONGEST_SENTENCE)) for sentence in said) + "."
+        )
     return {**tags, "mlflow.note.content": note, "record": str(study.store.folder)}

@@ -11,6 +11,7 @@ from rankexp.analysis.statistics.majority import constant_score
 from rankexp.analysis.study import load_study
 from rankexp.metrics import ACCURACY, LOSS
 from rankexp.objectives.classification import constant_answer
+from rankexp.report.document import document
 
 FLOOR = 0.5
 STEPS = 40
@@ -93,6 +94,9 @@ def test_a_study_without_a_majority_class_reads_as_before_and_one_with_it_has_it
     assert again.unlearned == again.unstable == (4,)  # its loss was falling all the time
     assert (again.verdict.chosen_rank, again.verdict.reference_rank) == (None, 8)  # with a hole in the picture
     assert not again.nothing_learned
+    change = document(again)["summary"]["change"]
+    assert len(change) == 1
+    assert change[0].startswith("Rank 4 learned nothing yet")
 
 
 def test_where_no_rank_beats_the_floor_the_verdict_says_so(tmp_path):

@@ -160,10 +160,15 @@ def test_subsets_are_those_of_the_readme(tmp_path, one_sentence):
 
 def test_a_subset_may_be_a_folder_of_the_readme(tmp_path, one_sentence):
     write(tmp_path, ["en/train.jsonl", "en/test.jsonl", "fr/train.jsonl", "fr/more/train.jsonl"])
-    folders = "".join(f"- {{config_name: {name}, data_dir: {name}}}\n" for name in ("en", "fr", "de"))
+    folders = (
+        "".join(f"- {{config_name: {name}, data_dir: {name}}}\n" for name in ("en", "fr", "de"))
+        + "- {config_name: all, data_dir: .}\n- {config_name: dot, data_dir: ./en}\n"
+    )
     (tmp_path / "README.md").write_text(f"---\nconfigs:\n{folders}---\n")
     assert read(tmp_path, subset="en")[0] == [("train", "en/train", 1)]
     assert read(tmp_path, subset="fr")[0] == [("train", "fr/train", 1), ("train", "fr/more/train", 1)]
+    assert read(tmp_path, subset="dot")[0] == read(tmp_path, subset="en")[0]
+    assert len(read(tmp_path, subset="all")[0]) == 3
     assert "has the subsets 'en', 'fr', 'de'" in refusal(tmp_path, one_sentence)
     assert "names a folder 'de/' that holds no data file" in refusal(tmp_path, one_sentence, subset="de")
 

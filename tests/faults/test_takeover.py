@@ -18,6 +18,7 @@ LEASE = ["lease_seconds=1", "checkpoint_every=25", "jobs=1", "threads=1", "train
 ARGUMENTS = ["sweep", *OPTIONS, "task.path=texts.csv", "search.learning_rates=[3e-3]", "references.full=[]", *LEASE]
 
 
+@pytest.mark.thorough
 def test_a_paused_process_loses_its_trial_and_goes_on_with_the_rest(tmp_path: Path) -> None:
     write_texts(tmp_path / "texts.csv")
     paused = start(tmp_path, *ARGUMENTS)

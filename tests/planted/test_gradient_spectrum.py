@@ -48,6 +48,7 @@ def errors(noise, shift=1.0, seeds=SEEDS):
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_detected_ranks_are_the_planted_ones():
     off = errors(noise=5.0).abs()
     print(f"within one: {(off <= 1).float().mean():.3f}, exact: {(off == 0).float().mean():.3f}")

@@ -67,6 +67,7 @@ def choose(seed):
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_the_protocol_chooses_the_rank_of_the_planted_update():
     verdicts = [choose(seed) for seed in range(20)]
     chosen = [verdict.chosen_rank for verdict in verdicts]

@@ -76,7 +76,7 @@ def test_alphas_are_searched_where_there_are_several() -> None:
 
 @pytest.mark.parametrize("options", [
     {"space": "uniform"}, {"space": "per_layer"}, {"space": "per_layer", "at_once": 3},
-    pytest.param({"space": "per_layer", "sampler": "gp"}, marks=pytest.mark.slow),
+    pytest.param({"space": "per_layer", "sampler": "gp"}, marks=pytest.mark.thorough),
     pytest.param({"sampler": "gp", "at_once": 2}, marks=pytest.mark.thorough),
 ])  # fmt: skip
 def test_a_contest_that_is_resumed_at_any_run_asks_the_very_same(options: dict[str, Any]) -> None:

@@ -99,6 +99,7 @@ def test_a_kill_before_a_proposal_was_stored_changes_nothing(tmp_path: Path, mon
     assert run(tmp_path / "b", 13, sampler="gp") == whole[11:]
 
 
+@pytest.mark.thorough
 def test_a_gaussian_process_prunes_nothing_and_finds_what_is_best(tmp_path: Path) -> None:
     tried = run(tmp_path, 24, sampler="gp")
     study = optuna.load_study(study_name="s", storage=database_url(tmp_path / "study.db"))

@@ -17,8 +17,8 @@ SEARCH = [
     *(o for o in OPTIONS if not o.startswith(("search.learning_rates", "train.steps"))),
     "search.learning_rates=[1e-3,3e-2]",
     "search.trials=9",
-    "train.steps=40",
-    "train.eval_every=10",
+    "train.steps=20",
+    "train.eval_every=5",
     "task.path=texts.csv",
 ]
 
@@ -57,7 +57,7 @@ def test_a_gaussian_process_searches_at_full_length_and_what_mattered_is_noted(t
     study = rankexp.load_study(study_of(tmp_path, "rank_alpha"))
     screen = study.trials[study.trials["phase"] == "screen"]
     assert set(screen["status"]) == {"completed"}
-    assert set(screen["steps"]) == {40}
+    assert set(screen["steps"]) == {20}
     found = study.record.notes["importance"]
     assert found["runs"] == len(screen) >= 8
     assert set(found["shares"]) == {"rank", "alpha", "learning_rate"}

@@ -83,6 +83,7 @@ def test_a_second_run_trains_nothing(copied: Path) -> None:
     assert set(TrialStore(copied / "runs").keys()) == keys
 
 
+@pytest.mark.thorough
 def test_a_deleted_trial_is_trained_again_and_only_that(copied: Path) -> None:
     store = TrialStore(copied / "runs")
     study = rankexp.load_study(study_of(copied))

@@ -120,6 +120,9 @@ def test_where_all_users_say_the_same_the_system_prompt_is_what_is_asked(tmp_pat
     data, said = run(write(tmp_path / "f.jsonl", [{"messages": list(one.content.messages)} for one in rows]))
     assert len(data.splits["decide"].example_ids) > 1
     assert any("the system prompt counts as part of what a row asks" in sentence for sentence in said)
+    mixed = deal_rows([*rows, *(talk(20 + i, f"persona {i}", f"q{i // 2}") for i in range(10))], SHARES, 0)
+    assert mixed.by_system  # and yet a question is one, whatever the system prompt
+    assert len({mixed.groups[f"row-{20 + i}"] for i in range(10)}) == 5
     questions = deal_rows([talk(i, f"persona {i}", f"q{i // 2}") for i in range(20)], SHARES, 0)
     assert not questions.by_system  # a question under two personas is one question
     assert len(set(questions.groups.values())) == 10
@@ -383,6 +386,16 @@ def test_data_of_others_is_read_as_it_is(name, template, named, rows, lost):
         assert counts.keys() <= lost.keys()
     for split in data.splits.values():
         assert all(targets.any() and not targets[0] for targets in split.targets)
+
+
+@needs_shared
+def test_each_turn_of_a_data_set_of_others_is_there():
+    reading = read_rows(Asked(str(SHARED / "glaive_toolcall_en_demo.json")), lambda _: None, has_template=True)
+    assert (len(reading.rows), reading.refused) == (300, ())
+    messages = [message for row in reading.rows for message in row.content.messages]
+    turns = Counter("call" if message.get("tool_calls") else message["role"] for message in messages)
+    assert turns == {"user": 746, "assistant": 746, "call": 211, "tool": 211}
+    assert sum(row.content.turns for row in reading.rows) == sum(turns.values())
 
 
 @needs_shared

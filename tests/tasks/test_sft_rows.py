@@ -1,6 +1,8 @@
 """Rows of every shape: what they become, and by which rule they are left out."""
 
 import json
+from datetime import datetime
+from decimal import Decimal
 
 import pytest
 from hypothesis import given
@@ -9,8 +11,9 @@ from hypothesis import strategies as st
 from rankexp.data.readers import read_table
 from rankexp.data.table import TaskError
 from rankexp.tasks.sft.columns import recognise
+from rankexp.tasks.sft.messages import messages_of
 from rankexp.tasks.sft.rows import Conversation, Plain
-from rankexp.tasks.sft.rules import RULES
+from rankexp.tasks.sft.rules import RULES, RowError
 from rankexp.tasks.sft.shapes import alpaca_prompt, resolved_form, rows_of
 
 U, A, S = ({"role": role} for role in ("user", "assistant", "system"))
@@ -350,9 +353,11 @@ def test_history_may_be_written_as_json(tmp_path):
     assert rule(tmp_path, row | {"history": "of Rome"})[0] == "bad_turns"
 
 
-@pytest.mark.parametrize("text", ["[1, 2]", '[{"a": 1}]', "[not JSON", "[]", '["role"]'])
+@pytest.mark.parametrize("text", ["[1, 2]", '[{"a": 1}]', "[not JSON", "[]", '["role"]', '[{"role": "CEO", "name": "Ann"}]',
+                                  '[{"from": "Berlin", "to": "Bonn"}]', '[{"role": "CEO", "content": "Ann"}]'])  # fmt: skip
 def test_a_prompt_that_is_no_list_of_turns_is_text(tmp_path, text):
     assert content(tmp_path, {"prompt": text, "completion": "a"}).before == text
+    assert content(tmp_path, {"prompt": "q", "completion": text}).answer == text
 
 
 def test_a_call_of_sharegpt_keeps_its_weight(tmp_path):
@@ -380,3 +385,12 @@ def test_neither_form_nor_system_prompt_changes_what_a_row_asks_and_the_form_not
     }
     if "system" in row:
         assert parse(tmp_path, bare).rows[0].text_hash != forms[0].text_hash
+
+
+@pytest.mark.parametrize("value", [datetime(2026, 1, 1), Decimal(10), {1, 2}, b"x"])
+def test_arguments_that_json_cannot_hold_leave_their_row_out(value):
+    """A template would write the name of their type, or fail; Parquet has dates."""
+    call = {"role": "assistant", "content": "", "tool_calls": [{"name": "f", "arguments": {"when": [value]}}]}
+    with pytest.raises(RowError) as error:
+        messages_of([TALK[0], call], {})
+    assert (error.value.rule, error.value.detail) == ("bad_tools", "turn 2: arguments that JSON cannot hold")

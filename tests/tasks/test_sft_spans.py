@@ -475,6 +475,13 @@ def test_arguments_are_json_also_for_a_template_that_wants_them_as_text(written)
     assert learned(as_json, quoted, answer)[0] == 'get_weather {"city": "Paris", "days": 3}<|im_end|>'
 
 
+def test_a_tool_that_quotes_the_arguments_of_a_call_changes_no_call():
+    described = {"name": "get_weather", "description": f"such as {CALL['function']['arguments']}", "parameters": {}}
+    tools = [{"type": "function", "function": described}]
+    got = learned(encoder("smollm2", named="chatml"), user("a"), bot("", tool_calls=[CALL]), tools=tools)
+    assert '"arguments": {"city": "Paris", "days": 3}' in got[0]
+
+
 def test_answers_whose_end_nothing_marks_are_counted():
     turns = user("a"), bot("b"), user("c"), bot("d")
     assert encoder("without_end").encode(conversation(*turns)).unended

@@ -44,6 +44,7 @@ print(tracker.client.experiment("shared"))
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_four_processes_make_one_store(tmp_path: Path) -> None:
     workspace = tmp_path / "w 1%#"
     workspace.mkdir()

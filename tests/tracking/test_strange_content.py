@@ -12,6 +12,7 @@ from rankexp.analysis.study import Study
 from rankexp.record.trial import TrialResult
 from rankexp.tracking import MlflowTracker
 from rankexp.tracking.rows import legal_key, milliseconds, result_times, shortened
+from rankexp.tracking.summary import _tags
 
 pytestmark = [
     pytest.mark.slow,
@@ -79,3 +80,12 @@ def test_keys_times_and_texts() -> None:
     start, end = result_times(TrialResult("completed", cost={"wall_seconds": float("nan")}, finished="9999-12-31"))
     assert start == end
     assert shortened("\ud800", 10) == r"\ud800"
+
+
+def test_what_is_said_of_rows_is_no_markdown(study: Study) -> None:
+    said = ["1 left out for a turn of an unknown role, first f.jsonl row 1 (![](https://evil.example/p.png))"]
+    data = {**study.record.data, "rows": {"said": said}}
+    study.store.write(replace(study.record, data=data))
+    note = _tags(Study(study.store.folder))["mlflow.note.content"]
+    assert "evil.example" in note
+    assert r"!\[\]" in note

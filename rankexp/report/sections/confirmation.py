@@ -32,6 +32,23 @@ def opened_test(study: Study) -> Document | None:
     return {**row, **_test_difference(study, found, pair)}
 
 
+def trained_anew(study: Study) -> Document | None:
+    """What the pair scores on the test split with seeds that nobody had seen; None where none were trained."""
+    verdict, opened = study.verdict, study.test_scores
+    if verdict is None or verdict.chosen_rank is None:
+        return None
+    pair = (verdict.chosen_rank, verdict.reference_rank)
+    runs = {rank: study.trained_anew(rank) for rank in pair}
+    found = {rank: {t.spec.seed: opened[t.key] for t in of if t and t.key in opened} for rank, of in runs.items()}
+    if not all(found.values()):
+        return None
+    lost = sum(trial is not None and trial.result.status != "completed" for of in runs.values() for trial in of)
+    difference = _test_difference(study, found, pair)
+    difference["confirmed"] = False if lost else difference["confirmed"]
+    means = {str(rank): spread(map(study.mean_score, table.values())) for rank, table in found.items()}
+    return {"seeds": max(map(len, found.values())), "lost": lost, "ranks": means, **difference}
+
+
 def _test_table(study: Study, rank: int) -> dict[int, Scores]:
     opened = study.test_scores
     return {t.spec.seed: opened[t.key] for t in study.chosen_trials(rank) if t.key in opened}
@@ -59,7 +76,7 @@ def _test_difference(study: Study, tables: Mapping[int, dict[int, Scores]], pair
 
 SECTION = Section(
     place=10,
-    of_study=lambda study, _: {"test": opened_test(study)},
-    of_scores=nothing(test=None),
+    of_study=lambda study, _: {"test": opened_test(study), "anew": trained_anew(study)},
+    of_scores=nothing(test=None, anew=None),
     brief=True,
 )

@@ -54,7 +54,7 @@ def sentences(doc: Document) -> list[str]:
     lead = found["tune"]["score"] - found["tune"]["mean"]
     said = [
         f"Ship seed {found['seed']} of rank {found['rank']}, `{found['folder']}`"
-        f"{'' if found['there'] else ', which was cleaned away; `rankexp resume` trains it again'}: it is the best of "
+        f"{'' if found['there'] else ', whose weights were cleaned away'}: it is the best of "
         f"{count(found['seeds'])} seeds on tune, {amount(lead, metric)} above their mean."
     ]
     for split in ("test", "decide"):

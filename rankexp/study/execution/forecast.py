@@ -31,7 +31,7 @@ class Runs:
     """Trials of one stage that are alike.
 
     Attributes:
-        stage: ``screen``, ``references``, ``decision`` or ``contest``.
+        stage: ``screen``, ``references``, ``decision``, ``contest`` or ``confirmation``.
         trials: How many.
         steps: Optimizer steps of each, at most.
         splits: What each is scored on.

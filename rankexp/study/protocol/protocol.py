@@ -25,7 +25,7 @@ class Protocol(Stage):
         at_hand = (self.config, self.study, self.specs, self.runner, self.storage)
         contest, screen, inspection = Contest(*at_hand), Screen(*at_hand), Inspection(*at_hand)
         self._check(contest, screen)
-        announced = (run.trials for run in self._runs(screen) if run.stage != "contest")
+        announced = (run.trials for run in self._runs(screen) if run.stage not in ("contest", "confirmation"))
         self.runner.display.expect(sum(announced))
         chosen, references = screen.run()
         study = Decision(*at_hand).run(chosen, references)
@@ -99,4 +99,5 @@ class Protocol(Stage):
         if contenders := len(config.contest.contenders):
             found += [Runs("contest", contenders * config.contest.trials, tuning, ("tune",), adapter)]
             found += [Runs("contest", contenders * seeds, config.train.steps, compared, adapter)]
+        found += [Runs("confirmation", 2 * config.confirm.seeds, config.train.steps, compared, adapter)]
         return tuple(run for run in found if run.trials)

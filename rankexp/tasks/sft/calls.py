@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -21,9 +21,19 @@ def ways_to_write_calls(conversation: Conversation) -> Iterator[Conversation]:
 
 def shows_python(conversation: Conversation, text: str) -> bool:
     """Whether a template wrote the arguments of a call as Python does, since it expects them as text."""
-    said = "\n".join(message["content"] for message in conversation.messages)
+    said = "\n".join(_texts([conversation.messages, conversation.tools]))
     written = [str(given) for given in _arguments(conversation) if isinstance(given, dict) and given]
     return any(one in text and one not in said for one in written)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Yield every text in nested values but the arguments of calls."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from (text for key, inner in value.items() if key != "arguments" for text in (str(key), *_texts(inner)))
+    elif isinstance(value, list | tuple):
+        yield from (text for inner in value for text in _texts(inner))
 
 
 def _arguments(conversation: Conversation) -> Iterator[Any]:

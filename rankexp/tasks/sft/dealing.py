@@ -25,7 +25,7 @@ class Dealt:
         groups: Name of the group of each row, by the row's name: rows of one owner's group or of one prompt.
         refused: Rows that repeat others, and those beyond the sizes.
         asked: What each row asks, by its name: rows with the same ask the same.
-        by_system: Whether the system prompt is a part of that, since most rows have the same words of a user.
+        by_system: Whether the system prompt is a part of that for most rows, since they have the same words of a user.
     """
 
     splits: Mapping[str, Sequence[SftRow]]
@@ -51,8 +51,8 @@ def deal_rows(rows: Sequence[SftRow], sizes: Mapping[str, float], seed: int) -> 
         TaskError: There are too few rows, or a given split is none or overlaps with another.
     """
     kept, repeated = _without_repeated(rows)
-    by_system = _differ_in_system(kept)
-    asked = {row.example_id: _asked(row, by_system) for row in rows}
+    usual = _differ_in_system(kept)
+    asked = {row.example_id: _asked(row, usual) for row in rows}
     groups = _groups(kept, asked)
     if rows and rows[0].split is not None:
         given = as_given([_as_row(row, row.group or row.example_id, asked) for row in rows], "prompt")
@@ -62,24 +62,24 @@ def deal_rows(rows: Sequence[SftRow], sizes: Mapping[str, float], seed: int) -> 
         placed = {row.example_id: name for name in SPLITS for row in dealt[name]}
     order = {name: [row for row in kept if placed.get(row.example_id) == name] for name in SPLITS}
     beyond = [Refused("beyond_sizes", row.place) for row in kept if row.example_id not in placed]
-    return Dealt(order, groups, (*repeated, *beyond), asked, by_system)
+    return Dealt(order, groups, (*repeated, *beyond), asked, usual is not None)
 
 
 def _as_row(row: SftRow, group: str, asked: Mapping[str, str]) -> Row:
     return Row(row.example_id, group, asked[row.example_id], "", row.split, row.place)
 
 
-def _asked(row: SftRow, by_system: bool) -> str:
-    system = row.content.system
-    return f"{system}\n{row.content.prompt}" if by_system and system else row.content.prompt
+def _asked(row: SftRow, usual: str | None) -> str:
+    prompt, system = row.content.prompt, row.content.system
+    return f"{system}\n{prompt}" if system and normalised(prompt) == usual else prompt
 
 
-def _differ_in_system(rows: Sequence[SftRow]) -> bool:
-    """Whether most rows have the same words of a user, so that what is asked must stand in their system prompts."""
+def _differ_in_system(rows: Sequence[SftRow]) -> str | None:
+    """Return what users say in most rows, if these differ in their system prompts: then those say what is asked."""
     asked = Counter(normalised(row.content.prompt) for row in rows)
     usual, often = max(asked.items(), key=lambda item: item[1], default=("", 0))
     systems = {normalised(row.content.system) for row in rows if normalised(row.content.prompt) == usual}
-    return often > _MOST * len(rows) and len(systems) > 1
+    return usual if often > _MOST * len(rows) and len(systems) > 1 else None
 
 
 def _without_repeated(rows: Sequence[SftRow]) -> tuple[list[SftRow], list[Refused]]:

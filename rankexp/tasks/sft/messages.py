@@ -76,15 +76,29 @@ def text_of(value: Value, where: str = "") -> str:
 
 
 def turns_or_text(value: Value) -> Value:
-    """Return a prompt or a completion; turns that are written as JSON as the list that they are."""
+    """Return a prompt or a completion; turns of known roles that are written as JSON as the list that they are."""
     if not isinstance(value, str) or not value.lstrip().startswith("["):
         return value
     try:
         found = json.loads(value, object_pairs_hook=json_object)
     except (ValueError, RecursionError):
         return value
-    turns = isinstance(found, list) and bool(found) and all(isinstance(turn, dict) for turn in found)
-    return found if turns and all(any(role in turn for role, _ in _KEYS) for turn in found) else value
+    known = are_turns(found) and all(str(turn.get(role, "")).strip().lower() in ROLES for turn, role in _roles(found))
+    return found if known else value
+
+
+def are_turns(value: Value) -> bool:
+    """Whether a value is a list of turns, whoever they are of: objects with a role, and with what is said or called."""
+    return isinstance(value, list) and bool(value) and all(isinstance(turn, dict) and _is_turn(turn) for turn in value)
+
+
+def _is_turn(turn: Mapping[str, Any]) -> bool:
+    return any(role in turn and (content in turn or "tool_calls" in turn) for role, content in _KEYS)
+
+
+def _roles(turns: Sequence[Mapping[str, Any]]) -> list[tuple[Mapping[str, Any], str]]:
+    """Return each turn with the name of its role."""
+    return [(turn, next(role for role, _ in _KEYS if role in turn)) for turn in turns]
 
 
 def tools_of(value: Value) -> list[Message] | None:
@@ -186,6 +200,10 @@ def _with_arguments(function: Message, number: int) -> Message:
         arguments = {}
     if not isinstance(arguments, dict):
         raise RowError("bad_tools", f"turn {number}: arguments {brief(arguments)}")
+    try:
+        json.dumps(arguments)
+    except (TypeError, ValueError):  # such as a date of Parquet, for which a template would write its type
+        raise RowError("bad_tools", f"turn {number}: arguments that JSON cannot hold") from None
     return {**{key: value for key, value in function.items() if key != "parameters"}, "arguments": arguments}
 
 
@@ -220,4 +238,4 @@ def _whole(value: Value) -> Any:
         return whole_characters(value)
     if isinstance(value, Mapping):
         return {whole_characters(str(key)): _whole(inner) for key, inner in value.items()}
-    return [_whole(inner) for inner in value] if isinstance(value, Sequence) else value
+    return [_whole(inner) for inner in value] if isinstance(value, list | tuple) else value

@@ -96,7 +96,7 @@ def prepare(
         raise no_template()
     dealt = deal_rows(reading.rows, sizes, seed)
     if dealt.by_system:
-        say("most rows have the same words of a user, so the system prompt counts as part of what a row asks")
+        say("most rows have the same words of a user, so of those the system prompt counts as part of what a row asks")
     say(f"tokenising {sum(map(len, dealt.splits.values())):,} rows")
     if talks and encoder.chat is not None and encoder.chat.has_clock:
         say("the chat template shows the day, which is always 26 July 2024 here")

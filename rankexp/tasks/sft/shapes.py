@@ -9,7 +9,16 @@ from typing import Literal
 
 from rankexp.data.table import ABSENT, Note, Table, TaskError, Value, brief, has_half, is_missing, noted
 from rankexp.tasks.sft.columns import Layout
-from rankexp.tasks.sft.messages import Message, json_of, messages_of, ordered, text_of, tools_of, turns_or_text
+from rankexp.tasks.sft.messages import (
+    Message,
+    are_turns,
+    json_of,
+    messages_of,
+    ordered,
+    text_of,
+    tools_of,
+    turns_or_text,
+)
 from rankexp.tasks.sft.rows import Conversation, Plain, SftRow
 from rankexp.tasks.sft.rules import Refused, RowError
 
@@ -61,7 +70,7 @@ def has_turns(table: Table, layout: Layout) -> bool:
     if layout.kind != "prompt_completion":
         return layout.kind == "conversation"
     columns = [table.cells_if_any(layout.columns[thing], f"task.columns.{thing}") for thing in ("prompt", "completion")]
-    return any(isinstance(turns_or_text(cell), list) for cells in columns for cell in cells)
+    return any(are_turns(turns_or_text(cell)) for cells in columns for cell in cells)
 
 
 def rows_of(
@@ -138,17 +147,21 @@ def _conversation(cells: Mapping[str, Value], layout: Layout, form: Form) -> Con
 
 def _prompt_completion(cells: Mapping[str, Value], layout: Layout, form: Form) -> Conversation | Plain:
     prompt, completion = (turns_or_text(_needed(cells, thing)) for thing in ("prompt", "completion"))
-    if not isinstance(prompt, list) and not isinstance(completion, list):
+    if not _has_turns(prompt) and not _has_turns(completion):
         return _answered(text_of(prompt), text_of(completion), cells, form)
-    asked = messages_of(prompt, layout.turn_keys) if isinstance(prompt, list) else [_user(text_of(prompt))]
+    asked = messages_of(prompt, layout.turn_keys) if _has_turns(prompt) else [_user(text_of(prompt))]
     asked = _with_system(asked, cells)
     answered = (
-        messages_of(completion, layout.turn_keys) if isinstance(completion, list) else [_assistant(text_of(completion))]
+        messages_of(completion, layout.turn_keys) if _has_turns(completion) else [_assistant(text_of(completion))]
     )
     for message in answered:
         if message["role"] not in ("assistant", "tool"):
             raise RowError("prompt_in_answers", brief(message["role"]))
     return _checked([*asked, *answered], tools_of(cells.get("tools")), first=len(asked))
+
+
+def _has_turns(value: Value) -> bool:
+    return value == [] or are_turns(value)
 
 
 def _instruction(cells: Mapping[str, Value], layout: Layout, form: Form) -> Conversation | Plain:
