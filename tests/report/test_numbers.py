@@ -12,9 +12,10 @@ from fake_study import SHAPES, make_study
 from safetensors.numpy import load_file
 from scipy import stats
 
+from rankexp.analysis.statistics.comparison import Comparison, DecisionScores
 from rankexp.analysis.study import load_study
 from rankexp.report.document import document
-from rankexp.report.sections import ship
+from rankexp.report.sections import seed_noise, ship
 
 pytestmark = pytest.mark.slow
 
@@ -325,3 +326,30 @@ def test_without_test_it_is_decide_that_shows_what_is_left_of_a_lead(doc):
     assert "On decide, which took no part" in said
     assert "whose weights were cleaned away" in said
     assert ship.sentences({**doc, "ship": None}) == []
+
+
+def test_how_much_seeds_differ(study, doc):
+    trials = {rank: study.chosen_trials(rank) for rank in study.ranks}
+    means = {rank: np.array([by_documents(t.scores("decide")) for t in own]) for rank, own in trials.items()}
+    found = doc["seed_noise"]
+    assert (found["seeds"], found["between_seeds"], found["between_ranks"]) == (5, None, None)  # there are documents
+    expected = {(i, j): np.std(means[i] - means[j], ddof=1) for i, j in combinations(study.ranks, 2)}
+    assert {(pair["low"], pair["high"]): pair["sd"] for pair in found["pairs"]} == pytest.approx(expected)
+    assert f"ranks 4 and 8 {100 * expected[4, 8]:.2f} points" in seed_noise.sentence(doc)
+
+
+def test_on_how_many_answers_two_runs_disagree():
+    draw = np.random.default_rng(0)
+    values = (draw.random((3, 4, 50)) < 0.7).astype(float)
+    values[1, 2] = np.nan  # a seed that one rank lacks
+    scores = DecisionScores(values, (4, 8, 16), (0, 1, 2, 3), tuple(map(str, range(50))), 50)
+    found = seed_noise.seed_noise(Comparison(scores, margin=0.02, unstable=(16,)))
+    kept = values[:2, [0, 1, 3]]
+    seeds = [np.mean(kept[k, i] != kept[k, j]) for k in range(2) for i, j in combinations(range(3), 2)]
+    ranks = [np.mean(kept[0, j] != kept[1, j]) for j in range(3)]
+    assert found["seeds"] == 3
+    assert found["between_seeds"] == pytest.approx(np.mean(seeds))
+    assert found["between_ranks"] == pytest.approx(np.mean(ranks))
+    assert [(pair["low"], pair["high"]) for pair in found["pairs"]] == [(4, 8)]
+    lone = DecisionScores(values[:, :1], (4, 8, 16), (0,), scores.groups, 50)
+    assert seed_noise.seed_noise(Comparison(lone, margin=0.02)) is None
