@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+from collections import Counter
 from functools import cache
 from itertools import chain
 from pathlib import Path
@@ -199,3 +200,18 @@ def test_what_a_task_is_scored_by_is_named_nowhere_else(room):
         if words.search(line) and not drawing.search(line)
     ]
     assert found == []
+
+
+def test_files_functions_and_rooms_are_small():
+    """What a person can read at once."""
+    long = {module: count for module, path in SOURCES.items() if (count := len(path.read_text().splitlines())) > 320}
+    assert long == {}
+    functions = {
+        f"{module}.{node.name}": node.end_lineno - node.lineno + 1
+        for module, path in SOURCES.items()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
+    assert {name: lines for name, lines in functions.items() if lines > 50} == {}
+    rooms = Counter(path.parent for path in (ROOT / "study").rglob("*.py") if path.stem != "__init__")
+    assert max(rooms.values()) <= 8

@@ -7,7 +7,8 @@ from typing import Any
 from rankexp.analysis.statistics.power import LEAST_SEEDS
 from rankexp.analysis.statistics.sparse import LEAST_GROUPS
 from rankexp.report.canvas import Document
-from rankexp.report.formats import amount, confidence, count, evidence_unit, metric_of, percent, score
+from rankexp.report.formats import amount, confidence, count, evidence_unit, metric_of, percent
+from rankexp.report.opened_split import test_sentence, worst
 
 _LEFT_OUT = "left out by the screen"
 """What the reason of a verdict says of ranks that have no scores."""
@@ -114,7 +115,7 @@ def certainty(doc: Document) -> str:
     row = doc["ranks"][str(chosen)]
     return (
         f"On average it is {_compared(row['difference'], reference, doc)} and, with {confidence(doc['level'])} "
-        f"confidence, {_worst(row['lower'], doc)}; you accept a loss below {amount(doc['margin'], metric_of(doc))}."
+        f"confidence, {worst(row['lower'], doc)}; you accept a loss below {amount(doc['margin'], metric_of(doc))}."
         f"{f' {_sentence(below)}' if below else ''} Based on {based}."
     )
 
@@ -128,49 +129,6 @@ def _doubt(doc: Document) -> str:
     margin = amount(doc["margin"], metric_of(doc))
     return (
         f"Rank {rank} may lie up to {amount(row['lower'], metric_of(doc))} below rank {other}, and you accept {margin}."
-    )
-
-
-def test_sentence(doc: Document) -> str:
-    """Say what the untouched test split said, with the seeds of the decision and with new ones."""
-    return " ".join(filter(None, (_opened(doc), _anew(doc))))
-
-
-def _anew(doc: Document) -> str:
-    """Say what seeds that nobody had seen make of the choice; empty where none were trained."""
-    found = doc["anew"]
-    if not found:
-        return ""
-    means = ", ".join(
-        f"rank {rank} scores {score(row['mean'], metric_of(doc))}" for rank, row in found["ranks"].items()
-    )
-    said = f"Trained anew with {count(found['seeds'])} seeds that nobody had seen, {means} there"
-    if found["lost"]:
-        runs = "run was" if found["lost"] == 1 else "runs were"
-        return f"{said}; {count(found['lost'])} {runs} lost, so that confirms nothing."
-    judged = {True: "which confirms the choice", False: "which does not confirm it", None: "too little to judge by"}
-    bound = ""
-    if found["lower"] is not None:
-        bound = f"; with {confidence(found['level'])} confidence {_worst(found['lower'], doc)}"
-    return f"{said}{bound}, {judged[found['confirmed']]}."
-
-
-def _opened(doc: Document) -> str:
-    """Say what the test split said with the seeds of the decision."""
-    test = doc["test"]
-    if not doc["setup"]:
-        return "There is none: confirm the choice on examples that nobody has looked at."
-    if test is None:
-        return "Not opened." if doc["chosen_rank"] is None else "Not opened, so the choice is unconfirmed."
-    means = ", ".join(f"rank {rank} scores {score(row['mean'], metric_of(doc))}" for rank, row in test["ranks"].items())
-    if test["difference"] is None:
-        return f"Opened once: {means} on {count(test['examples'])} new examples."
-    said = {True: "confirms the choice", False: "leaves the choice unconfirmed", None: "has too few seeds to judge"}
-    bound = ""
-    if test["lower"] is not None:
-        bound = f"; with {confidence(test['level'])} confidence {_worst(test['lower'], doc)}"
-    return (
-        f"It {said[test['confirmed']]}: {means} on {count(test['examples'])} new examples, with the same seeds{bound}."
     )
 
 
@@ -321,11 +279,6 @@ def _compared(value: float, reference: int, doc: Document) -> str:
     if size.split(" ")[0] == "0":
         return f"level with rank {reference}"
     return f"{size} {'above' if value > 0 else 'below'} rank {reference}"
-
-
-def _worst(lower: float, doc: Document) -> str:
-    size = amount(lower, metric_of(doc))
-    return f"at least {size} above" if lower > 0 else f"at most {size} below"
 
 
 def _planned_cells(doc: Document) -> int:
