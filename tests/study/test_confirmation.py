@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 from test_language_studies import study_of
 
+from rankexp.analysis.study import load_study
 from rankexp.config.groups import ConfirmConfig
 from rankexp.option_errors import ConfigError
 from rankexp.progress import Display
+from rankexp.report.document import document
 from rankexp.study.session import run_study
 
 pytestmark = pytest.mark.slow
@@ -108,3 +110,17 @@ def test_what_confirms_nothing_is_refused(tmp_path, options, one_sentence):
 def test_new_seeds_are_those_after_all_others():
     assert ConfirmConfig(3).fresh([5, 2, 1000]) == [1001, 1002, 1003]
     assert ConfirmConfig(0).fresh([1]) == []
+
+
+@pytest.mark.parametrize("ranks", [(2,), (2, 4)])
+def test_new_seeds_that_are_lost_are_told_and_confirm_nothing(confirmed, ranks):
+    study = load_study(confirmed.store.folder)
+    keys = {trial.key for rank in ranks for trial in study.trained_anew(rank)}
+    study.by_key = {
+        key: replace(trial, result=replace(trial.result, status="diverged")) if key in keys else trial
+        for key, trial in study.by_key.items()
+    }
+    study.__dict__["test_scores"] = {key: one for key, one in confirmed.test_scores.items() if key not in keys}
+    doc = document(study)
+    assert (doc["anew"]["lost"], doc["anew"]["seeds"], doc["anew"]["confirmed"]) == (3 * len(ranks), 3, False)
+    assert f"{3 * len(ranks)} runs were lost, so that confirms nothing." in doc["summary"]["test"]

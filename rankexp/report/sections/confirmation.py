@@ -40,13 +40,12 @@ def trained_anew(study: Study) -> Document | None:
     pair = (verdict.chosen_rank, verdict.reference_rank)
     runs = {rank: study.trained_anew(rank) for rank in pair}
     found = {rank: {t.spec.seed: opened[t.key] for t in of if t and t.key in opened} for rank, of in runs.items()}
-    if not all(found.values()):
-        return None
     lost = sum(trial is not None and trial.result.status != "completed" for of in runs.values() for trial in of)
-    difference = _test_difference(study, found, pair)
-    difference["confirmed"] = False if lost else difference["confirmed"]
+    if not (lost or all(found.values())):
+        return None
+    difference = {**_test_difference(study, found, pair), **({"confirmed": False} if lost else {})}
     means = {str(rank): spread(map(study.mean_score, table.values())) for rank, table in found.items()}
-    return {"seeds": max(map(len, found.values())), "lost": lost, "ranks": means, **difference}
+    return {"seeds": max(map(len, runs.values())), "lost": lost, "ranks": means, **difference}
 
 
 def _test_table(study: Study, rank: int) -> dict[int, Scores]:
@@ -60,10 +59,12 @@ def _test_difference(study: Study, tables: Mapping[int, dict[int, Scores]], pair
     if chosen is None or chosen == reference or chosen not in tables or reference not in tables:
         return empty
     seeds = sorted(tables[chosen].keys() & tables[reference].keys())
+    if not seeds:
+        return empty
     cells = [[group_means(tables[rank][seed], study.metric)[1] for seed in seeds] for rank in (chosen, reference)]
     values = np.array(cells)
     if len(seeds) < 2 or values.shape[2] < LEAST_GROUPS:
-        return {**empty, "difference": float(values[0].mean() - values[1].mean()) if seeds else None}
+        return {**empty, "difference": float(values[0].mean() - values[1].mean())}
     found = paired_difference(values, 0, 1, study.comparison.span)
     return {
         "difference": found.mean,
