@@ -63,6 +63,16 @@ class Metric:
         """
         return value if self.higher_is_better else -value
 
+    def amount(self, value: float) -> str:
+        """Write the size of a difference with its unit.
+
+        >>> ACCURACY.amount(0.01), ACCURACY.amount(-0.0035), LOSS.amount(0.02), SCORE.amount(3.0)
+        ('1 point', '0.35 points', '0.02 nats', '3')
+        """
+        size = self.scale * abs(value)
+        text = f"{size:.2f}".rstrip("0").rstrip(".") if self.is_share else f"{size:.4g}"
+        return f"{text} {self.unit}{'' if text == '1' else 's'}" if self.unit else text
+
     def exponential_of(self, value: float) -> float:
         """Return e to the power of a value; infinity where that is too large for a number.
 

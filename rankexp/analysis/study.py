@@ -14,6 +14,7 @@ import numpy as np
 
 from rankexp.analysis.diagnosis import Diagnosis, diagnose, well_above
 from rankexp.analysis.gain import Gain, gain_of
+from rankexp.analysis.rates import LocatedRates, TunedRate, located_rates, tuned_rates
 from rankexp.analysis.recorded import RecordedStudy
 from rankexp.analysis.scoring import Documents, Floats, group_means, is_unstable, tune_score
 from rankexp.analysis.screen import ScreenRow, best_rate, screen_table
@@ -60,10 +61,37 @@ class Study(RecordedStudy):
         return best_rate(self.screen)
 
     @cached_property
+    def located(self) -> LocatedRates | None:
+        """The surface on which the screen located the best rates; None where it took the best of those tried.
+
+        What is compared later shows better how noisy a run is.
+        """
+        step = self.config.search.step
+        found = None if step is None else located_rates(self.screen, step)
+        if found is None or self.config.search.steps not in (None, self.config.train.steps):
+            return found
+        losses = [[t.result.metrics["tune"]["loss"] for t in self.completed(name)] for name in found.chosen]
+        return found.informed([of for of in losses if len(of) > 1])
+
+    @cached_property
+    def tuned(self) -> dict[CandidateName, TunedRate]:
+        """What each candidate goes on with."""
+        return tuned_rates(self.screen, self.config.search.step)
+
+    @cached_property
+    def rate_sd(self) -> float:
+        """Score that a rank may lose by what is not known of its best rate, as a standard deviation."""
+        return 0.0 if self.located is None else self.located.score_lost(self.screen_score)
+
+    def screen_score(self, row: ScreenRow) -> float:
+        """Mean score of a tuning run on ``tune``; NaN where it has none."""
+        return self.metric.score(row.tune.get(self.metric.name, np.nan))
+
+    @cached_property
     def halved(self) -> dict[CandidateName, float]:
         """Learning rate of each rank that was trained again; half the best one in studies of before it was noted."""
         again = {item.candidate for item in self.record.planned if item.generation}
-        before = {name: row.learning_rate / 2 for name, row in self.best_rates.items()}
+        before = {name: found.learning_rate / 2 for name, found in self.tuned.items()}
         return {name: rate for name, rate in {**before, **self.record.notes.get("halved", {})}.items() if name in again}
 
     @property
@@ -241,6 +269,7 @@ class Study(RecordedStudy):
             screened=self.screened,
             unlearned=self.unlearned,
             asked=self.asked,
+            rate_sd=self.rate_sd,
             nothing=f"the majority class and {self.start}" if self.start == "the head alone" else self.start,
         )
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 
 from rankexp.analysis.check import RECOMMENDED_SEEDS, Check, example_count, listed, seed_count
 from rankexp.analysis.diagnosis import Diagnosis
 from rankexp.analysis.opened_split import test_once
-from rankexp.analysis.screen import on_edge, sampled_range
+from rankexp.analysis.rate_validity import equal_tuning, own_tuning_runs, rates_inside, rates_tuned_well, tuned_rates
 from rankexp.analysis.study import Study
 from rankexp.candidates import CandidateName
 from rankexp.record.trial import Trial
@@ -30,6 +29,7 @@ def checks(study: Study) -> tuple[Check, ...]:
         own_tuning_runs(study),
         nothing_left_out(study),
         rates_inside(study),
+        rates_tuned_well(study),
         same_seeds(study),
         stable_ranks(study),
         nothing_pruned(study),
@@ -78,53 +78,6 @@ def same_training(study: Study) -> Check:
     return Check(name, True, evidence)
 
 
-def equal_tuning(study: Study) -> Check:
-    """As many tuning runs for one rank as for another."""
-    name = "Equal tuning budget"
-    counts = Counter(row.candidate for row in study.screen if row.rank)
-    tuned = {one: counts[one] for one in map(CandidateName.of_rank, _candidates(study))}
-    if not any(tuned.values()):
-        return Check(name, None, "No tuning run is recorded.")
-    widened = int(study.record.notes.get("widened", 0))
-    suffix = f" The grid was widened {_times(widened)}, for all ranks." if widened else ""
-    if len(set(tuned.values())) == 1:
-        return Check(name, True, f"{next(iter(tuned.values()))} tuning runs for each rank.{suffix}")
-    evidence = f"Tuning runs differ: {listed(f'{c} {n}' for c, n in tuned.items())}.{suffix}"
-    return Check(name, False, evidence, "Tune every rank with the same number of runs (search.strategy=grid does).")
-
-
-def tuned_rates(study: Study) -> Check:
-    """Each rank was trained at the rate that was best for it on ``tune``."""
-    name = "Learning rate tuned for each rank"
-    best = study.best_rates
-    if not study.ranks or not best:
-        return Check(name, None, "No rank has a tuned learning rate yet.")
-    wrong = [one for one in study.ladder if not _uses_best(study, one)]
-    if wrong:
-        remedy = "Tune the rate of these ranks and train them again."
-        return Check(name, False, f"Not at its best tuned rate: {listed(wrong)}.", remedy)
-    rates = listed(f"{one} {best[one].learning_rate:g}" for one in study.ladder)
-    stopped = len(study.pruned)
-    weaker = f" {stopped} runs were stopped early, so these rates were not all tried to the end." if stopped else ""
-    return Check(name, True, f"Lowest loss on tune: {rates}.{weaker}")
-
-
-def own_tuning_runs(study: Study) -> Check:
-    """The rate of each rank comes from runs of that rank, not from runs that were cut to it."""
-    name = "Rates from runs of the same rank"
-    best = study.best_rates
-    used = {one: study.by_key.get(best[one].key) for one in study.ladder if one in best}
-    specs = {one: trial.spec for one, trial in used.items() if trial is not None}
-    borrowed = [one for one, spec in specs.items() if spec.rank != one.rank]
-    borrowed += [one for one, spec in specs.items() if spec.nested_ranks]
-    if not used or not borrowed:
-        return Check(
-            name, True if used else None, "Each rank was tuned with runs of its own." if used else "Not tuned."
-        )
-    evidence = f"Tuned with runs of another rank that were cut to it: {listed(dict.fromkeys(borrowed))}."
-    return Check(name, False, evidence, "Confirm a close choice with search=grid.", advisory=True)
-
-
 def nothing_left_out(study: Study) -> Check:
     """Every candidate was compared, or a screen left it out."""
     name = "Every rank compared"
@@ -135,20 +88,6 @@ def nothing_left_out(study: Study) -> Check:
     left = listed(map(CandidateName.of_rank, study.screened))
     remedy = "Raise search.shortlist, or confirm with search=grid."
     return Check(name, False, f"Left out by the screen, which is no evidence: {left}.", remedy, advisory=True)
-
-
-def rates_inside(study: Study) -> Check:
-    """The best rate of each rank lies inside the grid that was tried."""
-    name = "Best rates inside the grid"
-    rows = [row for row in study.screen if row.rank]
-    if not any(row.status == "completed" for row in rows):
-        return Check(name, None, "No tuning run has finished yet.")
-    edges = on_edge(rows, sampled_range(study))
-    if not edges:
-        return Check(name, True, "No best rate lies on the edge of the rates tried.")
-    words = {"low": "at the lowest rate", "high": "at the highest rate", "only": "the only rate tried"}
-    evidence = f"On the edge: {listed(f'{c} {words[edge]}' for c, edge in edges.items())}."
-    return Check(name, False, evidence, "Widen search.learning_rates on that side, or raise search.widen.")
 
 
 def same_seeds(study: Study) -> Check:
@@ -273,21 +212,3 @@ def head_reference(study: Study) -> Check:
 
 def _evidence_specs(study: Study) -> list[TrialSpec]:
     return [t.spec for name in study.ladder for t in study.evidence(name) if t is not None]
-
-
-def _candidates(study: Study) -> Sequence[int]:
-    screened = {row.rank for row in study.screen if row.rank}
-    return study.ranks or sorted(screened)
-
-
-def _uses_best(study: Study, name: CandidateName) -> bool:
-    best = study.best_rates.get(name)
-    if best is None:
-        return False
-    wanted = study.halved.get(name, best.learning_rate)
-    rates = {t.spec.learning_rate for t in study.evidence(name) if t is not None}
-    return all(math.isclose(rate, wanted, rel_tol=1e-9) for rate in rates)
-
-
-def _times(count: int) -> str:
-    return {1: "once", 2: "twice"}.get(count, f"{count} times")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 from collections.abc import Mapping
 from dataclasses import field
 from typing import Annotated, Any
@@ -24,6 +25,7 @@ from rankexp.config.groups import Steps, distinct
 from rankexp.option_errors import ConfigError, near_miss
 from rankexp.options import CHECKED, Natural, Positive, Rate, plugin, plugins
 
+_SAMPLED_STEP = 0.25
 _SETS = ("alphas", "scalings")
 """Options that list values to try."""
 
@@ -40,6 +42,8 @@ class SearchConfig:
         steps: Steps of a screening run; null for as many as in the decide step.
         widen: How often rates may be widened where a best one lies on their edge: those of a grid, for all ranks, and
             those of references and contenders.
+        surface: Whether rates are located on one surface of all runs, where the strategy can; else the best of those
+            tried is taken, as in studies of before there was a surface, whose records do not have this option.
         options: The strategy's own options. They are written beside the others: ``{strategy: grid, alphas: [8, 16]}``.
     """
 
@@ -49,6 +53,7 @@ class SearchConfig:
     seed: Natural = 1000
     steps: Steps | None = None
     widen: Annotated[Natural, Field(le=100)] = 1
+    surface: bool = False
     options: dict[str, Any] = field(default_factory=dict)
 
     @model_validator(mode="before")
@@ -89,6 +94,26 @@ class SearchConfig:
     def samples(self) -> bool:
         """Whether ``learning_rates`` are the ends of a range: so it is for strategies that are told how many trials."""
         return "trials" in self.options
+
+    @property
+    def step(self) -> float | None:
+        """Distance in decades of the rates tried near the optimum; None where rates are not located on a surface.
+
+        A grid is refined by half its step, for which it needs three rates; sampled rates are as close as half steps of
+        half a decade.
+        """
+        strategy = self.made() if self.surface else None
+        if strategy is None or not strategy.locates_rates:
+            return None
+        if self.samples:
+            return _SAMPLED_STEP
+        return self.spacing / 2 if self.spacing and len(self.learning_rates) > 2 else None
+
+    @property
+    def spacing(self) -> float | None:
+        """Distance in decades of the learning rates of a grid; None where there is one rate, or a range."""
+        ratio, steps = self.learning_rates[-1] / self.learning_rates[0], len(self.learning_rates) - 1
+        return math.log10(ratio) / steps if steps and not self.samples else None
 
     def made(self) -> Any:
         """Return the strategy; None where it is not installed, since what it has found can be read without it."""

@@ -57,18 +57,10 @@ def difference(value: float | None, metric: Metric) -> str:
 
 
 def amount(value: float | None, metric: Metric) -> str:
-    """Write the size of a difference with its unit.
-
-    >>> from rankexp.metrics import LOSS, SCORE
-    >>> recall = Metric("recall", "point", scale=100, decimals=2)
-    >>> amount(0.01, recall), amount(-0.0035, recall), amount(0.02, LOSS), amount(3.0, SCORE)
-    ('1 point', '0.35 points', '0.02 nats', '3')
-    """
+    """Write the size of a difference with its unit, a rounding error as 0."""
     if value is None:
         return NONE
-    value = abs(value) if abs(value) >= ROUNDING else 0.0
-    size = f"{metric.scale * value:.2f}".rstrip("0").rstrip(".") if metric.is_share else f"{metric.scale * value:.4g}"
-    return f"{size} {metric.unit}{'' if size == '1' else 's'}" if metric.unit else size
+    return metric.amount(value if abs(value) >= ROUNDING else 0.0)
 
 
 def unit(metric: Metric) -> str:

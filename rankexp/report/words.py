@@ -7,7 +7,7 @@ from typing import Any
 from rankexp.analysis.statistics.power import LEAST_SEEDS
 from rankexp.analysis.statistics.sparse import LEAST_GROUPS
 from rankexp.report.canvas import Document
-from rankexp.report.formats import amount, confidence, count, evidence_unit, metric_of, percent
+from rankexp.report.formats import amount, confidence, count, evidence_unit, metric_of, percent, rate
 from rankexp.report.opened_split import test_sentence, worst
 
 _LEFT_OUT = "left out by the screen"
@@ -48,12 +48,18 @@ def headline(doc: Document) -> str:
     if status == "INSUFFICIENT":
         return "No rank can be named yet."
     if len(doc["ranks"]) == 1:
-        return f"Use rank {chosen}, the only one tried."
+        return f"Use rank {chosen}, the only one tried{_at_rate(doc)}."
     if doc["edge"] == "low":
-        return f"Use rank {chosen} or less."
+        return f"Use rank {chosen} or less{_at_rate(doc)}."
     if doc["edge"] == "high":
-        return f"Use rank {chosen} or more."
-    return f"Use rank {chosen}. A smaller one may do." if _open_below(doc) else f"Use rank {chosen}."
+        return f"Use rank {chosen} or more{_at_rate(doc)}."
+    return f"Use rank {chosen}{_at_rate(doc)}.{' A smaller one may do.' if _open_below(doc) else ''}"
+
+
+def _at_rate(doc: Document) -> str:
+    """Name the rate that the chosen rank was trained at, as what is claimed holds there."""
+    found = doc["ranks"][str(doc["chosen_rank"])]["learning_rate"]
+    return f", trained at learning rate {rate(found)}" if found else ""
 
 
 def meaning(doc: Document) -> str:
@@ -210,8 +216,10 @@ def _change_insufficient(doc: Document) -> list[str]:
     else:
         sentences.append("Look at the scores: runs with other seeds do not give the very same numbers.")
     if (shares := doc["variance_shares"]) and shares["seeds"] is not None:
-        parts = percent(shares["seeds"]), percent(shares["examples"]), percent(shares["residual"])
-        sentences.append("The noise is {} from seeds, {} from examples and {} from both together.".format(*parts))
+        seeds, examples, both = (percent(shares[name]) for name in ("seeds", "examples", "residual"))
+        rates = f"; {percent(shares['rates'])} is what is not known of the best rates" if shares.get("rates") else ""
+        noise = f"{seeds} from seeds, {examples} from examples and {both} from both together"
+        sentences.append(f"The noise is {noise}{rates}.")
     return sentences
 
 

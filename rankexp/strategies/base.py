@@ -15,7 +15,8 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from rankexp.analysis.screen import ScreenRow, best_rate
+from rankexp.analysis.rates import TunedRate, tuned_rates
+from rankexp.analysis.screen import ScreenRow
 from rankexp.candidates import CandidateName
 from rankexp.options import plugin
 from rankexp.ranks import RankMap, Scaling
@@ -48,6 +49,7 @@ class Question:
             binary logarithm of the number of classes, of a language model a bit a target token.
         allocate: Makes a rank map within the budget, from an allocator's name and options.
         losses: Reads the loss of each example on ``tune`` of a run that gave a row.
+        step: Distance in decades of the rates near the optimum, where they are located on a surface; else None.
     """
 
     name: CandidateName
@@ -65,6 +67,7 @@ class Question:
     to_learn: float
     allocate: Callable[[Mapping[str, Any]], RankMap]
     losses: Callable[[ScreenRow], NDArray[np.float64]]
+    step: float | None = None
 
     @property
     def largest(self) -> int:
@@ -111,6 +114,8 @@ class Strategy(ABC):
     """Whether it may find fewer ranks worth deciding on than there are."""
     beside_references: ClassVar[bool] = False
     """Whether the references of a study are tuned beside it, round by round, or after it."""
+    locates_rates: ClassVar[bool] = False
+    """Whether its whole runs of each rank can locate the best learning rate between those that were tried."""
 
     @abstractmethod
     def search(self, question: Question) -> Search:
@@ -156,6 +161,7 @@ def best_of_each(
     alpha: float,
     *,
     scaled: bool = False,
+    step: float | None = None,
 ) -> tuple[Setting, ...]:
     """Return the best setting of each candidate; its lowest rate where no run of it completed.
 
@@ -165,16 +171,17 @@ def best_of_each(
         rates: The rates of candidates that were not tried.
         alpha: Numerator of the scale where no run completed.
         scaled: Whether the rule of the scale was searched.
+        step: Distance in decades of the rates near the optimum; None to take the best rate of those tried.
     """
-    best, chosen = best_rate(rows), []
+    tuned, chosen = tuned_rates(rows, step), []
     for candidate in candidates:
         lowest = min((row.learning_rate for row in rows if row.candidate == candidate.name), default=min(rates))
-        row = best.get(candidate.name)
-        chosen.append(setting_of(candidate, row, scaled=scaled) if row else candidate.at(lowest, alpha))
+        found = tuned.get(candidate.name)
+        chosen.append(setting_of(candidate, found, scaled=scaled) if found else candidate.at(lowest, alpha))
     return tuple(chosen)
 
 
-def setting_of(candidate: Candidate, row: ScreenRow, *, scaled: bool = False) -> Setting:
-    """Return a candidate at the rate and alpha of a row, and at its rule of the scale if that was searched."""
-    scaling: Scaling = "rslora" if row.scaling == "rslora" else "standard"
-    return candidate.at(row.learning_rate, row.alpha, scaling if scaled else None)
+def setting_of(candidate: Candidate, found: ScreenRow | TunedRate, *, scaled: bool = False) -> Setting:
+    """Return a candidate at the rate and alpha that were found, and at the rule of the scale if that was searched."""
+    scaling: Scaling = "rslora" if found.scaling == "rslora" else "standard"
+    return candidate.at(found.learning_rate, found.alpha, scaling if scaled else None)

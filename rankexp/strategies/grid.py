@@ -83,13 +83,13 @@ def widened(rows: Sequence[ScreenRow], rates: tuple[float, ...], names: Iterable
     best, edges = best_rate(rows), set(on_edge(rows).values())
     if any(name not in best for name in names):
         edges.add("low")  # nothing completed: every rate was too high
-    below = _rounded(rates[0] ** 2 / rates[1]) if len(rates) > 1 else rates[0] / _RATIO_OF_ONE
-    above = _rounded(rates[-1] ** 2 / rates[-2]) if len(rates) > 1 else rates[0] * _RATIO_OF_ONE
+    below = rounded(rates[0] ** 2 / rates[1]) if len(rates) > 1 else rates[0] / _RATIO_OF_ONE
+    above = rounded(rates[-1] ** 2 / rates[-2]) if len(rates) > 1 else rates[0] * _RATIO_OF_ONE
     low = (below,) if edges & {"low", "only"} else ()
     high = (above,) if edges & {"high", "only"} else ()
     return (*low, *rates, *high)
 
 
-def _rounded(rate: float) -> float:
+def rounded(rate: float) -> float:
     """Round to three digits, so that the same grid gives the same content keys everywhere."""
     return float(f"{rate:.3g}")

@@ -18,6 +18,7 @@ from rankexp.strategies.base import Found, Question, Search, Strategy, best_of_e
 from rankexp.strategies.grid import Grid
 from rankexp.strategies.halving import Halving
 from rankexp.strategies.setting import Candidate, Setting
+from rankexp.strategies.surface_grid import SurfaceGrid
 
 
 @dataclass(frozen=True, config=CHECKED)
@@ -31,6 +32,7 @@ class GridSearch(Strategy):
     """
 
     beside_references: ClassVar[bool] = True
+    locates_rates: ClassVar[bool] = True
 
     ranks: list[Positive] = field(default_factory=list)
     alphas: list[Rate] = field(default_factory=list)
@@ -38,15 +40,23 @@ class GridSearch(Strategy):
 
     def search(self, question: Question) -> Search:
         """Try the grid; its best cell stands for it, and the best of each rank is worth deciding on."""
-        grid = self._grid(question)
-        rows = yield from grid.rounds(question.trials)
-        scaled = bool(self.scalings)
-        settings = best_of_each(grid.candidates, rows, question.learning_rates, question.alpha, scaled=scaled)
-        return Found(settings, self._best(rows), {"widened": grid.widened(rows)})
+        grid, surface = self._grid(question), self._surface(question)
+        rows = yield from (grid.rounds(question.trials) if surface is None else surface.rounds())
+        rates, scaled, step = question.learning_rates, bool(self.scalings), None if surface is None else surface.step
+        settings = best_of_each(grid.candidates, rows, rates, question.alpha, scaled=scaled, step=step)
+        return Found(settings, self._best(rows), {"widened": grid.widened(rows)} if surface is None else {})
 
     def expected(self, question: Question) -> int:
         """Count the cells."""
-        return len(self._grid(question).next([]))
+        surface = self._surface(question)
+        return len(self._grid(question).next([])) if surface is None else surface.expected
+
+    def _surface(self, question: Question) -> SurfaceGrid | None:
+        """Where rates are located between those tried: in a screen, which may take as many runs as that needs."""
+        if question.step is None or question.trials is not None:
+            return None
+        grid = self._grid(question)
+        return SurfaceGrid(grid.candidates, grid.learning_rates, grid.alphas, grid.scalings, grid.widen, question.step)
 
     def _grid(self, question: Question) -> Grid:
         ranks = sorted(rank for rank in self.ranks or question.ranks if rank <= question.largest) or [question.largest]
@@ -71,6 +81,8 @@ class HalvingSearch(GridSearch):
         first_rung: Step at which the runs of a rank are first compared; 0 for never.
         reduction_factor: At each rung one run in this many goes on; the next rung is this many times later.
     """
+
+    locates_rates: ClassVar[bool] = False
 
     first_rung: Natural = 30
     reduction_factor: Annotated[int, Field(ge=2)] = 2

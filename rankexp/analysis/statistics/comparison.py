@@ -64,6 +64,7 @@ class Comparison:
         unlearned: Those of ``unstable`` that are not unstable, but have learned nothing yet.
         asked: Whether a verdict is wanted.
         nothing: What is reached without learning anything.
+        rate_sd: Score that a rank may lose by what is not known of its best learning rate, as a standard deviation.
     """
 
     scores: DecisionScores
@@ -77,6 +78,7 @@ class Comparison:
     unlearned: tuple[int, ...] = ()
     asked: bool = True
     nothing: str = "the majority class and the head alone"
+    rate_sd: float = 0.0
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -106,6 +108,7 @@ class Comparison:
             unstable=self.unstable,
             screened=self.screened,
             span=self.span,
+            rate_sd=self.rate_sd,
         )
         return replace(found, reason=self.reason) if self.nothing_learned else found
 

@@ -36,6 +36,7 @@ def decide(
     unstable: Collection[int] = (),
     screened: Collection[int] = (),
     span: float | None = None,
+    rate_sd: float = 0.0,
 ) -> Verdict:
     """Choose the smallest rank that is shown to lose less than ``margin``, or say that the evidence is too thin.
 
@@ -65,6 +66,7 @@ def decide(
         screened: Ranks that could have been chosen but were left out before; none of ``ranks``.
         span: Largest difference of two scores that can be, as for
             :func:`rankexp.analysis.statistics.paired.paired_difference`.
+        rate_sd: Score that a rank may lose by what is not known of its best learning rate, as a standard deviation.
 
     Shape:
         scores ``(ranks, seeds, examples)``
@@ -75,7 +77,7 @@ def decide(
     check_margin_and_level(margin, level)
     values = checked_scores(scores)
     names = _checked_ranks(ranks, len(values), unstable)
-    return _Ladder(values, names, margin, level, frozenset(unstable), frozenset(screened), span).verdict()
+    return _Ladder(values, names, margin, level, frozenset(unstable), frozenset(screened), span, rate_sd).verdict()
 
 
 class _Ladder:
@@ -94,8 +96,9 @@ class _Ladder:
         unstable: frozenset[int],
         screened: frozenset[int],
         span: float | None,
+        rate_sd: float,
     ) -> None:
-        self.ranks, self.margin, self.level, self.span = ranks, margin, level, span
+        self.ranks, self.margin, self.level, self.span, self.rate_sd = ranks, margin, level, span, rate_sd
         self.unstable, self.screened = unstable, screened
         self.stable = [k for k, rank in enumerate(ranks) if rank not in unstable]
         has = np.asarray(~np.isnan(values).any(axis=2), dtype=np.bool_)
@@ -108,7 +111,7 @@ class _Ladder:
 
     def _mean_squares(self, members: tuple[int, ...], seeds: tuple[int, ...]) -> MeanSquares:
         pool = [place for place, k in enumerate(members) if k in self.stable]
-        return MeanSquares(self.values[np.ix_(members, seeds)], pool, self.span)
+        return MeanSquares(self.values[np.ix_(members, seeds)], pool, self.span, self.rate_sd)
 
     def _difference(self, i: int, j: int) -> PairedDifference:
         members = tuple(sorted({i, j, *self.stable}))

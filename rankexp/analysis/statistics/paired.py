@@ -47,6 +47,7 @@ class PairedDifference:
         pooled: Whether ``mss`` is pooled over the ranks rather than the pair's own.
         seeds: Number of seeds.
         examples: Number of examples.
+        rates: Part of ``variance`` that is what is not known of the two best learning rates.
         sparse: What bounds it besides, where so few examples deviate that the variance is not to be trusted; else None.
     """
 
@@ -60,6 +61,7 @@ class PairedDifference:
     pooled: bool
     seeds: int
     examples: int
+    rates: float = 0.0
     sparse: Sparse | None = None
 
     @property
@@ -111,7 +113,8 @@ class PairedDifference:
         residual = min(self.msr, max(self.mss, self.msi))
         seed = (self.mss - residual) / self.examples
         example = (self.msi - residual) / self.seeds
-        return VarianceComponents(max(seed, 0.0), max(example, 0.0), residual, self.seed_df // (self.seeds - 1))
+        per_seed = self.seed_df // (self.seeds - 1)
+        return VarianceComponents(max(seed, 0.0), max(example, 0.0), residual, per_seed, self.rates)
 
     def _tail(self, distance: float) -> float:
         if self.variance == 0:
@@ -129,13 +132,14 @@ class MeanSquares:
         values: Complete scores.
         pool: Positions of the ranks over which the seed variance is pooled.
         span: Largest difference of two scores that can be; None to take it from the scores.
+        rate_sd: Score that a rank may lose by what is not known of its best rate, as a standard deviation.
 
     Shape:
         values ``(ranks, seeds, examples)``; cells ``(ranks, seeds)``; by_example ``(ranks, examples)``
     """
 
-    def __init__(self, values: Floats, pool: Sequence[int], span: float | None = None) -> None:
-        self.values, self._span = values, span
+    def __init__(self, values: Floats, pool: Sequence[int], span: float | None = None, rate_sd: float = 0.0) -> None:
+        self.values, self._span, self.rates = values, span, 2 * rate_sd**2
         self.seeds, self.examples = int(values.shape[1]), int(values.shape[2])
         centred = values - values.mean(axis=0)
         self.cells = centred.mean(axis=2)
@@ -180,7 +184,10 @@ class MeanSquares:
         variance = max(mss + msi - msr, mss, msi) / (self.seeds * self.examples)
         variance = variance if variance > ROUNDING**2 else 0.0
         df = satterthwaite(mss, msi, msr, seed_df, self.seeds, self.examples)
-        return PairedDifference(mean, variance, df, mss, msi, msr, seed_df, pooled, self.seeds, self.examples, few)
+        if self.rates:  # of which nothing is estimated here, so that it has no degrees of freedom to add
+            df, variance = df * (1 + self.rates / variance) ** 2 if variance else math.inf, variance + self.rates
+        sizes = (self.seeds, self.examples)
+        return PairedDifference(mean, variance, df, mss, msi, msr, seed_df, pooled, *sizes, self.rates, few)
 
     @cached_property
     def span(self) -> float:

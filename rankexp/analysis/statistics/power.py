@@ -40,6 +40,7 @@ class VarianceComponents:
         residual: Seed-by-example variance, in squared score units.
         df_per_seed: Degrees of freedom of the seed term that each seed after the first brings: 1 from one pair
             of ranks alone, ranks - 1 where it is pooled over the ranks.
+        rates: Variance of the mean difference that comes of the learning rates, whatever the seeds and examples.
 
     Raises:
         ValueError: A variance is negative or not finite, or ``df_per_seed`` is below 1.
@@ -49,9 +50,10 @@ class VarianceComponents:
     example: float
     residual: float
     df_per_seed: int = 1
+    rates: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("seed", "example", "residual"):
+        for name in ("seed", "example", "residual", "rates"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
                 raise ValueError(f"the {name} variance is {value!r}; a finite number of 0 or more is needed.")
@@ -60,7 +62,7 @@ class VarianceComponents:
 
     def variance(self, seeds: int, examples: int) -> float:
         """Variance of the mean difference over ``seeds`` x ``examples``, in squared score units."""
-        return self.seed / seeds + self.example / examples + self.residual / (seeds * examples)
+        return self.seed / seeds + self.example / examples + self.residual / (seeds * examples) + self.rates
 
     def df(self, seeds: int, examples: int) -> float:
         """Satterthwaite degrees of freedom of :meth:`variance`, at the expected mean squares; never below 1.
@@ -70,15 +72,17 @@ class VarianceComponents:
         mss = examples * self.seed + self.residual
         msi = seeds * self.example + self.residual
         seed_df = self.df_per_seed * (seeds - 1)
-        return satterthwaite(mss, msi, self.residual, seed_df, seeds, examples)
+        found = satterthwaite(mss, msi, self.residual, seed_df, seeds, examples)
+        total = self.variance(seeds, examples)
+        return found if total <= self.rates else found * (total / (total - self.rates)) ** 2
 
-    def shares(self, seeds: int, examples: int) -> tuple[float, float, float]:
-        """Shares of :meth:`variance` that are seeds, examples and residual; they add up to 1, or are all NaN at 0."""
+    def shares(self, seeds: int, examples: int) -> tuple[float, float, float, float]:
+        """Shares of :meth:`variance` that are seeds, examples, residual and rates; they add to 1, or are NaN at 0."""
         total = self.variance(seeds, examples)
         if total <= 0:
-            return math.nan, math.nan, math.nan
+            return math.nan, math.nan, math.nan, math.nan
         parts = self.seed / seeds, self.example / examples, self.residual / (seeds * examples)
-        return parts[0] / total, parts[1] / total, parts[2] / total
+        return parts[0] / total, parts[1] / total, parts[2] / total, self.rates / total
 
 
 def satterthwaite(mss: float, msi: float, msr: float, seed_df: int, seeds: int, examples: int) -> float:

@@ -112,11 +112,11 @@ class Verdict:
 
     @property
     def variance_shares(self) -> dict[str, float] | None:
-        """Share of ``seeds``, ``examples`` and ``residual`` in the variance of the comparison that decided."""
+        """Share of ``seeds``, ``examples``, ``residual`` and ``rates`` in the variance of what decided."""
         if self.components is None:
             return None
         shares = self.components.shares(self.seeds, self.examples)
-        return dict(zip(("seeds", "examples", "residual"), shares, strict=True))
+        return dict(zip(("seeds", "examples", "residual", "rates"), shares, strict=True))
 
     def row(self, rank: int) -> RankRow:
         """Look up the row of ``rank``.

@@ -21,8 +21,8 @@ _GRID_CELLS = 0.5
 
 
 def screen(study: Study) -> list[Document]:
-    """Every tuning run, and whether its candidate goes on with its rate."""
-    best = set(study.best_rates.values())
+    """Every tuning run, and whether its candidate goes on with its rate; with one between those tried none has it."""
+    best = {row for name, row in study.best_rates.items() if row.learning_rate == study.tuned[name].learning_rate}
     return [{**asdict(run), "best": run in best} for run in study.screen]
 
 
@@ -59,7 +59,8 @@ def caption(doc: Document) -> Caption:
 
 
 def _has_losses(doc: Document) -> bool:
-    return any(row["rank"] and row["tune_loss"] is not None for row in doc["screen"])
+    """Whether there is something to draw that no surface shows."""
+    return not doc["rate_surface"] and any(row["rank"] and row["tune_loss"] is not None for row in doc["screen"])
 
 
 def _cells(axes: Axes, rows: list[Document], ranks: list[int], rates: list[float]) -> None:

@@ -1,4 +1,4 @@
-"""Where the doubt comes from: seeds, examples, and both together."""
+"""Where the doubt comes from: seeds, examples, both together, and the learning rates."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from rankexp.analysis.statistics.verdict import Verdict
 from rankexp.report.canvas import Document
 from rankexp.report.section import Link, Section
 
-_SOURCES = ("seeds", "examples", "residual")
+_SOURCES = ("seeds", "examples", "residual", "rates")
 
 
 def variance(verdict: Verdict | None) -> Document | None:
@@ -16,7 +16,8 @@ def variance(verdict: Verdict | None) -> Document | None:
     if verdict is None or verdict.components is None or verdict.variance_shares is None:
         return None
     components = verdict.components
-    found = dict(zip(_SOURCES, (components.seed, components.example, components.residual), strict=True))
+    variances = (components.seed, components.example, components.residual, components.rates)
+    found = dict(zip(_SOURCES, variances, strict=True))
     error = components.variance(verdict.seeds, verdict.examples)
     return {
         "compared": verdict.compared,
@@ -24,6 +25,7 @@ def variance(verdict: Verdict | None) -> Document | None:
         "sources": {
             name: {"sd": math.sqrt(found[name]), "variance": found[name], "share": verdict.variance_shares[name]}
             for name in _SOURCES
+            if name != "rates" or components.rates
         },
     }
 

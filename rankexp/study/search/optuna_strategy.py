@@ -34,6 +34,8 @@ class Sampled(Strategy):
         trials: Runs of a screen; a contest says how many there may be.
     """
 
+    locates_rates: ClassVar[bool] = True
+
     alphas: list[Rate] = field(default_factory=list)
     trials: Runs = 24
 
@@ -69,9 +71,8 @@ class Sampled(Strategy):
     def found(self, rows: Sequence[ScreenRow], question: Question) -> Found:
         """Return what the runs of a screen came to: the best setting of each rank."""
         ranks, notes = self._worth(rows, question)
-        settings = best_of_each(
-            [Candidate.of_rank(rank) for rank in ranks], rows, question.learning_rates, question.alpha
-        )
+        candidates = [Candidate.of_rank(rank) for rank in ranks]
+        settings = best_of_each(candidates, rows, question.learning_rates, question.alpha, step=question.step)
         return Found(settings, settings[0], notes)
 
     def expected(self, question: Question) -> int:

@@ -32,6 +32,7 @@ def screen_question(specs: TrialSpecs, study: StudyStore, trials: TrialStore) ->
         alpha=lora.alpha,
         scaling=lora.scaling,
         widen=search.widen,
+        step=search.step,
         trials=None,
         steps=specs.tuning_steps,
         seed=search.seed,
