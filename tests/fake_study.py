@@ -12,6 +12,9 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save
 
+from rankexp.analysis.rates import tuned_rates
+from rankexp.analysis.screen import ScreenRow
+from rankexp.candidates import CandidateName
 from rankexp.ranks import RankMap
 from rankexp.record.ledger import TestLedger
 from rankexp.record.scores import Scores
@@ -167,11 +170,13 @@ def make_study(
     contenders: Mapping[str, tuple[RankMap, float]] = MappingProxyType({}),
     prunings: Mapping[str, Pruning] = MappingProxyType({}),
     contest_rank: int = 8,
+    surface: bool = False,
 ) -> Path:
     """Record a study of every phase and return its folder.
 
     ``diverged`` and ``missing`` list (rank, seed) pairs of the decide step; ``contenders`` have a map and an accuracy;
     those with ``prunings`` are AdaLoRA. ``majority`` is the share of the largest class; 0 for a study of before it was kept.
+    With ``surface`` the screen locates rates: the coarse ones are tried at a middle rank, half steps at all others.
     """
     accuracies = dict(accuracies or CLEAR)
     store, planned = TrialStore(workspace), []
@@ -193,16 +198,21 @@ def make_study(
         trial = make_trial(store, rank=None, learning_rate=1e-2, seed=0, accuracy=0.6 + 0.04 * number,
                            splits=("train", "tune", "decide"), dimension=dimension, **common)  # fmt: skip
         add("reference", f"d={dimension}", None, "evidence", trial)
+    peak = 1.2 * best if surface else best
+    middle, rows = list(accuracies)[(len(accuracies) - 1) // 2], []
+    close = [float(f"{best * 10**shift:.3g}") for shift in (-0.25, 0.0, 0.25)]
     for rank, accuracy in accuracies.items():
-        for rate in rates:
+        for rate in close if surface and rank != middle else rates:
             trial = make_trial(store, rank=rank, learning_rate=rate, seed=1000, splits=("tune",),
-                               accuracy=accuracy - 0.02 * abs(np.log(rate / best)), **common)  # fmt: skip
+                               accuracy=accuracy - 0.02 * abs(np.log(rate / peak)), **common)  # fmt: skip
             add("screen", f"r={rank}", rank, "tuning", trial)
+            rows.append(ScreenRow.of(CandidateName.of_rank(rank), trial))
+    tuned = {name.rank: found.learning_rate for name, found in tuned_rates(rows, 0.25 if surface else None).items()}
     for rank, accuracy in accuracies.items():
         for seed in range(seeds):
             status = "diverged" if (rank, seed) in diverged else "completed"
             shift = np.random.default_rng([rank, seed]).normal(scale=0.002)
-            trial = make_trial(store, rank=rank, learning_rate=best, seed=seed, accuracy=accuracy + shift,
+            trial = make_trial(store, rank=rank, learning_rate=tuned[rank] if surface else best, seed=seed, accuracy=accuracy + shift,
                                splits=("train", "tune", "decide"), status=status, **common)  # fmt: skip
             add("decide", f"r={rank}", rank, "evidence", trial)
             if (rank, seed) in missing:
@@ -221,6 +231,7 @@ def make_study(
             add("contest", contender, None, "evidence", trial)
     values = _study_values(seeds, margin, rates, accuracies, labels, examples, dimensions)
     values["config"]["decide"] |= {"score": score, "looks": list(looks)}
+    values["config"]["search"] |= {"surface": True} if surface else {}
     values["config"]["decide"] |= {} if verdict else {"verdict": False}
     answer = {"label": labels[0], "accuracy": majority, "loss": 1.0}
     values["data"] |= {"majority": {"tune": answer, "decide": answer}} if majority else {}

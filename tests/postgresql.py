@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from tiny import free_port
 
 _PLACES = ("/usr/lib/postgresql/*/bin", "/usr/local/pgsql/bin", "/opt/homebrew/opt/postgresql*/bin")
 
@@ -21,7 +21,7 @@ class Server:
 
     def __init__(self, folder: Path) -> None:
         self._pg_ctl, self._user = _program("pg_ctl"), "postgres" if os.geteuid() == 0 else None
-        self._data, self._log, self._port = folder / "data", folder / "log", _free_port()
+        self._data, self._log, self._port = folder / "data", folder / "log", free_port()
         self._options = f"-p {self._port} -k {folder} -c listen_addresses=127.0.0.1 -c max_connections=200"
         self.url = f"postgresql://postgres@127.0.0.1:{self._port}/postgres"
         if self._user:
@@ -63,9 +63,3 @@ def _program(name: str) -> Path:
     if found is None:
         pytest.skip(f"there is no {name}: PostgreSQL is not installed (Debian package postgresql)")
     return Path(found)
-
-
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])

@@ -171,7 +171,7 @@ OTHER_STUDY = {
     "search.max_parameters": 1000, "search.max_adapter_mib": 1.5, "decide.seeds": 4, "decide.margin": 0.02, "decide.level": 0.1,
     "decide.looks": [3, 5], "decide.score": "loss", "decide.verdict": False, "references.head": [1e-2], "references.full": [1e-4],
     "references.subspace": [1e-2], "references.dimensions": [10], "references.seeds": 2, "search.scalings": ["rslora"], "search.shortlist": 3,
-    "search.losses": "summed", "confirm.seeds": 3,
+    "search.losses": "summed", "search.surface": True, "confirm.seeds": 3,
     "contest.contenders": {"thumb": {"strategy": "rule_of_thumb"}}, "contest.rank": 8, "contest.trials": 3,
 }  # fmt: skip
 

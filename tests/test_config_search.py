@@ -37,27 +37,27 @@ def of(search: dict[str, Any]) -> StudyConfig:
 @pytest.mark.parametrize(
     ("command", "folder"),
     [
-        ("config search=grid", "study-363a4e9e"),
+        ("config search=grid search.surface=false", "study-363a4e9e"),
         ("config search=halving", "study-381888d7"),
-        ("config search=tpe", "study-65963bfd"),
-        ("config search=gp", "study-dd148391"),
-        ("config search=pareto", "study-cea0ed35"),
+        ("config search=tpe search.surface=false", "study-65963bfd"),
+        ("config search=gp search.surface=false", "study-dd148391"),
+        ("config search=pareto search.surface=false", "study-cea0ed35"),
         ("config search=nested", "study-84494d53"),
         ("config search=squeeze", "study-82dd4f6c"),
-        ("rank_grid", "rank_grid-6a25cfa3"),
-        ("alpha_scaling", "alpha_scaling-2bcea742"),
-        ("rank_alpha", "rank_alpha-7ebe58c1"),
-        ("pareto", "pareto-f1c02115"),
-        ("auto", "auto-4dc80305"),
-        ("strategies", "strategies-ec205236"),
+        ("rank_grid search.surface=false", "rank_grid-6a25cfa3"),
+        ("alpha_scaling search.surface=false", "alpha_scaling-2bcea742"),
+        ("rank_alpha search.surface=false", "rank_alpha-7ebe58c1"),
+        ("pareto search.surface=false", "pareto-f1c02115"),
+        ("auto search.surface=false", "auto-4dc80305"),
+        ("strategies search.surface=false", "strategies-ec205236"),
         ("rank_grid search=halving search.first_rung=15", "rank_grid-aae967ab"),
-        ("rank_grid search.widen=2 search.alphas=[8,16]", "rank_grid-26f634a7"),
-        ("rank_grid search.widen=2 search.alphas=[16.0,8]", "rank_grid-26f634a7"),
+        ("rank_grid search.widen=2 search.alphas=[8,16] search.surface=false", "rank_grid-26f634a7"),
+        ("rank_grid search.widen=2 search.alphas=[16.0,8] search.surface=false", "rank_grid-26f634a7"),
         (
-            "pareto search.sampler=nsga2 search.max_adapter_mib=1.5 search.max_parameters=99999",
+            "pareto search.sampler=nsga2 search.max_adapter_mib=1.5 search.max_parameters=99999 search.surface=false",
             "pareto-7b18c6da",
         ),
-        ("rank_alpha search.alphas=[8,16] search.trials=8", "rank_alpha-dbe58930"),
+        ("rank_alpha search.alphas=[8,16] search.trials=8 search.surface=false", "rank_alpha-dbe58930"),
         ("nested search.losses=summed", "nested-fd5c61f2"),
     ],
 )
@@ -65,6 +65,30 @@ def test_a_command_finds_the_study_that_it_began_before_strategies_had_options_o
     command: str, folder: str
 ) -> None:
     assert composed(*command.split()).study_folder.name == folder
+
+
+@pytest.mark.parametrize("name", ["grid", "halving", "tpe", "gp", "pareto", "nested", "squeeze"])
+def test_a_search_that_locates_rates_is_another_question_and_where_it_cannot_it_is_the_same(name: str) -> None:
+    with_surface, without = (
+        composed("config", f"search={name}", f"search.surface={surface}") for surface in ("true", "false")
+    )
+    locates = name in ("grid", "tpe", "gp", "pareto")
+    assert (with_surface.search.step is not None) == locates
+    assert without.search.step is None
+    assert (with_surface.study_folder != without.study_folder) == locates
+
+
+@pytest.mark.parametrize(
+    ("rates", "step"),
+    [
+        ([1e-3], None),
+        ([1e-3, 1e-2], None),
+        ([1e-3, 3e-3, 1e-2], 0.25),
+        ([1e-5, 1e-4, 1e-3, 1e-2], 0.5),
+    ],
+)
+def test_a_grid_is_refined_by_half_its_step(rates: list[float], step: float | None) -> None:
+    assert of({"surface": True, "learning_rates": rates}).search.step == (step if step is None else pytest.approx(step))
 
 
 @pytest.mark.parametrize(
@@ -102,7 +126,16 @@ def test_the_record_of_an_older_study_is_read_and_leads_to_the_same_folder(
     read = of({**BEFORE, **changes})
     assert (read.search.strategy, read.search.options) == (strategy, options)
     written = json.loads(json.dumps(read.to_dict()))
-    assert written["search"].keys() == {"strategy", "ranks", "learning_rates", "seed", "steps", "widen", *options}
+    assert written["search"].keys() == {
+        "strategy",
+        "ranks",
+        "learning_rates",
+        "seed",
+        "steps",
+        "widen",
+        "surface",
+        *options,
+    }
     assert of(written["search"]) == read
     assert of(written["search"]).study_folder == read.study_folder
 

@@ -6,6 +6,7 @@ import json
 import os
 import random
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -50,6 +51,13 @@ def write_texts(path: Path, rows: int = 1000) -> Path:
         texts.setdefault(" ".join(chosen), label)
     path.write_text("text,label\n" + "".join(f"{t},{label}\n" for t, label in texts.items()), encoding="utf-8")
     return path
+
+
+def free_port() -> int:
+    """Find a port of this machine that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def command(*arguments: str) -> list[str]:

@@ -56,8 +56,6 @@ def as_before(search: Mapping[str, Any], recorded: Mapping[str, Any]) -> dict[st
         recorded: As a study's record has it, maybe with options that its strategy never used: those are hashed too.
     """
     found = {**BEFORE, **{name: value for name, value in recorded.items() if name in BEFORE}, **search}
-    if not found.get("surface"):
-        found.pop("surface", None)
     if found["strategy"] == "halving":
         found["strategy"] = "grid"
     if found["strategy"] == "nested":

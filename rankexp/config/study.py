@@ -191,6 +191,8 @@ class StudyConfig:
             del question["decide"]["verdict"]
         if not self.confirm.seeds:
             del question["confirm"]
+        if self.search.step is None:
+            del question["search"]["surface"]
         question["search"] = as_before(question["search"], search)
         question["engine"] = ENGINE_VERSION
         return self.workspace / "studies" / f"{self.study}-{content_key(question, 8)}"

@@ -10,18 +10,20 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rankexp.analysis.rates import TunedRate, tuned_rates
 from rankexp.analysis.screen import ScreenRow
 from rankexp.candidates import CandidateName
 from rankexp.options import plugin
 from rankexp.ranks import RankMap, Scaling
 from rankexp.strategies.halving import Halving
 from rankexp.strategies.setting import Candidate, Setting
+
+if TYPE_CHECKING:
+    from rankexp.analysis.rates import TunedRate
 
 T = TypeVar("T")
 Rounds = Generator[list[Setting], list[ScreenRow], T]
@@ -173,6 +175,8 @@ def best_of_each(
         scaled: Whether the rule of the scale was searched.
         step: Distance in decades of the rates near the optimum; None to take the best rate of those tried.
     """
+    from rankexp.analysis.rates import tuned_rates  # scipy takes longer to load than a shell waits for words
+
     tuned, chosen = tuned_rates(rows, step), []
     for candidate in candidates:
         lowest = min((row.learning_rate for row in rows if row.candidate == candidate.name), default=min(rates))

@@ -13,9 +13,7 @@ from itertools import product
 from statistics import fmean, median
 from typing import NamedTuple
 
-from rankexp.analysis.rates import located_rates
 from rankexp.analysis.screen import ScreenRow, best_rate
-from rankexp.analysis.statistics.rate_surface import NEAR_END
 from rankexp.ranks import Scaling
 from rankexp.strategies.base import Rounds
 from rankexp.strategies.grid import Grid, rounded
@@ -88,6 +86,9 @@ class SurfaceGrid:
 
     def _side(self, rows: Sequence[ScreenRow], rates: Sequence[float]) -> int:
         """Which side of the rates tried the optimum lies on: -1 below, 1 above, 0 between them."""
+        from rankexp.analysis.rates import located_rates
+        from rankexp.analysis.statistics.rate_surface import NEAR_END
+
         low, high = math.log10(rates[0]), math.log10(rates[-1])
         if found := located_rates(rows, self.step):
             centre, near = fmean(found.surface.optima.tolist()), NEAR_END * self.step

@@ -6,7 +6,7 @@ from made_scores import table
 
 from rankexp.analysis.statistics.comparison import Comparison, DecisionScores
 from rankexp.analysis.statistics.decision import decide
-from rankexp.analysis.statistics.simulation import CLEAR, MARGIN, NEAR_MARGIN, RANKS, Cell
+from rankexp.analysis.statistics.simulation import CLEAR, MARGIN, NEAR_MARGIN, RANKS, Cell, World
 
 
 def comparison(values, looks=(), **settings):
@@ -56,7 +56,7 @@ def test_two_looks_err_no_more_often_than_one():
     rng, wrong, draws = np.random.default_rng(5), np.zeros(2), 300
     scenario = NEAR_MARGIN[1]
     for _ in range(draws):
-        values = Cell(scenario, 10, 1000, 0.5).draw(rng).astype(float)
+        values = Cell(scenario, 10, 1000, World("equal", 0.5)).draw(rng).astype(float)
         for n, looks in enumerate([(5, 10), (10,)]):
             verdict = walk(values, looks)
             wrong[n] += verdict.confident and verdict.chosen_rank < scenario.right_rank
@@ -67,7 +67,7 @@ def test_two_looks_err_no_more_often_than_one():
 def test_a_second_look_finds_what_the_first_missed():
     rng, found = np.random.default_rng(6), []
     for _ in range(60):
-        values = Cell(CLEAR[1], 10, 2000, 0.5).draw(rng).astype(float)
+        values = Cell(CLEAR[1], 10, 2000, World("equal", 0.5)).draw(rng).astype(float)
         found.append((walk(values, (5, 10)).confident, comparison(values[:, :5]).verdict.confident))
     both, first = np.mean(found, axis=0)
     assert both > first

@@ -143,7 +143,7 @@ def test_ranks_that_agree_on_every_example_are_bounded_by_how_many_there_are():
     assert row.lower == -row.upper == pytest.approx(0.025 ** (1 / 100) - 1)
     assert row.p_noninferior == pytest.approx(2 * 0.99**100)
     assert row.p_worse == 1
-    assert few.variance_shares == {"seeds": 0, "examples": 1, "residual": 0}
+    assert few.variance_shares == {"seeds": 0, "examples": 1, "residual": 0, "rates": 0}
     assert few.needed_examples > 100
     assert few.needed_seeds is None
 

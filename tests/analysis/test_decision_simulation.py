@@ -7,7 +7,17 @@ import numpy as np
 import pytest
 
 from rankexp.analysis.statistics.decision import decide
-from rankexp.analysis.statistics.simulation import CLEAR, MARGIN, NEAR_MARGIN, RANKS, RIGHT, Cell, Scenario, simulate
+from rankexp.analysis.statistics.simulation import (
+    CLEAR,
+    MARGIN,
+    NEAR_MARGIN,
+    RANKS,
+    RIGHT,
+    Cell,
+    Scenario,
+    World,
+    simulate,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -23,7 +33,7 @@ def monte_carlo_error(rate, draws):
 @cache
 def well_measured(name):
     scenario = next(s for s in CLEAR if s.name == name)
-    return simulate(Cell(scenario, 10, 5000, 0.5), draws=60, stream=CLEAR.index(scenario))
+    return simulate(Cell(scenario, 10, 5000, World("equal", 0.5)), draws=60, stream=CLEAR.index(scenario))
 
 
 def names(scenarios):
@@ -40,7 +50,7 @@ def test_the_right_ranks_are_those_of_the_generator():
 def test_the_generator_has_the_stated_moments():
     rng = np.random.default_rng(0)
     offsets = np.array([-5, -3, -1.5, 0])
-    means = np.stack([Cell(CLEAR[3], 2, 2000, 3.0).draw(rng).mean(axis=2) for _ in range(400)])
+    means = np.stack([Cell(CLEAR[3], 2, 2000, World("equal", 3.0)).draw(rng).mean(axis=2) for _ in range(400)])
     expected = RIGHT + offsets / 100
     assert means.mean(axis=(0, 2)) == pytest.approx(expected, abs=0.005)
     seed_effects = means[:, :, 0] - means[:, :, 1]
@@ -71,14 +81,15 @@ def test_the_rule_beats_the_best_mean(name):
 def test_confident_verdicts_are_seldom_too_small(name, seeds, seed_sd):
     scenario = next(s for s in NEAR_MARGIN if s.name == name)
     draws = 300
-    rates = simulate(Cell(scenario, seeds, 2000, seed_sd), draws, stream=round(100 * seed_sd) + seeds)
+    rates = simulate(Cell(scenario, seeds, 2000, World("equal", seed_sd)), draws, stream=round(100 * seed_sd) + seeds)
     assert rates.too_small <= ALLOWED + monte_carlo_error(ALLOWED, draws)
 
 
 def test_more_seeds_and_examples_leave_less_open():
     scenario = CLEAR[0]
     open_cases = [
-        simulate(Cell(scenario, s, n, 0.5), 60, 7).insufficient for s, n in ((3, 2000), (5, 2000), (10, 5000))
+        simulate(Cell(scenario, s, n, World("equal", 0.5)), 60, 7).insufficient
+        for s, n in ((3, 2000), (5, 2000), (10, 5000))
     ]
     assert open_cases == sorted(open_cases, reverse=True)
     assert open_cases[0] > 0.4

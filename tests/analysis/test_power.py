@@ -24,8 +24,8 @@ def test_variance_adds_each_component_over_what_averages_it():
 
 
 def test_shares_are_parts_of_the_variance():
-    shares = VarianceComponents(6, 20, 60).shares(3, 10)
-    assert shares == pytest.approx((2 / 6, 2 / 6, 2 / 6))
+    shares = VarianceComponents(6, 20, 60, rates=2).shares(3, 10)
+    assert shares == pytest.approx((2 / 8, 2 / 8, 2 / 8, 2 / 8))
 
 
 def test_shares_of_no_variance_are_nan():

@@ -34,9 +34,37 @@ def edit_data(folder, **changes):
 
 def test_a_proper_study_passes_every_check(tmp_path):
     found = checks(load_study(make_study(tmp_path, seeds=5, examples=2400, open_test=True)))
-    assert len({item.name for item in found}) == len(found) == 16
+    assert len({item.name for item in found}) == len(found) == 17
     assert [item.name for item in found if item.passed is not True] == []
     assert all(item.evidence.endswith(".") and item.remedy == "" for item in found)
+
+
+def test_a_located_screen_passes_every_check_and_says_where_the_best_rates_lie(tmp_path):
+    study = load_study(make_study(tmp_path, seeds=5, examples=2400, open_test=True, surface=True))
+    found = {item.name: item for item in checks(study)}
+    assert [name for name, item in found.items() if item.passed is not True] == []
+    assert found["Equal tuning budget"].evidence.startswith("12 runs tune all ranks together on one surface")
+    inside = found["Best rates inside the grid"].evidence
+    for name, trials in ((name, study.completed(name)) for name in study.ladder):
+        assert f"{name} {trials[0].spec.learning_rate:g} (" in inside
+
+
+def test_rates_that_miss_the_optimum_by_too_much_for_the_margin_fail(tmp_path):
+    folder, name = make_study(tmp_path, seeds=5, margin=0.001, surface=True), "Rates tuned well enough for the margin"
+    failed, study = check(folder, name), load_study(folder)
+    assert (failed.passed, failed.advisory) == (False, False)
+    assert 2 * study.rate_sd > study.margin / 2
+    assert f"{200 * study.rate_sd:.2f}".rstrip("0") in failed.evidence
+    assert check(make_study(tmp_path / "wide", seeds=5, margin=0.02, surface=True), name).passed
+
+
+def test_rates_off_those_of_the_surface_fail(tmp_path):
+    folder = make_study(tmp_path, surface=True)
+    record = StudyStore(folder).read()
+    edit(folder, config={**record.config, "search": {**record.config["search"], "surface": False}})
+    failed = check(folder, "Learning rate tuned for each rank")
+    assert failed.passed is False
+    assert "Not at its best tuned rate" in failed.evidence
 
 
 def edit_note(folder, **changes):

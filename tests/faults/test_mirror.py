@@ -20,7 +20,7 @@ from urllib.parse import quote
 from urllib.request import urlopen
 
 import pytest
-from tiny import OPTIONS, environment, rankexp, start, study_of, wait_until, write_texts
+from tiny import OPTIONS, environment, free_port, rankexp, start, study_of, wait_until, write_texts
 
 from rankexp.record.trials import TrialStore
 
@@ -33,12 +33,6 @@ SWEEP = ["sweep", *(option for option in OPTIONS if option != "tracking=none"), 
 def start_sweep(folder: Path, *more: str) -> subprocess.Popen[str]:
     write_texts(folder / "texts.csv")
     return start(folder, *SWEEP, *more)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextmanager
@@ -203,13 +197,13 @@ def test_a_copied_workspace_writes_nothing_where_it_came_from(tmp_path: Path) ->
     assert start_sweep(first).wait(200) == 0
     copied = Path(shutil.copytree(first, second))
     before = tree(first)
-    for words in (["sync", "rank_grid"], ["status", "rank_grid"], ["report", "rank_grid"], [*SWEEP, "train.steps=40"]):
+    for words in (["sync", "rank_grid"], ["status", "rank_grid"], ["report", "rank_grid"], [*SWEEP, "train.steps=30"]):
         done = rankexp(copied, *words)
         assert done.returncode == 0, done.stderr
         assert tree(first) == before
     shutil.rmtree(first)
     moved = copied.rename(third)
-    assert rankexp(moved, "sync", study_of_steps(moved, 40)).returncode == 0
+    assert rankexp(moved, "sync", study_of_steps(moved, 30)).returncode == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == [third.name]
     places = query(moved / "runs" / "mlflow.db", "SELECT artifact_uri FROM runs")
     assert len(places) == 2 * (8 + 1)

@@ -13,7 +13,7 @@ from urllib.request import urlopen
 
 import pytest
 from planted_modules import SHADOWED, plant_modules
-from tiny import OPTIONS, command, environment, finished, rankexp, study_of, sweep, wait_until, write_texts
+from tiny import OPTIONS, command, environment, finished, free_port, rankexp, study_of, sweep, wait_until, write_texts
 
 from rankexp.assets import ASSETS, AssetError, asset_folder
 
@@ -102,13 +102,14 @@ def test_mlflows_pages_do_not_import_from_the_workspace(tmp_path: Path, plant: C
     )
     subprocess.run([sys.executable, "-P", "-c", code], check=True, cwd="/", env=environment())
     assert_nothing_imported(tmp_path)
-    words = command("ui", "--no-browser", "--port", "5077")
+    port = free_port()
+    words = command("ui", "--no-browser", "--port", str(port))
     with subprocess.Popen(words, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, text=True) as server:
         try:
             assert server.stdout is not None
             url = server.stdout.readline().strip()
-            assert url.startswith("http://127.0.0.1:5077"), url
-            with urlopen("http://127.0.0.1:5077/health", timeout=20) as answer:
+            assert url.startswith(f"http://127.0.0.1:{port}"), url
+            with urlopen(f"http://127.0.0.1:{port}/health", timeout=20) as answer:
                 assert answer.status == 200
             server.send_signal(signal.SIGHUP)
             assert server.wait(30) == 143
@@ -169,7 +170,8 @@ def test_a_worker_outlives_the_reader_of_its_log(tmp_path: Path) -> None:
 @pytest.mark.parametrize("deaf", [False, True])
 def test_a_terminal_that_is_closed_ends_a_study_cleanly_but_not_under_nohup(tmp_path: Path, deaf: bool) -> None:
     write_texts(tmp_path / "texts.csv")
-    words = command("sweep", *OPTIONS, "task.path=texts.csv")
+    longer = [*OPTIONS, "task.path=texts.csv", "train.steps=120"]
+    words = command("sweep", *longer)
     with subprocess.Popen(
         ["nohup", *words] if deaf else words, cwd=tmp_path, env=environment(), stdout=-1, stderr=-1, text=True
     ) as process:
@@ -180,7 +182,7 @@ def test_a_terminal_that_is_closed_ends_a_study_cleanly_but_not_under_nohup(tmp_
     if not deaf:
         assert "the same command goes on from there" in errors
         assert "Traceback" not in errors
-        assert sweep(tmp_path).returncode == 0
+        assert rankexp(tmp_path, "sweep", *longer).returncode == 0
     assert rankexp(tmp_path, "verify", study_of(tmp_path).name).returncode == 0
 
 

@@ -51,7 +51,7 @@ def test_a_parquet_file_in_a_folder_with_an_unusual_name(tmp_path: Path) -> None
     pd.DataFrame({"text": texts(), "label": [i % 2 == 0 for i in range(120)]}).to_parquet(folder / "TEXTS.Parquet")
     swept(tmp_path, f"task.path='{folder}/TEXTS.Parquet'")
     rows = data_of(tmp_path)["rows"]
-    assert rows == {"read": 120, "used": 120, "left_out": {}, "lost_labels": []}
+    assert rows == {"read": 120, "used": 120, "left_out": {}, "lost_labels": [], "said": ["of 120 rows 120 are used"]}
 
 
 def test_quotes_that_begin_texts_in_a_study_of_tabs(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import re
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from fake_study import MAPS, PRUNED, PRUNINGS, make_study
 
@@ -24,6 +25,7 @@ from rankexp.report.sections import (
     power,
     pruning,
     quality_by_rank,
+    rate_surface,
     spectrum,
     training_data,
 )  # fmt: skip
@@ -41,15 +43,26 @@ def doc(tmp_path_factory):
     )
 
 
-@pytest.mark.parametrize("name", FIGURES)
-def test_the_same_document_gives_the_same_bytes(doc, name):
-    assert svg.svg_bytes(FIGURES[name].draw(doc, WIDE)) == svg.svg_bytes(FIGURES[name].draw(doc, WIDE))
-    assert svg.png_bytes(FIGURES[name].draw(doc, WIDE)).startswith(b"\x89PNG")
+@pytest.fixture(scope="module")
+def located(tmp_path_factory):
+    return document(load_study(make_study(tmp_path_factory.mktemp("located"), seeds=5, surface=True)))
+
+
+@pytest.fixture
+def drawn(name, doc, located):
+    """The document of which a figure is drawn: a screen has the best of its rates, or a surface."""
+    return located if name == "rate_surface" else doc
 
 
 @pytest.mark.parametrize("name", FIGURES)
-def test_files_carry_no_date(doc, name):
-    assert b"<dc:date>" not in svg.svg_bytes(FIGURES[name].draw(doc, WIDE))
+def test_the_same_document_gives_the_same_bytes(drawn, name):
+    assert svg.svg_bytes(FIGURES[name].draw(drawn, WIDE)) == svg.svg_bytes(FIGURES[name].draw(drawn, WIDE))
+    assert svg.png_bytes(FIGURES[name].draw(drawn, WIDE)).startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_files_carry_no_date(drawn, name):
+    assert b"<dc:date>" not in svg.svg_bytes(FIGURES[name].draw(drawn, WIDE))
 
 
 @pytest.mark.parametrize("size", [WIDE, NARROW])
@@ -96,6 +109,24 @@ def test_a_cell_for_every_rank_and_rate_and_one_best_a_rank(doc):
     assert sum(text.endswith("best") for text in texts) == 4
     losses = {f"{row['tune_loss']:.3f}" for row in doc["screen"] if row["rank"]}
     assert {text.split("\n")[0] for text in texts} == losses
+
+
+def test_a_surface_shows_every_run_a_curve_a_rank_and_each_optimum(located):
+    found, axes = located["rate_surface"], rate_surface.draw(located).axes[0]
+    assert learning_rates.draw(located) is None
+    assert not any(row["best"] for row in located["screen"] if row["rank"])
+    dots = [line for line in axes.lines if line.get_marker() in ("o", "^")]
+    losses = {(row["learning_rate"], row["tune_loss"]) for row in located["screen"] if row["rank"]}
+    top = axes.get_ylim()[1]
+    shown = {point for line in dots for point in zip(line.get_xdata(), line.get_ydata(), strict=True)}
+    assert shown == {(rate, min(loss, top)) for rate, loss in losses}
+    assert {line.get_xdata()[0] for line in axes.lines if line.get_marker() == "D"} == {
+        one["learning_rate"] for one in found["ranks"]
+    }
+    for one, curve in zip(found["ranks"], [line for line in axes.lines if len(line.get_xdata()) > 9], strict=True):
+        lowest = np.argmin(curve.get_ydata())
+        assert curve.get_ydata()[lowest] == pytest.approx(one["loss"], abs=1e-3)
+        assert curve.get_xdata()[lowest] == pytest.approx(10 ** one["log10_optimum"], rel=0.03)
 
 
 def test_runs_without_a_loss_say_why(doc):
@@ -242,7 +273,9 @@ def test_a_subspace_is_drawn_beside_the_ranks(doc):
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_nothing_to_draw_is_no_figure(doc, name):
-    empty = dict.fromkeys(("power", "front", "training_data", "contest", "pruning", "spectrum", "intrinsic"))
+    empty = dict.fromkeys(
+        ("rate_surface", "power", "front", "training_data", "contest", "pruning", "spectrum", "intrinsic")
+    )
     assert FIGURES[name].draw({**doc, "ranks": {}, "screen": [], "curves": {}, **empty}, WIDE) is None
 
 
@@ -260,10 +293,12 @@ def test_inlined_figures_share_no_id_and_no_colour_of_their_own(doc):
         assert not re.findall(rf"(?<!, )({'|'.join(COLOURS.values())})", text)
 
 
-def test_captions_say_what_is_drawn(doc):
-    words = {name: drawing.caption(doc) for name, drawing in FIGURES.items()}
+def test_captions_say_what_is_drawn(doc, located):
+    words = {name: drawing.caption(located if name == "rate_surface" else doc) for name, drawing in FIGURES.items()}
     assert all(word.title and word.reading and word.alt for word in words.values())
     assert "rank 8 71.94%" in words["quality"].alt
     assert "2 points below rank 32" in words["quality"].reading
     assert "rank 16 0.003" in words["learning_rates"].alt
+    for one in located["rate_surface"]["ranks"]:
+        assert f"rank {one['rank']} {one['learning_rate']:.3g} (" in words["rate_surface"].alt
     assert "adalora: 48 after step 1, 32 from step 25 to step 60, for a budget of 32" in words["pruning"].alt

@@ -42,6 +42,7 @@ CASES = {
     "contest": ({"seeds": 5, "contenders": PRUNED, "prunings": PRUNINGS}, "SETTLED", 8),
     "nothing_learned": ({"accuracies": {8: 0.47, 16: 0.48}, "majority": 0.55}, "INSUFFICIENT", None),
     "no_verdict": ({"seeds": 2, "verdict": False, "majority": 0.4}, "DESCRIPTIVE", None),
+    "located": ({"seeds": 5, "surface": True}, "SETTLED", 8),
     "all_unstable": ({"seeds": 3, "diverged": [(r, 0) for r in (4, 8, 16, 32)]}, "INSUFFICIENT", None),
 }
 

@@ -54,8 +54,7 @@ def decide(
     Ranks that a screen left out have no scores here. A screen is no evidence, so where one of them lies next below the
     choice, the verdict is not ``SETTLED``.
 
-    Fewer than 3 seeds or 20 examples, seeds that are copies of one run, and scores that are all one number decide
-    nothing.
+    Fewer than 3 seeds or 20 examples, seeds that are copies of one run, and scores of one number decide nothing.
 
     Args:
         scores: Scores; higher is better. A NaN drops its seed for every rank; that of an unstable rank for it alone.

@@ -14,6 +14,7 @@ from rankexp.report.formats import rate
 from rankexp.report.section import Caption, Drawing, Link, Section, nothing
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _DRAWN = 1.6
@@ -53,25 +54,16 @@ def draw(doc: Document, size: Size = WIDE) -> Figure | None:
         return None
     figure, axes = new_axes(size)
     rows = {row["key"]: row for row in doc["screen"]}
-    rates = [rows[run["key"]]["learning_rate"] for run in found["runs"]]
-    lowest = min(*(one["loss"] for one in found["ranks"]), *(rows[run["key"]]["tune_loss"] for run in found["runs"]))
-    reach = found["curvature"] * (_DRAWN * found["step"]) ** 2
-    top = max(one["loss"] for one in found["ranks"]) + _HIGHEST * reach
-    bottom = lowest - 0.12 * (top - lowest) * (1 + len(found["ranks"]) / 2)
+    fitted = [rows[run["key"]] for run in found["runs"]]
+    rates, levels = [row["learning_rate"] for row in fitted], [one["loss"] for one in found["ranks"]]
+    lowest = min(*levels, *(row["tune_loss"] for row in fitted))
+    top = max(levels) + _HIGHEST * found["curvature"] * (_DRAWN * found["step"]) ** 2
+    bottom = lowest - 0.12 * (top - lowest) * (1 + len(levels) / 2)
     for index, one in enumerate(found["ranks"]):
         colour, style = COLOURS[LINES[index % len(LINES)][0]], LINES[index % len(LINES)][1]
-        places = np.linspace(-_DRAWN, _DRAWN, 80) * found["step"]
-        curve = one["loss"] + found["curvature"] * places**2
-        axes.plot(10 ** (one["log10_optimum"] + places), curve, color=colour, ls=style, lw=1.6, zorder=2)
-        own = [row for row in rows.values() if _same_cell(row, one) and row["tune_loss"] is not None]
-        seen = [row for row in own if row["tune_loss"] <= top]
-        axes.plot(
-            [row["learning_rate"] for row in seen], [row["tune_loss"] for row in seen], ls="none", marker="o", ms=6,
-            color=colour, label=f"rank {one['rank']}", zorder=4,
-        )  # fmt: skip
-        for row in (row for row in own if row["tune_loss"] > top):
-            axes.plot([row["learning_rate"]], [top], marker="^", ms=7, color=colour, clip_on=False, zorder=4)
-        height = bottom + (index + 1) / (len(found["ranks"]) + 1) * (lowest - bottom) * 0.8
+        _curve(axes, one, found, colour, style)
+        _dots(axes, [row for row in fitted if _same_cell(row, one)], top, colour, f"rank {one['rank']}")
+        height = bottom + (index + 1) / (len(levels) + 1) * (lowest - bottom) * 0.8
         ends = max(one["low"], min(rates) / 1.2), min(one["high"], max(rates) * 1.2)
         axes.plot(ends, [height, height], color=colour, lw=2, solid_capstyle="butt", zorder=3)
         axes.plot([one["learning_rate"]], [height], marker="D", ms=6, color=colour, zorder=4)
@@ -84,6 +76,24 @@ def draw(doc: Document, size: Size = WIDE) -> Figure | None:
     axes.set_ylabel("loss on tune")
     axes.legend(frameon=False, fontsize=9, labelcolor=COLOURS["ink"], loc="upper left", ncols=2)
     return figure
+
+
+def _curve(axes: Axes, one: Document, found: Document, colour: str, style: object) -> None:
+    """Draw the losses that the surface says of a rank."""
+    places = np.linspace(-_DRAWN, _DRAWN, 80) * found["step"]
+    losses = one["loss"] + found["curvature"] * places**2
+    axes.plot(10 ** (one["log10_optimum"] + places), losses, color=colour, ls=style, lw=1.6, zorder=2)
+
+
+def _dots(axes: Axes, rows: list[Document], top: float, colour: str, label: str) -> None:
+    """Draw the runs of a rank; those above the picture as triangles at its upper end."""
+    inside = [row for row in rows if row["tune_loss"] <= top]
+    above = [row["learning_rate"] for row in rows if row["tune_loss"] > top]
+    axes.plot(
+        [row["learning_rate"] for row in inside], [row["tune_loss"] for row in inside], ls="none", marker="o", ms=6,
+        color=colour, label=label, zorder=4,
+    )  # fmt: skip
+    axes.plot(above, [top] * len(above), ls="none", marker="^", ms=7, color=colour, clip_on=False, zorder=4)
 
 
 def caption(doc: Document) -> Caption:
