@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _DRAWN = 1.6
 _HIGHEST = 1.35
+_TICKS = 7
 
 
 def surface(study: Study) -> Document | None:
@@ -47,7 +48,7 @@ def surface(study: Study) -> Document | None:
 
 def draw(doc: Document, size: Size = WIDE) -> Figure | None:
     """Draw the loss of every tuning run against its rate, a curve a rank, and each optimum with its interval."""
-    from matplotlib.ticker import NullFormatter
+    from matplotlib.ticker import NullFormatter, NullLocator
 
     found = doc["rate_surface"]
     if found is None:
@@ -70,11 +71,14 @@ def draw(doc: Document, size: Size = WIDE) -> Figure | None:
     axes.set_xscale("log")
     axes.set_xlim(min(rates) / 1.3, max(rates) * 1.3)
     axes.set_ylim(bottom, top)
+    if len(set(rates)) <= _TICKS:
+        axes.set_xticks(sorted(set(rates)))
+        axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(lambda value, _: formats.rate(value))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("learning rate")
     axes.set_ylabel("loss on tune")
-    axes.legend(frameon=False, fontsize=9, labelcolor=COLOURS["ink"], loc="upper left", ncols=2)
+    axes.legend(frameon=False, fontsize=9, labelcolor=COLOURS["ink"], loc="upper center", ncols=2)
     return figure
 
 
