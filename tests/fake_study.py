@@ -171,12 +171,13 @@ def make_study(
     prunings: Mapping[str, Pruning] = MappingProxyType({}),
     contest_rank: int = 8,
     surface: bool = False,
+    lowered: Sequence[tuple[int, int]] = (),
 ) -> Path:
     """Record a study of every phase and return its folder.
 
     ``diverged`` and ``missing`` list (rank, seed) pairs of the decide step; ``contenders`` have a map and an accuracy;
     those with ``prunings`` are AdaLoRA. ``majority`` is the share of the largest class; 0 for a study of before it was kept.
-    With ``surface`` the screen locates rates: the coarse ones are tried at a middle rank, half steps at all others.
+    Runs that are ``lowered``, as (rank, seed), lie 8 points below their fellows. With ``surface`` the screen locates rates: the coarse ones are tried at a middle rank, half steps at all others.
     """
     accuracies = dict(accuracies or CLEAR)
     store, planned = TrialStore(workspace), []
@@ -212,6 +213,7 @@ def make_study(
         for seed in range(seeds):
             status = "diverged" if (rank, seed) in diverged else "completed"
             shift = np.random.default_rng([rank, seed]).normal(scale=0.002)
+            shift -= 0.08 * ((rank, seed) in lowered)
             trial = make_trial(store, rank=rank, learning_rate=tuned[rank] if surface else best, seed=seed, accuracy=accuracy + shift,
                                splits=("train", "tune", "decide"), status=status, **common)  # fmt: skip
             add("decide", f"r={rank}", rank, "evidence", trial)

@@ -1,7 +1,8 @@
-"""Why a run is no better than an answer that reads no text: three diagnoses, for three remedies.
+"""What is wrong with a run that is no better than an answer that reads no text, or far below its fellows.
 
 *Diverged*: a loss was not finite. *Collapsed*: it had learned, or others at the same setting have, and it lost that.
-Both want a lower rate. *Learned nothing yet*: it was on its way, or hardly moved; it wants more steps or a higher rate.
+*Dropped*: it is better than that, but far below its fellows. These want a lower rate. *Learned nothing yet*: it was on
+its way, or hardly moved; it wants more steps or a higher rate.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ class Diagnosis(StrEnum):
 
     DIVERGED = "diverged"
     COLLAPSED = "collapsed"
+    DROPPED = "far below its fellows"
     UNLEARNED = "learned nothing yet"
 
     @property
@@ -59,9 +61,14 @@ def diagnose(
 
 def well_above(score: float, floor: float, metric: Metric, examples: int) -> bool:
     """Whether a score on ``tune`` is clearly above the floor: by two standard errors of a share, 5 % of the rest."""
+    return score > floor + (2 if metric.is_share else 1) * noise_of(floor, metric, examples)
+
+
+def noise_of(score: float, metric: Metric, examples: int) -> float:
+    """A difference that examples alone make: a standard error of a share, 5 % of any other score."""
     if metric.is_share:
-        return score > floor + 2 * math.sqrt(max(floor * (1 - floor), 0.0) / max(examples, 1))
-    return score > floor + _PART * abs(floor)
+        return math.sqrt(max(score * (1 - score), 0.0) / max(examples, 1))
+    return _PART * abs(score)
 
 
 def rose(losses: NDArray[np.float64]) -> bool:

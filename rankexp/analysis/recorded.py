@@ -146,6 +146,11 @@ class RecordedStudy:
         """Ranks that are compared, increasing."""
         return tuple(sorted({i.rank for i in self.record.planned if i.phase == "decide" and i.rank}))
 
+    @cached_property
+    def ladder(self) -> dict[CandidateName, int]:
+        """The ranks that are compared, by the names of their candidates, increasing."""
+        return {CandidateName.of_rank(rank): rank for rank in self.ranks}
+
     @property
     def contenders(self) -> tuple[CandidateName, ...]:
         """Names of what is compared with a uniform rank, in the order of the configuration."""

@@ -12,23 +12,21 @@ from types import MappingProxyType
 
 import numpy as np
 
-from rankexp.analysis.diagnosis import Diagnosis, diagnose, well_above
+from rankexp.analysis.diagnosed import DiagnosedStudy
 from rankexp.analysis.gain import Gain, gain_of
 from rankexp.analysis.rates import LocatedRates, TunedRate, located_rates, tuned_rates
-from rankexp.analysis.recorded import RecordedStudy
 from rankexp.analysis.scoring import Documents, Floats, group_means, is_unstable, tune_score
 from rankexp.analysis.screen import ScreenRow, best_rate, screen_table
 from rankexp.analysis.statistics.comparison import Comparison, DecisionScores
-from rankexp.analysis.statistics.majority import constant_score
 from rankexp.analysis.statistics.verdict import Verdict
-from rankexp.candidates import BASE, HEAD, CandidateName
+from rankexp.candidates import CandidateName
 from rankexp.record.files import DamagedRecordError
 from rankexp.record.scores import Scores
 from rankexp.record.studies import StudyStore
-from rankexp.record.trial import Trial, TrialResult
+from rankexp.record.trial import Trial
 
 
-class Study(RecordedStudy):
+class Study(DiagnosedStudy):
     """A study, and what follows from its record.
 
     Args:
@@ -134,11 +132,6 @@ class Study(RecordedStudy):
         run = self._by_seed(candidate).get(seed)
         return None if run is None else self._documents.means(run.scores("decide"), self.metric)[1]
 
-    @cached_property
-    def ladder(self) -> dict[CandidateName, int]:
-        """The ranks that are compared, by the names of their candidates, increasing."""
-        return {CandidateName.of_rank(rank): rank for rank in self.ranks}
-
     def _by_seed(self, candidate: CandidateName) -> dict[int, Trial]:
         """The completed trials that are compared for ``candidate`` by seed, the first of each."""
         return {trial.spec.seed: trial for trial in reversed(self.completed(candidate))}
@@ -152,95 +145,10 @@ class Study(RecordedStudy):
             self._means[candidate] = {t.spec.seed: self.mean_score(t.scores("decide")) for t in trials}
         return self._means[candidate]
 
-    @cached_property
-    def unstable(self) -> tuple[int, ...]:
-        """Ranks that cannot be chosen: with a seed that diverged, collapsed or has learned nothing yet."""
-        return tuple(rank for name, rank in self.ladder.items() if self.unstable_seeds(name))
-
-    def unstable_seeds(self, candidate: CandidateName, generation: int | None = None) -> tuple[int, ...]:
-        """Seeds of a candidate that diverged, or whose score on ``tune`` is not above the floor."""
-        return tuple(self.diagnoses(candidate, generation))
-
-    def diagnoses(self, candidate: CandidateName, generation: int | None = None) -> dict[int, Diagnosis]:
-        """What is wrong with each seed of a candidate with which something is."""
-        trials = [trial for trial in self.evidence(candidate, generation) if trial is not None]
-        found = {trial.spec.seed: self.diagnosis(candidate, trial) for trial in trials}
-        return {seed: diagnosis for seed, diagnosis in found.items() if diagnosis is not None}
-
-    def diagnosis(self, candidate: CandidateName, trial: Trial) -> Diagnosis | None:
-        """What is wrong with a run of a candidate, if anything is."""
-        result = trial.result
-        if not is_unstable(result, self.floor, self.metric):
-            return None
-        score = tune_score(result, self.metric) if result.status == "completed" else -np.inf
-        learned = self._others_learned(candidate, trial)
-        return diagnose(result.status, score, self.floor, result.history, self.metric, others_learned=learned)
-
-    def _others_learned(self, candidate: CandidateName, trial: Trial) -> bool:
-        """Whether another run of this candidate or of a rank, at the same rate, is well above the floor."""
-        spec = trial.spec
-        return any(
-            other.key != trial.key
-            and (other.spec.learning_rate, other.spec.alpha) == (spec.learning_rate, spec.alpha)
-            and self._learned(other.result)
-            for item in self.record.planned
-            if (item.candidate == candidate or item.candidate.rank is not None) and not item.generation
-            if (other := self.by_key.get(item.key)) is not None
-        )
-
-    def _learned(self, result: TrialResult) -> bool:
-        if result.status != "completed" or "tune" not in result.metrics:
-            return False
-        examples = int(result.metrics["tune"]["examples"])
-        return well_above(tune_score(result, self.metric), self.floor, self.metric, examples)
-
-    @cached_property
-    def unlearned(self) -> tuple[int, ...]:
-        """Ranks that have learned nothing yet, and for which that is all that is wrong."""
-        found = {rank: set(self.diagnoses(name).values()) for name, rank in self.ladder.items()}
-        return tuple(rank for rank, diagnoses in found.items() if diagnoses == {Diagnosis.UNLEARNED})
-
-    @property
-    def nothing_learned(self) -> bool:
-        """Whether no run of any rank is above the floor, none of them is unstable, and none is better on ``decide``."""
-        found = [(name, t) for name in self.ladder for t in self.evidence(name) if t is not None]
-        learned = any(self._better_on_decide(trial) for _, trial in found)
-        return bool(found) and not learned and all(self.diagnosis(*one) is Diagnosis.UNLEARNED for one in found)
-
-    def _better_on_decide(self, trial: Trial) -> bool:
-        """Whether a run is well above the majority class on ``decide``, which has more examples than ``tune``."""
-        if self.majority is None or "decide" not in trial.result.metrics:
-            return False
-        metrics = trial.result.metrics["decide"]
-        score = self.metric.score(metrics[self.metric.name])
-        return well_above(score, self.majority["decide"], self.metric, int(metrics["examples"]))
-
     @property
     def screened(self) -> tuple[int, ...]:
         """Ranks that the search could have proposed and that its screen left out of the decision."""
         return tuple(rank for rank in self.config.search.ranks if self.ranks and rank not in self.ranks)
-
-    @cached_property
-    def head_score(self) -> float:
-        """Score on ``tune`` of the head alone, or of the model as it is; minus infinity where there is neither."""
-        found = (*self.completed(HEAD), *self.completed(BASE))
-        return max((tune_score(t.result, self.metric) for t in found), default=-np.inf)
-
-    @property
-    def start(self) -> str:
-        """What there is before any rank: the head alone, or the model as it is where nothing of it is new."""
-        return "the head alone" if self.record.has_head else "the model as it is"
-
-    @property
-    def majority(self) -> dict[str, float] | None:
-        """Score of the majority class on ``tune`` and ``decide``; None in studies of before it was kept."""
-        kept = self.record.data.get("majority")
-        return {split: constant_score(answer, self.metric) for split, answer in kept.items()} if kept else None
-
-    @cached_property
-    def floor(self) -> float:
-        """Score on ``tune`` of what reads no text, or learns no more than a head: a run that learned is above it."""
-        return max(self.head_score, self.majority["tune"] if self.majority else -np.inf)
 
     @cached_property
     def gain(self) -> Gain | None:

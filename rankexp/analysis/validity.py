@@ -104,20 +104,21 @@ def same_seeds(study: Study) -> Check:
 
 
 def stable_ranks(study: Study) -> Check:
-    """No seed diverged or collapsed."""
+    """No seed diverged, collapsed or lies far below its fellows."""
     name = "Stable training"
     if not study.ranks:
         return Check(name, None, "The decision has not begun.")
     if not study.unstable:
-        return Check(name, True, "No seed of any rank diverged or collapsed.")
+        return Check(name, True, "No seed of any rank diverged, collapsed or lies far below its fellows.")
     found = {one: study.diagnoses(one) for one in map(CandidateName.of_rank, study.unstable)}
-    lower = _seeds_of(found, [item for item in Diagnosis if item.unstable])
+    lower = _seeds_of(found, [Diagnosis.DIVERGED, Diagnosis.COLLAPSED])
+    dropped = _seeds_of(found, [Diagnosis.DROPPED])
     longer = _seeds_of(found, [Diagnosis.UNLEARNED])
     evidence = [f"Diverged, or no better than {study.start}: {lower}."] if lower else []
+    evidence += [f"Far below their fellows, the other seeds and ranks: {dropped}."] if dropped else []
     evidence += [f"Learned nothing yet, as far as {study.comparison.nothing}: {longer}."] if longer else []
-    remedies = (
-        ["Add warm-up, clip gradients or tune over lower rates; an unstable rank cannot be chosen."] if lower else []
-    )
+    cure = "Add warm-up, clip gradients or tune over lower rates; an unstable rank cannot be chosen."
+    remedies = [cure] if lower or dropped else []
     remedies += ["Raise train.steps or the learning rates."] if longer else []
     return Check(name, False, " ".join(evidence), " ".join(remedies))
 

@@ -9,6 +9,7 @@ from fake_study import make_study
 from rankexp.analysis.diagnosis import Diagnosis, diagnose, falls, rose, well_above
 from rankexp.analysis.statistics.majority import constant_score
 from rankexp.analysis.study import load_study
+from rankexp.analysis.validity import checks
 from rankexp.metrics import ACCURACY, LOSS
 from rankexp.objectives.classification import constant_answer
 from rankexp.report.document import document
@@ -51,7 +52,7 @@ def test_above_the_floor_nothing_is_wrong_and_a_diverged_run_has_diverged():
 
 
 def test_only_what_a_lower_rate_may_cure_is_unstable():
-    assert [item for item in Diagnosis if item.unstable] == [Diagnosis.DIVERGED, Diagnosis.COLLAPSED]
+    assert [item for item in Diagnosis if item.unstable] == [Diagnosis.DIVERGED, Diagnosis.COLLAPSED, Diagnosis.DROPPED]
 
 
 @pytest.mark.parametrize("scatter", [0.0, 0.02, 0.1])
@@ -104,3 +105,20 @@ def test_where_no_rank_beats_the_floor_the_verdict_says_so(tmp_path):
     assert study.nothing_learned
     assert study.verdict.status == "INSUFFICIENT"
     assert "learned nothing yet" in study.verdict.reason
+
+
+@pytest.mark.parametrize("lowered", [[(8, 2)], [(8, 2), (32, 0)]])
+def test_a_seed_far_below_its_fellows_makes_its_rank_unstable(tmp_path, lowered):
+    study = load_study(make_study(tmp_path, seeds=5, lowered=lowered))
+    assert study.unstable == tuple(sorted(rank for rank, _ in lowered))
+    assert study.diagnoses(f"r={lowered[0][0]}") == {lowered[0][1]: Diagnosis.DROPPED}
+    assert study.verdict.status != "SETTLED"
+    assert study.verdict.chosen_rank not in study.unstable
+    check = next(item for item in checks(study) if item.name == "Stable training")
+    assert not check.passed
+    assert "Far below their fellows" in check.evidence
+    assert document(study)["ranks"][str(lowered[0][0])]["lost"] == "1 collapsed"
+
+
+def test_seeds_that_scatter_as_seeds_do_are_no_outliers(tmp_path):
+    assert load_study(make_study(tmp_path, seeds=5)).unstable == ()

@@ -6,11 +6,11 @@ learned, and yet ends above an answer that reads no text, lies below that by man
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
+
+Floats = NDArray[np.float64]
 
 LEVEL = 0.005
 """Chance that a table without a dropped run has one found in it."""
@@ -18,15 +18,20 @@ LEVEL = 0.005
 _MOST = 6
 """One run in this many may be found at most."""
 
+_TOLD = 1e-9
+"""Part of a run's score that its rank and seed leave open; of a run alone in its row, nothing."""
 
-def dropped(scores: NDArray[np.float64], level: float = LEVEL) -> list[tuple[int, int]]:
-    """Find runs far below their fellows, by the generalised studentised deviate, one-sided.
 
-    The lowest run is left out, then the lowest of the rest, and so on; those up to the last that lies further off
-    than chance would have the lowest of so many are dropped, so that two of them do not hide one another.
+def dropped(scores: Floats, least: float, level: float = LEVEL) -> list[tuple[int, int]]:
+    """Find runs far below their fellows, by the generalised studentised deviate.
+
+    The run furthest off is left out, then the furthest of the rest, and so on; those up to the last that lies further
+    off than chance would have the furthest of so many are outlying, so that two of them do not hide one another. Those
+    above their fellows are left out too, since they would make these look low, but they are not dropped.
 
     Args:
         scores: Score of each rank and seed; higher is better, NaN where there is none.
+        least: Noise that a score has at least, as a standard deviation.
         level: Chance to find one where there is none.
 
     Shape:
@@ -38,36 +43,35 @@ def dropped(scores: NDArray[np.float64], level: float = LEVEL) -> list[tuple[int
     Source:
         B. Rosner, "Percentage points for a generalized ESD many-outlier procedure", *Technometrics* 25, 1983.
     """
-    left, taken, found = np.isfinite(scores), list[tuple[int, int]](), 0
-    for number in range(1, int(left.sum()) // _MOST + 1):
-        lowest, deviate, df = _lowest(scores, left)
+    left, taken, outlying = np.isfinite(scores), list[tuple[tuple[int, int], float]](), 0
+    runs = int(left.sum())
+    steps = runs // _MOST
+    for number in range(1, steps + 1):
+        place, deviate, df = _furthest(scores, left, least)
         if df < 1:
             break
-        taken.append(lowest)
-        if deviate > float(stdtrit(df, 1 - level / int(left.sum()))):
-            found = number
-        left[lowest] = False
-    return sorted(taken[:found])
+        taken.append((place, deviate))
+        if abs(deviate) > float(stdtrit(df, 1 - level / (2 * runs * steps))):
+            outlying = number
+        left[place] = False
+    return sorted(place for place, deviate in taken[:outlying] if deviate < 0)
 
 
-def _lowest(scores: NDArray[np.float64], left: NDArray[np.bool_]) -> tuple[tuple[int, int], float, int]:
-    """The run furthest below rank and seed, by how many standard errors of the others, and their degrees of freedom."""
+def _furthest(scores: Floats, left: NDArray[np.bool_], least: float) -> tuple[tuple[int, int], float, int]:
+    """The run furthest off rank and seed, by how many standard errors of the others, and their degrees of freedom."""
     places = np.argwhere(left)
     ranks, seeds = (np.eye(size)[places[:, axis]] for axis, size in enumerate(scores.shape))
     design = ranks if scores.shape[0] == 1 else np.column_stack([ranks, seeds])
     inverse = np.linalg.pinv(design)
-    values = scores[left]
-    residuals = values - design @ (inverse @ values)
+    residuals = scores[left] - design @ (inverse @ scores[left])
     free = 1 - np.einsum("ij,ji->i", design, inverse)
     df = round(float(free.sum())) - 1
-    if df < 1:
-        return (0, 0), 0.0, df
-    usable = free > 1e-9
-    squares = float(residuals @ residuals)
-    others = np.maximum(squares - np.where(usable, residuals**2 / np.where(usable, free, 1), 0), 0) / df
-    floor = max(1e-12, 1e-9 * float(np.abs(values).max()))  # scores that agree to the last digit have no noise
-    errors = np.sqrt(np.where(usable, others * free, np.inf)) + floor
-    deviates = -residuals / errors
-    position = int(deviates.argmax())
+    told = free > _TOLD
+    if df < 1 or not told.any():
+        return (0, 0), 0.0, 0
+    residuals, free, places = residuals[told], free[told], places[told]
+    others = np.maximum(float(residuals @ residuals) - residuals**2 / free, 0) / df
+    deviates = residuals / np.sqrt(np.maximum(others, least**2) * free)
+    position = int(np.abs(deviates).argmax())
     row, column = places[position].tolist()
-    return (row, column), float(deviates[position]) if math.isfinite(deviates[position]) else 0.0, df
+    return (row, column), float(deviates[position]), df

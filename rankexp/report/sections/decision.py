@@ -103,7 +103,7 @@ def _failures(study: Study, rank: int, trials: Sequence[Trial | None]) -> Docume
     found = list(study.diagnoses(CandidateName.of_rank(rank)).values())
     counts = {
         "diverged": sum(result.status == "diverged" for result in results),
-        "collapsed": found.count(Diagnosis.COLLAPSED),
+        "collapsed": found.count(Diagnosis.COLLAPSED) + found.count(Diagnosis.DROPPED),
         "learned_nothing": found.count(Diagnosis.UNLEARNED),
         "out_of_memory": len(memory),
         "failed": len(failed) - len(memory),
