@@ -42,5 +42,5 @@ def test_a_notebook_runs_and_shows_what_it_promises(path, tmp_path):
     outputs = [output for cell in book.cells if cell.cell_type == "code" for output in cell.outputs]
     printed = "".join(output.get("text", "") for output in outputs)
     pictures = [output for output in outputs if "image/png" in output.get("data", {})]
-    assert "SETTLED - Use rank 8, trained at learning rate 0.003." in printed
+    assert "SETTLED - Use rank 8." in printed
     assert len(pictures) == 4

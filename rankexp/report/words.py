@@ -48,18 +48,12 @@ def headline(doc: Document) -> str:
     if status == "INSUFFICIENT":
         return "No rank can be named yet."
     if len(doc["ranks"]) == 1:
-        return f"Use rank {chosen}, the only one tried{_at_rate(doc)}."
+        return f"Use rank {chosen}, the only one tried."
     if doc["edge"] == "low":
-        return f"Use rank {chosen} or less{_at_rate(doc)}."
+        return f"Use rank {chosen} or less."
     if doc["edge"] == "high":
-        return f"Use rank {chosen} or more{_at_rate(doc)}."
-    return f"Use rank {chosen}{_at_rate(doc)}.{' A smaller one may do.' if _open_below(doc) else ''}"
-
-
-def _at_rate(doc: Document) -> str:
-    """Name the rate that the chosen rank was trained at, as what is claimed holds there."""
-    found = doc["ranks"][str(doc["chosen_rank"])]["learning_rate"]
-    return f", trained at learning rate {rate(found)}" if found else ""
+        return f"Use rank {chosen} or more."
+    return f"Use rank {chosen}. A smaller one may do." if _open_below(doc) else f"Use rank {chosen}."
 
 
 def meaning(doc: Document) -> str:
@@ -116,11 +110,14 @@ def certainty(doc: Document) -> str:
     below = _below(doc, chosen)
     if len(doc["ranks"]) == 1:
         return f"There is no other rank to compare it with. Based on {based}."
-    if chosen == reference:
-        return f"No other rank beats rank {chosen}{f', and {below}' if below else ''} ({based})."
     row = doc["ranks"][str(chosen)]
+    trained = f"trained at learning rate {rate(row['learning_rate'])}" if row["learning_rate"] else ""
+    if chosen == reference:
+        which = f"rank {chosen}, {trained}" if trained else f"rank {chosen}"
+        return f"No other rank beats {which}{f', and {below}' if below else ''} ({based})."
+    average = f"T{trained[1:]}, it is on average" if trained else "On average it is"
     return (
-        f"On average it is {_compared(row['difference'], reference, doc)} and, with {confidence(doc['level'])} "
+        f"{average} {_compared(row['difference'], reference, doc)} and, with {confidence(doc['level'])} "
         f"confidence, {worst(row['lower'], doc)}; you accept a loss below {amount(doc['margin'], metric_of(doc))}."
         f"{f' {_sentence(below)}' if below else ''} Based on {based}."
     )

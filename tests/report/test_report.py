@@ -80,7 +80,7 @@ def test_the_verdict_is_the_rules(settled, doc):
     assert (doc["margin"], doc["level"], doc["seeds"]) == (0.02, 0.05, 5)
     assert (doc["examples"], doc["groups"]) == (2000, 1840)
     assert (doc["edge"], doc["reason"]) == (None, verdict.reason)
-    assert doc["summary"]["headline"] == "Use rank 8, trained at learning rate 0.003."
+    assert doc["summary"]["headline"] == "Use rank 8."
 
 
 def test_every_number_of_the_decision_table_follows_from_the_scores(settled, doc):
@@ -234,14 +234,14 @@ def test_a_diverged_seed_is_told_and_its_rank_not_chosen(tmp_path):
 def test_safe_for_instability_alone_does_not_promise_a_smaller_rank(tmp_path):
     doc, page, _ = reported(make_study(tmp_path, seeds=7, diverged=[(16, 1)]))
     assert (doc["status"], doc["chosen_rank"]) == ("SAFE", 8)
-    assert doc["summary"]["headline"] == "Use rank 8, trained at learning rate 0.003."
+    assert doc["summary"]["headline"] == "Use rank 8."
     assert "unstably leave it unsettled" in page
 
 
 def test_safe_says_that_less_may_do(tmp_path):
     doc, _, _ = reported(make_study(tmp_path, margin=0.0145, accuracies={4: 0.716, 8: 0.7195, 16: 0.722, 32: 0.722}))
     assert (doc["status"], doc["chosen_rank"]) == ("SAFE", 8)
-    assert doc["summary"]["headline"] == "Use rank 8, trained at learning rate 0.003. A smaller one may do."
+    assert doc["summary"]["headline"] == "Use rank 8. A smaller one may do."
     assert "Rank 4 would do if you can lose up to" in " ".join(doc["summary"]["change"])
 
 
@@ -321,8 +321,8 @@ def test_a_single_rank(tmp_path):
 
 
 @pytest.mark.parametrize(("accuracies", "edge", "words"), [
-    ({4: 0.72, 8: 0.72, 16: 0.72}, "low", "Use rank 4 or less, trained at learning rate 0.003."),
-    ({4: 0.60, 8: 0.66, 16: 0.72}, "high", "Use rank 16 or more, trained at learning rate 0.003."),
+    ({4: 0.72, 8: 0.72, 16: 0.72}, "low", "Use rank 4 or less."),
+    ({4: 0.60, 8: 0.66, 16: 0.72}, "high", "Use rank 16 or more."),
 ])  # fmt: skip
 def test_a_choice_on_the_edge_says_so(tmp_path, accuracies, edge, words):
     doc, _, _ = reported(make_study(tmp_path, accuracies=accuracies, margin=0.03, seeds=5))

@@ -16,10 +16,10 @@ LEVEL = 0.005
 """Chance that a table without a dropped run has one found in it."""
 
 _MOST = 6
-"""One run in this many may be found at most."""
+"""One run in this many may be found at most, and so many in all."""
 
-_TOLD = 1e-9
-"""Part of a run's score that its rank and seed leave open; of a run alone in its row, nothing."""
+_MOST_FOUND = 12
+_TURNS = 12
 
 
 def dropped(scores: Floats, least: float, level: float = LEVEL) -> list[tuple[int, int]]:
@@ -45,7 +45,7 @@ def dropped(scores: Floats, least: float, level: float = LEVEL) -> list[tuple[in
     """
     left, taken, outlying = np.isfinite(scores), list[tuple[tuple[int, int], float]](), 0
     runs = int(left.sum())
-    steps = runs // _MOST
+    steps = min(runs // _MOST, _MOST_FOUND)
     for number in range(1, steps + 1):
         place, deviate, df = _furthest(scores, left, least)
         if df < 1:
@@ -59,19 +59,31 @@ def dropped(scores: Floats, least: float, level: float = LEVEL) -> list[tuple[in
 
 def _furthest(scores: Floats, left: NDArray[np.bool_], least: float) -> tuple[tuple[int, int], float, int]:
     """The run furthest off rank and seed, by how many standard errors of the others, and their degrees of freedom."""
-    places = np.argwhere(left)
-    ranks, seeds = (np.eye(size)[places[:, axis]] for axis, size in enumerate(scores.shape))
-    design = ranks if scores.shape[0] == 1 else np.column_stack([ranks, seeds])
-    inverse = np.linalg.pinv(design)
-    residuals = scores[left] - design @ (inverse @ scores[left])
-    free = 1 - np.einsum("ij,ji->i", design, inverse)
-    df = round(float(free.sum())) - 1
-    told = free > _TOLD
+    residuals, free, df = _residuals(np.where(left, scores, 0.0), left)
+    told = left & (free > 0)
     if df < 1 or not told.any():
         return (0, 0), 0.0, 0
-    residuals, free, places = residuals[told], free[told], places[told]
-    others = np.maximum(float(residuals @ residuals) - residuals**2 / free, 0) / df
-    deviates = residuals / np.sqrt(np.maximum(others, least**2) * free)
-    position = int(np.abs(deviates).argmax())
-    row, column = places[position].tolist()
-    return (row, column), float(deviates[position]), df
+    squares = float(residuals[left] @ residuals[left])
+    others = np.maximum(squares - residuals[told] ** 2 / free[told], 0) / df
+    deviates = np.zeros_like(scores)
+    deviates[told] = residuals[told] / np.sqrt(np.maximum(others, least**2) * free[told])
+    row, column = divmod(int(np.abs(deviates).argmax()), scores.shape[1])
+    return (row, column), float(deviates[row, column]), df
+
+
+def _residuals(scores: Floats, left: NDArray[np.bool_]) -> tuple[Floats, Floats, int]:
+    """What rank and seed leave of each run, the part of its score that they leave open, and the degrees of freedom.
+
+    Effects are found by turns, which is exact at once for a full table. The parts are those of full rows and columns.
+    """
+    in_row, in_column = left.sum(axis=1, keepdims=True), left.sum(axis=0, keepdims=True)
+    rows, columns = np.maximum(in_row, 1), np.maximum(in_column, 1)
+    by_seed = int((in_row > 0).sum()) > 1
+    residuals = scores.copy()
+    for _ in range(_TURNS):
+        residuals -= np.where(left, residuals.sum(axis=1, keepdims=True) / rows, 0)
+        if by_seed:
+            residuals -= np.where(left, residuals.sum(axis=0, keepdims=True) / columns, 0)
+    free = (1 - 1 / rows) * (1 - 1 / columns if by_seed else 1)
+    effects = int((in_row > 0).sum()) + (int((in_column > 0).sum()) - 1 if by_seed else 0)
+    return residuals, np.broadcast_to(free, scores.shape), int(left.sum()) - effects - 1
