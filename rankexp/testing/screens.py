@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from rankexp.analysis.rates import located_rates
 from rankexp.analysis.screen import ScreenRow
 from rankexp.analysis.statistics.simulation import RANKS
-from rankexp.strategies.base import best_of_each
+from rankexp.strategies.base import Rounds, best_of_each
 from rankexp.strategies.grid import Grid
 from rankexp.strategies.setting import Candidate, Setting
 from rankexp.strategies.surface_grid import SurfaceGrid
@@ -66,7 +66,7 @@ class Tuning:
         located = located_rates(rows, STEP)
         return self.lost(self._rates(chosen) - optima), 0.0 if located is None else located.score_lost(_score)
 
-    def _answered(self, rounds, optima: Floats, rng: np.random.Generator) -> list[ScreenRow]:  # type: ignore[no-untyped-def]
+    def _answered(self, rounds: Rounds[list[ScreenRow]], optima: Floats, rng: np.random.Generator) -> list[ScreenRow]:
         """Answer what is asked until nothing more is, and return the rows."""
         rows: list[ScreenRow] = []
         asked = next(rounds)

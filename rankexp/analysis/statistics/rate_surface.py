@@ -32,8 +32,10 @@ about .07 of those for twice the rank (bench/LOG.md).
 """
 
 UNSEEN = 0.23
-"""Steps by which an optimum may lie off the surface, as a standard deviation: it is the mean of losses that rise
-faster on one side, and of ranks that keep to no line, in the simulations of bench/decision.py."""
+"""Steps by which an optimum may lie off the surface, as a standard deviation.
+
+It leaves room for losses that rise faster on one side and for optima that keep to no line (bench/LOG.md).
+"""
 
 OUTLYING = 2.0
 """Robust standard deviations off the surface from which on a run counts less."""
