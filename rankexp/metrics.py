@@ -10,12 +10,15 @@ import math
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
+
+Weight = Literal["document", "example", "token"]
+"""What counts once in a mean over examples; ``token`` is whatever examples weigh by."""
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A number that each example is scored by, and that is averaged over examples.
+    """A number that each example is scored by and that is averaged over examples, or one of all of them together.
 
     Attributes:
         name: Its name: ``accuracy``, ``loss``.
@@ -27,6 +30,8 @@ class Metric:
         chance: What is reached without looking at an example, where that is the same for all data.
         each: What counts once in its mean, besides a document: ``example``, or what examples weigh by.
         exponential: What e to the power of its mean is called, such as ``perplexity``; empty where that says nothing.
+        parts: What is kept of each example where it is no mean: the arrays that :mod:`rankexp.corpus_metrics` makes
+            it of.
         default_margin: The margin where the user names none: in its unit, or a share of the gain such as ``2%``.
     """
 
@@ -39,7 +44,22 @@ class Metric:
     chance: float | None = None
     each: str = "example"
     exponential: str = ""
+    parts: tuple[str, ...] = ()
     default_margin: float | str = 0.01
+
+    @property
+    def title(self) -> str:
+        """Its name as people write it.
+
+        >>> MACRO_F1.title, ACCURACY.title
+        ('macro F1', 'accuracy')
+        """
+        return self.name.replace("_", " ").replace("f1", "F1")
+
+    @property
+    def usual_weight(self) -> Weight:
+        """What counts once in it unless the user says otherwise."""
+        return "token" if self.weighted else "document"
 
     @property
     def is_share(self) -> bool:
@@ -53,7 +73,7 @@ class Metric:
         >>> LOSS.label, ACCURACY.label
         ('minus the loss', 'accuracy')
         """
-        return self.name if self.higher_is_better else f"minus the {self.name}"
+        return self.title if self.higher_is_better else f"minus the {self.title}"
 
     def score(self, value: float) -> float:
         """Return what is compared: the value, or minus it where less is better.
@@ -83,7 +103,8 @@ class Metric:
 
     def card(self) -> dict[str, Any]:
         """Return it as JSON values; :meth:`of_card` is the inverse but for the margin, since a study has its own."""
-        return {name: value for name, value in asdict(self).items() if name != "default_margin"}
+        left_out = {"default_margin"} if self.parts else {"default_margin", "parts"}
+        return {name: value for name, value in asdict(self).items() if name not in left_out}
 
     @classmethod
     def of_card(cls, card: Mapping[str, Any]) -> Metric:
@@ -94,7 +115,7 @@ class Metric:
         """
         if card.get("weighted") and "each" not in card:  # of records of before
             return cls(**card, each=LOSS_OF_TOKENS.each, exponential=LOSS_OF_TOKENS.exponential)
-        return cls(**card)
+        return cls(**{**card, "parts": tuple(card.get("parts", ()))})
 
 
 ACCURACY = Metric("accuracy", "point", scale=100, decimals=2)
@@ -112,11 +133,19 @@ LOSS_OF_TOKENS = Metric(
 SCORE = Metric("score")
 """A number of which nothing is known but that more is better."""
 
+MACRO_F1 = Metric("macro_f1", "point", scale=100, decimals=2, parts=("label", "prediction"))
+"""Mean of the F1 score of each class."""
+
+BALANCED_ACCURACY = Metric("balanced_accuracy", "point", scale=100, decimals=2, parts=("label", "prediction"))
+"""Mean of the recall of each class."""
+
 BEFORE = (ACCURACY, LOSS)
 """The metrics of records that name none: all tasks were classifications."""
 
+CLASSIFICATION = (*BEFORE, MACRO_F1, BALANCED_ACCURACY)
+"""The metrics of examples with one class each."""
 
-STANDARD = {metric.name: metric for metric in (*BEFORE, SCORE)}
+STANDARD = {metric.name: metric for metric in (*CLASSIFICATION, SCORE)}
 """Metrics that are known by their names alone."""
 
 

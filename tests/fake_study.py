@@ -162,6 +162,7 @@ def make_study(
     labels: Sequence[str] = ("negative", "neutral", "positive"),
     dimensions: Sequence[int] = (),
     score: str = "accuracy",
+    weight: str | None = None,
     looks: Sequence[int] = (),
     look: int = 0,
     verdict: bool = True,
@@ -232,7 +233,7 @@ def make_study(
                                splits=("train", "tune", "decide"), **kind, **common)  # fmt: skip
             add("contest", contender, None, "evidence", trial)
     values = _study_values(seeds, margin, rates, accuracies, labels, examples, dimensions)
-    values["config"]["decide"] |= {"score": score, "looks": list(looks)}
+    values["config"]["decide"] |= {"score": score, "weight": weight, "looks": list(looks)}
     values["config"]["search"] |= {"surface": True} if surface else {}
     values["config"]["decide"] |= {} if verdict else {"verdict": False}
     answer = {"label": labels[0], "accuracy": majority, "loss": 1.0}

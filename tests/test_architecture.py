@@ -21,6 +21,7 @@ LAYERS = (
         "canonical_json",
         "candidates",
         "metrics",
+        "corpus_metrics",
         "ranks",
         "trial_spec",
         "options",

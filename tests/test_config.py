@@ -168,7 +168,7 @@ OTHER_STUDY = {
     "train.precision": "float32", "train.eval_every": 5, "train.patience": 2, "search.strategy": "tpe", "search.ranks": [4, 8],
     "search.learning_rates": [1e-3], "search.seed": 1001, "search.steps": 20, "search.widen": 2, "search.options": {"alphas": [4]},
     "search.first_rung": 9, "search.reduction_factor": 4, "search.alphas": [8], "search.trials": 8, "search.sampler": "nsga2",
-    "search.max_parameters": 1000, "search.max_adapter_mib": 1.5, "decide.seeds": 4, "decide.margin": 0.02, "decide.level": 0.1,
+    "search.max_parameters": 1000, "search.max_adapter_mib": 1.5, "decide.seeds": 4, "decide.margin": 0.02, "decide.level": 0.1, "decide.weight": "example",
     "decide.looks": [3, 5], "decide.score": "loss", "decide.verdict": False, "references.head": [1e-2], "references.full": [1e-4],
     "references.subspace": [1e-2], "references.dimensions": [10], "references.seeds": 2, "search.scalings": ["rslora"], "search.shortlist": 3,
     "search.losses": "summed", "search.surface": True, "confirm.seeds": 3,

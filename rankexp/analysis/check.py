@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from rankexp.analysis.statistics.comparison import DecisionScores
+from rankexp.analysis.statistics.comparison import Comparison, DecisionScores
+from rankexp.analysis.statistics.heavy import HEAVY_SHARE
 from rankexp.analysis.statistics.power import LEAST_SEEDS
 from rankexp.analysis.statistics.sparse import LEAST_GROUPS
 
@@ -50,6 +51,23 @@ def example_count(scores: DecisionScores, remedy: str) -> Check:
     if groups < LEAST_GROUPS:
         evidence = f"{groups:,} {kind} decide; {LEAST_GROUPS} are needed and {RECOMMENDED_EXAMPLES:,} recommended."
     return Check(name, passed, evidence, "" if passed else remedy, advisory=groups >= LEAST_GROUPS)
+
+
+def no_heavy_document(comparison: Comparison) -> Check:
+    """No example or document makes up much of what a rank's difference varies by."""
+    name, verdict, groups = "No document outweighs the others", comparison.verdict, comparison.scores.groups
+    if verdict is None:
+        return Check(name, None, "Nothing is compared yet.", advisory=True)
+    kind = "example" if len(groups) == comparison.scores.examples else "document"
+    found = [row for row in verdict.rows if row.heaviest is not None]
+    if not found:
+        return Check(name, True, f"No {kind} makes up more than {HEAVY_SHARE:.0%} of the variance of a difference.")
+    worst = max(found, key=lambda row: row.heaviest_share)
+    evidence = (
+        f"Of the difference of ranks {worst.rank} and {verdict.reference_rank}, {kind} {groups[worst.heaviest or 0]} "
+        f"makes up {worst.heaviest_share:.0%} of the variance between {kind}s; the bounds are widened by bootstrap-t."
+    )
+    return Check(name, False, evidence, f"Score more {kind}s, so that no single one matters.", advisory=True)
 
 
 def listed(items: Iterable[object]) -> str:

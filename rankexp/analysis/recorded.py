@@ -45,7 +45,9 @@ class RecordedStudy:
         store = TrialStore(self.store.workspace)
         keys = dict.fromkeys(item.key for item in self.record.planned)
         final = {key: trial for key, trial in known.items() if trial.result.final}
-        self.by_key: dict[str, Trial] = {key: final.get(key) or store.read(key) for key in keys if key in store}
+        found = {key: final.get(key) or store.read(key) for key in keys if key in store}
+        needed = str(self.config.decide.score)
+        self.by_key: dict[str, Trial] = {key: trial for key, trial in found.items() if trial.has(needed)}
 
     @property
     def name(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rankexp.analysis.check import Check, example_count, listed, seed_count
+from rankexp.analysis.check import Check, example_count, listed, no_heavy_document, seed_count
 from rankexp.analysis.statistics.comparison import Comparison
 from rankexp.candidates import CandidateName
 
@@ -21,6 +21,7 @@ def score_checks(comparison: Comparison) -> tuple[Check, ...]:
         _declared_stable(comparison),
         seed_count(comparison.verdict.seeds if comparison.verdict else 0, "Train more seeds of every rank."),
         example_count(comparison.scores, "Score more examples."),
+        no_heavy_document(comparison),
     )
 
 

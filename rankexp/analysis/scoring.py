@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 from numpy.typing import NDArray
 
-from rankexp.analysis.statistics.weighted import linearised
-from rankexp.metrics import Metric
+from rankexp.analysis.statistics.weighted import other_weights, over_documents
+from rankexp.corpus_metrics import pseudo_values, value_of
+from rankexp.metrics import Metric, Weight
 from rankexp.record.scores import Scores
 from rankexp.record.trial import TrialResult
 
@@ -14,35 +17,57 @@ Floats = NDArray[np.float64]
 
 
 class Documents:
-    """Means over documents, whose names are sorted out once for all runs that are scored on the same examples."""
+    """A number for each document, whose names are sorted out once for all runs that are scored on the same examples.
 
-    def __init__(self) -> None:
+    Args:
+        metric: What is compared.
+        weight: What counts once in its mean; None for what is usual.
+    """
+
+    def __init__(self, metric: Metric, weight: Weight | None = None) -> None:
+        self.metric, self.weight = metric, weight or metric.usual_weight
         self._ids: NDArray[np.str_] | None = None
 
-    def means(self, scores: Scores, metric: Metric) -> tuple[tuple[str, ...], Floats]:
-        """As :func:`group_means`."""
+    def values(self, scores: Scores) -> tuple[tuple[str, ...], Floats]:
+        """Return the names of the documents, sorted, and a score of each; the mean of these is what is compared.
+
+        Sentences of one document are no independent evidence, so that documents are what is compared.
+        """
         if self._ids is None or not np.array_equal(self._ids, scores.group_ids):
             names, self._index = np.unique(scores.group_ids, return_inverse=True)
             self._ids, self._names, self._sizes = scores.group_ids, tuple(names.tolist()), np.bincount(self._index)
-        values = scores.values[metric.name].astype(np.float64) * (1 if metric.higher_is_better else -1)
-        weights = scores.weights.get(metric.name)
-        if weights is None:
-            return self._names, np.bincount(self._index, weights=values) / self._sizes
-        sizes = np.bincount(self._index, weights=weights).astype(np.float64)
-        return self._names, linearised(np.bincount(self._index, weights=weights * values) / sizes, sizes)
+        metric, sign = self.metric, 1 if self.metric.higher_is_better else -1
+        if metric.parts:
+            weights = 1 / self._sizes[self._index] if self.weight == "document" else np.ones(len(scores))
+            return self._names, sign * pseudo_values(metric, scores.values, self._index, len(self._names), weights)
+        values = scores.values[metric.name].astype(np.float64) * sign
+        counts = scores.weights.get(metric.name)
+        return self._names, over_documents(
+            values, self._index, None if counts is None else counts.astype(np.float64), self.weight
+        )
+
+    def mean(self, scores: Scores) -> float:
+        """What is compared of all documents."""
+        return float(self.values(scores)[1].mean())
 
 
-def group_means(scores: Scores, metric: Metric) -> tuple[tuple[str, ...], Floats]:
-    """Average the score of each group of examples, since sentences of one document are no independent evidence.
+def means_of(scores: Scores, metrics: Iterable[Metric]) -> dict[str, float]:
+    """Return each metric over all examples, by its name: each example counts once, or what it weighs by."""
+    return {m.name: value_of(m, scores.values) if m.parts else scores.mean(m.name) for m in metrics}
 
-    Args:
-        scores: Per-example scores.
-        metric: What is compared.
 
-    Returns:
-        Names of the groups, sorted, and the mean score of each.
+def all_means_of(scores: Scores, metrics: Iterable[Metric]) -> dict[str, float]:
+    """Return what :func:`means_of` does, and each metric again where something else counts once.
+
+    That is ``accuracy_by_document`` where there are documents of several examples, and ``loss_by_example`` where
+    examples weigh differently.
     """
-    return Documents().means(scores, metric)
+    found = means_of(scores, metrics)
+    several = len(set(scores.group_ids.tolist())) < len(scores)
+    for metric in metrics:
+        for weight in other_weights(metric, "token" if metric.weighted else "example", documents=several):
+            found[f"{metric.name}_by_{weight}"] = metric.score(Documents(metric, weight).mean(scores))
+    return found
 
 
 def tune_score(result: TrialResult, metric: Metric) -> float:

@@ -15,13 +15,14 @@ import numpy as np
 from rankexp.analysis.diagnosed import DiagnosedStudy
 from rankexp.analysis.gain import Gain, gain_of
 from rankexp.analysis.rates import LocatedRates, TunedRate, located_rates, tuned_rates
-from rankexp.analysis.scoring import Documents, Floats, group_means, is_unstable, tune_score
+from rankexp.analysis.scoring import Documents, Floats, is_unstable, tune_score
 from rankexp.analysis.screen import ScreenRow, best_rate, screen_table
 from rankexp.analysis.statistics.comparison import Comparison, DecisionScores
 from rankexp.analysis.statistics.verdict import Verdict
+from rankexp.analysis.statistics.weighted import other_weights
 from rankexp.candidates import CandidateName
+from rankexp.metrics import Weight
 from rankexp.record.files import DamagedRecordError
-from rankexp.record.scores import Scores
 from rankexp.record.studies import StudyStore
 from rankexp.record.trial import Trial
 
@@ -41,12 +42,16 @@ class Study(DiagnosedStudy):
 
     def __init__(self, folder: Path, known: Mapping[str, Trial] = MappingProxyType({})) -> None:
         super().__init__(folder, known)
-        self._documents = Documents()
         self._means: dict[CandidateName, dict[int, float]] = {}
 
     def read_on(self) -> Study:
         """Return the study as it is now, with what was recorded since this one was read."""
         return Study(self.store.folder, self.by_key)
+
+    @cached_property
+    def documents(self) -> Documents:
+        """What is compared of the scores of a run."""
+        return Documents(self.metric, self.config.decide.weight)
 
     @cached_property
     def screen(self) -> tuple[ScreenRow, ...]:
@@ -108,29 +113,34 @@ class Study(DiagnosedStudy):
     def scores(self) -> DecisionScores:
         """The scores on ``decide`` of every rank and seed."""
         values, groups, examples = np.empty((len(self.ranks), len(self.seeds), 0)), None, 0
+        others: dict[Weight, Floats] = {}
         for i, (name, rank) in enumerate(self.ladder.items()):
             runs = self._by_seed(name)
             for j, seed in enumerate(self.seeds):
                 if seed not in runs:
                     continue
                 scores = runs[seed].scores("decide")
-                names, means = self._documents.means(scores, self.metric)
+                names, means = self.documents.values(scores)
                 if groups is None:
                     groups, examples = names, len(scores.example_ids)
                     values = np.full((*values.shape[:2], len(groups)), np.nan)
+                    known = other_weights(self.metric, self.documents.weight, documents=examples > len(groups))
+                    others = {weight: np.full(values.shape[:2], np.nan) for weight in known}
                 if names != groups:
                     raise DamagedRecordError(
                         f"{self.store.folder} has runs of rank {rank} on other examples than the rest."
                     )
                 values[i, j] = means
-        return DecisionScores(values, self.ranks, self.seeds, groups or (), examples)
+                for weight, found in others.items():
+                    found[i, j] = Documents(self.metric, weight).mean(scores)
+        return DecisionScores(values, self.ranks, self.seeds, groups or (), examples, self.documents.weight, others)
 
     def group_scores(self, candidate: CandidateName, seed: int) -> Floats | None:
         """Return the mean score of each group of ``decide``; None without a result."""
         if candidate in self.ladder and seed in self.seeds:
             return self.scores.cell(self.ladder[candidate], seed)
         run = self._by_seed(candidate).get(seed)
-        return None if run is None else self._documents.means(run.scores("decide"), self.metric)[1]
+        return None if run is None else self.documents.values(run.scores("decide"))[1]
 
     def _by_seed(self, candidate: CandidateName) -> dict[int, Trial]:
         """The completed trials that are compared for ``candidate`` by seed, the first of each."""
@@ -142,7 +152,7 @@ class Study(DiagnosedStudy):
             return self.scores.means(self.ladder[candidate])
         if candidate not in self._means:
             trials = [t for t in self.completed(candidate) if "decide" in t.result.metrics]
-            self._means[candidate] = {t.spec.seed: self.mean_score(t.scores("decide")) for t in trials}
+            self._means[candidate] = {t.spec.seed: self.documents.mean(t.scores("decide")) for t in trials}
         return self._means[candidate]
 
     @property
@@ -191,10 +201,6 @@ class Study(DiagnosedStudy):
         """The verdict once every run that it needs is there; None before."""
         return self.verdict if self.complete else None
 
-    def mean_score(self, scores: Scores) -> float:
-        """Mean over documents of what this study compares, as in the decision table."""
-        return float(self._documents.means(scores, self.metric)[1].mean())
-
 
 def load_study(path: str | Path) -> Study:
     """Read a study from its folder.
@@ -215,7 +221,6 @@ __all__ = [
     "DamagedRecordError",
     "DecisionScores",
     "Study",
-    "group_means",
     "is_unstable",
     "load_study",
     "tune_score",

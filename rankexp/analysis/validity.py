@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 
-from rankexp.analysis.check import RECOMMENDED_SEEDS, Check, example_count, listed, seed_count
+from rankexp.analysis.check import RECOMMENDED_SEEDS, Check, example_count, listed, no_heavy_document, seed_count
 from rankexp.analysis.diagnosis import Diagnosis
 from rankexp.analysis.opened_split import test_once
 from rankexp.analysis.rate_validity import equal_tuning, own_tuning_runs, rates_inside, rates_tuned_well, tuned_rates
@@ -38,6 +38,7 @@ def checks(study: Study) -> tuple[Check, ...]:
         adapted_weights(study),
         enough_seeds(study),
         enough_examples(study),
+        no_heavy_document(study.comparison),
         head_reference(study),
     )
 

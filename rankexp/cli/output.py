@@ -19,11 +19,11 @@ def say(text: str) -> None:
 
 def print_verdict(doc: dict[str, Any]) -> None:
     """Print the verdict box in a few lines."""
-    from rankexp.report.sections.exponential import sentence
+    from rankexp.report.sections import exponential, weighting
 
     said = doc["summary"]
     say(f"\n{doc['status']}: {said['headline']}")
-    for line in (said["certainty"], said["test"], sentence(doc)):
+    for line in (said["certainty"], said["test"], weighting.sentence(doc), exponential.sentence(doc)):
         if line:
             say(line)
 

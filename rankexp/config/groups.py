@@ -14,7 +14,7 @@ from pydantic.dataclasses import dataclass
 
 from rankexp.candidates import REFERENCES
 from rankexp.margins import parse_margin
-from rankexp.metrics import BEFORE, STANDARD, Metric
+from rankexp.metrics import BEFORE, STANDARD, Metric, Weight
 from rankexp.options import CHECKED, Natural, Positive, Rate, Runs
 from rankexp.ranks import Scaling
 
@@ -139,6 +139,9 @@ class DecideConfig:
         margin: Loss of score that is accepted for a smaller rank, in score units (0.01: one accuracy point); written
             with or without a unit, such as 1pt, 0.01 or 0.01nat. Of a loss, 2% is a share of what training gains over
             the untrained model. null: 0.01 for a classification, 2% for a language model.
+        weight: What counts once in the mean that decides: ``document`` (each with the mean of its examples),
+            ``example``, or ``token`` (what the examples of a loss weigh by). null: token for a language model, else
+            document.
         level: One-sided significance level, of all looks together.
         looks: Numbers of seeds at which to decide, such as [5, 10]: the later seeds are trained only if the earlier
             ones do not suffice. Empty for all seeds at once.
@@ -148,6 +151,7 @@ class DecideConfig:
     seeds: Annotated[list[Natural], BeforeValidator(_seed_list)] = field(default_factory=lambda: [0, 1, 2, 3, 4])
     score: str = BEFORE[0].name
     margin: float | str = 0.01
+    weight: Weight | None = None
     level: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
     looks: list[Positive] = field(default_factory=list)
     verdict: bool = True

@@ -151,10 +151,15 @@ class StudyConfig:
         if self.confirm.seeds and not self.decide.verdict:
             raise ValueError("confirm.seeds trains anew what a verdict has chosen, and decide.verdict is false")
         self._check_strategy()
-        known = [metric.name for metric in metrics_of_task(self.task)]
+        known = {metric.name: metric for metric in metrics_of_task(self.task)}
         if self.decide.score not in known:
             raise ConfigError(
                 f"option 'decide.score' is {self.decide.score!r}; task {self.task['name']} has {', '.join(known)}."
+            )
+        if self.decide.weight == "token" and not known[self.decide.score].weighted:
+            raise ConfigError(
+                f"option 'decide.weight' is 'token', and the {known[self.decide.score].title} of task "
+                f"{self.task['name']} has none; document and example can count."
             )
 
     def _check_strategy(self) -> None:
@@ -189,6 +194,8 @@ class StudyConfig:
         question = {name: value for name, value in self.to_dict().items() if name not in NO_QUESTION}
         if self.decide.verdict:  # as studies are called that were begun before there were these options
             del question["decide"]["verdict"]
+        if self.decide.weight is None:
+            del question["decide"]["weight"]
         if not self.confirm.seeds:
             del question["confirm"]
         if self.search.step is None:

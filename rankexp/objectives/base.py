@@ -84,7 +84,7 @@ class Objective(ABC, Generic[E]):
 
     @abstractmethod
     def scores(self, model: nn.Module, batch: Batch) -> Mapping[str, Tensor]:
-        """Return each row's value of each metric, shape (rows,), by the metric's name."""
+        """Return each row's value of each metric by its name, or its parts where it is no mean, shape (rows,)."""
 
     @abstractmethod
     def answers(self, model: nn.Module, batch: Batch) -> Tensor:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rankexp.metrics import ACCURACY, LOSS, Metric
+from rankexp.metrics import ACCURACY, BALANCED_ACCURACY, CLASSIFICATION, LOSS, MACRO_F1, Metric
 from rankexp.models.base import Padding
 from rankexp.models.kinds import ModelKind, classifier
 from rankexp.objectives.base import Batch, Objective
@@ -34,7 +34,7 @@ class Classification(Objective[Texts]):
     """
 
     labels: tuple[str, ...]
-    metrics: ClassVar[tuple[Metric, ...]] = (ACCURACY, LOSS)
+    metrics: ClassVar[tuple[Metric, ...]] = CLASSIFICATION
 
     @cached_property
     def kind(self) -> ModelKind:
@@ -56,9 +56,14 @@ class Classification(Objective[Texts]):
         return loss(self.answers(model, batch), batch.labels)
 
     def scores(self, model: nn.Module, batch: Batch) -> Mapping[str, Tensor]:
-        """Return whether each row is right, and its cross entropy."""
+        """Return whether each row is right, its cross entropy, its class, and the class that was answered."""
         logits = self.answers(model, batch)
-        return {"accuracy": correct(logits, batch.labels), "loss": loss(logits, batch.labels)}
+        answered = logits.float().argmax(-1)
+        return {
+            ACCURACY.name: answered == batch.labels,
+            LOSS.name: loss(logits, batch.labels),
+            **dict(zip(MACRO_F1.parts, (batch.labels, answered), strict=True)),
+        }
 
     def answers(self, model: nn.Module, batch: Batch) -> Tensor:
         """Return the logits, shape (rows, classes)."""
@@ -112,17 +117,24 @@ def constant_answer(
         groups: Document of each example, each of which counts once; None to let each example count once.
 
     Returns:
-        ``label``, the class that is right most often, ``accuracy``, how often, and ``loss``, in nats, that of the class
-        frequencies.
+        ``label``, the class that is right most often, ``accuracy``, how often, ``loss``, in nats, that of the class
+        frequencies, and what the other metrics are then.
 
     >>> constant_answer(np.array([0, 1, 1, 1]), ["no", "yes"])
-    {'label': 'yes', 'accuracy': 0.75, 'loss': 0.5623...}
+    {'label': 'yes', 'accuracy': 0.75, 'loss': 0.5623..., 'macro_f1': 0.4285..., 'balanced_accuracy': 0.5}
     """
     shares = np.bincount(labels, weights=_weights(labels, groups), minlength=len(names))
     shares = shares / shares.sum()
     some = shares[shares > 0]
     best = int(shares.argmax())
-    return {"label": names[best], "accuracy": float(shares[best]), "loss": abs(float(some @ np.log(some)))}
+    most = float(shares[best])
+    return {
+        "label": names[best],
+        ACCURACY.name: most,
+        LOSS.name: abs(float(some @ np.log(some))),
+        MACRO_F1.name: 2 * most / (1 + most) / len(some),
+        BALANCED_ACCURACY.name: 1 / len(some),
+    }
 
 
 def _weights(labels: NDArray[np.int64], groups: NDArray[np.str_] | None) -> NDArray[np.float64]:

@@ -37,7 +37,8 @@ class Scores:
     Attributes:
         example_ids: Name of each example, shape (examples,).
         group_ids: Document that each example belongs to, shape (examples,); its own id where there is none.
-        values: Each example's value of each metric, by its name, shape (examples,), float32.
+        values: Each example's value of each metric, by its name, shape (examples,), float32; of a metric that is no
+            mean, the parts that it is made of.
         weights: Weight of each example in the mean of a metric, by its name, shape (examples,), float32; metrics that
             are not there weigh all examples alike.
     """

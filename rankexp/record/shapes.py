@@ -103,6 +103,7 @@ class MetricCard(TypedDict):
     chance: float | None
     each: NotRequired[Annotated[str, Field(pattern=r"^[A-Za-z ]{0,40}$")]]
     exponential: NotRequired[Annotated[str, Field(pattern=r"^[A-Za-z ]{0,40}$")]]
+    parts: NotRequired[Annotated[list[Annotated[str, Field(pattern=r"^[a-z_]{1,40}$")]], Field(max_length=20)]]
 
 
 @with_config(_OPEN)

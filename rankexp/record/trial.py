@@ -94,6 +94,10 @@ class Trial:
         """Folder of the adapter in PEFT's format."""
         return self.folder / "adapter"
 
+    def has(self, metric: str) -> bool:
+        """Whether it was scored by a metric; trials of before there was one were not."""
+        return self.result.status != "completed" or all(metric in row for row in self.result.metrics.values())
+
     def scores(self, split: str) -> Scores:
         """Read the per-example scores of ``split``.
 

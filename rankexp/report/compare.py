@@ -96,7 +96,7 @@ def compare(studies: Sequence[Study]) -> Document:
 def _refuse_unlike(studies: Sequence[Study]) -> None:
     metrics = [study.metric for study in studies]
     scores = {metric.name for metric in metrics}
-    kinds = sorted(scores if len(scores) > 1 else {f"the {metric.name} of each {metric.each}" for metric in metrics})
+    kinds = sorted(scores if len(scores) > 1 else {_counted(study) for study in studies})
     if len(kinds) > 1:
         raise ConfigError(f"the studies compare {' and '.join(kinds)}; only like scores can stand side by side.")
     names = [study.name for study in studies]
@@ -104,6 +104,11 @@ def _refuse_unlike(studies: Sequence[Study]) -> None:
         raise ConfigError(f"study {twice!r} is named more than once.")
     if unfinished := next((study.name for study in studies if not study.complete), None):
         raise ConfigError(f"study {unfinished!r} is unfinished; run its `rankexp sweep` to the end first.")
+
+
+def _counted(study: Study) -> str:
+    each = study.metric.each if study.documents.weight == "token" else "example"
+    return f"the {study.metric.title} of each {each}"
 
 
 def _differing(configs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

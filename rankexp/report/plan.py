@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from rankexp.analysis.cost import plan, price
 from rankexp.analysis.study import Study
 from rankexp.report.formats import amount, count, evidence_unit, hours, percent
+from rankexp.report.sections.seed_noise import seed_noise, sentence
 
 
 def plan_text(study: Study, target: float) -> str:
@@ -41,6 +42,7 @@ def plan_text(study: Study, target: float) -> str:
             for way in (seeds, examples)
         ),
         "Power is the chance to accept the smaller rank if the two are truly equal. Making examples is not counted.",
+        sentence(seed_noise(study.comparison), study.metric),
     ]
     return "\n".join(lines)
 

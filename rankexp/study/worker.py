@@ -161,9 +161,8 @@ class Worker:
         offers = Offers(self._claims, self.folder.name, lead.writing if lead else None)
         team = Team(self._claims, offers, self._workers, lead.check if lead else lambda: None)
         audience = Audience(self.display, self.tracker, store)
-        return Runner(
-            store, TrialStore(self.workspace), self.loaded.lanes, team, audience, self.config.checkpoint_every
-        )
+        trials, every = TrialStore(self.workspace), self.config.checkpoint_every
+        return Runner(store, trials, self.loaded.lanes, team, audience, every, self.config.decide.score)
 
     def _workers(self) -> int:
         """How many processes train for the study: those that do, or are meant to."""

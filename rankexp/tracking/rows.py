@@ -8,6 +8,7 @@ import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rankexp.canonical_json import content_key
@@ -224,8 +225,16 @@ def verdict_tags(verdict: Verdict | None, *, asked: bool = True) -> dict[str, st
     }
 
 
-def verdict_points(verdict: Verdict | None, time: int) -> list[Point]:
-    """Points of a summary run: the choice, and each rank's row of the decision table."""
+def verdict_points(
+    verdict: Verdict | None, time: int, other_means: Mapping[str, Mapping[int, float]] = MappingProxyType({})
+) -> list[Point]:
+    """Points of a summary run: the choice, and each rank's row of the decision table.
+
+    Args:
+        verdict: The verdict, if there is one.
+        time: Milliseconds since the epoch.
+        other_means: Mean of each rank where something else counts once, by what that is.
+    """
     if verdict is None:
         return []
     values: dict[str, float] = {
@@ -236,6 +245,7 @@ def verdict_points(verdict: Verdict | None, time: int) -> list[Point]:
     for row in verdict.rows:
         columns = ("mean", "difference", "lower", "upper", "seed_sd", "p_noninferior", "p_worse")
         values |= {f"rank_{row.rank}/{name}": getattr(row, name) for name in columns}
+        values |= {f"rank_{row.rank}/mean_by_{name}": means[row.rank] for name, means in other_means.items()}
     return split_finite(Point(name, float(value), time, 0) for name, value in values.items())[0]
 
 

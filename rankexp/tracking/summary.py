@@ -28,7 +28,8 @@ def write_summary(client: Client, study: Study, report: Path) -> None:
     """
     with workspace_lock(study.store.workspace):
         run = _summary_run(client, study)
-    client.log(run, rows.verdict_points(study.verdict, rows.milliseconds("")), tags=_tags(study))
+    points = rows.verdict_points(study.verdict, rows.milliseconds(""), study.comparison.other_means)
+    client.log(run, points, tags=_tags(study))
     files = report_files(report, study.store.workspace)
     client.log_files(run, {f"report/{name}": data for name, data in files.items()})
     client.end(run, "FINISHED", _end(study))

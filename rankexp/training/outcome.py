@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Iterable
 from datetime import UTC, datetime
 
 import torch
 
+from rankexp.analysis.scoring import all_means_of
+from rankexp.metrics import Metric
 from rankexp.record.scores import Scores
 from rankexp.record.trial import TrialResult
 from rankexp.training.out_of_memory import is_out_of_memory
@@ -17,16 +20,18 @@ OF_A_TRIAL = (RuntimeError, ValueError, ArithmeticError, LookupError, TypeError)
 
 
 def result_of(
-    slot: Slot, scores: dict[str, Scores], reason: str, cost: dict[str, float], device: torch.device
+    slot: Slot,
+    scores: dict[str, Scores],
+    reason: str,
+    cost: dict[str, float],
+    device: torch.device,
+    metrics: Iterable[Metric],
 ) -> TrialResult:
     """Say what came of a trial that was trained; ``reason`` says why it diverged, and is empty where it did not."""
     return TrialResult(
         status="diverged" if reason else "completed",
         reason=reason,
-        metrics={
-            split: {metric: found.mean(metric) for metric in found.values} | {"examples": len(found)}
-            for split, found in scores.items()
-        },
+        metrics={split: all_means_of(found, metrics) | {"examples": len(found)} for split, found in scores.items()},
         history=tuple(slot.history),
         cost=cost,
         environment=environment_of(device),

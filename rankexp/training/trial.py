@@ -13,6 +13,7 @@ import numpy as np
 from safetensors.torch import save_file, save_model
 from torch import Tensor, nn
 
+from rankexp.analysis.scoring import means_of
 from rankexp.lora.pack import Adapter
 from rankexp.lora.peft_format import save_adapter
 from rankexp.record.scores import Scores
@@ -126,7 +127,7 @@ def slot_of(bench: Bench, spec: TrialSpec, observe: Observe = lambda _: None) ->
 
     def evaluate() -> dict[str, float]:
         scores = bench.score_adapter(adapter, Scoring("tune"), spec.precision)
-        return {metric: scores.mean(metric) for metric in scores.values}
+        return means_of(scores, bench.data.objective.metrics)
 
     return Slot(spec, adapter, bench.data.splits["train"], evaluate=evaluate, observe=observe)
 
@@ -160,7 +161,7 @@ def _record(bench: Bench, slot: Slot, store: TrialStore, publishing: AbstractCon
         "eval_seconds": time.perf_counter() - trained,
         "wall_seconds": time.perf_counter() - slot.began,
     }
-    result = result_of(slot, scores, reason, cost, bench.device)
+    result = result_of(slot, scores, reason, cost, bench.device, bench.data.objective.metrics)
     save = None if reason else partial(_save, bench, spec, final)
     return store.write(spec, result, scores, save, publishing)
 

@@ -8,7 +8,8 @@ import pytest
 from fake_study import make_study
 
 import rankexp
-from rankexp.analysis.study import group_means, is_unstable, load_study, tune_score
+from rankexp.analysis.scoring import Documents
+from rankexp.analysis.study import is_unstable, load_study, tune_score
 from rankexp.metrics import ACCURACY, LOSS
 from rankexp.record.files import DamagedRecordError
 from rankexp.record.trial import TrialResult
@@ -40,7 +41,7 @@ def test_scores_are_means_over_groups_of_the_recorded_examples(tmp_path):
 def test_a_loss_score_is_minus_the_loss(tmp_path):
     trial = load_study(make_study(tmp_path)).chosen_trials(4)[0]
     recorded = trial.scores("decide")
-    names, means = group_means(recorded, LOSS)
+    names, means = Documents(LOSS).values(recorded)
     inside = recorded.group_ids == names[0]
     assert means[0] == pytest.approx(-recorded.values["loss"][inside].astype(float).mean())
 

@@ -5,7 +5,9 @@ import itertools
 import numpy as np
 import pytest
 
-from rankexp.analysis.statistics.simulation import CLEAR, MEASURED, RANKS, UNKIND, Cell, World
+from rankexp.analysis.statistics.simulation import CLEAR, MEASURED, RANKS, UNKIND, Cell, World, _balanced
+from rankexp.corpus_metrics import pseudo_values
+from rankexp.metrics import BALANCED_ACCURACY
 from rankexp.testing.screens import Tuning
 
 pytestmark = pytest.mark.slow
@@ -43,6 +45,16 @@ def test_documents_and_losses_have_the_shape_and_the_mean_they_should():
     losses = drawn(next(w for w in UNKIND if w.heavy), draws=20)
     assert losses.mean() == pytest.approx(0, abs=0.01)
     assert len(np.unique(losses[0, 0, 0])) > 1000
+
+
+def test_pseudo_values_of_the_simulation_are_those_of_the_rule():
+    rng = np.random.default_rng(0)
+    right, labels = (rng.random((2, 3, 200)) < 0.8).astype(float), (rng.random(200) < 0.2).astype(np.int64)
+    answers = np.where(right > 0, labels, 1 - labels)
+    for k, s in np.ndindex(2, 3):
+        parts = {"label": labels, "prediction": answers[k, s]}
+        expected = pseudo_values(BALANCED_ACCURACY, parts, np.arange(200), 200, np.ones(200))
+        np.testing.assert_allclose(_balanced(right, labels)[k, s], expected, rtol=0, atol=1e-9)
 
 
 def test_one_run_in_thirty_collapses():

@@ -15,8 +15,8 @@ from rankexp.record.trials import TrialStore
 
 pytestmark = [pytest.mark.slow, pytest.mark.thorough, pytest.mark.timeout(600)]
 
-STEPS = 500
-"""Of a trial, so many that a job is not done with its own before it hears of its end."""
+STEPS = 1200
+"""Of a trial, so many that the jobs are not done with theirs before they hear of their end: Slurm takes up to 15 s."""
 ON_SLURM = ["jobs=1", "threads=1", "workers=2", "launcher=slurm", "hydra.launcher.partition=low"]
 SWEEP = [*OPTIONS, "task.path=texts.csv", f"train.steps={STEPS}"]
 

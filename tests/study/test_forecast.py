@@ -14,7 +14,7 @@ def forecast(pace: Pace, lanes: int = 1) -> Forecast:
         Runs("decision", 2, 60, ("train", "tune", "decide"), 1000.0),
     )
     counts = {"train": 4800, "tune": 400, "decide": 2000, "test": 2000}
-    return Forecast(config, ACCURACY, runs, pace, lanes, counts, "", "cpu, float32")
+    return Forecast(config, ACCURACY, runs, pace, lanes, counts, 1990, "", "cpu, float32")
 
 
 def test_time_is_steps_and_scoring_of_every_trial_shared_by_the_lanes_and_train_is_scored_on_a_sample():

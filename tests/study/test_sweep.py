@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -174,3 +175,48 @@ def test_a_command_that_a_shell_starts_gives_the_bits_of_one_that_tests_start_wa
 
 def scores_in(folder: Path) -> list[Path]:
     return sorted((folder / "runs" / "trials").glob("*/scores/*.npz"))
+
+
+def test_what_counts_and_a_metric_that_is_no_mean_are_decided_from_what_was_trained(copied: Path) -> None:
+    for name, options in {"f1": ["decide.score=macro_f1"], "examples": ["decide.weight=example"]}.items():
+        done = sweep(copied, f"study={name}", *options)
+        assert done.returncode == 0, done.stderr
+        assert "trained   0 trials" in done.stdout
+    study = rankexp.load_study(study_of(copied, "f1"))
+    trial = study.chosen_trials(2)[0]
+    values = trial.scores("decide").values
+    by_hand = [
+        2 * ((values["label"] == one) & (values["prediction"] == one)).sum()
+        / ((values["label"] == one).sum() + (values["prediction"] == one).sum())
+        for one in (0, 1)
+    ]  # fmt: skip
+    assert trial.result.metrics["decide"]["macro_f1"] == pytest.approx(sum(by_hand) / 2)
+    assert study.scores.cell(2, trial.spec.seed).mean() == pytest.approx(sum(by_hand) / 2)
+    assert study.trials["decide_macro_f1"].notna().sum() == study.trials["decide_accuracy"].notna().sum()
+    assert "macro F1" in (study.store.folder / "report" / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_trial_of_before_a_metric_was_kept_is_set_aside_and_trained_anew(copied: Path) -> None:
+    store = TrialStore(copied / "runs")
+    old = rankexp.load_study(study_of(copied)).chosen_trials(4)[0]
+    scores = {split: old.scores(split) for split in ("train", "tune", "decide")}
+    plain = {s: replace(v, values={n: v.values[n] for n in ("accuracy", "loss")}) for s, v in scores.items()}
+    metrics = {s: {n: row[n] for n in ("accuracy", "loss", "examples")} for s, row in old.result.metrics.items()}
+    adapter = {path.name: path.read_bytes() for path in old.adapter.iterdir()}
+    store.discard(old.key)
+
+    def save(folder: Path) -> None:
+        folder.mkdir()
+        for name, data in adapter.items():
+            (folder / name).write_bytes(data)
+
+    store.write(old.spec, replace(old.result, metrics=metrics), plain, save)
+    again = sweep(copied)
+    assert "trained   0 trials" in again.stdout, "a study by what it has needs no more"
+    done = sweep(copied, "study=f1", "decide.score=macro_f1")
+    assert done.returncode == 0, done.stderr
+    assert "trained   1 trials" in done.stdout
+    assert f"Trial {old.key} has no macro_f1" in done.stderr.replace("\n", " ")
+    assert (copied / "runs" / "set_aside" / f"{old.key}-1" / "result.json").exists()
+    for split, found in scores.items():
+        assert store.read(old.key).scores(split).to_bytes() == found.to_bytes()

@@ -120,6 +120,8 @@ def test_the_summary_run_holds_verdict_and_report(tracker: MlflowTracker, study:
     assert (run.info.status, run.data.tags["verdict"]) == ("FINISHED", str(verdict.status))
     assert run.data.metrics["verdict/reference_rank"] == verdict.reference_rank
     assert run.data.metrics["rank_4/mean"] == verdict.row(4).mean
+    by_example = [t.result.metrics["decide"]["accuracy"] for t in study.chosen_trials(4)]
+    assert run.data.metrics["rank_4/mean_by_example"] == pytest.approx(sum(by_example) / len(by_example))
     assert run.data.params["decide.margin"] == "0.02"
     assert verdict.reason in run.data.tags["mlflow.note.content"]
     path = client_of(tracker).download_artifacts(run.info.run_id, "report", str(tmp_path))

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rankexp.analysis.statistics.decision import Verdict, decide
-from rankexp.metrics import BEFORE, Metric
+from rankexp.metrics import BEFORE, Metric, Weight
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,9 @@ class DecisionScores:
         seeds: The seeds.
         groups: Names of the groups; the examples themselves where the data has no documents.
         examples: Number of examples in all groups.
+        weight: What counts once in their mean: ``document``, ``example``, or ``token``, whatever examples weigh by.
+        other_means: Mean of each run where something else counts once than in ``values``, by what that is, shape
+            (ranks, seeds); nothing where that is the same number.
     """
 
     values: NDArray[np.float64]
@@ -30,6 +34,8 @@ class DecisionScores:
     seeds: tuple[int, ...]
     groups: tuple[str, ...]
     examples: int
+    weight: Weight = "document"
+    other_means: Mapping[Weight, NDArray[np.float64]] = field(default_factory=dict)
 
     def means(self, rank: int) -> dict[int, float]:
         """Mean score of each seed that ``rank`` has."""
@@ -93,7 +99,25 @@ class Comparison:
     @property
     def span(self) -> float | None:
         """Largest difference of two scores that can be; None where only the scores can say."""
-        return 1.0 if self.metric.is_share else None
+        return 1.0 if self.shares else None
+
+    @property
+    def shares(self) -> bool:
+        """Whether each score is a share, between 0 and 1, and not what one stands for where documents weigh more."""
+        alike = self.scores.weight == "document" or len(self.scores.groups) == self.scores.examples
+        return self.metric.is_share and not self.metric.parts and alike
+
+    @property
+    def other_means(self) -> dict[Weight, dict[int, float]]:
+        """Mean of each rank where something else counts once, over the seeds of this look that all stable ones have."""
+        scores, used = self.scores, self.sizes[self.look]
+        stable = [k for k, rank in enumerate(scores.ranks) if rank not in self.unstable]
+        complete = np.flatnonzero(np.isfinite(scores.values[stable, :used]).all(axis=(0, 2)))
+        return {
+            weight: dict(zip(scores.ranks, means[:, complete].mean(axis=1).tolist(), strict=True))
+            for weight, means in scores.other_means.items()
+            if complete.size
+        }
 
     @cached_property
     def verdict(self) -> Verdict | None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Literal
 
@@ -20,7 +21,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from rankexp.analysis.statistics.paired import ROUNDING, Floats, MeanSquares, PairedDifference, checked_scores
-from rankexp.analysis.statistics.power import LEAST_SEEDS, check_margin_and_level
+from rankexp.analysis.statistics.power import LEAST_SEEDS, VarianceComponents, check_margin_and_level
+from rankexp.analysis.statistics.seed_lines import seed_lines
 from rankexp.analysis.statistics.sparse import FEW, LEAST_GROUPS, span_of
 from rankexp.analysis.statistics.verdict import RankRow, Status, Verdict
 
@@ -236,7 +238,7 @@ class _Ladder:
     ) -> Verdict:
         _, seeds, examples = self.values.shape
         choice = None if status is Status.INSUFFICIENT else accepted[-1]
-        components = None if pair is None else self.difference(*pair).components()
+        components = None if pair is None else self._components(*pair)
         return Verdict(
             status=status,
             chosen_rank=None if choice is None else self.ranks[choice],
@@ -252,6 +254,16 @@ class _Ladder:
             reason=reason[0].upper() + reason[1:],
         )
 
+    def _components(self, i: int, j: int) -> VarianceComponents:
+        """Variance components of a pair, which know how far apart its ranks are where enough ranks tell."""
+        found = self.difference(i, j)
+        components = found.components()
+        lines = seed_lines(self.cells[self.stable], [self.ranks[k] for k in self.stable]) if found.pooled else None
+        if lines is None:
+            return components
+        own = lines.of_pair(*sorted((self.ranks[i], self.ranks[j]))) - components.residual / found.examples
+        return replace(components, own_seed=max(own, 0.0))
+
     def _edge(self, choice: int | None) -> Literal["low", "high"] | None:
         if choice == 0:
             return None if self.left_out(choice, None) else "low"
@@ -260,6 +272,8 @@ class _Ladder:
     def _row(self, position: int, reference: int, accepted: bool) -> RankRow:
         cells, common = self.cells[position], list(self._common(position, reference))
         there = cells[self.has[position]]
+        compared = position != reference and len(common) >= LEAST_SEEDS
+        heavy = self.difference(position, reference).heavy if compared else None
         return RankRow(
             self.ranks[position],
             float(self.means[position]),
@@ -268,6 +282,8 @@ class _Ladder:
             *self._evidence(position, reference, len(common)),
             accepted=accepted,
             unstable=self.ranks[position] in self.unstable,
+            heaviest=heavy.group if heavy else None,
+            heaviest_share=heavy.share if heavy else 0.0,
         )
 
     def _evidence(self, position: int, reference: int, seeds: int) -> tuple[float, float, float, float, float, float]:

@@ -14,20 +14,17 @@ from functools import cache, cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import brentq
 from scipy.special import fdtri, stdtr, stdtrit
 
-from rankexp.analysis.statistics.power import VarianceComponents, satterthwaite
-from rankexp.analysis.statistics.sparse import Sparse, span_of, sparse
-
-POOLING_LEVEL = 0.15
-"""Level of the F test of a pair's own seed variance against that of the other ranks, before they are pooled.
-
-A test before pooling wants a lenient level, or it lets differences pass that matter (Bozivich, Bancroft & Hartley
-1956); this one keeps the rate of verdicts for too small a rank below 7 % where large ranks are noisier.
-"""
+from rankexp.analysis.statistics.heavy import Heavy, heavy
+from rankexp.analysis.statistics.power import POOLING_LEVEL, VarianceComponents, satterthwaite
+from rankexp.analysis.statistics.sparse import LEAST_GROUPS, Sparse, span_of, sparse
 
 ROUNDING = 1e-12
 """Differences of this size, in score units, are rounding errors: every inequality is strict beyond it."""
+
+_LEAST_P = 1e-12
 
 Floats = NDArray[np.float64]
 
@@ -49,6 +46,7 @@ class PairedDifference:
         examples: Number of examples.
         rates: Part of ``variance`` that is what is not known of the two best learning rates.
         sparse: What bounds it besides, where so few examples deviate that the variance is not to be trusted; else None.
+        heavy: What widens its bounds, where one example makes up much of the variance; else None.
     """
 
     mean: float
@@ -63,6 +61,7 @@ class PairedDifference:
     examples: int
     rates: float = 0.0
     sparse: Sparse | None = None
+    heavy: Heavy | None = None
 
     @property
     def standard_error(self) -> float:
@@ -75,17 +74,22 @@ class PairedDifference:
         turned = self.sparse and replace(
             self.sparse, usual=-self.sparse.usual, below=self.sparse.above, above=self.sparse.below
         )
-        return replace(self, mean=-self.mean, sparse=turned)
+        return replace(self, mean=-self.mean, sparse=turned, heavy=self.heavy and self.heavy.reversed)
 
     def lower(self, level: float = 0.05) -> float:
         """One-sided lower confidence bound of the mean difference, in score units."""
-        bound = self.mean - float(stdtrit(self.df, 1 - level)) * self.standard_error
+        bound = self.mean - self._reach(level, self.heavy)
         return bound if self.sparse is None else min(bound, self.sparse.lower(level))
 
     def upper(self, level: float = 0.05) -> float:
         """One-sided upper confidence bound of the mean difference, in score units."""
-        bound = self.mean + float(stdtrit(self.df, 1 - level)) * self.standard_error
+        bound = self.mean + self._reach(level, self.heavy and self.heavy.reversed)
         return bound if self.sparse is None else max(bound, self.sparse.upper(level))
+
+    def _reach(self, level: float, side: Heavy | None) -> float:
+        """Distance of a bound from the mean; ``side`` is turned so that the bound lies below."""
+        usual = float(stdtrit(self.df, 1 - level)) * self.standard_error
+        return usual if side is None else math.sqrt(usual**2 + side.further_below(level))
 
     def noninferior(self, margin: float, level: float = 0.05) -> bool:
         """Whether the first rank is shown to lose less than ``margin`` to the second."""
@@ -97,12 +101,12 @@ class PairedDifference:
 
     def p_noninferior(self, margin: float) -> float:
         """One-sided p-value of "loses ``margin`` or more"; small where the first rank is non-inferior."""
-        p = self._tail(-(self.mean + margin))
+        p = self._tail(self.mean + margin, self.heavy)
         return p if self.sparse is None else max(p, self.sparse.p_below(margin))
 
     def p_worse(self) -> float:
         """One-sided p-value of "no worse"; small where the first rank is worse."""
-        p = self._tail(self.mean)
+        p = self._tail(-self.mean, self.heavy and self.heavy.reversed)
         return p if self.sparse is None else max(p, self.sparse.p_above(0.0))
 
     def components(self) -> VarianceComponents:
@@ -116,10 +120,16 @@ class PairedDifference:
         per_seed = self.seed_df // (self.seeds - 1)
         return VarianceComponents(max(seed, 0.0), max(example, 0.0), residual, per_seed, self.rates)
 
-    def _tail(self, distance: float) -> float:
+    def _tail(self, distance: float, side: Heavy | None) -> float:
+        """Smallest level at which a bound reaches no further than ``distance``."""
         if self.variance == 0:
-            return 0.0 if distance < -ROUNDING else 1.0
-        return float(stdtr(self.df, distance / self.standard_error))
+            return 0.0 if distance > ROUNDING else 1.0
+        usual = float(stdtr(self.df, -distance / self.standard_error))
+        if side is None or distance <= 0 or self._reach(_LEAST_P, side) <= distance:
+            return usual
+        if self._reach(0.5, side) >= distance:
+            return 0.5
+        return float(brentq(lambda level: self._reach(level, side) - distance, _LEAST_P, 0.5))
 
 
 class MeanSquares:
@@ -187,7 +197,8 @@ class MeanSquares:
         if self.rates:  # of which nothing is estimated here, so that it has no degrees of freedom to add
             df, variance = df * (1 + self.rates / variance) ** 2 if variance else math.inf, variance + self.rates
         sizes = (self.seeds, self.examples)
-        return PairedDifference(mean, variance, df, mss, msi, msr, seed_df, pooled, *sizes, self.rates, few)
+        lopsided = None if few or self.examples < LEAST_GROUPS else heavy(by_example)
+        return PairedDifference(mean, variance, df, mss, msi, msr, seed_df, pooled, *sizes, self.rates, few, lopsided)
 
     @cached_property
     def span(self) -> float:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from rankexp.analysis.statistics.comparison import DecisionScores
-from rankexp.analysis.statistics.weighted import linearised
+from rankexp.analysis.statistics.weighted import Floats, other_weights, over_documents
 from rankexp.data.readers import read_table
 from rankexp.data.table import ABSENT, Table, Value, brief, is_missing
-from rankexp.metrics import BEFORE, SCORE, Metric
+from rankexp.metrics import BEFORE, SCORE, Metric, Weight
 from rankexp.option_errors import ConfigError
 
 COLUMNS = ("rank", "seed", "example", "score")
@@ -26,7 +27,10 @@ _LARGEST = 2**53
 
 
 def read_scores_csv(
-    path: Path, unstable: Collection[int] = (), say: Callable[[str], None] = lambda _: None
+    path: Path,
+    unstable: Collection[int] = (),
+    say: Callable[[str], None] = lambda _: None,
+    weight: Weight | None = None,
 ) -> tuple[DecisionScores, Metric]:
     """Read the columns rank, seed, example and score, and group and weight where there are such; others are ignored.
 
@@ -38,6 +42,7 @@ def read_scores_csv(
         path: A table in a format that :func:`rankexp.data.readers.read_table` reads.
         unstable: Ranks that diverged, whose missing seeds cost the others none.
         say: Is told what had to be decided to read the file.
+        weight: What counts once; None for a token where there are weights, else a document.
 
     Returns:
         The scores, and what they are: shares of right answers where every score is 0 or 1 and none weighs more.
@@ -53,7 +58,7 @@ def read_scores_csv(
     _refuse(path, table.duplicated(["rank", "seed", "example"]), "repeats the rank, seed and example of an earlier row")
     shares = table["score"].dropna().isin([0.0, 1.0]).all() and table["weight"].nunique() == 1
     metric = BEFORE[0] if shares else SCORE
-    return _table(path, table, unstable), metric
+    return _table(path, table, unstable, weight), metric
 
 
 def _read(path: Path, say: Callable[[str], None]) -> pd.DataFrame:
@@ -142,7 +147,7 @@ def _numbers(texts: pd.Series[str]) -> pd.Series[float]:
     return pd.to_numeric(texts.where(texts.str.len() < _LONGEST, ""), errors="coerce").astype(float)
 
 
-def _table(path: Path, table: pd.DataFrame, unstable: Collection[int]) -> DecisionScores:
+def _table(path: Path, table: pd.DataFrame, unstable: Collection[int], weight: Weight | None) -> DecisionScores:
     ranks, seeds = sorted(table["rank"].unique().tolist()), sorted(table["seed"].unique().tolist())
     known = table.drop_duplicates("example").set_index("example").sort_index()
     examples, weights = known["group"], known["weight"].to_numpy(dtype=np.float64)
@@ -160,14 +165,22 @@ def _table(path: Path, table: pd.DataFrame, unstable: Collection[int]) -> Decisi
             f"{path} has no seed that is complete for every rank; rank {ranks[k]}, seed {seeds[s]}, "
             f"example {examples.index[n]!r} is missing, for one."
         )
-    sums = np.zeros((len(groups), len(ranks) * len(seeds)))
-    np.add.at(sums, index, (cells * weights).reshape(-1, len(examples)).T)
-    sizes = np.bincount(index, weights=weights).astype(np.float64)
-    means = (sums / sizes[:, None]).T
-    if np.ptp(weights) > 0:
-        means = np.array([linearised(row, sizes) for row in means])
-    values = means.reshape(len(ranks), len(seeds), len(groups))
-    return DecisionScores(values, tuple(ranks), tuple(seeds), tuple(groups.tolist()), len(examples))
+    counts = weights if np.ptp(weights) > 0 else None
+    kind = replace(SCORE, weighted=counts is not None)
+    weight = weight or kind.usual_weight
+    if weight == "token" and counts is None:
+        raise ConfigError(f"--weight is token, and {path} has no column weight of different numbers.")
+
+    def over(what: Weight) -> Floats:
+        rows = [over_documents(row, index, counts, what) for row in cells.reshape(-1, len(examples))]
+        return np.array(rows).reshape(len(ranks), len(seeds), len(groups))
+
+    others = {
+        other: over(other).mean(axis=2) for other in other_weights(kind, weight, documents=len(groups) < len(examples))
+    }
+    return DecisionScores(
+        over(weight), tuple(ranks), tuple(seeds), tuple(groups.tolist()), len(examples), weight, others
+    )
 
 
 def _refuse(path: Path, wrong: pd.Series[bool], what: str) -> None:

@@ -80,6 +80,7 @@ class World:
         document: Examples in a document; the scores are means over documents.
         document_sd: By how much documents differ in difficulty.
         heavy: Standard deviation of the logarithm by which examples weigh in a loss; 0 for right and wrong answers.
+        rare: Share of the rarer of two classes, whose mean recall is the score; 0 for the share of right answers.
     """
 
     name: str
@@ -92,12 +93,22 @@ class World:
     document: int = 1
     document_sd: float = 0.0
     heavy: float = 0.0
+    rare: float = 0.0
+
+    @property
+    def span(self) -> float | None:
+        """Largest difference of two scores that can be; None where only the scores can say."""
+        return None if self.heavy or self.rare else 1.0
 
 
 EQUAL = tuple(World(f"equal, SD {sd:g}", sd) for sd in (0.3, 0.5, 0.8))
 MEASURED = World("measured", 0.2, line_sd=0.7, seeded_sd=3.4, noise_sd=2.6)
 """About as the default sweep has it: two seeds of one rank disagree on 15 % of the answers, two ranks of one seed on
 9.5 %, and the difference of two ranks scatters by .9 points for neighbours, by 1.5 and 2.2 for ranks further apart."""
+TOGETHER = World(
+    "all together", 0.2, line_sd=0.7, seeded_sd=3.4, noise_sd=2.6, collapsing=1 / 30, document=4, document_sd=5.0
+)
+"""Measured seeds, collapses and documents at once."""
 UNKIND = (
     *(World(f"3 x SD at large ranks, SD {sd:g}", sd, (1, 1, 3, 3)) for sd in (0.3, 0.5, 0.8)),
     *(World(f"3 x SD at small ranks, SD {sd:g}", sd, (3, 3, 1, 1)) for sd in (0.3, 0.5, 0.8)),
@@ -106,6 +117,8 @@ UNKIND = (
     World("one run in thirty collapses", 0.5, collapsing=1 / 30),
     World("documents of four", 0.5, document=4, document_sd=5.0),
     World("losses, heavy examples", 0.5, heavy=1.0),
+    World("losses, very heavy examples", 0.5, heavy=1.5),
+    World("mean recall, one in five", 0.5, rare=0.2),
 )
 
 
@@ -137,6 +150,8 @@ class Cell:
         """
         effects = (np.array(self.scenario.offsets) - lost)[:, None] + self._seed_effects(rng)
         scores = self._losses(rng, effects) if self.world.heavy else self._answers(rng, effects)
+        if self.world.rare:
+            return _balanced(scores, (rng.random(self.examples) < self.world.rare).astype(np.int64))
         if self.world.document == 1:
             return scores
         documents: Floats = scores.reshape(*scores.shape[:2], -1, self.world.document).mean(axis=3)
@@ -179,6 +194,20 @@ class Cell:
         noise = 0.15 * rng.standard_normal((ranks, seeds, self.examples))
         found: Floats = weight * (effects[:, :, None] / 100 + taste[:, None, :] + noise)
         return found
+
+
+def _balanced(right: Floats, classes: NDArray[np.int64]) -> Floats:
+    """Return pseudo-values of the mean recall, given which answers are right, and which of two classes is meant.
+
+    As :func:`rankexp.corpus_metrics.pseudo_values` does for any metric, here for many runs at once.
+    """
+    sizes = np.bincount(classes, minlength=2)
+    recalls = np.stack([right[..., classes == one].mean(axis=2) for one in (0, 1)], axis=2)[..., classes]
+    without = (sizes[classes] * recalls - right) / (sizes[classes] - 1)
+    lost: Floats = (recalls - without) / 2
+    whole = recalls[..., [classes.argmin(), classes.argmax()]].mean(axis=2, keepdims=True)
+    found: Floats = whole + (right.shape[2] - 1) * (lost - lost.mean(axis=2, keepdims=True))
+    return found
 
 
 Rule = Callable[[Floats], int]
@@ -237,8 +266,7 @@ def judge(scenario: Scenario, scores: Floats, world: World, rate_sd: float = 0.0
         world: How chance acted.
         rate_sd: As for :func:`rankexp.analysis.statistics.decision.decide`, here in score units too.
     """
-    span = None if world.heavy else 1.0
-    verdict = decide(scores, RANKS, margin=MARGIN, span=span, rate_sd=rate_sd)
+    verdict = decide(scores, RANKS, margin=MARGIN, span=world.span, rate_sd=rate_sd)
     deployed = verdict.chosen_rank or verdict.reference_rank
     best, near = (RANKS[rule(scores)] for rule in (best_mean, one_standard_error))
     return Rates(

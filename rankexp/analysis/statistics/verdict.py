@@ -39,6 +39,9 @@ class RankRow:
         p_worse: p-value against "no worse than the reference"; NaN on the reference's own row.
         accepted: The reference itself, or reached and passed by the step down.
         unstable: The rank diverged or collapsed, and cannot be chosen.
+        heaviest: Position of the example that makes up more than 5 % of the variance between examples, so that the
+            bounds are widened (:mod:`rankexp.analysis.statistics.heavy`); None where none does.
+        heaviest_share: Its part of that variance; 0 where there is none.
     """
 
     rank: int
@@ -53,6 +56,8 @@ class RankRow:
     p_worse: float
     accepted: bool
     unstable: bool
+    heaviest: int | None = None
+    heaviest_share: float = 0.0
 
 
 @dataclass(frozen=True)

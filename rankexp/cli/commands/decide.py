@@ -29,6 +29,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "else a number in their unit",
     )
     parser.add_argument("--loss", action="store_true", help="scores are losses: lower is better")
+    parser.add_argument(
+        "--weight",
+        choices=("document", "example", "token"),
+        help="what counts once in the mean that decides: a group, an example, or what column weight counts (default: "
+        "token with such a column, else document)",
+    )
     parser.add_argument("--level", type=float, default=0.05, help="one-sided significance level (default 0.05)")
     parser.add_argument("--unstable", type=int, nargs="+", default=[], metavar="RANK", help="ranks that diverged")
     parser.add_argument("--out", type=Path, help="folder of the report (default FILE-report)")
@@ -47,9 +53,10 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     no_more(rest)
     file = Path(options.file)
     unstable = tuple(sorted(set(options.unstable)))
-    scores, metric = read_scores_csv(file, unstable, lambda text: print(text, file=sys.stderr))
+    scores, metric = read_scores_csv(file, unstable, lambda text: print(text, file=sys.stderr), options.weight)
     if options.loss:
-        scores, metric = replace(scores, values=-scores.values), LOSS
+        others = {weight: -means for weight, means in scores.other_means.items()}
+        scores, metric = replace(scores, values=-scores.values, other_means=others), LOSS
     if options.margin is None and not metric.is_share:
         raise ConfigError(f"the scores of {file} are not 0 or 1; say with --margin how much of them does not matter.")
     margin = _margin(options.margin, scores, metric)

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from rankexp.analysis.scoring import group_means
 from rankexp.analysis.statistics.paired import paired_difference
 from rankexp.analysis.statistics.sparse import LEAST_GROUPS
 from rankexp.analysis.study import Study
@@ -24,9 +23,7 @@ def opened_test(study: Study) -> Document | None:
         return None
     row: Document = {
         "examples": max(len(s.example_ids) for s in study.test_scores.values()),
-        "ranks": {
-            str(rank): spread(study.mean_score(scores) for scores in table.values()) for rank, table in found.items()
-        },
+        "ranks": {str(rank): spread(map(study.documents.mean, table.values())) for rank, table in found.items()},
     }
     pair = (study.verdict.chosen_rank, study.verdict.reference_rank)
     return {**row, **_test_difference(study, found, pair)}
@@ -44,7 +41,7 @@ def trained_anew(study: Study) -> Document | None:
     if not (lost or all(found.values())):
         return None
     difference = {**_test_difference(study, found, pair), **({"confirmed": False} if lost else {})}
-    means = {str(rank): spread(map(study.mean_score, table.values())) for rank, table in found.items()}
+    means = {str(rank): spread(map(study.documents.mean, table.values())) for rank, table in found.items()}
     return {"seeds": max(map(len, runs.values())), "lost": lost, "ranks": means, **difference}
 
 
@@ -61,7 +58,7 @@ def _test_difference(study: Study, tables: Mapping[int, dict[int, Scores]], pair
     seeds = sorted(tables[chosen].keys() & tables[reference].keys())
     if not seeds:
         return empty
-    cells = [[group_means(tables[rank][seed], study.metric)[1] for seed in seeds] for rank in (chosen, reference)]
+    cells = [[study.documents.values(tables[rank][seed])[1] for seed in seeds] for rank in (chosen, reference)]
     values = np.array(cells)
     if len(seeds) < 2 or values.shape[2] < LEAST_GROUPS:
         return {**empty, "difference": float(values[0].mean() - values[1].mean())}

@@ -68,7 +68,7 @@ def caption(doc: Document) -> Caption:
     reading = (
         f"The chance that a study of this size accepts rank {low} if it is truly as good as rank {high}: {now} with "
         "what was run. It says whether more runs would help, and is worked out for no true difference, not for the one "
-        "that was seen."
+        "that was seen. It counts that two ranks scatter the more over seeds, the further they are apart."
     )
     return Caption("Would more runs help?", reading, f"Power against seeds, ranks {low} and {high}. Now: {now}.")
 

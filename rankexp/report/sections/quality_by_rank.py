@@ -16,8 +16,9 @@ from rankexp.report.canvas import (
     score_label,
     score_ticks,
 )
-from rankexp.report.formats import amount, confidence, count, score
+from rankexp.report.formats import amount, confidence, score
 from rankexp.report.section import Caption, Drawing, Link, Section
+from rankexp.report.sections.weighting import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -56,13 +57,8 @@ def caption(doc: Document) -> Caption:
             f"A rank is good enough when its bar ends above the dotted line, "
             f"{amount(doc['margin'], formats.metric_of(doc))} below rank {doc['reference_rank']}."
         )
-    if formats.metric_of(doc).weighted:
-        reading += f" Means count every {formats.metric_of(doc).each} once."
-    elif doc["groups"] != doc["examples"]:
-        reading += (
-            f" Means are over {count(doc['groups'])} documents, each with the mean of its examples; the command line "
-            "and MLflow show means over examples."
-        )
+    if doc["other_means"]:
+        reading += f" Means are {counted(doc['weight'], doc)}."
     return Caption("Quality against rank", reading, f"Quality against rank. Means: {points}.")
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rankexp.analysis.statistics.comparison import Comparison
+from rankexp.metrics import Metric
 from rankexp.report.canvas import Document
 from rankexp.report.formats import amount, metric_of
 from rankexp.report.section import Section
@@ -27,7 +28,7 @@ def seed_noise(comparison: Comparison) -> Document | None:
         return None
     values = scores.values[np.ix_(stable, complete)]
     ranks, means = [scores.ranks[i] for i in stable], values.mean(axis=2)
-    answers = comparison.metric.is_share and len(scores.groups) == scores.examples
+    answers = comparison.shares and len(scores.groups) == scores.examples
     return {
         "seeds": len(complete),
         "between_seeds": _disagreement(values) if answers else None,
@@ -46,9 +47,8 @@ def _disagreement(values: NDArray[np.float64]) -> float | None:
     return float(np.mean([np.abs(values[row, i] - values[row, j]).mean() for row, (i, j) in pairs])) if pairs else None
 
 
-def sentence(doc: Document) -> str:
+def sentence(found: Document | None, metric: Metric) -> str:
     """Say it; empty where it was not measured."""
-    found, metric = doc["seed_noise"], metric_of(doc)
     if not found:
         return ""
     said = []
@@ -66,5 +66,5 @@ SECTION = Section(
     place=112,
     of_study=lambda study, _: {"seed_noise": seed_noise(study.comparison)},
     of_scores=lambda comparison: {"seed_noise": seed_noise(comparison)},
-    words=lambda doc: {"seed_noise": sentence(doc)},
+    words=lambda doc: {"seed_noise": sentence(doc["seed_noise"], metric_of(doc))},
 )

@@ -23,7 +23,7 @@ def ship(study: Study, rank: int | None) -> Document | None:
     tune = {trial.key: tune_score(trial.result, study.metric) for trial in trials}
     best = max(trials, key=lambda trial: tune[trial.key])
     opened = study.test_scores
-    fresh = {t.key: study.mean_score(opened[t.key]) for t in trials if t.key in opened}
+    fresh = {t.key: study.documents.mean(opened[t.key]) for t in trials if t.key in opened}
     by_seed = study.scores.means(rank)
     decide = {t.key: by_seed[t.spec.seed] for t in trials if t.spec.seed in by_seed}
     return {

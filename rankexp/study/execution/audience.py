@@ -11,6 +11,9 @@ from rankexp.tracking import LiveRun, Tracker
 from rankexp.training.stop import Row
 from rankexp.trial_spec import TrialSpec
 
+_SHOWN = 2
+"""Metrics that are shown of a trial: those that its task names first."""
+
 
 @dataclass(frozen=True)
 class Audience:
@@ -80,4 +83,4 @@ def outcome_of(trial: Trial) -> str:
         return f"{trial.result.status}: {trial.result.reason}"
     split = "decide" if "decide" in trial.result.metrics else "tune"
     values = [f"{name} {value:.3f}" for name, value in trial.result.metrics[split].items() if name != "examples"]
-    return f"{split} {', '.join(values)}"
+    return f"{split} {', '.join(values[:_SHOWN])}"

@@ -6,12 +6,15 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from rankexp.analysis.statistics.power import LEAST_SEEDS
+from rankexp.analysis.statistics.seed_lines import usual_power
+from rankexp.analysis.statistics.sparse import LEAST_GROUPS
 from rankexp.config import StudyConfig
 from rankexp.metrics import Metric
 from rankexp.models.loading import reason
 from rankexp.option_errors import ConfigError
 from rankexp.progress import duration
-from rankexp.report.formats import amount, size
+from rankexp.report.formats import amount, percent, size
 from rankexp.training.batching import MOST_WORK
 from rankexp.training.bench import TRAINING_SAMPLE, Bench
 from rankexp.training.loop import Loop
@@ -105,6 +108,7 @@ class Forecast:
         pace: How fast the device is.
         lanes: How many trials train side by side.
         counts: Examples of each split.
+        independent: Examples or documents that decide.
         about: What the examples to train on hold, in the words of the objective.
         setting: Where it trains: device and precision.
     """
@@ -115,6 +119,7 @@ class Forecast:
     pace: Pace
     lanes: int
     counts: Mapping[str, int]
+    independent: int
     about: str
     setting: str
 
@@ -134,7 +139,25 @@ class Forecast:
             written = decide.margin
             margin = f"{written} of the gain on tune" if isinstance(written, str) else amount(written, self.metric)
             yield f"{'decides':<10}by {decide.score}, at a margin of {margin} and a level of {decide.level:g}"
+            if chance := self._chance(written):
+                yield f"{'chance':<10}{chance}"
         yield f"{'takes':<10}{self._takes()}"
+
+    def _chance(self, margin: float | str) -> str:
+        """Say how likely ranks are to be accepted that are as good as the largest; empty where nothing is known."""
+        decide, ranks = self.config.decide, sorted(self.config.search.ranks)
+        if isinstance(margin, str) or not self.metric.is_share or self.metric.parts or len(ranks) < 2:
+            return ""
+        if (seeds := len(decide.seeds)) < LEAST_SEEDS or self.independent < LEAST_GROUPS:
+            return ""
+        level = decide.level / max(len(decide.looks), 1)
+        chances = {
+            low: usual_power(low, ranks[-1], ranks, seeds, self.independent, margin, level)
+            for low in dict.fromkeys((ranks[-2], ranks[0]))
+        }
+        said = " and ".join(f"{percent(chance)} to accept rank {low}" for low, chance in chances.items())
+        whether = "it is" if len(chances) == 1 else "they are"
+        return f"{said} if {whether} truly as good as rank {ranks[-1]}, with runs as noisy as in the default sweep"
 
     def _by_stage(self) -> dict[str, int]:
         stages: dict[str, int] = {}

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
+from rankexp.metrics import LOSS
 from rankexp.option_errors import ConfigError
 from rankexp.progress import Display
 from rankexp.record.studies import Planned, Pruned, StudyStore
@@ -40,6 +41,7 @@ class Runner:
         team: The processes that train for the study.
         audience: Who sees what is trained.
         checkpoint_every: Steps of a trial between two checkpoints; 0 for none.
+        metric: What the study compares; a trial that was never scored by it is trained anew.
         trained: Keys that were trained here.
     """
 
@@ -49,6 +51,7 @@ class Runner:
     team: Team
     audience: Audience
     checkpoint_every: int = 0
+    metric: str = LOSS.name
     trained: list[str] = field(default_factory=list)
 
     @property
@@ -59,13 +62,21 @@ class Runner:
     def run_all(self, asked: Sequence[Asked]) -> list[Trial]:
         """Plan trials, train those that the record lacks, and return all in the order asked for."""
         self.study.plan(*(planned for planned, _ in asked))
-        missing = {spec.key: (item, spec) for item, spec in asked if not self.trials.finished(spec.key)}
+        missing = {spec.key: (item, spec) for item, spec in asked if not self._finished(spec.key)}
         for _ in range(len(asked) - len(missing)):
             self.display.skip()
         wanted = [self._wanted(item, spec) for item, spec in missing.values()]
         self.team.offers.put([(one.spec, one.label) for one in wanted])
         self._train([[one] for one in wanted])
         return [self.trials.read(spec.key) for _, spec in asked]
+
+    def _finished(self, key: str) -> bool:
+        """Whether the record has all of a trial that this study needs."""
+        if not self.trials.finished(key) or self.trials.read(key).has(self.metric):
+            return self.trials.finished(key)
+        where = self.trials.set_aside(key)
+        self.display.say(f"Trial {key} has no {self.metric}, as it was recorded before; it is now in {where}.")
+        return False
 
     def restore(self, trials: Sequence[Trial]) -> list[Trial]:
         """Train again those whose adapters were cleaned away before this study needed them, and return all."""
@@ -144,7 +155,7 @@ class Runner:
     def _take_in(self, race: Race, keys: Iterable[str]) -> set[str]:
         """Tell a race what the record holds of its runs, and return which have ended."""
         pruned = {item.key: item for item in self.study.pruned()}
-        done = {key for key in keys if key in pruned or self.trials.finished(key)}
+        done = {key for key in keys if key in pruned or self._finished(key)}
         for key in done:
             if key in pruned:
                 race.know(key, pruned[key].history)
@@ -161,7 +172,7 @@ class Runner:
             spec: The trial.
             observe: Is shown each step, also of a recorded trial; what it raises ends a trial unrecorded.
         """
-        if not self.trials.finished(spec.key):
+        if not self._finished(spec.key):
             wanted = self._wanted(item, spec, observe)
             self._train([[wanted]])
             if wanted.stopped is not None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict
 from functools import partial
 
+from rankexp.analysis.scoring import means_of
 from rankexp.analysis.study import Study
 from rankexp.candidates import CandidateName
+from rankexp.metrics import metrics_of
 from rankexp.record.scores import Scores
 from rankexp.record.trial import Trial
 from rankexp.study.protocol.stage import Stage
@@ -27,7 +29,8 @@ class Inspection(Stage):
             self.runner.display.say(f"cutting {CandidateName.of_rank(stable[-1])} to fewer directions")
             cuts = [rank for rank in study.ranks if rank <= stable[-1]]
             scores = self.runner.lanes.map(partial(self._score_cut, whole), cuts)
-            found = {str(k): {metric: s.mean(metric) for metric in s.values} for k, s in zip(cuts, scores, strict=True)}
+            metrics = metrics_of(study.record.data)
+            found = {str(k): means_of(s, metrics) for k, s in zip(cuts, scores, strict=True)}
             about = {"key": trial.key, "rank": trial.spec.rank, "seed": trial.spec.seed, "split": "tune"}
             self.study.note(truncation={**about, "scores": found})
 

@@ -71,8 +71,9 @@ class Protocol(Stage):
         counts = {name: len(examples) for name, examples in splits.items()}
         side = f", {lanes.count} trials side by side" if lanes.count > 1 else ""
         setting = f"{settings['device']}, {settings['precision']}{side}"
-        metric = metric_of(self.study.read().data, self.config.decide.score)
-        return Forecast(self.config, metric, self._runs(screen), pace, lanes.count, counts, about, setting)
+        metric, groups = metric_of(self.study.read().data, self.config.decide.score), splits["decide"].group_ids
+        independent = len(set(groups.tolist()))
+        return Forecast(self.config, metric, self._runs(screen), pace, lanes.count, counts, independent, about, setting)
 
     @staticmethod
     def _check(contest: Contest, screen: Screen) -> None:
