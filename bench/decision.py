@@ -8,6 +8,7 @@ one world at one size: means over the clear curves, the worst over all. Run:
     python bench/decision.py
     python bench/decision.py --sizes 5x2000 --worlds measured --draws 400 --stream 7
     python bench/decision.py --picked          # the best rates of a grid instead of a surface
+    python bench/decision.py --tuned --known   # what it costs to count that rates are not known, on the same draws
 """
 
 from __future__ import annotations
@@ -56,6 +57,7 @@ class Job:
     tuning: Tuning | None
     draws: dict[Scenario, int]
     stream: int
+    known: bool = False
 
     @property
     def name(self) -> str:
@@ -80,7 +82,7 @@ class Job:
             rates: list[Rates] = []
             for n in range(draws):
                 lost, rate_sd = screens(n)
-                rates.append(judge(scenario, cell.draw(rng, lost), self.world, rate_sd))
+                rates.append(judge(scenario, cell.draw(rng, lost), self.world, 0.0 if self.known else rate_sd))
                 if n + 1 == FIRST and mean_rates(rates).too_small < NEAR * self.allowed:
                     break
             found[scenario] = mean_rates(rates), len(rates)
@@ -98,7 +100,7 @@ def jobs(options: argparse.Namespace) -> list[Job]:
     kinds = [(world, tuning) for world, tuning in kinds if any(word in world.name for word in options.worlds)]
     sizes = [tuple(map(int, size.split("x"))) for size in options.sizes]
     return [
-        Job(world, seeds, examples, tuning, draws, options.stream + 1000 * number)
+        Job(world, seeds, examples, tuning, draws, options.stream + 1000 * number, options.known)
         for number, (world, tuning) in enumerate(kinds)
         for seeds, examples in sizes
     ]
@@ -133,6 +135,7 @@ def main() -> None:
         "--tuned", action=argparse.BooleanOptionalAction, help="only with rates of a screen, or without"
     )
     parser.add_argument("--picked", action="store_true", help="take the best rates of a grid")
+    parser.add_argument("--known", action="store_true", help="the same draws, with rates taken for known")
     parser.add_argument("--stream", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=2)
     options = parser.parse_args()

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rankexp.canonical_json import content_key
-from rankexp.metrics import Metric, metrics_of
+from rankexp.metrics import Metric, Weight, metrics_of
 from rankexp.record.studies import Planned, StudyRecord
 from rankexp.record.trial import Trial, TrialResult
 from rankexp.safety.printable import printable
@@ -226,7 +226,7 @@ def verdict_tags(verdict: Verdict | None, *, asked: bool = True) -> dict[str, st
 
 
 def verdict_points(
-    verdict: Verdict | None, time: int, other_means: Mapping[str, Mapping[int, float]] = MappingProxyType({})
+    verdict: Verdict | None, time: int, other_means: Mapping[Weight, Mapping[int, float]] = MappingProxyType({})
 ) -> list[Point]:
     """Points of a summary run: the choice, and each rank's row of the decision table.
 

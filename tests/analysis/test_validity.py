@@ -34,7 +34,7 @@ def edit_data(folder, **changes):
 
 def test_a_proper_study_passes_every_check(tmp_path):
     found = checks(load_study(make_study(tmp_path, seeds=5, examples=2400, open_test=True)))
-    assert len({item.name for item in found}) == len(found) == 17
+    assert len({item.name for item in found}) == len(found) == 18
     assert [item.name for item in found if item.passed is not True] == []
     assert all(item.evidence.endswith(".") and item.remedy == "" for item in found)
 
