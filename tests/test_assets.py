@@ -189,7 +189,7 @@ def test_a_package_that_the_registry_lacks_is_named(wheel, registry, one_sentenc
 def test_an_asset_that_does_not_exist_is_refused_with_those_that_do(one_sentence):
     with pytest.raises(AssetError) as error:
         asset_folder("minilmm")
-    assert "minilm, sentiment" in one_sentence(error.value)
+    assert "minilm, smollm2, sentiment" in one_sentence(error.value)
 
 
 def test_a_cache_that_cannot_be_written_is_named(wheel, tmp_path, monkeypatch, one_sentence):

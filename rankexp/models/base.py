@@ -17,6 +17,7 @@ from torch import nn
 from rankexp.assets import asset_folder
 from rankexp.canonical_json import content_key
 from rankexp.models.files import ModelError, check_folder, hash_file, read_config, weight_files
+from rankexp.models.gguf import as_safetensors
 from rankexp.models.kinds import ModelKind
 from rankexp.models.loading import head_names, load_model, prepared, reason
 from rankexp.models.tokenizers import Pretrained, Words
@@ -100,7 +101,7 @@ def find_model(
     if not path:
         raise ModelError(f"option 'model.path' is missing; source {source!r} needs one.")
     if source == "asset":
-        return _from_folder(name, asset_folder(path, say), f"rankexp-asset:{path}")
+        return _from_folder(name, as_safetensors(asset_folder(path, say), say), f"rankexp-asset:{path}")
     if Path(path).is_dir():
         return _from_folder(name, Path(path), path)
     return _from_folder(name, _from_hub(path, revision, fetch=fetch), path, of_hub=True)
