@@ -21,9 +21,9 @@ from scipy.special import stdtrit
 HEAVY_SHARE = 0.05
 """A document that makes up more than this of the sum of squares between documents is heavy."""
 
-_DRAWS = 1999
+_DRAWS = 999
 _LEAST_LEVEL = 0.01
-"""Level below which draws say too little: 20 of them lie beyond it, and further out t is stretched as there."""
+"""Level below which draws say too little: 10 of them lie beyond it, and further out t is stretched as there."""
 _CACHED = 1 << 24
 """Counts that are kept for the next pair; larger tables are drawn in parts."""
 
@@ -87,19 +87,19 @@ def heavy(differences: Floats) -> Heavy | None:
 def _studentised(deviations: Floats) -> Floats:
     """Draw documents with replacement, the same ones for every difference, whatever the order of its documents."""
     count = len(deviations)
-    deviations = deviations[np.lexsort((deviations, np.abs(deviations)))]
+    deviations = deviations[np.lexsort((deviations, np.abs(deviations)))] / np.abs(deviations).max()
     rows = max(min(_DRAWS, _CACHED // count), 1)
-    columns = np.stack([deviations, deviations**2], axis=1)
+    columns = np.stack([deviations, deviations**2], axis=1).astype(np.float32)
     parts = [_counts(count, start, min(rows, _DRAWS - start)) @ columns for start in range(0, _DRAWS, rows)]
-    means, squares = np.concatenate(parts).T / count
+    means, squares = np.concatenate(parts).T.astype(np.float64) / count
     errors = np.sqrt(np.maximum(squares - means**2, 0.0) / (count - 1))
     drawn: Floats = np.divide(means, errors, out=np.zeros_like(means), where=errors > 0)
     return drawn
 
 
 @lru_cache(maxsize=2)
-def _counts(count: int, start: int, rows: int) -> Floats:
+def _counts(count: int, start: int, rows: int) -> NDArray[np.float32]:
     """How often each of ``count`` documents is in each of ``rows`` draws."""
     rng = np.random.default_rng((count, start))
     drawn = rng.integers(count, size=(rows, count)) + count * np.arange(rows)[:, None]
-    return np.bincount(drawn.ravel(), minlength=rows * count).reshape(rows, count).astype(np.float64)
+    return np.bincount(drawn.ravel(), minlength=rows * count).reshape(rows, count).astype(np.float32)
