@@ -194,6 +194,7 @@ class StudyConfig:
         question = {name: value for name, value in self.to_dict().items() if name not in NO_QUESTION}
         if self.decide.verdict:  # as studies are called that were begun before there were these options
             del question["decide"]["verdict"]
+        del question["train"]["gradient_checkpointing"]  # which changes no result
         if self.decide.weight is None:
             del question["decide"]["weight"]
         if not self.confirm.seeds:

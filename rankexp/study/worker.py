@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
@@ -209,11 +209,12 @@ def _lanes(config: StudyConfig, base: BaseModel, data: TaskData) -> Lanes:
     """
     device = find_device(config.device)
     pack = None if config.pack == "auto" else config.pack
+    load = partial(Bench.load, base, data, device, recompute=config.train.gradient_checkpointing)
     if device.type != "cpu":
-        return Lanes(lambda: Bench.load(base, data, device), 1, pack)
+        return Lanes(load, 1, pack)
     count, threads = shares(config)
     torch.set_num_threads(threads)
-    return Lanes(lambda: Bench.load(base, data, device), count, pack or 1)
+    return Lanes(load, count, pack or 1)
 
 
 def shares(config: StudyConfig, workers: int = 1) -> tuple[int, int]:

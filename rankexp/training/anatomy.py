@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from rankexp.lora.inject import contains, eject, inject
-from rankexp.models.loading import head_names, loading_of, output_layer, token_embeddings
+from rankexp.models.loading import blocks_of, head_names, loading_of, output_layer, token_embeddings
 from rankexp.ranks import RankMap
 from rankexp.training.padding import positions
 from rankexp.training.reach import Kind, Reach, kind_name, kinds_of, reach_of, target_layers
@@ -102,7 +102,13 @@ class Anatomy:
 
 
 def anatomy_of(
-    model: Any, targets: str | list[str], ranks: Sequence[int], length: int, tokens: int | None = None
+    model: Any,
+    targets: str | list[str],
+    ranks: Sequence[int],
+    length: int,
+    tokens: int | None = None,
+    *,
+    recompute: bool = False,
 ) -> Anatomy:
     """Look at a model.
 
@@ -112,6 +118,7 @@ def anatomy_of(
         ranks: The ranks to count for.
         length: Tokens of a row.
         tokens: Tokens that its tokenizer knows, where it has one of its own.
+        recompute: Whether its blocks are computed again in the backward pass.
 
     Raises:
         ValueError: A target selects nothing.
@@ -132,20 +139,23 @@ def anatomy_of(
         tuple(_left(model, reach, saved, total, targets, tokens)),
         head,
         tuple(Cost(rank, count, _OF_A_WEIGHT * (count + head)) for rank, count in counts.items()),
-        kept_bytes(model, RankMap.uniform(shapes, max(fitting, default=1)), length),
+        kept_bytes(model, RankMap.uniform(shapes, max(fitting, default=1)), length, recompute=recompute),
         length,
         str(getattr(model.config, "_attn_implementation", None) or "its own"),
         max((len(model.get_submodule(name).weight) for name in output_layer(model)), default=0),
     )
 
 
-def kept_bytes(model: Any, ranks: Mapping[str, int], length: int) -> int:
+def kept_bytes(model: Any, ranks: Mapping[str, int], length: int, *, recompute: bool = False) -> int:
     """Count the bytes that one row keeps for the backward pass of an adapter, weights aside, by running it.
+
+    Where blocks are computed again, that is what goes into each of them, and all of one.
 
     Args:
         model: The model.
         ranks: Rank of each adapted layer.
         length: Tokens of the row.
+        recompute: Whether blocks are computed again in the backward pass.
     """
     inject(model, ranks, alpha=1.0, seed=0)
     weights = {_place(p) for p in model.parameters()}
@@ -166,7 +176,10 @@ def kept_bytes(model: Any, ranks: Mapping[str, int], length: int) -> int:
     finally:
         eject(model)
         model.requires_grad_(False)
-    return sum(kept.values())
+    blocks, table = len(blocks_of(model)[1]), token_embeddings(model)
+    if not (recompute and blocks and table is not None):
+        return sum(kept.values())
+    return sum(kept.values()) // blocks + blocks * length * table.get_parameter("weight").shape[1] * _FLOAT
 
 
 def _place(tensor: Tensor) -> int:

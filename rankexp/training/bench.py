@@ -31,6 +31,7 @@ from rankexp.training.padding import check_fits, find_padding
 from rankexp.training.prefix import Prefix
 from rankexp.training.probes.calibration import Calibration
 from rankexp.training.reach import target_layers
+from rankexp.training.recompute import recompute_blocks
 from rankexp.training.scoring import score
 from rankexp.trial_spec import Scoring, TrialSpec
 
@@ -55,11 +56,17 @@ class Bench:
     device: torch.device
 
     @classmethod
-    def load(cls, base: BaseModel, data: TaskData, device: torch.device) -> Bench:
+    def load(cls, base: BaseModel, data: TaskData, device: torch.device, *, recompute: bool = False) -> Bench:
         """Load the base model onto the device, and find out what it needs, unless that is known.
 
         A model that needs another padding than the usual, or of which something was drawn, is another model: it has
         another fingerprint than the files alone.
+
+        Args:
+            base: The base model as it was found.
+            data: The task's data.
+            device: Where to train.
+            recompute: Whether blocks are computed again in the backward pass, which takes time and saves memory.
 
         Raises:
             ConfigError: The texts do not fit the model, or it cannot be trained in batches.
@@ -68,6 +75,8 @@ class Bench:
         check_fits(model, data)
         prepare(model, device)
         base = _settled(base, model, data)
+        if recompute:
+            recompute_blocks(model)
         return cls(base, Pack(model.to(device)), data, device)
 
     def copy(self) -> Bench:

@@ -12,6 +12,7 @@ from rankexp.cli.output import OK, say
 
 if TYPE_CHECKING:
     from rankexp.config import StudyConfig
+    from rankexp.config.groups import TrainConfig
     from rankexp.models.base import BaseModel
     from rankexp.training.anatomy import Anatomy
 
@@ -45,10 +46,13 @@ def _inspect(config: StudyConfig) -> None:
         prepare(model, torch.device("cpu"))
         length = int(config.task.get("max_length", _LENGTH))
         try:
-            found = anatomy_of(model, config.lora.target_modules, config.search.ranks, length, _tokens(base))
+            found = anatomy_of(
+                model, config.lora.target_modules, config.search.ranks, length, _tokens(base),
+                recompute=config.train.gradient_checkpointing,
+            )  # fmt: skip
         except ValueError as error:
             raise ConfigError(f"option 'lora.target_modules': {error}") from None
-    for line in _lines(base.name, kind.noun, found, config.train.batch_size):
+    for line in _lines(base.name, kind.noun, found, config.train):
         say(line)
 
 
@@ -59,7 +63,7 @@ def _tokens(base: BaseModel) -> int | None:
     return len(base.tokenize.tokenizer) if isinstance(base.tokenize, Pretrained) else None
 
 
-def _lines(name: str, noun: str, found: Anatomy, rows: int) -> Iterator[str]:
+def _lines(name: str, noun: str, found: Anatomy, train: TrainConfig) -> Iterator[str]:
     from rankexp.objectives.language import MOST_OF_LOSS
     from rankexp.report.formats import percent, size
 
@@ -78,11 +82,13 @@ def _lines(name: str, noun: str, found: Anatomy, rows: int) -> Iterator[str]:
     for cost in found.costs:
         share = f"{cost.parameters / found.parameters:.3%}"
         yield f"  {cost.rank:>6}  {cost.parameters:>12,}  {share:>11}  {size(cost.file):>8}  {size(cost.trained):>11}"
+    rows, again = train.batch_size, ", blocks computed again" * train.gradient_checkpointing
     logits = min(4 * 4 * rows * found.length * found.vocabulary, MOST_OF_LOSS)
     loss = f", and at most {size(logits)} for the loss" if logits else ""
     yield (
         f"\na trial takes that, and {size(rows * found.activations)} for {rows} rows of {found.length} tokens, the "
-        f"longest there are ({found.attention} attention){loss}; all trials share the base's {size(found.weights)}"
+        f"longest there are ({found.attention} attention{again}){loss}; "
+        f"all trials share the base's {size(found.weights)}"
     )
 
 

@@ -1,0 +1,93 @@
+"""Gradient checkpointing: blocks whose insides are computed again in the backward pass, instead of being kept for it.
+
+transformers checkpoints a block only while it is in training mode, and that would let the base drop activations. Here a
+block itself is another kind of its own class, so that it stays in evaluation mode, and copies of the model stay whole.
+Whatever LoRA layers drop at random is dropped again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from rankexp.lora.layer import LoRALinear
+from rankexp.lora.pack import PackedLoRALinear
+from rankexp.models.loading import blocks_of
+from rankexp.option_errors import ConfigError
+
+
+def recompute_blocks(model: nn.Module) -> None:
+    """Let the blocks of a model keep nothing but their inputs for the backward pass.
+
+    Chen et al. 2016 (arXiv 1604.06174). The gradients are the same to the last bit where the forward pass is.
+
+    Args:
+        model: A model of transformers; changed in place.
+
+    Raises:
+        ConfigError: It has no blocks.
+    """
+    blocks = blocks_of(model)[1]
+    if not len(blocks):
+        raise ConfigError(
+            f"option 'train.gradient_checkpointing' is true, and {type(model).__name__} has no list of blocks to "
+            "compute again."
+        )
+    for block in blocks:
+        block.__class__ = _recomputed(type(block))
+
+
+class _Recomputed(nn.Module):
+    """A block that is computed again in the backward pass."""
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Compute the block, and keep its inputs alone where gradients are wanted."""
+        compute: Callable[..., Any] = super().forward
+        if not torch.is_grad_enabled():
+            return compute(*args, **kwargs)
+        return checkpoint(compute, *args, use_reentrant=False, context_fn=partial(_contexts, self), **kwargs)
+
+
+def _recomputed(kind: type[nn.Module]) -> type[nn.Module]:
+    if issubclass(kind, _Recomputed):
+        return kind
+    return _MADE.setdefault(kind, type(kind.__name__, (_Recomputed, kind), {}))
+
+
+_MADE: dict[type[nn.Module], type[nn.Module]] = {}
+
+
+def _contexts(block: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    """Return what surrounds the forward pass, and what surrounds it again, where the same inputs are dropped."""
+    generators = list(_generators(block))
+    if not generators:
+        return nullcontext(), nullcontext()
+    return nullcontext(), _from(generators, [generator.get_state() for generator in generators])
+
+
+@contextmanager
+def _from(generators: list[torch.Generator], states: list[Tensor]) -> Iterator[None]:
+    """Let generators draw once more what they drew from these states on."""
+    now = [generator.get_state() for generator in generators]
+    for generator, state in zip(generators, states, strict=True):
+        generator.set_state(state)
+    try:
+        yield
+    finally:
+        for generator, state in zip(generators, now, strict=True):
+            generator.set_state(state)
+
+
+def _generators(block: nn.Module) -> Iterator[torch.Generator]:
+    """Find what the LoRA layers in a block draw from."""
+    for module in block.modules():
+        updates = module.updates if isinstance(module, PackedLoRALinear) else [module]
+        for update in updates:
+            if isinstance(update, LoRALinear) and update.dropout and update.dropout_generator is not None:
+                yield update.dropout_generator
