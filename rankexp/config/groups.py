@@ -110,8 +110,6 @@ class TrainConfig:
         max_grad_norm: Gradients are clipped to this norm; 0 does not clip.
         precision: ``auto`` measures once whether bfloat16 is faster here.
         eval_every: Steps between evaluations on ``tune``; 0 for none before the last.
-        gradient_checkpointing: Whether blocks are computed again in the backward pass: less memory, a third more time,
-            and the same results.
         patience: Evaluations on ``tune`` without a lower loss after which a run ends, with its best weights; 0: never.
     """
 
@@ -125,7 +123,6 @@ class TrainConfig:
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     eval_every: Natural = 0
     patience: Natural = 0
-    gradient_checkpointing: bool = False
 
     def __post_init__(self) -> None:
         if self.patience and not self.eval_every:

@@ -36,7 +36,10 @@ from rankexp.options import CHECKED, Natural, Positive
 from rankexp.tasks.base import metrics_of_task
 from rankexp.trial_spec import ENGINE_VERSION
 
-OF_WORKER = ("device", "jobs", "threads", "pack", "checkpoint_every", "lease_seconds", "workers")
+OF_WORKER = (
+    *("device", "jobs", "threads", "pack", "gradient_checkpointing"),
+    *("checkpoint_every", "lease_seconds", "workers"),
+)
 """Options that may differ from one worker of a study to the next."""
 NO_QUESTION = {
     "workspace",
@@ -46,6 +49,7 @@ NO_QUESTION = {
     "jobs",
     "threads",
     "pack",
+    "gradient_checkpointing",
     "checkpoint_every",
     "lease_seconds",
     "storage",
@@ -66,6 +70,8 @@ class StudyConfig:
         jobs: Packs that train side by side on a processor; ``auto`` for one a core.
         threads: Threads of each pack on a processor; ``auto`` to share the cores out.
         pack: Most trials in one pack; ``auto`` for as many as memory holds on a GPU, and one on a processor.
+        gradient_checkpointing: Whether the model's blocks are computed again in the backward pass: the same results in
+            less memory, for about half as much time again.
         checkpoint_every: Steps of a trial between two checkpoints, from which the same command goes on after it was
             killed; one is also written when it is interrupted. 0 writes none.
         lease_seconds: Seconds of silence after which another process may take a trial over; of a dead process on the
@@ -96,6 +102,7 @@ class StudyConfig:
     jobs: Literal["auto"] | Share = "auto"
     threads: Literal["auto"] | Share = "auto"
     pack: Literal["auto"] | Positive = "auto"
+    gradient_checkpointing: bool = False
     checkpoint_every: Natural = 100
     lease_seconds: Annotated[float, Field(ge=0.1, le=10**8)] = 60.0
     storage: str | None = None
@@ -194,7 +201,6 @@ class StudyConfig:
         question = {name: value for name, value in self.to_dict().items() if name not in NO_QUESTION}
         if self.decide.verdict:  # as studies are called that were begun before there were these options
             del question["decide"]["verdict"]
-        del question["train"]["gradient_checkpointing"]  # which changes no result
         if self.decide.weight is None:
             del question["decide"]["weight"]
         if not self.confirm.seeds:

@@ -176,8 +176,7 @@ def kept_bytes(model: Any, ranks: Mapping[str, int], length: int, *, recompute: 
     finally:
         eject(model)
         model.requires_grad_(False)
-    blocks, table = len(blocks_of(model)[1]), token_embeddings(model)
-    if not (recompute and blocks and table is not None):
+    if not recompute or (table := token_embeddings(model)) is None or not (blocks := len(blocks_of(model)[1])):
         return sum(kept.values())
     return sum(kept.values()) // blocks + blocks * length * table.get_parameter("weight").shape[1] * _FLOAT
 

@@ -36,7 +36,7 @@ def recompute_blocks(model: nn.Module) -> None:
     blocks = blocks_of(model)[1]
     if not len(blocks):
         raise ConfigError(
-            f"option 'train.gradient_checkpointing' is true, and {type(model).__name__} has no list of blocks to "
+            f"option 'gradient_checkpointing' is true, and {type(model).__name__} has no list of blocks to "
             "compute again."
         )
     for block in blocks:

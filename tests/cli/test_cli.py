@@ -143,7 +143,7 @@ def test_the_sweeps_are_these() -> None:
         (["sweep", "rank_gird"], "there is no sweep 'rank_gird'; did you mean 'rank_grid'?"),
         (
             ["sweep", "model=minilmm"],
-            "there is no 'minilmm' in group 'model'; there is local, minilm, tiny, tiny_llama.",
+            "there is no 'minilmm' in group 'model'; there is local, minilm, smollm2, tiny, tiny_llama.",
         ),
         (["sweep", "task=csv"], "option 'task.path' is missing"),
         (["sweep", "search.ranks=[4,-4]"], "'search.ranks.1' is -4: should be greater than 0."),

@@ -11,6 +11,8 @@ from rankexp.lora.inject import inject, trainable_parameters
 from rankexp.lora.layer import lora_layers
 from rankexp.models.kinds import CAUSAL, classifier
 from rankexp.training.anatomy import anatomy_of, kept_bytes
+from rankexp.training.bench import prepare
+from rankexp.training.reach import target_layers
 
 
 def anatomy(name="llama", targets="all-linear", ranks=(2, 4, 8), length=16):
@@ -90,3 +92,11 @@ def test_what_a_row_keeps_is_what_autograd_keeps():
     kept = kept_bytes(Whole(), {"inner.0": 2}, 10)
     inputs, hidden, answers = 10 * 8, 10 * 2, 10 * 4
     assert kept == 4 * (inputs + hidden + answers)  # of A, of B, and of tanh
+
+
+def test_blocks_that_are_computed_again_keep_what_goes_into_them_and_all_of_one():
+    model = make_base("llama").build(CAUSAL).requires_grad_(False)
+    prepare(model, torch.device("cpu"))
+    ranks = dict.fromkeys(target_layers(model, "all-linear", ()), 2)
+    whole = kept_bytes(model, ranks, 10)
+    assert kept_bytes(model, ranks, 10, recompute=True) == whole // 2 + 2 * 10 * 32 * 4

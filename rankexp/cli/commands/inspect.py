@@ -12,7 +12,6 @@ from rankexp.cli.output import OK, say
 
 if TYPE_CHECKING:
     from rankexp.config import StudyConfig
-    from rankexp.config.groups import TrainConfig
     from rankexp.models.base import BaseModel
     from rankexp.training.anatomy import Anatomy
 
@@ -48,11 +47,11 @@ def _inspect(config: StudyConfig) -> None:
         try:
             found = anatomy_of(
                 model, config.lora.target_modules, config.search.ranks, length, _tokens(base),
-                recompute=config.train.gradient_checkpointing,
+                recompute=config.gradient_checkpointing,
             )  # fmt: skip
         except ValueError as error:
             raise ConfigError(f"option 'lora.target_modules': {error}") from None
-    for line in _lines(base.name, kind.noun, found, config.train):
+    for line in _lines(base.name, kind.noun, found, config):
         say(line)
 
 
@@ -63,7 +62,7 @@ def _tokens(base: BaseModel) -> int | None:
     return len(base.tokenize.tokenizer) if isinstance(base.tokenize, Pretrained) else None
 
 
-def _lines(name: str, noun: str, found: Anatomy, train: TrainConfig) -> Iterator[str]:
+def _lines(name: str, noun: str, found: Anatomy, config: StudyConfig) -> Iterator[str]:
     from rankexp.objectives.language import MOST_OF_LOSS
     from rankexp.report.formats import percent, size
 
@@ -82,7 +81,7 @@ def _lines(name: str, noun: str, found: Anatomy, train: TrainConfig) -> Iterator
     for cost in found.costs:
         share = f"{cost.parameters / found.parameters:.3%}"
         yield f"  {cost.rank:>6}  {cost.parameters:>12,}  {share:>11}  {size(cost.file):>8}  {size(cost.trained):>11}"
-    rows, again = train.batch_size, ", blocks computed again" * train.gradient_checkpointing
+    rows, again = config.train.batch_size, ", blocks computed again" * config.gradient_checkpointing
     logits = min(4 * 4 * rows * found.length * found.vocabulary, MOST_OF_LOSS)
     loss = f", and at most {size(logits)} for the loss" if logits else ""
     yield (
@@ -96,7 +95,7 @@ COMMAND = Command(
     Section.READ,
     "what of a model LoRA adapts, and what each rank costs",
     run,
-    overrides=("model", "task", "lora", "search", "train"),
+    overrides=("gradient_checkpointing", "model", "task", "lora", "search", "train"),
     flags=hydra_flags,
     notes=lambda: (
         "Write option=value: model=local model.path=FOLDER task=sft. The model is loaded as the task needs it, and no "

@@ -128,7 +128,8 @@ COMMAND = Command(
     "run a study to its verdict and report, or go on with it",
     run,
     overrides=(
-        *("study", "workspace", "device", "jobs", "threads", "pack", "checkpoint_every", "lease_seconds", "storage"),
+        *("study", "workspace", "device", "jobs", "threads", "pack", "gradient_checkpointing"),
+        *("checkpoint_every", "lease_seconds", "storage"),
         *(
             "workers",
             "launcher",

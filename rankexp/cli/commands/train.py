@@ -45,7 +45,7 @@ COMMAND = Command(
     "train single trials",
     run,
     overrides=(
-        *("workspace", "device", "threads", "checkpoint_every", "lease_seconds", "storage"),
+        *("workspace", "device", "threads", "gradient_checkpointing", "checkpoint_every", "lease_seconds", "storage"),
         *("trial", "model", "task", "lora", "train", "tracking"),
     ),
     flags=_flags,

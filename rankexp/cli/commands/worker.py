@@ -42,6 +42,9 @@ COMMAND = Command(
     "work for a study beside others until it has ended",
     run,
     study_argument,
-    settings=("workspace", "storage", "device", "jobs", "threads", "pack", "checkpoint_every", "lease_seconds"),
+    settings=(
+        *("workspace", "storage", "device", "jobs", "threads", "pack", "gradient_checkpointing"),
+        *("checkpoint_every", "lease_seconds"),
+    ),
     place=4,
 )
