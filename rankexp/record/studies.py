@@ -14,6 +14,7 @@ from typing import Any
 
 from rankexp.candidates import CandidateName
 from rankexp.canonical_json import is_key
+from rankexp.metrics import metrics_of
 from rankexp.record.files import (
     DamagedRecordError,
     ForeignRecordError,
@@ -131,6 +132,11 @@ class StudyRecord:
         """What was said before the first trial: what became of the rows, and what was to be trained; else nothing."""
         plan = self.settings.get("plan")
         return (*self.said_of_rows, *map(str, plan)) if isinstance(plan, list) else ()
+
+    @property
+    def score(self) -> str:
+        """Name of the metric that decides."""
+        return str(self.config.get("decide", {}).get("score") or metrics_of(self.data)[0].name)
 
     @property
     def has_head(self) -> bool:

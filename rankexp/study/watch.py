@@ -85,8 +85,8 @@ class StudyWatcher:
                 if key in self._before:
                     display.skip()
                 else:
-                    item = planned[key]
-                    display.end(f"{item.phase} {item.candidate}", outcome_of(self._trials.read(key)))
+                    item, score = planned[key], record.score
+                    display.end(f"{item.phase} {item.candidate}", outcome_of(self._trials.read(key), score))
 
     def wait(self) -> None:
         """Wait until the study has ended, or nobody works for it any more."""

@@ -160,7 +160,7 @@ class Worker:
     def _runner(self, store: StudyStore, lead: Lead | None = None) -> Runner:
         offers = Offers(self._claims, self.folder.name, lead.writing if lead else None)
         team = Team(self._claims, offers, self._workers, lead.check if lead else lambda: None)
-        audience = Audience(self.display, self.tracker, store)
+        audience = Audience(self.display, self.tracker, store, self.config.decide.score)
         trials, every = TrialStore(self.workspace), self.config.checkpoint_every
         return Runner(store, trials, self.loaded.lanes, team, audience, every, self.config.decide.score)
 

@@ -24,7 +24,7 @@ _FOLDED = ("tune", "decide", "train", "cost")
 def open_experiment(client: Client, study: StudyRecord) -> str:
     """Return the id of a study's experiment, where a view of the study waits; one that a user changed is kept."""
     experiment = client.experiment(rows.experiment_name(study.name))
-    moment, metric = rows.milliseconds(study.created), rows.deciding(study)
+    moment, metric = rows.milliseconds(study.created), rows.legal_key(study.score)
     client.add_experiment_tags(experiment, {**KIND, **view_tag(study.name, moment, metric)})
     return experiment
 

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rankexp.canonical_json import content_key
-from rankexp.metrics import Metric, Weight, metrics_of
+from rankexp.metrics import Metric, Weight
 from rankexp.record.studies import Planned, StudyRecord
 from rankexp.record.trial import Trial, TrialResult
 from rankexp.safety.printable import printable
@@ -247,12 +247,6 @@ def verdict_points(
         values |= {f"rank_{row.rank}/{name}": getattr(row, name) for name in columns}
         values |= {f"rank_{row.rank}/mean_by_{name}": means[row.rank] for name, means in other_means.items()}
     return split_finite(Point(name, float(value), time, 0) for name, value in values.items())[0]
-
-
-def deciding(study: StudyRecord) -> str:
-    """Return the name of the metric that decides."""
-    named = study.config.get("decide", {}).get("score")
-    return legal_key(str(named or metrics_of(study.data)[0].name))
 
 
 def dataset_fields(study: StudyRecord) -> dict[str, str]:

@@ -47,7 +47,7 @@ class Process:
         self.trials = TrialStore(workspace)
         self.team = Team(self.claims, Offers(self.claims, "s"))
         self.said = io.StringIO()
-        self.audience = Audience(Display(self.said), NullTracker(), _Unread(workspace / "studies" / "s"))
+        self.audience = Audience(Display(self.said), NullTracker(), _Unread(workspace / "studies" / "s"), "accuracy")
         self.trained: list[str] = []
 
     def queue(self, *groups: list[Wanted]) -> Queue:

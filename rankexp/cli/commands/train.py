@@ -28,7 +28,7 @@ def _run_trial(config: StudyConfig) -> int:
 
     with Display() as display:
         trial = run_trial(config, display)
-    say(f"{trial.key}  {outcome_of(trial)}")
+    say(f"{trial.key}  {outcome_of(trial, config.decide.score)}")
     if trial.adapter.is_dir():  # one that failed or diverged has none
         say(f"adapter   {shown(trial.adapter)}")
     return SOME_FAILED if trial.result.status == "failed" else OK
