@@ -157,7 +157,7 @@ def test_options_that_contradict_each_other_are_refused(changes, message, one_se
 SAME_STUDY = {
     "workspace": "elsewhere", "tracking.name": "none", "tracking.uri": "http://x", "jobs": 2, "pack": 2, "checkpoint_every": 7, "lease_seconds": 9,
     "threads": 3, "storage": "sqlite:///x.db", "launcher.name": "local", "launcher.dry_run": True, "launcher.worker": 1, "workers": 2,
-    "trial.rank": 4, "trial.learning_rate": 1e-4, "trial.seed": 7, "gradient_checkpointing": True,
+    "trial.rank": 4, "trial.learning_rate": 1e-4, "trial.seed": 7, "gradient_checkpointing": True, "attention": "sdpa",
 }  # fmt: skip
 OTHER_STUDY = {
     "device": "cpu", "model.name": "m", "model.source": "path", "model.path": "p", "model.revision": "r",

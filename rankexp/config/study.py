@@ -37,7 +37,7 @@ from rankexp.tasks.base import metrics_of_task
 from rankexp.trial_spec import ENGINE_VERSION
 
 OF_WORKER = (
-    *("device", "jobs", "threads", "pack", "gradient_checkpointing"),
+    *("device", "jobs", "threads", "pack", "attention", "gradient_checkpointing"),
     *("checkpoint_every", "lease_seconds", "workers"),
 )
 """Options that may differ from one worker of a study to the next."""
@@ -49,6 +49,7 @@ NO_QUESTION = {
     "jobs",
     "threads",
     "pack",
+    "attention",
     "gradient_checkpointing",
     "checkpoint_every",
     "lease_seconds",
@@ -70,6 +71,8 @@ class StudyConfig:
         jobs: Packs that train side by side on a processor; ``auto`` for one a core.
         threads: Threads of each pack on a processor; ``auto`` to share the cores out.
         pack: Most trials in one pack; ``auto`` for as many as memory holds on a GPU, and one on a processor.
+        attention: How attention is computed: ``auto`` (``eager`` on a processor, else as the model chooses), or the
+            name of an implementation in transformers: ``eager``, ``sdpa``, ``flash_attention_2``, ``flex_attention``.
         gradient_checkpointing: Whether the model's blocks are computed again in the backward pass: the same results in
             less memory, for about half as much time again.
         checkpoint_every: Steps of a trial between two checkpoints, from which the same command goes on after it was
@@ -102,6 +105,7 @@ class StudyConfig:
     jobs: Literal["auto"] | Share = "auto"
     threads: Literal["auto"] | Share = "auto"
     pack: Literal["auto"] | Positive = "auto"
+    attention: Literal["auto", "eager", "sdpa", "flash_attention_2", "flex_attention"] = "auto"
     gradient_checkpointing: bool = False
     checkpoint_every: Natural = 100
     lease_seconds: Annotated[float, Field(ge=0.1, le=10**8)] = 60.0

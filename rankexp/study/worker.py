@@ -209,7 +209,7 @@ def _lanes(config: StudyConfig, base: BaseModel, data: TaskData) -> Lanes:
     """
     device = find_device(config.device)
     pack = None if config.pack == "auto" else config.pack
-    load = partial(Bench.load, base, data, device, recompute=config.gradient_checkpointing)
+    load = partial(Bench.load, base, data, device, recompute=config.gradient_checkpointing, attention=config.attention)
     if device.type != "cpu":
         return Lanes(load, 1, pack)
     count, threads = shares(config)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from rankexp.lora.inject import contains, eject, inject
 from rankexp.models.loading import blocks_of, head_names, loading_of, output_layer, token_embeddings
 from rankexp.ranks import RankMap
+from rankexp.training.bench import attention_of
 from rankexp.training.padding import positions
 from rankexp.training.reach import Kind, Reach, kind_name, kinds_of, reach_of, target_layers
 
@@ -141,7 +142,7 @@ def anatomy_of(
         tuple(Cost(rank, count, _OF_A_WEIGHT * (count + head)) for rank, count in counts.items()),
         kept_bytes(model, RankMap.uniform(shapes, max(fitting, default=1)), length, recompute=recompute),
         length,
-        str(getattr(model.config, "_attn_implementation", None) or "its own"),
+        attention_of(model),
         max((len(model.get_submodule(name).weight) for name in output_layer(model)), default=0),
     )
 

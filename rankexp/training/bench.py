@@ -21,8 +21,9 @@ from rankexp.lora.pack import Adapter, Pack
 from rankexp.lora.peft_format import load_adapter
 from rankexp.lora.squeeze import squeezed
 from rankexp.models.base import BaseModel, Padding, head_names, new_head
-from rankexp.models.loading import loading_of, set_pad
+from rankexp.models.loading import loading_of, quiet, reason, set_pad
 from rankexp.objectives.base import Collator
+from rankexp.option_errors import ConfigError
 from rankexp.record.scores import Scores
 from rankexp.record.trial import Trial
 from rankexp.tasks.base import Examples, TaskData
@@ -35,6 +36,7 @@ from rankexp.training.recompute import recompute_blocks
 from rankexp.training.scoring import score
 from rankexp.trial_spec import Scoring, TrialSpec
 
+AUTO = "auto"
 TRAINING_SAMPLE = 500
 """Most examples of ``train`` that a trial is scored on, to see how far it fits them better than new ones."""
 
@@ -56,7 +58,9 @@ class Bench:
     device: torch.device
 
     @classmethod
-    def load(cls, base: BaseModel, data: TaskData, device: torch.device, *, recompute: bool = False) -> Bench:
+    def load(
+        cls, base: BaseModel, data: TaskData, device: torch.device, *, recompute: bool = False, attention: str = AUTO
+    ) -> Bench:
         """Load the base model onto the device, and find out what it needs, unless that is known.
 
         A model that needs another padding than the usual, or of which something was drawn, is another model: it has
@@ -67,13 +71,14 @@ class Bench:
             data: The task's data.
             device: Where to train.
             recompute: Whether blocks are computed again in the backward pass, which takes time and saves memory.
+            attention: How attention is computed, as for :func:`prepare`.
 
         Raises:
-            ConfigError: The texts do not fit the model, or it cannot be trained in batches.
+            ConfigError: The texts do not fit the model, it cannot be trained in batches, or not with that attention.
         """
         model: Any = base.build(data.objective.kind).requires_grad_(False)
         check_fits(model, data)
-        prepare(model, device)
+        prepare(model, device, attention)
         base = _settled(base, model, data)
         if recompute:
             recompute_blocks(model)
@@ -204,19 +209,42 @@ class Bench:
             self.model.requires_grad_(False)
 
 
-def prepare(model: Any, device: torch.device) -> None:
+def prepare(model: Any, device: torch.device, attention: str = AUTO) -> None:
     """Let a model of transformers compute as it does on a bench, wherever it is at the moment.
 
     Args:
         model: The model; changed in place.
         device: Where it is going to be trained.
+        attention: Name of an implementation of attention in transformers; ``auto`` for ``eager`` on a processor, where
+            the backward pass of the fused kernel is slower, and the model's own choice elsewhere.
+
+    Raises:
+        ConfigError: The model has no such implementation, or what it needs is not installed.
     """
     config = model.config.get_text_config()
     model.config.use_cache = config.use_cache = False  # of keys and values, which a decoder would keep in every pass
     if getattr(config, "output_router_logits", False):
         config.output_router_logits = False  # for a loss that is no part of the task's
-    if device.type == "cpu":
-        model.set_attn_implementation("eager")  # the backward pass of the fused kernel is slower there
+    if attention == AUTO and device.type == "cpu":
+        model.set_attn_implementation("eager")
+    elif attention != AUTO:
+        _set_attention(model, attention)
+
+
+def attention_of(model: Any) -> str:
+    """Name how a model computes attention."""
+    return str(getattr(model.config, "_attn_implementation", None) or "its own")
+
+
+def _set_attention(model: Any, attention: str) -> None:
+    said = f"option 'attention' is {attention!r}, and {type(model).__name__}"
+    try:
+        with quiet():
+            model.set_attn_implementation(attention)
+    except (ImportError, ValueError, RuntimeError) as error:
+        raise ConfigError(f"{said} cannot have it: {reason(error)}.") from None
+    if attention_of(model) != attention:
+        raise ConfigError(f"{said} has {attention_of(model)} attention alone; auto takes that.")
 
 
 def _settled(base: BaseModel, model: nn.Module, data: TaskData) -> BaseModel:

@@ -42,7 +42,7 @@ def _inspect(config: StudyConfig) -> None:
     with Display() as display:
         base = find_model(**asdict(config.model), say=display.say)
         model = base.build(kind).requires_grad_(False)
-        prepare(model, torch.device("cpu"))
+        prepare(model, torch.device("cpu"), config.attention)
         length = int(config.task.get("max_length", _LENGTH))
         try:
             found = anatomy_of(
@@ -95,7 +95,7 @@ COMMAND = Command(
     Section.READ,
     "what of a model LoRA adapts, and what each rank costs",
     run,
-    overrides=("gradient_checkpointing", "model", "task", "lora", "search", "train"),
+    overrides=("attention", "gradient_checkpointing", "model", "task", "lora", "search", "train"),
     flags=hydra_flags,
     notes=lambda: (
         "Write option=value: model=local model.path=FOLDER task=sft. The model is loaded as the task needs it, and no "

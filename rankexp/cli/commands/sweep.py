@@ -128,7 +128,7 @@ COMMAND = Command(
     "run a study to its verdict and report, or go on with it",
     run,
     overrides=(
-        *("study", "workspace", "device", "jobs", "threads", "pack", "gradient_checkpointing"),
+        *("study", "workspace", "device", "jobs", "threads", "pack", "attention", "gradient_checkpointing"),
         *("checkpoint_every", "lease_seconds", "storage"),
         *(
             "workers",

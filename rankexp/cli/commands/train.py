@@ -45,7 +45,8 @@ COMMAND = Command(
     "train single trials",
     run,
     overrides=(
-        *("workspace", "device", "threads", "gradient_checkpointing", "checkpoint_every", "lease_seconds", "storage"),
+        *("workspace", "device", "threads", "attention", "gradient_checkpointing"),
+        *("checkpoint_every", "lease_seconds", "storage"),
         *("trial", "model", "task", "lora", "train", "tracking"),
     ),
     flags=_flags,

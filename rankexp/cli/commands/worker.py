@@ -43,7 +43,7 @@ COMMAND = Command(
     run,
     study_argument,
     settings=(
-        *("workspace", "storage", "device", "jobs", "threads", "pack", "gradient_checkpointing"),
+        *("workspace", "storage", "device", "jobs", "threads", "pack", "attention", "gradient_checkpointing"),
         *("checkpoint_every", "lease_seconds"),
     ),
     place=4,

@@ -15,6 +15,7 @@ from rankexp.study.protocol.decision import Decision, hopeless
 from rankexp.study.protocol.inspection import Inspection
 from rankexp.study.protocol.screen import Screen
 from rankexp.study.protocol.stage import Stage
+from rankexp.training.bench import attention_of
 
 
 class Protocol(Stage):
@@ -67,10 +68,10 @@ class Protocol(Stage):
         lanes = self.runner.lanes
         with lanes.bench() as bench:
             splits, pace = bench.data.splits, Pace.measured(bench, largest)
-            about = bench.data.objective.about(splits["train"])
+            about, attention = bench.data.objective.about(splits["train"]), attention_of(bench.model)
         counts = {name: len(examples) for name, examples in splits.items()}
         side = f", {lanes.count} trials side by side" if lanes.count > 1 else ""
-        setting = f"{settings['device']}, {settings['precision']}{side}"
+        setting = f"{settings['device']}, {settings['precision']}, {attention} attention{side}"
         metric, groups = metric_of(self.study.read().data, self.config.decide.score), splits["decide"].group_ids
         independent = len(set(groups.tolist()))
         return Forecast(self.config, metric, self._runs(screen), pace, lanes.count, counts, independent, about, setting)
