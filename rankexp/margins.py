@@ -110,6 +110,8 @@ def wide_margin(margin: float | str, metric: Metric) -> str:
             "times less likely; a share of the gain is written as 2%."
         )
     points = f"{100 * margin:.4g}"
+    if metric.parts:
+        return f"a margin of {points} points of {metric.title} forgives a lot; two points are 2pt or 0.02."
     return (
         f"a margin of {points} points forgives a rank that answers {points} more examples in 100 wrongly; "
         "two points are 2pt or 0.02."

@@ -13,8 +13,10 @@ import numpy as np
 from safetensors.numpy import save
 
 from rankexp.analysis.rates import tuned_rates
+from rankexp.analysis.scoring import all_means_of
 from rankexp.analysis.screen import ScreenRow
 from rankexp.candidates import CandidateName
+from rankexp.metrics import BEFORE
 from rankexp.ranks import RankMap
 from rankexp.record.ledger import TestLedger
 from rankexp.record.scores import Scores
@@ -99,7 +101,7 @@ def _record(
     result = TrialResult(
         status=status,  # type: ignore[arg-type]
         reason="" if status == "completed" else "the loss was nan at step 7",
-        metrics={s: {"accuracy": v.mean("accuracy"), "loss": v.mean("loss"), "examples": examples} for s, v in scores.items()},
+        metrics={s: all_means_of(v, BEFORE) | {"examples": examples} for s, v in scores.items()},
         history=tuple(
             {"step": i, "loss": 1.1 - i / 120, "learning_rate": learning_rate * (1 - i / 60), "grad_norm": 1.0,
              **triplets(i, pruning, rank_map)}

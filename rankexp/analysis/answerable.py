@@ -65,7 +65,7 @@ def warnings(decide: DecideConfig, card: Mapping[str, Any]) -> Iterator[str]:
     metric, margin = metric_of(card, decide.score), decide.margin
     if wide := wide_margin(margin, metric):
         yield f"warning: {wide}"
-    if isinstance(margin, str) or not metric.is_share:
+    if isinstance(margin, str) or not metric.is_share or metric.parts:
         return
     groups, unit = _evidence(card)
     level = decide.level / max(len(decide.looks), 1)

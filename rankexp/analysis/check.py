@@ -56,8 +56,8 @@ def example_count(scores: DecisionScores, remedy: str) -> Check:
 def no_heavy_document(comparison: Comparison) -> Check:
     """No example or document makes up much of what a rank's difference varies by."""
     name, verdict, groups = "No document outweighs the others", comparison.verdict, comparison.scores.groups
-    if verdict is None:
-        return Check(name, None, "Nothing is compared yet.", advisory=True)
+    if verdict is None or not any(row.examined for row in verdict.rows):
+        return Check(name, None, "Nothing is compared yet, or too little differs to tell.", advisory=True)
     kind = "example" if len(groups) == comparison.scores.examples else "document"
     found = [row for row in verdict.rows if row.heaviest is not None]
     if not found:
@@ -65,7 +65,8 @@ def no_heavy_document(comparison: Comparison) -> Check:
     worst = max(found, key=lambda row: row.heaviest_share)
     evidence = (
         f"Of the difference of ranks {worst.rank} and {verdict.reference_rank}, {kind} {groups[worst.heaviest or 0]} "
-        f"makes up {worst.heaviest_share:.0%} of the variance between {kind}s; the bounds are widened by bootstrap-t."
+        f"makes up {worst.heaviest_share:.0%} of the variance between {kind}s; bounds are those of the bootstrap-t "
+        "where these are wider."
     )
     return Check(name, False, evidence, f"Score more {kind}s, so that no single one matters.", advisory=True)
 

@@ -61,12 +61,13 @@ def diagnose(
 
 def well_above(score: float, floor: float, metric: Metric, examples: int) -> bool:
     """Whether a score on ``tune`` is clearly above the floor: by two standard errors of a share, 5 % of the rest."""
-    return score > floor + (2 if metric.is_share else 1) * noise_of(floor, metric, examples)
+    share = metric.is_share and not metric.parts
+    return score > floor + (2 if share else 1) * noise_of(floor, metric, examples)
 
 
 def noise_of(score: float, metric: Metric, examples: int) -> float:
-    """A difference that examples alone make: a standard error of a share, 5 % of any other score."""
-    if metric.is_share:
+    """A difference that examples alone make: a standard error of a share of examples, 5 % of any other score."""
+    if metric.is_share and not metric.parts:
         return math.sqrt(max(score * (1 - score), 0.0) / max(examples, 1))
     return _PART * abs(score)
 

@@ -46,14 +46,36 @@ class Documents:
             values, self._index, None if counts is None else counts.astype(np.float64), self.weight
         )
 
+    def answers(self, scores: Scores) -> Floats | None:
+        """Return each document's share of right answers where :meth:`values` are made of these; else None."""
+        metric = self.metric
+        names, index = np.unique(scores.group_ids, return_inverse=True)
+        if not metric.is_share or not (metric.parts or (self.weight != "document" and len(names) < len(scores))):
+            return None
+        right = (
+            np.equal(*(scores.values[part] for part in metric.parts)) if metric.parts else scores.values[metric.name]
+        )
+        return over_documents(right.astype(np.float64), index, None, "document")
+
     def mean(self, scores: Scores) -> float:
         """What is compared of all documents."""
         return float(self.values(scores)[1].mean())
 
 
 def means_of(scores: Scores, metrics: Iterable[Metric]) -> dict[str, float]:
-    """Return each metric over all examples, by its name: each example counts once, or what it weighs by."""
-    return {m.name: value_of(m, scores.values) if m.parts else scores.mean(m.name) for m in metrics}
+    """Return each metric over all examples, by its name: each example counts once, or what it weighs by.
+
+    Also of values that are no metric, and not of a metric whose values or parts were not scored.
+    """
+    metrics = list(metrics)
+    parts = {part for metric in metrics for part in metric.parts}
+    found = {name: scores.mean(name) for name in scores.values if name not in parts}
+    return found | {m.name: value_of(m, scores.values) for m in metrics if m.parts and scored(scores, m)}
+
+
+def scored(scores: Scores, metric: Metric) -> bool:
+    """Whether examples were scored by a metric, or by the parts of one that is no mean."""
+    return scores.values.keys() >= set(metric.parts or (metric.name,))
 
 
 def all_means_of(scores: Scores, metrics: Iterable[Metric]) -> dict[str, float]:
@@ -62,9 +84,10 @@ def all_means_of(scores: Scores, metrics: Iterable[Metric]) -> dict[str, float]:
     That is ``accuracy_by_document`` where there are documents of several examples, and ``loss_by_example`` where
     examples weigh differently.
     """
+    metrics = list(metrics)
     found = means_of(scores, metrics)
     several = len(set(scores.group_ids.tolist())) < len(scores)
-    for metric in metrics:
+    for metric in [metric for metric in metrics if scored(scores, metric)]:
         for weight in other_weights(metric, "token" if metric.weighted else "example", documents=several):
             found[f"{metric.name}_by_{weight}"] = metric.score(Documents(metric, weight).mean(scores))
     return found

@@ -114,6 +114,7 @@ class Study(DiagnosedStudy):
         """The scores on ``decide`` of every rank and seed."""
         values, groups, examples = np.empty((len(self.ranks), len(self.seeds), 0)), None, 0
         others: dict[Weight, Floats] = {}
+        answers: Floats | None = None
         for i, (name, rank) in enumerate(self.ladder.items()):
             runs = self._by_seed(name)
             for j, seed in enumerate(self.seeds):
@@ -131,9 +132,14 @@ class Study(DiagnosedStudy):
                         f"{self.store.folder} has runs of rank {rank} on other examples than the rest."
                     )
                 values[i, j] = means
+                if (right := self.documents.answers(scores)) is not None:
+                    answers = np.full_like(values, np.nan) if answers is None else answers
+                    answers[i, j] = right
                 for weight, found in others.items():
                     found[i, j] = Documents(self.metric, weight).mean(scores)
-        return DecisionScores(values, self.ranks, self.seeds, groups or (), examples, self.documents.weight, others)
+        return DecisionScores(
+            values, self.ranks, self.seeds, groups or (), examples, self.documents.weight, answers, others
+        )
 
     def group_scores(self, candidate: CandidateName, seed: int) -> Floats | None:
         """Return the mean score of each group of ``decide``; None without a result."""

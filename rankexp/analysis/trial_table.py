@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, get_args
 
 import pandas as pd
 
-from rankexp.metrics import Metric
+from rankexp.metrics import Metric, Weight
 from rankexp.record.studies import Planned, Pruned
 from rankexp.record.trial import MEASURED, Trial
 from rankexp.trial_spec import TrialSpec
@@ -30,8 +30,11 @@ def trial_table(
     """
     rows = [_row(item, trials.get(item.key)) for item in planned]
     rows += [_pruned_row(item) for item in pruned]
-    names = [metric.name for metric in metrics]
-    scores = [f"{split}_{name}" for split in ("tune", "decide") for name in names]
+    known = [metric.name for metric in metrics]
+    names = [*known, *(f"{name}_by_{weight}" for name in known for weight in get_args(Weight))]
+    columns = [f"{split}_{name}" for split in ("tune", "decide") for name in names]
+    of_all = {f"{split}_{name}" for split in ("tune", "decide") for name in known}
+    scores = [name for name in columns if name in of_all or any(name in row for row in rows)]
     return pd.DataFrame(rows, columns=[*_FIRST, *scores, *_COST, "finished"])
 
 

@@ -101,7 +101,9 @@ def find_model(
     if not path:
         raise ModelError(f"option 'model.path' is missing; source {source!r} needs one.")
     if source == "asset":
-        return _from_folder(name, as_safetensors(asset_folder(path, say), say), f"rankexp-asset:{path}")
+        files = asset_folder(path, say)
+        folder = as_safetensors(files, say)
+        return _from_folder(name, folder, f"rankexp-asset:{path}", origin=None if folder == files else files)
     if Path(path).is_dir():
         return _from_folder(name, Path(path), path)
     return _from_folder(name, _from_hub(path, revision, fetch=fetch), path, of_hub=True)
@@ -133,18 +135,24 @@ def _draw(modules: Iterable[nn.Module], std: float, seed: int) -> None:
                 parameter.fill_(0.0 if kind.endswith("bias") else 1.0)
 
 
-def _from_folder(name: str, folder: Path, reference: str, *, of_hub: bool = False) -> BaseModel:
+def _from_folder(
+    name: str, folder: Path, reference: str, *, of_hub: bool = False, origin: Path | None = None
+) -> BaseModel:
+    """Find the model of a folder; ``origin`` holds the files that it was converted from, which tell what it is."""
     check_folder(folder, of_hub=of_hub)
     config = {key: value for key, value in read_config(folder).items() if key not in _IGNORED_KEYS}
     files = weight_files(folder)
-    digest = {file.name: hash_file(file) for file in files}
+    if origin is None:
+        known: list[object] = [config, {file.name: hash_file(file) for file in files}]
+    else:  # what a later version of transformers writes of them may look otherwise
+        known = [{file.name: hash_file(file) for file in sorted(origin.iterdir()) if file.is_file()}]
     tokenizer = _tokenizer(folder)
     pad = int(next((i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id) if i is not None), 0))
 
     def build(kind: ModelKind) -> nn.Module:
         return load_model(folder, files, kind, pad)
 
-    return BaseModel(name, reference, content_key([config, digest]), build, Pretrained(tokenizer), pad)
+    return BaseModel(name, reference, content_key(known), build, Pretrained(tokenizer), pad)
 
 
 def _from_config(name: str, architecture: dict[str, Any], tokenizer: str | None, seed: int) -> BaseModel:

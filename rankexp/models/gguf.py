@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from filelock import FileLock
 
-from rankexp.models.files import ModelError, hash_file
+from rankexp.models.files import WEIGHTS, ModelError, hash_file
 from rankexp.models.loading import quiet, reason
 
 _FOLDER, _HASHES = "safetensors", "converted.json"
@@ -34,17 +34,20 @@ def as_safetensors(folder: Path, say: Callable[[str], None]) -> Path:
         say: Is told before it takes a while.
 
     Raises:
-        ModelError: The file is no causal language model that transformers knows.
+        ModelError: The file is no causal language model that transformers knows, or the folder cannot be written.
     """
     files = sorted(folder.glob("*.gguf"))
     if not files:
         return folder
     made = folder / _FOLDER
-    if not _is_whole(made):
-        with FileLock(folder.parent / f".{folder.name}.lock"):
-            if not _is_whole(made):
-                say(f"converting {files[0].name} to safetensors, once")
-                _convert(files[0], made)
+    try:
+        if not _is_whole(made):
+            with FileLock(folder.parent / f".{folder.name}.lock"):
+                if not _is_whole(made):
+                    say(f"converting {files[0].name} to safetensors, once")
+                    _convert(files[0], made)
+    except OSError as error:
+        raise ModelError(f"{files[0]} cannot be converted: {error.strerror or error}.") from error
     return made
 
 
@@ -52,8 +55,8 @@ def _is_whole(folder: Path) -> bool:
     """Whether a conversion is there with every file as it was written."""
     try:
         hashes = json.loads((folder / _HASHES).read_text(encoding="utf-8"))
-        return all(hash_file(folder / name) == digest for name, digest in hashes.items())
-    except (OSError, ValueError, AttributeError):
+        return WEIGHTS in hashes and all(hash_file(folder / name) == digest for name, digest in hashes.items())
+    except (OSError, ValueError, AttributeError, TypeError):
         return False
 
 

@@ -95,8 +95,11 @@ def compare(studies: Sequence[Study]) -> Document:
 
 def _refuse_unlike(studies: Sequence[Study]) -> None:
     metrics = [study.metric for study in studies]
-    scores = {metric.name for metric in metrics}
+    scores = {metric.title for metric in metrics}
     kinds = sorted(scores if len(scores) > 1 else {_counted(study) for study in studies})
+    counted = [{"document", "example"} if _alike(study) else {study.documents.weight} for study in studies]
+    if len(kinds) == 1 and not counted[0].intersection(*counted):
+        kinds = sorted({f"means over {study.documents.weight}s" for study in studies})
     if len(kinds) > 1:
         raise ConfigError(f"the studies compare {' and '.join(kinds)}; only like scores can stand side by side.")
     names = [study.name for study in studies]
@@ -107,8 +110,12 @@ def _refuse_unlike(studies: Sequence[Study]) -> None:
 
 
 def _counted(study: Study) -> str:
-    each = study.metric.each if study.documents.weight == "token" else "example"
-    return f"the {study.metric.title} of each {each}"
+    return f"the {study.metric.title} of each {study.metric.each}"
+
+
+def _alike(study: Study) -> bool:
+    """Whether documents are examples, so that it does not matter which of them count once."""
+    return study.documents.weight != "token" and len(study.scores.groups) == study.scores.examples
 
 
 def _differing(configs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

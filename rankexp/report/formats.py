@@ -70,7 +70,7 @@ def unit(metric: Metric) -> str:
     >>> unit(Metric("recall", "point", scale=100)), unit(LOSS), unit(SCORE)
     (', in recall points', ', in nats', '')
     """
-    return f", in {f'{metric.name} ' * metric.is_share}{metric.unit}s" if metric.unit else ""
+    return f", in {f'{metric.title} ' * metric.is_share}{metric.unit}s" if metric.unit else ""
 
 
 def evidence_unit(groups: int, examples: int) -> str:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from rankexp.config import StudyConfig
 from rankexp.lora.inject import linear_modules
+from rankexp.metrics import Weight
 from rankexp.models.base import BaseModel
 from rankexp.models.loading import loading_of
 from rankexp.option_errors import ConfigError
@@ -113,7 +114,7 @@ def _new_record(
             "drawn": list(loading_of(bench.model).drawn),
             "reach": reach_of(bench.model, shapes, bench.saved).card(),
         },
-        data=card_of(bench.data),
+        data=card_of(bench.data, config.decide.weight),
         settings={
             "precision": precision,
             "device": str(bench.device),
@@ -124,12 +125,18 @@ def _new_record(
     )
 
 
-def card_of(data: TaskData) -> dict[str, Any]:
-    """Describe the data, with what can be had on ``tune`` and ``decide`` without reading an example."""
+def card_of(data: TaskData, weight: Weight | None = None) -> dict[str, Any]:
+    """Describe the data, with what can be had on ``tune`` and ``decide`` without reading an example.
+
+    Args:
+        data: The data.
+        weight: What counts once where it is decided, as ``decide.weight``.
+    """
     tune, decide = data.splits["tune"], data.splits["decide"]
+    documents = decide.group_ids if weight in (None, "document") else None
     without = {
         "tune": data.objective.without_training(tune),
-        "decide": data.objective.without_training(decide, decide.group_ids),
+        "decide": data.objective.without_training(decide, documents),
     }
     return data.card() | ({"majority": without} if without["tune"] else {})
 

@@ -152,7 +152,7 @@ class Worker:
 
     def _check_size(self) -> None:
         """Refuse a study that can settle nothing, and warn of one that hardly can."""
-        decide, card = self.config.decide, card_of(self.loaded.data)
+        decide, card = self.config.decide, card_of(self.loaded.data, self.config.decide.weight)
         check_data(decide, card)
         for warning in warnings(decide, card):
             self.display.say(warning)

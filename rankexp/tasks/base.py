@@ -20,7 +20,7 @@ from rankexp.canonical_json import content_key
 from rankexp.data.splits import SPLITS as SPLITS
 from rankexp.data.summary import Summary
 from rankexp.data.table import TaskError as TaskError
-from rankexp.metrics import CLASSIFICATION, Metric
+from rankexp.metrics import BEFORE, Metric
 from rankexp.options import plugin, plugins
 
 if TYPE_CHECKING:
@@ -234,7 +234,7 @@ def metrics_of_task(options: Mapping[str, Any]) -> tuple[Metric, ...]:
     Those of a classification where the task does not say, or is not installed here.
     """
     found = plugins("task").get(str(options.get("name")))
-    return getattr(found.load(), "metrics", CLASSIFICATION) if found else CLASSIFICATION
+    return getattr(found.load(), "metrics", BEFORE) if found else BEFORE
 
 
 def make_task(options: Mapping[str, Any]) -> Task:

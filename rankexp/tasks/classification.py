@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import field
+from typing import ClassVar
 
 import numpy as np
 from pydantic.dataclasses import dataclass
@@ -12,6 +13,7 @@ from pydantic.dataclasses import dataclass
 from rankexp.canonical_json import content_key
 from rankexp.data.rows import Row, normalised
 from rankexp.data.splits import Sizes, deal, usual_sizes
+from rankexp.metrics import CLASSIFICATION, Metric
 from rankexp.options import CHECKED, Natural, Positive
 from rankexp.tasks.base import Say, TaskData, TaskError, Texts, Tokenize
 
@@ -26,6 +28,7 @@ class TextClassification(ABC):
         max_length: Longer texts are cut to this many tokens.
     """
 
+    metrics: ClassVar[tuple[Metric, ...]] = CLASSIFICATION
     sizes: Sizes = field(default_factory=usual_sizes)
     split_seed: Natural = 0
     max_length: Positive = 128

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from rankexp.lora.inject import contains, eject, inject
-from rankexp.models.loading import blocks_of, head_names, loading_of, output_layer, token_embeddings
+from rankexp.models.loading import head_names, loading_of, output_layer, token_embeddings
 from rankexp.ranks import RankMap
 from rankexp.training.bench import attention_of
 from rankexp.training.padding import positions
 from rankexp.training.reach import Kind, Reach, kind_name, kinds_of, reach_of, target_layers
+from rankexp.training.recompute import recomputable
 
 _FLOAT = 4
 """Bytes of a number: weights, gradients and AdamW's two moments are kept in float32."""
@@ -122,7 +123,7 @@ def anatomy_of(
         recompute: Whether its blocks are computed again in the backward pass.
 
     Raises:
-        ValueError: A target selects nothing.
+        ValueError: A target selects nothing, or blocks are to be computed again and there are none.
     """
     length = min(length, positions(model) or length)
     saved = (*head_names(model), *loading_of(model).drawn)
@@ -177,9 +178,10 @@ def kept_bytes(model: Any, ranks: Mapping[str, int], length: int, *, recompute: 
     finally:
         eject(model)
         model.requires_grad_(False)
-    if not recompute or (table := token_embeddings(model)) is None or not (blocks := len(blocks_of(model)[1])):
+    if not recompute:
         return sum(kept.values())
-    return sum(kept.values()) // blocks + blocks * length * table.get_parameter("weight").shape[1] * _FLOAT
+    blocks, width = len(recomputable(model)), int(model.config.get_text_config().hidden_size)
+    return sum(kept.values()) // blocks + blocks * length * width * _FLOAT
 
 
 def _place(tensor: Tensor) -> int:

@@ -136,7 +136,7 @@ def _compared(trial: Trial, scored: Scores, recorded: Scores) -> ReadBack:
         trial.spec.seed,
         len(index),
         float(np.nan_to_num(apart, nan=_MOST, posinf=_MOST).max()),
-        float(np.mean(same)),
+        float(np.all(same, axis=0).mean()),
         tolerance,
         bool((apart <= tolerance * np.maximum(1, known)).all()),
     )

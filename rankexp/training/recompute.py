@@ -33,14 +33,26 @@ def recompute_blocks(model: nn.Module) -> None:
     Raises:
         ConfigError: It has no blocks.
     """
-    blocks = blocks_of(model)[1]
-    if not len(blocks):
-        raise ConfigError(
-            f"option 'gradient_checkpointing' is true, and {type(model).__name__} has no list of blocks to "
-            "compute again."
-        )
-    for block in blocks:
+    for block in recomputable(model):
         block.__class__ = _recomputed(type(block))
+
+
+def recomputable(model: nn.Module) -> list[nn.Module]:
+    """Return the blocks of a model, of encoder and decoder alike, that can be computed again.
+
+    Raises:
+        ConfigError: It has none.
+    """
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    stacks = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
+    found = [block for stack in stacks for block in stack if isinstance(block, GradientCheckpointingLayer)]
+    if not (found := found or list(blocks_of(model)[1])):
+        raise ConfigError(
+            f"option 'gradient_checkpointing' is true, and {type(model).__name__} has no list of blocks to compute "
+            "again."
+        )
+    return found
 
 
 class _Recomputed(nn.Module):

@@ -32,6 +32,12 @@ def test_only_a_document_of_more_than_a_twentieth_is_heavy():
     assert found.variance == pytest.approx(odd.var(ddof=1) / 100)
 
 
+@pytest.mark.parametrize("groups", [20, 50, 100, 200, 1000])
+def test_normal_documents_are_hardly_ever_heavy_however_few_they_are(groups):
+    rng = np.random.default_rng(groups)
+    assert np.mean([heavy(rng.standard_normal(groups)) is not None for _ in range(200)]) < 0.06
+
+
 def test_where_documents_are_heavy_the_t_bound_errs_and_this_one_less():
     wrong = {"t": 0, "bootstrap": 0}
     for stream in range(400):

@@ -1,6 +1,7 @@
 """What counts once in a mean: one decides, and both are shown."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,6 +9,8 @@ from fake_study import make_study
 
 import rankexp
 from rankexp.analysis.scoring import Documents, all_means_of, means_of
+from rankexp.analysis.statistics.decision import Status, decide
+from rankexp.analysis.statistics.paired import MeanSquares
 from rankexp.config import StudyConfig
 from rankexp.metrics import ACCURACY, CLASSIFICATION, LOSS, LOSS_OF_TOKENS, MACRO_F1
 from rankexp.option_errors import ConfigError
@@ -60,12 +63,15 @@ def test_a_result_has_every_mean_that_is_another_number():
     assert all_means_of(scores(), CLASSIFICATION).keys() == {
         name for metric in CLASSIFICATION for name in (metric.name, f"{metric.name}_by_document")
     }
-    assert all_means_of(scores(loss=TOKENS), [LOSS_OF_TOKENS]) == pytest.approx(
+    lost = Scores(np.arange(6).astype(str), GROUPS, {"loss": 2 - VALUES}, {"loss": TOKENS})
+    assert all_means_of(lost, [LOSS_OF_TOKENS]) == pytest.approx(
         {"loss": 2 - 8 / 21, "loss_by_document": 2 - np.mean([3 / 6, 0, 5 / 11]), "loss_by_example": 1.5}
     )
-    alone = Scores(GROUPS, np.arange(6).astype(str), scores().values, {"loss": TOKENS})
+    alone = Scores(lost.example_ids, lost.example_ids, lost.values, lost.weights)
     assert all_means_of(alone, [LOSS_OF_TOKENS]).keys() == {"loss", "loss_by_example"}
-    assert all_means_of(alone, CLASSIFICATION).keys() == {metric.name for metric in CLASSIFICATION}
+    assert all_means_of(replace(alone, values=scores().values, weights={}), CLASSIFICATION).keys() == {
+        metric.name for metric in CLASSIFICATION
+    }
 
 
 @pytest.mark.parametrize("weight", ["document", "example"])
@@ -85,10 +91,57 @@ def test_one_decides_and_both_are_shown_in_every_form(tmp_path, weight):
     assert doc["other_means"] == {other: pytest.approx({str(rank): mean for rank, mean in means[other].items()})}
     page = write_report(study)
     texts = [page.read_text(encoding="utf-8"), page.with_suffix(".md").read_text(encoding="utf-8")]
+    table = study.trials[study.trials["candidate"] == f"r={study.ranks[0]}"]
+    found = table[table["phase"] == "decide"][["decide_accuracy", "decide_accuracy_by_document"]].mean()
+    assert found.tolist() == pytest.approx([means[by][study.ranks[0]] for by in ("example", "document")])
+    assert "tune_loss_by_document" in study.trials
+    assert "decide_loss_by_token" not in study.trials
     for text in texts:
         assert f"over {weight}s" in text
         assert f"over {other}s" in text
         assert all(f"{100 * mean:.2f}" in text for by in means.values() for mean in by.values())
+
+
+@pytest.mark.parametrize("metric", [MACRO_F1, ACCURACY])
+def test_ranks_that_differ_on_a_handful_of_examples_are_bounded_as_their_answers_are(metric):
+    """Pseudo-values and documents of other weights differ where no answer does, and t is not to be trusted then."""
+    rng = np.random.default_rng(0)
+    labels, sizes = (
+        rng.integers(2, size=600),
+        np.repeat(np.arange(200), rng.multinomial(400, np.full(200, 1 / 200)) + 1),
+    )
+    right = np.broadcast_to(rng.random(600) < 0.8, (2, 3, 600)).copy()
+    right[0, :, [5, 70, 300]] ^= True
+    groups = sizes.astype(str) if metric is ACCURACY else np.arange(600).astype(str)
+    weight = "example"
+
+    def run(k, s):
+        answers = np.where(right[k, s], labels, 1 - labels)
+        values = {"accuracy": right[k, s], "loss": right[k, s], "label": labels, "prediction": answers}
+        named = {name: value.astype(np.float32) for name, value in values.items()}
+        return Scores(np.arange(600).astype(str), groups, named)
+
+    documents = Documents(metric, weight)
+    runs = [[run(k, s) for s in range(3)] for k in range(2)]
+    values = np.array([[documents.values(one)[1] for one in row] for row in runs])
+    answers = np.array([[documents.answers(one) for one in row] for row in runs])
+    found = decide(values, [4, 8], margin=0.05, answers=answers)
+    assert found.status is not Status.INSUFFICIENT, found.reason
+    pair = MeanSquares(values, [0, 1], answers=answers).difference(0, 1)
+    assert pair.sparse is not None
+    assert pair.sparse.below + pair.sparse.above >= 3
+    assert pair.lower() < MeanSquares(values, [0, 1]).difference(0, 1).lower()
+    assert Documents(ACCURACY, "document").answers(runs[0][0]) is None
+    assert Documents(LOSS, "example").answers(runs[0][0]) is None
+
+
+def test_an_objective_that_scores_less_or_more_than_its_metrics_loses_nothing():
+    some = scores()
+    less = Scores(some.example_ids, some.group_ids, {name: some.values[name] for name in ("accuracy", "loss")})
+    assert means_of(less, CLASSIFICATION).keys() == {"accuracy", "loss"}
+    more = Scores(some.example_ids, some.group_ids, {**some.values, "length": VALUES})
+    assert means_of(more, CLASSIFICATION).keys() == {"length", *(metric.name for metric in CLASSIFICATION)}
+    assert all_means_of(less, CLASSIFICATION).keys() == {"accuracy", "loss", "accuracy_by_document", "loss_by_document"}
 
 
 def config(**decide):

@@ -47,7 +47,7 @@ def test_it_is_the_model_that_transformers_reads_and_is_made_once(folder: Path) 
     hashes = {path.name: hash_file(path) for path in made.iterdir()}
     assert as_safetensors(folder, said.append) == made
     assert len(said) == 1
-    (made / "config.json").write_text("{}", encoding="utf-8")
+    (made / "converted.json").write_text("{}", encoding="utf-8")
     assert {path.name: hash_file(path) for path in as_safetensors(folder, said.append).iterdir()} == hashes
     assert len(said) == 2
 

@@ -11,11 +11,13 @@ from tiny_bench import digests, make_bench, make_spec
 from torch import nn
 
 from rankexp.lora.pack import Pack
+from rankexp.models.base import find_model
+from rankexp.models.kinds import classifier
 from rankexp.models.loading import blocks_of
 from rankexp.option_errors import ConfigError
 from rankexp.record.trials import TrialStore
 from rankexp.training.bench import Bench
-from rankexp.training.recompute import recompute_blocks
+from rankexp.training.recompute import recomputable, recompute_blocks
 from rankexp.training.trial import train_trial, train_trials
 
 pytestmark = pytest.mark.slow
@@ -105,6 +107,20 @@ def test_a_base_that_would_drop_stays_as_it_is(tmp_path: Path) -> None:
     again = recomputed(bench)
     assert not any(module.training for module in again.model.modules())
     assert type(blocks_of(again.model)[1][0]).__name__ == type(blocks_of(bench.model)[1][0]).__name__
+
+
+def test_encoder_and_decoder_are_both_computed_again() -> None:
+    sizes = {"d_model": 16, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16, "encoder_attention_heads": 2}
+    bart = {
+        "model_type": "bart",
+        "vocab_size": 60,
+        "decoder_attention_heads": 2,
+        "max_position_embeddings": 32,
+        **sizes,
+    }
+    layers = {"encoder_layers": 2, "decoder_layers": 3}
+    model = find_model(name="bart", source="config", path=None, architecture={**bart, **layers}).build(classifier(2))
+    assert len(recomputable(model)) == 5
 
 
 def test_a_model_without_blocks_says_so() -> None:

@@ -25,6 +25,7 @@ class DecisionScores:
         groups: Names of the groups; the examples themselves where the data has no documents.
         examples: Number of examples in all groups.
         weight: What counts once in their mean: ``document``, ``example``, or ``token``, whatever examples weigh by.
+        answers: Share of right answers of each group, where ``values`` are made of these; None where they are.
         other_means: Mean of each run where something else counts once than in ``values``, by what that is, shape
             (ranks, seeds); nothing where that is the same number.
     """
@@ -35,6 +36,7 @@ class DecisionScores:
     groups: tuple[str, ...]
     examples: int
     weight: Weight = "document"
+    answers: NDArray[np.float64] | None = None
     other_means: Mapping[Weight, NDArray[np.float64]] = field(default_factory=dict)
 
     def means(self, rank: int) -> dict[int, float]:
@@ -48,6 +50,11 @@ class DecisionScores:
         """Score of each group in the run of one rank and seed; None where there is none."""
         found = self.values[self.ranks.index(rank), self.seeds.index(seed)]
         return None if np.isnan(found).all() else found
+
+
+def _mean_of(values: NDArray[np.float64]) -> float:
+    there = values[np.isfinite(values)]
+    return float(there.mean()) if there.size else math.nan
 
 
 @dataclass(frozen=True)
@@ -109,14 +116,19 @@ class Comparison:
 
     @property
     def other_means(self) -> dict[Weight, dict[int, float]]:
-        """Mean of each rank where something else counts once, over the seeds of this look that all stable ones have."""
-        scores, used = self.scores, self.sizes[self.look]
+        """Mean of each rank where something else counts once, over the seeds that its mean is over.
+
+        Those are the seeds that all stable ranks have at this look, once there is a verdict, and before all it has.
+        """
+        scores = self.scores
         stable = [k for k, rank in enumerate(scores.ranks) if rank not in self.unstable]
-        complete = np.flatnonzero(np.isfinite(scores.values[stable, :used]).all(axis=(0, 2)))
+        used = np.arange(len(scores.seeds))
+        if self.verdict is not None:
+            used = used[: self.sizes[self.look]]
+            used = used[np.isfinite(scores.values[stable][:, used]).all(axis=(0, 2))]
         return {
-            weight: dict(zip(scores.ranks, means[:, complete].mean(axis=1).tolist(), strict=True))
+            weight: {rank: _mean_of(row[used]) for rank, row in zip(scores.ranks, means, strict=True)}
             for weight, means in scores.other_means.items()
-            if complete.size
         }
 
     @cached_property
@@ -133,6 +145,7 @@ class Comparison:
             screened=self.screened,
             span=self.span,
             rate_sd=self.rate_sd,
+            answers=None if self.scores.answers is None else self.scores.answers[:, : self.sizes[self.look]],
         )
         return replace(found, reason=self.reason) if self.nothing_learned else found
 

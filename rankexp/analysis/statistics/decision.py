@@ -20,7 +20,14 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from rankexp.analysis.statistics.paired import ROUNDING, Floats, MeanSquares, PairedDifference, checked_scores
+from rankexp.analysis.statistics.paired import (
+    ROUNDING,
+    Floats,
+    MeanSquares,
+    PairedDifference,
+    checked_ranks,
+    checked_scores,
+)
 from rankexp.analysis.statistics.power import LEAST_SEEDS, VarianceComponents, check_margin_and_level
 from rankexp.analysis.statistics.seed_lines import seed_lines
 from rankexp.analysis.statistics.sparse import FEW, LEAST_GROUPS, span_of
@@ -39,6 +46,7 @@ def decide(
     screened: Collection[int] = (),
     span: float | None = None,
     rate_sd: float = 0.0,
+    answers: Floats | None = None,
 ) -> Verdict:
     """Choose the smallest rank that is shown to lose less than ``margin``, or say that the evidence is too thin.
 
@@ -68,17 +76,20 @@ def decide(
         span: Largest difference of two scores that can be, as for
             :func:`rankexp.analysis.statistics.paired.paired_difference`.
         rate_sd: Score that a rank may lose by what is not known of its best learning rate, as a standard deviation.
+        answers: Shares of right answers, where ``scores`` are made of these and differ where nothing is answered
+            otherwise: pseudo-values, or documents that weigh differently.
 
     Shape:
-        scores ``(ranks, seeds, examples)``
+        scores, answers ``(ranks, seeds, examples)``
 
     Raises:
         ValueError: The scores are not such a table of finite numbers or NaN, or another argument is out of range.
     """
     check_margin_and_level(margin, level)
     values = checked_scores(scores)
-    names = _checked_ranks(ranks, len(values), unstable)
-    return _Ladder(values, names, margin, level, frozenset(unstable), frozenset(screened), span, rate_sd).verdict()
+    names = checked_ranks(ranks, len(values), unstable)
+    excluded = frozenset(unstable), frozenset(screened)
+    return _Ladder(values, names, margin, level, *excluded, span, rate_sd, answers).verdict()
 
 
 class _Ladder:
@@ -98,6 +109,7 @@ class _Ladder:
         screened: frozenset[int],
         span: float | None,
         rate_sd: float,
+        answers: Floats | None,
     ) -> None:
         self.ranks, self.margin, self.level, self.span, self.rate_sd = ranks, margin, level, span, rate_sd
         self.unstable, self.screened = unstable, screened
@@ -105,6 +117,7 @@ class _Ladder:
         has = np.asarray(~np.isnan(values).any(axis=2), dtype=np.bool_)
         kept = has[self.stable].all(axis=0)
         self.values, self.has = values[:, kept], has[:, kept]
+        self.answers = self.values if answers is None else answers[:, kept]
         self.cells = self.values.mean(axis=2)
         self.means = np.array([_mean(row[there]) for row, there in zip(self.cells, self.has, strict=True)])
         self.untestable = self._untestable_reason()
@@ -112,7 +125,8 @@ class _Ladder:
 
     def _mean_squares(self, members: tuple[int, ...], seeds: tuple[int, ...]) -> MeanSquares:
         pool = [place for place, k in enumerate(members) if k in self.stable]
-        return MeanSquares(self.values[np.ix_(members, seeds)], pool, self.span, self.rate_sd)
+        values, answers = (table[np.ix_(members, seeds)] for table in (self.values, self.answers))
+        return MeanSquares(values, pool, self.span, self.rate_sd, answers)
 
     def _difference(self, i: int, j: int) -> PairedDifference:
         members = tuple(sorted({i, j, *self.stable}))
@@ -221,10 +235,10 @@ class _Ladder:
         """
         if self.span is None and np.ptp(self.values[self.stable]) == 0 and span_of(self.values) == 0:
             return "every score is the same number, so nothing is known of how scores vary."
-        table = self.values[self.stable]
+        table = self.answers[self.stable]
         if not (table == table[:, :1]).all():
             return ""
-        graded = self.span is None and not np.isin(table, (0.0, 1.0)).all()
+        graded = self.span is None and self.answers is self.values and not np.isin(table, (0.0, 1.0)).all()
         varied = (table != table[:, :, :1]).any() if graded else (np.ptp(table[:, 0], axis=0) > 0).sum() >= FEW
         return "every seed has the same scores: copies of one run say nothing about the next seed." if varied else ""
 
@@ -273,7 +287,8 @@ class _Ladder:
         cells, common = self.cells[position], list(self._common(position, reference))
         there = cells[self.has[position]]
         compared = position != reference and len(common) >= LEAST_SEEDS
-        heavy = self.difference(position, reference).heavy if compared else None
+        pair = self.difference(position, reference) if compared else None
+        heavy = pair.heavy if pair else None
         return RankRow(
             self.ranks[position],
             float(self.means[position]),
@@ -284,6 +299,7 @@ class _Ladder:
             unstable=self.ranks[position] in self.unstable,
             heaviest=heavy.group if heavy else None,
             heaviest_share=heavy.share if heavy else 0.0,
+            examined=pair is not None and pair.sparse is None and pair.examples >= LEAST_GROUPS,
         )
 
     def _evidence(self, position: int, reference: int, seeds: int) -> tuple[float, float, float, float, float, float]:
@@ -299,17 +315,3 @@ class _Ladder:
 
 def _mean(values: Floats) -> float:
     return float(values.mean()) if values.size else math.nan
-
-
-def _checked_ranks(ranks: Sequence[int], count: int, unstable: Collection[int]) -> tuple[int, ...]:
-    names = tuple(ranks)
-    if any(isinstance(rank, bool) or not isinstance(rank, int | np.integer) or rank < 1 for rank in names):
-        raise ValueError(f"ranks is {list(names)}; whole numbers of 1 or more are needed.")
-    if list(names) != sorted(set(names)):
-        raise ValueError(f"ranks is {list(names)}; they must be strictly increasing.")
-    if len(names) != count:
-        raise ValueError(f"there are {len(names)} ranks but scores for {count}; one table a rank is needed.")
-    unknown = [rank for rank in unstable if rank not in names]
-    if unknown:
-        raise ValueError(f"unstable names {unknown}, but the ranks are {list(names)}.")
-    return tuple(int(rank) for rank in names)

@@ -16,11 +16,14 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtrit
+from scipy.special import chdtri, stdtrit
 
 HEAVY_SHARE = 0.05
-"""A document that makes up more than this of the sum of squares between documents is heavy."""
+"""A document that makes up more than this of the sum of squares between documents is heavy, unless they are so few that
+the largest of as many normal numbers does, too."""
 
+_SELDOM = 0.05
+"""How often one of normal numbers is larger than what counts as usual."""
 _DRAWS = 999
 _LEAST_LEVEL = 0.01
 """Level below which draws say too little: 10 of them lie beyond it, and further out t is stretched as there."""
@@ -78,9 +81,10 @@ def heavy(differences: Floats) -> Heavy | None:
     squares = deviations**2
     total = float(squares.sum())
     place = int(squares.argmax())
-    if total <= 0 or (share := float(squares[place]) / total) <= HEAVY_SHARE:
-        return None
     count = len(differences)
+    usual = float(chdtri(1, _SELDOM / count)) / count  # that of the largest of so many normal numbers, at most
+    if total <= 0 or (share := float(squares[place]) / total) <= max(HEAVY_SHARE, usual):
+        return None
     return Heavy(place, share, count, total / (count - 1) / count, np.sort(_studentised(deviations)))
 
 

@@ -8,7 +8,7 @@ for the next seed and the next example: Bouthillier et al. 2021 (arXiv 2103.0309
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 
@@ -143,12 +143,21 @@ class MeanSquares:
         pool: Positions of the ranks over which the seed variance is pooled.
         span: Largest difference of two scores that can be; None to take it from the scores.
         rate_sd: Score that a rank may lose by what is not known of its best rate, as a standard deviation.
+        answers: What ``values`` were made of, which is equal where nothing differs; None where they are that.
 
     Shape:
-        values ``(ranks, seeds, examples)``; cells ``(ranks, seeds)``; by_example ``(ranks, examples)``
+        values, answers ``(ranks, seeds, examples)``; cells ``(ranks, seeds)``; by_example ``(ranks, examples)``
     """
 
-    def __init__(self, values: Floats, pool: Sequence[int], span: float | None = None, rate_sd: float = 0.0) -> None:
+    def __init__(
+        self,
+        values: Floats,
+        pool: Sequence[int],
+        span: float | None = None,
+        rate_sd: float = 0.0,
+        answers: Floats | None = None,
+    ) -> None:
+        self.answers = values if answers is None else answers
         self.values, self._span, self.rates = values, span, 2 * rate_sd**2
         self.seeds, self.examples = int(values.shape[1]), int(values.shape[2])
         centred = values - values.mean(axis=0)
@@ -206,7 +215,7 @@ class MeanSquares:
         return span_of(self.values) if self._span is None else self._span
 
     def _sparse(self, i: int, j: int) -> Sparse | None:
-        found = sparse(self.values[i] - self.values[j], 0.0)
+        found = sparse(self.answers[i] - self.answers[j], 0.0)
         return found and replace(found, span=self.span)
 
 
@@ -262,6 +271,25 @@ def checked_scores(scores: ArrayLike) -> Floats:
     if not np.isfinite(values).all() and np.isinf(values).any():
         raise ValueError("scores holds infinities; a score is a finite number, or NaN where it is missing.")
     return values
+
+
+def checked_ranks(ranks: Sequence[int], count: int, unstable: Collection[int]) -> tuple[int, ...]:
+    """Return ranks that are whole numbers, one for each table of scores.
+
+    Raises:
+        ValueError: They are not, do not increase, or ``unstable`` names others.
+    """
+    names = tuple(ranks)
+    if any(isinstance(rank, bool) or not isinstance(rank, int | np.integer) or rank < 1 for rank in names):
+        raise ValueError(f"ranks is {list(names)}; whole numbers of 1 or more are needed.")
+    if list(names) != sorted(set(names)):
+        raise ValueError(f"ranks is {list(names)}; they must be strictly increasing.")
+    if len(names) != count:
+        raise ValueError(f"there are {len(names)} ranks but scores for {count}; one table a rank is needed.")
+    unknown = [rank for rank in unstable if rank not in names]
+    if unknown:
+        raise ValueError(f"unstable names {unknown}, but the ranks are {list(names)}.")
+    return tuple(int(rank) for rank in names)
 
 
 def _complete_seeds(values: Floats) -> Floats:

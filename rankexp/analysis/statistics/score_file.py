@@ -56,7 +56,8 @@ def read_scores_csv(
     table["score"] = _scores(path, table)
     table["weight"] = _weights(path, table)
     _refuse(path, table.duplicated(["rank", "seed", "example"]), "repeats the rank, seed and example of an earlier row")
-    shares = table["score"].dropna().isin([0.0, 1.0]).all() and table["weight"].nunique() == 1
+    by_weight = table["weight"].nunique() > 1 and weight in (None, "token")
+    shares = table["score"].dropna().isin([0.0, 1.0]).all() and not by_weight
     metric = BEFORE[0] if shares else SCORE
     return _table(path, table, unstable, weight), metric
 
@@ -175,12 +176,11 @@ def _table(path: Path, table: pd.DataFrame, unstable: Collection[int], weight: W
         rows = [over_documents(row, index, counts, what) for row in cells.reshape(-1, len(examples))]
         return np.array(rows).reshape(len(ranks), len(seeds), len(groups))
 
-    others = {
-        other: over(other).mean(axis=2) for other in other_weights(kind, weight, documents=len(groups) < len(examples))
-    }
-    return DecisionScores(
-        over(weight), tuple(ranks), tuple(seeds), tuple(groups.tolist()), len(examples), weight, others
-    )
+    several = len(groups) < len(examples)
+    others = {other: over(other).mean(axis=2) for other in other_weights(kind, weight, documents=several)}
+    answered = several and weight == "example" and counts is None and np.isin(scores[~np.isnan(scores)], (0, 1)).all()
+    right, names = over("document") if answered else None, tuple(groups.tolist())
+    return DecisionScores(over(weight), tuple(ranks), tuple(seeds), names, len(examples), weight, right, others)
 
 
 def _refuse(path: Path, wrong: pd.Series[bool], what: str) -> None:

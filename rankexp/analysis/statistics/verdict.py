@@ -42,6 +42,7 @@ class RankRow:
         heaviest: Position of the example that makes up more than 5 % of the variance between examples, so that the
             bounds are widened (:mod:`rankexp.analysis.statistics.heavy`); None where none does.
         heaviest_share: Its part of that variance; 0 where there is none.
+        examined: Whether there was enough to tell: a rank that is compared, and differs on more than a few examples.
     """
 
     rank: int
@@ -58,6 +59,7 @@ class RankRow:
     unstable: bool
     heaviest: int | None = None
     heaviest_share: float = 0.0
+    examined: bool = False
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ class Runner:
         team: The processes that train for the study.
         audience: Who sees what is trained.
         checkpoint_every: Steps of a trial between two checkpoints; 0 for none.
-        metric: What the study compares; a trial that was never scored by it is trained anew.
+        metric: What the study compares.
         trained: Keys that were trained here.
     """
 
@@ -71,12 +71,19 @@ class Runner:
         return [self.trials.read(spec.key) for _, spec in asked]
 
     def _finished(self, key: str) -> bool:
-        """Whether the record has all of a trial that this study needs."""
-        if not self.trials.finished(key) or self.trials.read(key).has(self.metric):
-            return self.trials.finished(key)
-        where = self.trials.set_aside(key)
-        self.display.say(f"Trial {key} has no {self.metric}, as it was recorded before; it is now in {where}.")
-        return False
+        """Whether the record has a trial.
+
+        Raises:
+            ConfigError: It has one that was never scored by what this study compares.
+        """
+        if not self.trials.finished(key):
+            return False
+        if not self.trials.read(key).has(self.metric):
+            raise ConfigError(
+                f"option 'decide.score' is {self.metric!r}, and trial {key} has none: it was recorded before that was "
+                "kept, or the task's objective does not give it; choose another workspace, or another score."
+            )
+        return True
 
     def restore(self, trials: Sequence[Trial]) -> list[Trial]:
         """Train again those whose adapters were cleaned away before this study needed them, and return all."""
