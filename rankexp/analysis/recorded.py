@@ -46,8 +46,9 @@ class RecordedStudy:
         keys = dict.fromkeys(item.key for item in self.record.planned)
         final = {key: trial for key, trial in known.items() if trial.result.final}
         found = {key: final.get(key) or store.read(key) for key in keys if key in store}
-        needed = str(self.config.decide.score)
-        self.by_key: dict[str, Trial] = {key: trial for key, trial in found.items() if trial.has(needed)}
+        score = str(self.config.decide.score)
+        parted = any(metric.name == score and metric.parts for metric in metrics_of(self.record.data))
+        self.by_key: dict[str, Trial] = {k: trial for k, trial in found.items() if not parted or trial.has(score)}
 
     @property
     def name(self) -> str:

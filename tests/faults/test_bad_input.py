@@ -81,7 +81,9 @@ def test_a_study_name_that_is_no_folder_name(refused: Callable[..., str], tmp_pa
         pytest.param("trial.learning_rate=-1", "'trial.learning_rate' is -1", marks=thorough),
         pytest.param("serach.ranks=[4]", "'serach.ranks'; did you mean 'search.ranks'?", marks=thorough),
         pytest.param("task.pth=x", "'task.pth'; did you mean 'task.path'?", marks=thorough),
-        pytest.param("model=minilmm", "'minilmm' in group 'model'; there is local, minilm, tiny", marks=thorough),
+        pytest.param(
+            "model=minilmm", "'minilmm' in group 'model'; there is local, minilm, smollm2, tiny", marks=thorough
+        ),
     ],
 )
 def test_a_value_that_nothing_can_be_trained_with(refused: Callable[..., str], option: str, said: str) -> None:

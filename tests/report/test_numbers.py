@@ -335,7 +335,7 @@ def test_how_much_seeds_differ(study, doc):
     assert (found["seeds"], found["between_seeds"], found["between_ranks"]) == (5, None, None)  # there are documents
     expected = {(i, j): np.std(means[i] - means[j], ddof=1) for i, j in combinations(study.ranks, 2)}
     assert {(pair["low"], pair["high"]): pair["sd"] for pair in found["pairs"]} == pytest.approx(expected)
-    assert f"ranks 4 and 8 {100 * expected[4, 8]:.2f} points" in seed_noise.sentence(doc)
+    assert f"ranks 4 and 8 {100 * expected[4, 8]:.2f} points" in seed_noise.sentence(found, study.metric)
 
 
 def test_on_how_many_answers_two_runs_disagree():

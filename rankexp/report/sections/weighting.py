@@ -17,7 +17,7 @@ def weighting(comparison: Comparison) -> Document:
 def counted(weight: str, doc: Document) -> str:
     """Name what a mean is over.
 
-    >>> counted("document", {"score": "loss"})
+    >>> counted("document", {"metric": {"name": "score"}})
     'over documents'
     """
     metric = metric_of(doc)
@@ -42,7 +42,7 @@ def sentence(doc: Document) -> str:
 
 
 SECTION = Section(
-    place=55,
+    place=54,
     of_study=lambda study, _: weighting(study.comparison),
     of_scores=weighting,
     words=lambda doc: {
