@@ -61,9 +61,7 @@ def decide(
     one that has every seed stays among those from which the best observed mean is taken. No verdict is ``SETTLED``,
     so they can only make one more careful.
 
-    Ranks that a screen left out have no scores here. A screen is no evidence, so where one of them lies next below the
-    choice, the verdict is not ``SETTLED``.
-
+    Where a rank that a screen left out lies next below the choice, the verdict is not ``SETTLED``: a screen is no evidence.
     Fewer than 3 seeds or 20 examples, seeds that are copies of one run, and scores of one number decide nothing.
 
     Args:
@@ -73,8 +71,7 @@ def decide(
         level: One-sided significance level of every test.
         unstable: Those of ``ranks`` that diverged or collapsed.
         screened: Ranks that could have been chosen but were left out before; none of ``ranks``.
-        span: Largest difference of two scores that can be, as for
-            :func:`rankexp.analysis.statistics.paired.paired_difference`.
+        span: Largest difference of two scores that can be, as for :func:`~.paired.paired_difference`.
         rate_sd: Score that a rank may lose by what is not known of its best learning rate, as a standard deviation.
         answers: Shares of right answers, where ``scores`` are made of these and differ where nothing is answered
             otherwise: pseudo-values, or documents that weigh differently.

@@ -17,7 +17,7 @@ def exponential(_: Study, doc: Document) -> Document:
     if not metric.exponential:
         return {"exponential": None}
     means = {part: {name: row["mean"] for name, row in doc[part].items()} for part in ("references", "ranks")}
-    if doc["weight"] != "token":  # it is of a mean over tokens
+    if doc["weight"] != "token":  # it is of that mean alone
         means = {"references": {}, "ranks": doc["other_means"].get("token", {})}
     found = {
         part: {name: metric.exponential_of(-mean) for name, mean in known.items() if mean is not None}
