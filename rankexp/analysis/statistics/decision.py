@@ -61,7 +61,7 @@ def decide(
     one that has every seed stays among those from which the best observed mean is taken. No verdict is ``SETTLED``,
     so they can only make one more careful.
 
-    Where a rank that a screen left out lies next below the choice, the verdict is not ``SETTLED``: a screen is no evidence.
+    Where a rank that a screen left out lies next below the choice, it is not ``SETTLED``: a screen is no evidence.
     Fewer than 3 seeds or 20 examples, seeds that are copies of one run, and scores of one number decide nothing.
 
     Args:
@@ -85,8 +85,7 @@ def decide(
     check_margin_and_level(margin, level)
     values = checked_scores(scores)
     names = checked_ranks(ranks, len(values), unstable)
-    excluded = frozenset(unstable), frozenset(screened)
-    return _Ladder(values, names, margin, level, *excluded, span, rate_sd, answers).verdict()
+    return _Ladder(values, names, margin, level, {*unstable}, {*screened}, span, rate_sd, answers).verdict()
 
 
 class _Ladder:
@@ -102,8 +101,8 @@ class _Ladder:
         ranks: tuple[int, ...],
         margin: float,
         level: float,
-        unstable: frozenset[int],
-        screened: frozenset[int],
+        unstable: set[int],
+        screened: set[int],
         span: float | None,
         rate_sd: float,
         answers: Floats | None,
