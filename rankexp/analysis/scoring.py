@@ -33,9 +33,7 @@ class Documents:
 
         Sentences of one document are no independent evidence, so that documents are what is compared.
         """
-        if self._ids is None or not np.array_equal(self._ids, scores.group_ids):
-            names, self._index = np.unique(scores.group_ids, return_inverse=True)
-            self._ids, self._names, self._sizes = scores.group_ids, tuple(names.tolist()), np.bincount(self._index)
+        self._sort_out(scores)
         metric, sign = self.metric, 1 if self.metric.higher_is_better else -1
         if metric.parts:
             weights = 1 / self._sizes[self._index] if self.weight == "document" else np.ones(len(scores))
@@ -49,13 +47,19 @@ class Documents:
     def answers(self, scores: Scores) -> Floats | None:
         """Return each document's share of right answers where :meth:`values` are made of these; else None."""
         metric = self.metric
-        names, index = np.unique(scores.group_ids, return_inverse=True)
-        if not metric.is_share or not (metric.parts or (self.weight != "document" and len(names) < len(scores))):
+        if not metric.is_share or not (metric.parts or self.weight == "example"):
             return None
+        self._sort_out(scores)
         right = (
             np.equal(*(scores.values[part] for part in metric.parts)) if metric.parts else scores.values[metric.name]
         )
-        return over_documents(right.astype(np.float64), index, None, "document")
+        return over_documents(right.astype(np.float64), self._index, None, "document")
+
+    def _sort_out(self, scores: Scores) -> None:
+        """Number the documents, unless they are those of the scores before."""
+        if self._ids is None or not np.array_equal(self._ids, scores.group_ids):
+            names, self._index = np.unique(scores.group_ids, return_inverse=True)
+            self._ids, self._names, self._sizes = scores.group_ids, tuple(names.tolist()), np.bincount(self._index)
 
     def mean(self, scores: Scores) -> float:
         """What is compared of all documents."""

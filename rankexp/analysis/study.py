@@ -114,6 +114,7 @@ class Study(DiagnosedStudy):
         """The scores on ``decide`` of every rank and seed."""
         values, groups, examples = np.empty((len(self.ranks), len(self.seeds), 0)), None, 0
         others: dict[Weight, Floats] = {}
+        counted: dict[Weight, Documents] = {}
         answers: Floats | None = None
         for i, (name, rank) in enumerate(self.ladder.items()):
             runs = self._by_seed(name)
@@ -127,6 +128,7 @@ class Study(DiagnosedStudy):
                     values = np.full((*values.shape[:2], len(groups)), np.nan)
                     known = other_weights(self.metric, self.documents.weight, documents=examples > len(groups))
                     others = {weight: np.full(values.shape[:2], np.nan) for weight in known}
+                    counted = {weight: Documents(self.metric, weight) for weight in known}
                 if names != groups:
                     raise DamagedRecordError(
                         f"{self.store.folder} has runs of rank {rank} on other examples than the rest."
@@ -136,7 +138,7 @@ class Study(DiagnosedStudy):
                     answers = np.full_like(values, np.nan) if answers is None else answers
                     answers[i, j] = right
                 for weight, found in others.items():
-                    found[i, j] = Documents(self.metric, weight).mean(scores)
+                    found[i, j] = counted[weight].mean(scores)
         return DecisionScores(
             values, self.ranks, self.seeds, groups or (), examples, self.documents.weight, answers, others
         )

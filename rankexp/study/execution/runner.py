@@ -76,9 +76,9 @@ class Runner:
         Raises:
             ConfigError: It has one that was never scored by what this study compares.
         """
-        if not self.trials.finished(key):
+        if key not in self.trials or not (trial := self.trials.read(key)).result.final:
             return False
-        if not self.trials.read(key).has(self.metric):
+        if not trial.has(self.metric):
             raise ConfigError(
                 f"option 'decide.score' is {self.metric!r}, and trial {key} has none: it was recorded before that was "
                 "kept, or the task's objective does not give it; choose another workspace, or another score."
