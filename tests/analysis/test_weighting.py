@@ -18,6 +18,7 @@ from rankexp.options import parse
 from rankexp.record.scores import Scores
 from rankexp.report.build import write_report
 from rankexp.report.document import document
+from rankexp.report.sections.exponential import exponential
 
 GROUPS = np.array(["a", "a", "a", "b", "c", "c"])
 VALUES = np.array([1, 1, 0, 0, 1, 0], dtype=np.float32)
@@ -157,3 +158,14 @@ def test_what_has_no_tokens_cannot_count_them():
 def test_a_study_that_says_nothing_of_it_keeps_its_name():
     assert config().study_folder == config(weight=None).study_folder != config(weight="example").study_folder
     json.dumps(config(weight="example").to_dict(), default=str)
+
+
+@pytest.mark.parametrize("weight", ["token", "document", "example"])
+def test_a_perplexity_is_of_the_mean_over_tokens_alone(weight):
+    ranks = {"4": {"mean": -2.0}}
+    doc = {"metric": LOSS_OF_TOKENS.card(), "weight": weight, "references": {"base": {"mean": -3.0}}, "ranks": ranks}
+    found = exponential(None, {**doc, "other_means": {} if weight == "token" else {"token": {4: -2.5}}})["exponential"]
+    if weight == "token":
+        assert (found["ranks"], found["references"]) == ({"4": np.exp(2.0)}, {"base": np.exp(3.0)})
+    else:
+        assert (found["ranks"], found["references"]) == ({4: np.exp(2.5)}, {})
