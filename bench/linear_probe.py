@@ -28,7 +28,7 @@ def embeddings(model: torch.nn.Module, data: TaskData, split: Texts) -> np.ndarr
     """Mean-pooled last hidden states, shape (examples, hidden)."""
     rows = np.zeros((len(split), model.config.hidden_size), dtype=np.float32)
     with torch.inference_mode():
-        for index in scoring_batches(split):
+        for index in scoring_batches(split.sizes):
             batch = data.objective.collate(split, [index], Padding(0), torch.device("cpu"))
             hidden = model.base_model(**batch.inputs).last_hidden_state
             mask = batch.inputs["attention_mask"].unsqueeze(-1)

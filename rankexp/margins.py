@@ -56,17 +56,19 @@ def parse_margin(written: object, metric: Metric) -> float | str:
     number, unit = match["number"], match["unit"].lower()
     if unit and unit not in POINTS | NATS:
         raise ValueError(f"no score has the unit {match['unit']!r}; {meant}")
-    if unit in POINTS - {"%"} and not metric.is_share:
+    if unit in POINTS - {"%"} and metric.unit != "point":
         raise ValueError(f"points are for accuracies, and the scores are {scores}; {meant}")
     if unit in NATS and metric.unit != "nat":
         raise ValueError(f"nats are for losses, and the scores are {scores}; {meant}")
     if not 0 < float(number) < math.inf:
         raise ValueError(f"a margin is a finite number above 0; {meant}")
+    if unit == "%" and metric.generated and not metric.is_share:
+        raise ValueError(f"the {metric.title} is not known before a rank is trained, so no share of a gain is; write 1")
     if unit == "%" and not metric.is_share:
         if float(number) >= 100:
             raise ValueError("a share of 100% or more of the gain forgives everything; write a small one, such as 2%")
         return f"{float(number):g}%"
-    margin = float(Decimal(number).scaleb(-2)) if unit in POINTS else float(number)
+    margin = float(Decimal(number).scaleb(-2)) if unit in POINTS and metric.is_share else float(number)
     if metric.is_share and margin >= 1:
         raise ValueError(_too_large(number, unit))
     return margin

@@ -33,6 +33,8 @@ class Metric:
         parts: What is kept of each example where it is no mean: the arrays that :mod:`rankexp.corpus_metrics` makes
             it of.
         default_margin: The margin where the user names none: in its unit, or a share of the gain such as ``2%``.
+        generated: Whether it is of text that a model writes. That takes long, so *decide* and *test* alone are scored
+            by it, and runs are tuned by their loss.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Metric:
     exponential: str = ""
     parts: tuple[str, ...] = ()
     default_margin: float | str = 0.01
+    generated: bool = False
 
     @property
     def title(self) -> str:
@@ -54,7 +57,7 @@ class Metric:
         >>> MACRO_F1.title, ACCURACY.title
         ('macro F1', 'accuracy')
         """
-        return self.name.replace("_", " ").replace("f1", "F1")
+        return self.name.replace("_", " ").replace("f1", "F1").replace("chrf", "chrF")
 
     @property
     def usual_weight(self) -> Weight:
@@ -103,7 +106,7 @@ class Metric:
 
     def card(self) -> dict[str, Any]:
         """Return it as JSON values; :meth:`of_card` is the inverse but for the margin, since a study has its own."""
-        left_out = {"default_margin"} if self.parts else {"default_margin", "parts"}
+        left_out = {"default_margin"} | {name for name in ("parts", "generated") if not getattr(self, name)}
         return {name: value for name, value in asdict(self).items() if name not in left_out}
 
     @classmethod
@@ -139,13 +142,19 @@ MACRO_F1 = Metric("macro_f1", "point", scale=100, decimals=2, parts=("label", "p
 BALANCED_ACCURACY = Metric("balanced_accuracy", "point", scale=100, decimals=2, parts=("label", "prediction"))
 """Mean of the recall of each class."""
 
+EXACT_MATCH = Metric("exact_match", "point", scale=100, decimals=2, generated=True)
+"""Share of completions that are what was to be written."""
+
+CHRF = Metric("chrf", "point", decimals=2, default_margin=1.0, generated=True)
+"""How many character n-grams a completion and its reference share, 0 to 100."""
+
 BEFORE = (ACCURACY, LOSS)
 """The metrics of records that name none: all tasks were classifications."""
 
 CLASSIFICATION = (*BEFORE, MACRO_F1, BALANCED_ACCURACY)
 """The metrics of examples with one class each."""
 
-STANDARD = {metric.name: metric for metric in (*CLASSIFICATION, SCORE)}
+STANDARD = {metric.name: metric for metric in (*CLASSIFICATION, SCORE, EXACT_MATCH, CHRF)}
 """Metrics that are known by their names alone."""
 
 

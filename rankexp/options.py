@@ -69,7 +69,7 @@ def _texts(values: object, name: str) -> Iterator[tuple[str, str]]:
 
 @cache
 def plugins(what: str) -> Mapping[str, EntryPoint]:
-    """Find all installed tasks, allocators or strategies by their names."""
+    """Find all installed tasks, allocators, strategies or scorers by their names."""
     plural = {"strategy": "strategies"}.get(what, f"{what}s")
     return {entry.name: entry for entry in entry_points(group=f"rankexp.{plural}")}
 

@@ -39,11 +39,11 @@ class DiagnosedStudy(RecordedStudy):
     def diagnosis(self, candidate: CandidateName, trial: Trial) -> Diagnosis | None:
         """What is wrong with a run of a candidate, if anything is."""
         result = trial.result
-        if not is_unstable(result, self.floor, self.metric):
+        if not is_unstable(result, self.floor, self.tune_metric):
             return Diagnosis.DROPPED if trial.key in self._dropped else None
-        score = tune_score(result, self.metric) if result.status == "completed" else -np.inf
+        score = tune_score(result, self.tune_metric) if result.status == "completed" else -np.inf
         learned = self._others_learned(candidate, trial)
-        return diagnose(result.status, score, self.floor, result.history, self.metric, others_learned=learned)
+        return diagnose(result.status, score, self.floor, result.history, self.tune_metric, others_learned=learned)
 
     @cached_property
     def _dropped(self) -> frozenset[str]:
@@ -59,16 +59,18 @@ class DiagnosedStudy(RecordedStudy):
             for row, name in enumerate(self.ladder)
             for trial in self.evidence(name, generation)
             if trial is not None and trial.result.status == "completed"
-            if not is_unstable(trial.result, self.floor, self.metric)
+            if not is_unstable(trial.result, self.floor, self.tune_metric)
         }
         if not runs:
             return []
         seeds = sorted({seed for _, seed in runs})
         scores = np.full((len(self.ladder), len(seeds)), np.nan)
         for (row, seed), trial in runs.items():
-            scores[row, seeds.index(seed)] = tune_score(trial.result, self.metric)
+            scores[row, seeds.index(seed)] = tune_score(trial.result, self.tune_metric)
         examples = max(int(trial.result.metrics["tune"]["examples"]) for trial in runs.values())
-        least = noise_of(float(np.nanmedian(scores)), self.metric, examples) / 2  # all are scored on the same examples
+        least = (
+            noise_of(float(np.nanmedian(scores)), self.tune_metric, examples) / 2
+        )  # all are scored on the same examples
         return [runs[row, seeds[column]].key for row, column in dropped(scores, least)]
 
     def _others_learned(self, candidate: CandidateName, trial: Trial) -> bool:
@@ -88,7 +90,7 @@ class DiagnosedStudy(RecordedStudy):
         if result.status != "completed" or "tune" not in result.metrics:
             return False
         examples = int(result.metrics["tune"]["examples"])
-        return well_above(tune_score(result, self.metric), self.floor, self.metric, examples)
+        return well_above(tune_score(result, self.tune_metric), self.floor, self.tune_metric, examples)
 
     @cached_property
     def unlearned(self) -> tuple[int, ...]:
@@ -108,14 +110,14 @@ class DiagnosedStudy(RecordedStudy):
         if self.majority is None or "decide" not in trial.result.metrics:
             return False
         metrics = trial.result.metrics["decide"]
-        score = self.metric.score(metrics[self.metric.name])
-        return well_above(score, self.majority["decide"], self.metric, int(metrics["examples"]))
+        score = self.tune_metric.score(metrics[self.tune_metric.name])
+        return well_above(score, self.majority["decide"], self.tune_metric, int(metrics["examples"]))
 
     @cached_property
     def head_score(self) -> float:
         """Score on ``tune`` of the head alone, or of the model as it is; minus infinity where there is neither."""
         found = (*self.completed(HEAD), *self.completed(BASE))
-        return max((tune_score(t.result, self.metric) for t in found), default=-np.inf)
+        return max((tune_score(t.result, self.tune_metric) for t in found), default=-np.inf)
 
     @property
     def start(self) -> str:
@@ -126,7 +128,7 @@ class DiagnosedStudy(RecordedStudy):
     def majority(self) -> dict[str, float] | None:
         """Score of the majority class on ``tune`` and ``decide``; None in studies of before it was kept."""
         kept = self.record.data.get("majority")
-        return {split: constant_score(answer, self.metric) for split, answer in kept.items()} if kept else None
+        return {split: constant_score(answer, self.tune_metric) for split, answer in kept.items()} if kept else None
 
     @cached_property
     def floor(self) -> float:

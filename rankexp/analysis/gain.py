@@ -53,7 +53,7 @@ def gain_of(study: Study) -> Gain | None:
     seeds = set(study.seeds[: (study.config.decide.looks or [len(study.seeds)])[0]])
     means = {}
     for name, rank in study.ladder.items():
-        scores = [tune_score(t.result, study.metric) for t in study.completed(name) if t.spec.seed in seeds]
+        scores = [tune_score(t.result, study.tune_metric) for t in study.completed(name) if t.spec.seed in seeds]
         if scores:
             means[rank] = float(np.mean(scores))
     if not means:

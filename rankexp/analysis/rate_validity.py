@@ -100,6 +100,10 @@ def rates_tuned_well(study: Study) -> Check:
     """What is not known of the best rates costs less than half the margin."""
     name = "Rates tuned well enough for the margin"
     located, picked = study.located, study.located is None
+    if study.metric.generated:
+        evidence = f"Rates are tuned by the loss; what they cost of the {study.metric.title} is not known."
+        remedy = "Decide by the loss as well, and see whether both name one rank."
+        return Check(name, None, evidence, remedy, advisory=True)
     if located is None and study.config.search.spacing:
         located = located_rates(study.screen, study.config.search.spacing)
     if located is None or math.isnan(study.margin):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from rankexp.candidates import CandidateName
 from rankexp.config import StudyConfig
-from rankexp.metrics import Metric, metric_of, metrics_of
+from rankexp.metrics import LOSS, Metric, metric_of, metrics_of
 from rankexp.option_errors import ConfigError
 from rankexp.options import parse
 from rankexp.record.files import ForeignRecordError
@@ -47,8 +47,8 @@ class RecordedStudy:
         final = {key: trial for key, trial in known.items() if trial.result.final}
         found = {key: final.get(key) or store.read(key) for key in keys if key in store}
         score = str(self.config.decide.score)
-        parted = any(metric.name == score and metric.parts for metric in metrics_of(self.record.data))
-        self.by_key: dict[str, Trial] = {k: trial for k, trial in found.items() if not parted or trial.has(score)}
+        parted = [metric for metric in metrics_of(self.record.data) if metric.name == score and metric.parts]
+        self.by_key: dict[str, Trial] = {k: trial for k, trial in found.items() if all(map(trial.has, parted))}
 
     @property
     def name(self) -> str:
@@ -77,6 +77,11 @@ class RecordedStudy:
         except KeyError as error:
             file = self.store.folder / "study.json"
             raise ForeignRecordError(f"{file} decides by {error}, which its data do not have.") from None
+
+    @cached_property
+    def tune_metric(self) -> Metric:
+        """What runs are compared by on *tune*: what is compared, or the loss where that is of what a model writes."""
+        return metric_of(self.record.data, LOSS.name) if self.metric.generated else self.metric
 
     @cached_property
     def trials(self) -> pd.DataFrame:

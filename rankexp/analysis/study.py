@@ -83,8 +83,13 @@ class Study(DiagnosedStudy):
 
     @cached_property
     def rate_sd(self) -> float:
-        """Score that a rank may lose by what is not known of its best rate, as a standard deviation."""
-        return 0.0 if self.located is None else self.located.score_lost(self.screen_score)
+        """Score that a rank may lose by what is not known of its best rate, as a standard deviation.
+
+        Nothing where rates are tuned by another metric: then nothing is known of it, and a check says so.
+        """
+        if self.located is None or self.metric.generated:
+            return 0.0
+        return self.located.score_lost(self.screen_score)
 
     def screen_score(self, row: ScreenRow) -> float:
         """Mean score of a tuning run on ``tune``; NaN where it has none."""

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -17,6 +17,9 @@ from rankexp.metrics import Metric
 from rankexp.models.base import Padding
 from rankexp.models.kinds import ModelKind
 from rankexp.tasks.base import Examples
+
+if TYPE_CHECKING:
+    from rankexp.objectives.generation import Generation
 
 Indices = NDArray[np.int64]
 
@@ -55,7 +58,7 @@ class Objective(ABC, Generic[E]):
         work: What the sizes of examples count, for the speed of training.
     """
 
-    metrics: ClassVar[tuple[Metric, ...]]
+    metrics: tuple[Metric, ...]
     work: ClassVar[str] = "tokens"
 
     @property
@@ -93,6 +96,15 @@ class Objective(ABC, Generic[E]):
     def weights(self, examples: E) -> NDArray[np.float64]:
         """Return the weight of each example in a mean over examples, shape (examples,)."""
         return np.ones(len(examples))
+
+    def generation(self, examples: E) -> Generation | None:
+        """Return how a model writes for these examples and is judged by that; None where it writes nothing."""
+        del examples
+        return None
+
+    def places(self, examples: E) -> int:
+        """Return how many places the longest example takes in a model."""
+        return max((len(ids) for rows in examples.token_rows for ids in rows), default=0)
 
     def about(self, examples: E) -> str:
         """Say in a few words what examples hold, for a person who is about to train on them."""

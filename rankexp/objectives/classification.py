@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,7 +34,7 @@ class Classification(Objective[Texts]):
     """
 
     labels: tuple[str, ...]
-    metrics: ClassVar[tuple[Metric, ...]] = CLASSIFICATION
+    metrics: tuple[Metric, ...] = field(default=CLASSIFICATION, init=False, repr=False)
 
     @cached_property
     def kind(self) -> ModelKind:

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,8 +19,9 @@ from rankexp.metrics import LOSS_OF_TOKENS, Metric
 from rankexp.models.base import Padding
 from rankexp.models.kinds import CAUSAL, ModelKind
 from rankexp.objectives.base import Batch, Objective
+from rankexp.objectives.generation import Generation
 from rankexp.objectives.tokens import padded
-from rankexp.tasks.base import Targets
+from rankexp.tasks.base import Prompted, Targets
 
 MOST_BYTES = 1 << 28
 """Of the logits, in float32, that are in memory at a time, whatever the vocabulary: rows of a chunk are that few."""
@@ -38,9 +39,17 @@ class LanguageModelling(Objective[Targets]):
 
     A row's loss is the mean over its target tokens, and it weighs as many as it has: so the loss of a batch is the mean
     over all its target tokens, as transformers has it. Logits are made at the targets alone, a chunk at a time.
+
+    Attributes:
+        writing: How a model writes where examples have prompts; None where none has.
     """
 
-    metrics: ClassVar[tuple[Metric, ...]] = (LOSS_OF_TOKENS,)
+    writing: Generation | None = None
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:  # type: ignore[override]  # of a fixed value
+        """The loss, and what is made of what the model writes."""
+        return (LOSS_OF_TOKENS, *(self.writing.metrics if self.writing else ()))
 
     @property
     def kind(self) -> ModelKind:
@@ -48,8 +57,17 @@ class LanguageModelling(Objective[Targets]):
         return CAUSAL
 
     def facts(self) -> dict[str, Any]:
-        """Return nothing: the tokens say it all."""
-        return {}
+        """Return how the model writes and is judged; else nothing, as the tokens say it all."""
+        return {"generation": self.writing.facts()} if self.writing else {}
+
+    def generation(self, examples: Targets) -> Generation | None:
+        """Return how a model writes for examples with prompts."""
+        return self.writing if isinstance(examples, Prompted) else None
+
+    def places(self, examples: Targets) -> int:
+        """Return the tokens of the longest example, or of the longest prompt and what may be written after it."""
+        asked = self.writing.sizes(examples) if self.writing and isinstance(examples, Prompted) else ()
+        return max([*examples.sizes.tolist(), *asked], default=0)
 
     def weights(self, examples: Targets) -> NDArray[np.float64]:
         """Return the number of target tokens of each example."""

@@ -43,8 +43,8 @@ def padded(
     mask = np.arange(own.max()) < lengths.reshape(-1, 1)
     if padding.side == "left":
         mask = np.ascontiguousarray(mask[:, ::-1])
-    ids = _filled(mask, padding.token, [examples.tokens[i] for i in index])
-    targets = labels[index] if isinstance(labels, np.ndarray) else _filled(mask, -100, [labels[i] for i in index])
+    ids = filled(mask, padding.token, [examples.tokens[i] for i in index])
+    targets = labels[index] if isinstance(labels, np.ndarray) else filled(mask, -100, [labels[i] for i in index])
     attention = moved(mask.astype(np.int64), device)
     return Batch(
         {"input_ids": moved(ids, device), "attention_mask": attention},
@@ -57,7 +57,8 @@ def padded(
     )
 
 
-def _filled(mask: NDArray[np.bool_], filling: int, rows: Sequence[NDArray[Any]]) -> NDArray[np.int64]:
+def filled(mask: NDArray[np.bool_], filling: int, rows: Sequence[NDArray[Any]]) -> NDArray[np.int64]:
+    """Return a table of rows, shape of ``mask``, each where its mask is true; ``filling`` stands elsewhere."""
     table = np.full(mask.shape, filling, dtype=np.int64)
     table[mask] = np.concatenate(rows)
     return table

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rankexp.record.files import DamagedRecordError, read_checked
+from rankexp.record.generations import Generated
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,12 +42,15 @@ class Scores:
             mean, the parts that it is made of.
         weights: Weight of each example in the mean of a metric, by its name, shape (examples,), float32; metrics that
             are not there weigh all examples alike.
+        written: What the model wrote for each example; empty where it wrote nothing, and where scores were read from
+            their file, which holds numbers alone.
     """
 
     example_ids: NDArray[np.str_]
     group_ids: NDArray[np.str_]
     values: Mapping[str, NDArray[np.float32]]
     weights: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    written: tuple[Generated, ...] = ()
 
     def __len__(self) -> int:
         return len(self.example_ids)

@@ -104,6 +104,7 @@ class MetricCard(TypedDict):
     each: NotRequired[Annotated[str, Field(pattern=r"^[A-Za-z ]{0,40}$")]]
     exponential: NotRequired[Annotated[str, Field(pattern=r"^[A-Za-z ]{0,40}$")]]
     parts: NotRequired[Annotated[list[Annotated[str, Field(pattern=r"^[a-z_]{1,40}$")]], Field(max_length=20)]]
+    generated: NotRequired[bool]
 
 
 @with_config(_OPEN)

@@ -11,7 +11,9 @@ from typing import Annotated, Literal
 from pydantic import Field, with_config
 from typing_extensions import TypedDict
 
-from rankexp.record.files import check_file, inside, parse_file, read_checked
+from rankexp.metrics import Metric
+from rankexp.record.files import DamagedRecordError, check_file, inside, parse_file, read_checked
+from rankexp.record.generations import Generated, of_bytes
 from rankexp.record.json_shape import SHAPE, shaped_json
 from rankexp.record.scores import Scores, read_scores
 from rankexp.trial_spec import TrialSpec
@@ -94,9 +96,11 @@ class Trial:
         """Folder of the adapter in PEFT's format."""
         return self.folder / "adapter"
 
-    def has(self, metric: str) -> bool:
-        """Whether it was scored by a metric; trials of before there was one were not."""
-        return self.result.status != "completed" or all(metric in row for row in self.result.metrics.values())
+    def has(self, metric: Metric) -> bool:
+        """Whether it was scored by a metric on each split where that is scored; trials of before there was one not."""
+        means = self.result.metrics
+        rows = [row for split, row in means.items() if split == "decide" or not metric.generated]
+        return self.result.status != "completed" or all(metric.name in row for row in rows)
 
     def scores(self, split: str) -> Scores:
         """Read the per-example scores of ``split``.
@@ -106,6 +110,20 @@ class Trial:
         """
         name = f"scores/{split}.npz"
         return read_scores(inside(self.folder / name, self.folder), self.files.get(name))
+
+    def generations(self, split: str) -> tuple[Generated, ...]:
+        """Read what the model wrote for each example of ``split``; nothing where it wrote nothing.
+
+        Raises:
+            DamagedRecordError: The file is missing, does not match its hash, or holds something else.
+        """
+        name = f"generations/{split}.json"
+        if name not in self.files:
+            return ()
+        try:
+            return of_bytes(self.file(name))
+        except ValueError as error:
+            raise DamagedRecordError(f"{self.folder / name} cannot be read: {error}.") from error
 
     @property
     def cleaned(self) -> frozenset[str]:

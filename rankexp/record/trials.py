@@ -37,6 +37,7 @@ from rankexp.record.files import (
     temporary_name,
     write_atomic,
 )
+from rankexp.record.generations import to_bytes
 from rankexp.record.json_shape import SCHEMA_VERSION, SHAPE, refuse_other_version, shaped_json
 from rankexp.record.scores import Scores
 from rankexp.record.trial import CLEANED, Digest, Status, Trial, TrialResult
@@ -214,6 +215,9 @@ class TrialStore:
             save_adapter(folder / "adapter")
         for split, values in scores.items():
             (folder / "scores" / f"{split}.npz").write_bytes(values.to_bytes())
+            if values.written:
+                (folder / "generations").mkdir(exist_ok=True)
+                (folder / "generations" / f"{split}.json").write_bytes(to_bytes(values.written))
         (folder / "spec.json").write_text(pretty_json(spec.to_dict()), encoding="utf-8")
         (folder / "result.json").write_text(_result_json(result, folder), encoding="utf-8")
         for path in [*folder.rglob("*"), folder]:

@@ -40,6 +40,7 @@ def document(study: Study) -> Document:
 
 def _of_study(study: Study, *, in_full: bool) -> Document:
     doc: Document = {**_head(study.name), **_times(study), **_decision(study.comparison, final=study.complete)}
+    doc["tune_metric"] = study.tune_metric.card()
     for section in sections():
         if in_full or section.brief:
             doc |= section.of_study(study, doc)
@@ -49,6 +50,7 @@ def _of_study(study: Study, *, in_full: bool) -> Document:
 def scores_document(name: str, comparison: Comparison) -> Document:
     """Assemble what can be said about runs of which nothing is known but their scores."""
     doc: Document = {**_head(name), "created": "", "finished": "", **_decision(comparison)}
+    doc["tune_metric"] = doc["metric"]
     for section in sections():
         doc |= section.of_scores(comparison)
     return _finished(doc)

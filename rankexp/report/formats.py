@@ -22,6 +22,11 @@ def metric_of(doc: Mapping[str, Any]) -> Metric:
     return Metric.of_card(doc["metric"])
 
 
+def tune_metric_of(doc: Mapping[str, Any]) -> Metric:
+    """Return what runs are compared by on *tune*, and on training examples."""
+    return Metric.of_card(doc["tune_metric"])
+
+
 def count(value: float | None) -> str:
     """Write a whole number with thousands separators.
 

@@ -13,6 +13,7 @@ import torch
 
 from rankexp.analysis.answerable import check_data, warnings
 from rankexp.config import StudyConfig
+from rankexp.metrics import Metric
 from rankexp.models.base import BaseModel, Padding, find_model
 from rankexp.progress import Display
 from rankexp.record.leftovers import remove_leftovers
@@ -162,7 +163,9 @@ class Worker:
         team = Team(self._claims, offers, self._workers, lead.check if lead else lambda: None)
         audience = Audience(self.display, self.tracker, store, self.config.decide.score)
         trials, every = TrialStore(self.workspace), self.config.checkpoint_every
-        return Runner(store, trials, self.loaded.lanes, team, audience, every, self.config.decide.score)
+        metrics = {metric.name: metric for metric in self.loaded.data.objective.metrics}
+        metric = metrics.get(self.config.decide.score, Metric(self.config.decide.score))
+        return Runner(store, trials, self.loaded.lanes, team, audience, every, metric)
 
     def _workers(self) -> int:
         """How many processes train for the study: those that do, or are meant to."""

@@ -155,6 +155,25 @@ class Targets(TokenExamples):
 
 
 @dataclass(frozen=True)
+class Prompted(Targets):
+    """Rows of tokens, each with what a model is asked to write.
+
+    Attributes:
+        prompts: Token ids of what stands before the last answer of each example.
+        prompt_texts: The same as text.
+        references: The last answer of each example, as text.
+    """
+
+    prompts: tuple[NDArray[np.int32], ...]
+    prompt_texts: tuple[str, ...]
+    references: tuple[str, ...]
+
+    def content(self) -> list[Any]:
+        """Return what :class:`Targets` has, the prompts and the references."""
+        return [*super().content(), [ids.tolist() for ids in self.prompts], list(self.references)]
+
+
+@dataclass(frozen=True)
 class TaskData:
     """The data of a task, ready to train on.
 
@@ -216,8 +235,9 @@ class TaskData:
 class Task(Protocol):
     """A task with its options set.
 
-    Its class may have ``metrics``, what its objective scores examples by; accuracy and loss where it has none. And
-    ``kind``, what it needs of a base model; a classifier where it has none.
+    Its class may have ``metrics``, what its objective scores examples by; accuracy and loss where it has none. Where
+    these depend on its options, a function ``metrics_with`` of the options. And ``kind``, what it needs of a base
+    model; a classifier where it has none.
     """
 
     def load(self, tokenize: Tokenize, say: Say) -> TaskData:
@@ -234,7 +254,11 @@ def metrics_of_task(options: Mapping[str, Any]) -> tuple[Metric, ...]:
     Those of a classification where the task does not say, or is not installed here.
     """
     found = plugins("task").get(str(options.get("name")))
-    return getattr(found.load(), "metrics", BEFORE) if found else BEFORE
+    if found is None:
+        return BEFORE
+    task = found.load()
+    with_options: Callable[[Mapping[str, Any]], tuple[Metric, ...]] | None = getattr(task, "metrics_with", None)
+    return getattr(task, "metrics", BEFORE) if with_options is None else with_options(options)
 
 
 def make_task(options: Mapping[str, Any]) -> Task:

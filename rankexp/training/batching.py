@@ -41,17 +41,17 @@ def training_batches(split: Examples, size: int, seed: int) -> Iterator[NDArray[
             yield batches[i]
 
 
-def scoring_batches(split: Examples, size: int = 128, work: int = MOST_WORK) -> Iterator[NDArray[np.int64]]:
-    """Yield the indices of batches that cover a split once, sorted by length.
+def scoring_batches(sizes: NDArray[np.int64], size: int = 128, work: int = MOST_WORK) -> Iterator[NDArray[np.int64]]:
+    """Yield the indices of batches that cover some examples once, sorted by length.
 
     Args:
-        split: The examples.
+        sizes: Work that each example is, shape (examples,).
         size: Most examples of a batch.
         work: Most work of a batch, padding counted, where it has more than one example.
     """
-    order, start = np.argsort(split.sizes, kind="stable"), 0
+    order, start = np.argsort(sizes, kind="stable"), 0
     while start < len(order):
-        sizes = split.sizes[order[start : start + size]]
-        fitting = int((np.arange(1, len(sizes) + 1) * sizes <= work).sum())
+        some = sizes[order[start : start + size]]
+        fitting = int((np.arange(1, len(some) + 1) * some <= work).sum())
         yield order[start : start + max(1, fitting)]
         start += max(1, fitting)

@@ -77,18 +77,23 @@ def check_fits(model: nn.Module, data: TaskData) -> None:
     """
     table, places = token_embeddings(model), positions(model)
     known = len(table.get_parameter("weight")) if table is not None else None
-    longest = 0
     for name, example, ids in _rows(data):
-        longest = max(longest, len(ids))
         if known is not None and (int(ids.max()) >= known or int(ids.min()) < 0):
             raise ConfigError(
                 f"example {example} of {name} has token id {int(ids.max())}, and the model has embeddings for 0 to"
                 f" {known - 1}; its tokenizer was given tokens that its weights lack, so resize the model's"
                 " embeddings and save both, or take the tokenizer that belongs to it."
             )
-    if places is not None and longest > places:
+    texts = max(len(ids) for _, _, ids in _rows(data))
+    if places is not None and texts > places:
         raise ConfigError(
-            f"the longest text has {longest} tokens and the model takes {places}; lower task.max_length to {places}."
+            f"the longest text has {texts} tokens and the model takes {places}; lower task.max_length to {places}."
+        )
+    written = max(map(data.objective.places, data.splits.values()))
+    if places is not None and written > places:
+        raise ConfigError(
+            f"the longest prompt takes {written} tokens with what may be written after it, and the model takes "
+            f"{places}; lower task.max_new_tokens, or leave out longer rows."
         )
 
 

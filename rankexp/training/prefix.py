@@ -72,7 +72,7 @@ class Prefix:
         if not blocks:
             return None
         kept = _Kept(blocks, np.concatenate([[0], np.cumsum(self.collator.examples.sizes)]))
-        for index in scoring_batches(self.collator.examples):
+        for index in scoring_batches(self.collator.examples.sizes):
             batch = self.collator(index)
             output = _output(model, blocks[-1], batch)
             if output is None or batch.mask is None or output.shape[:2] != batch.mask.shape:

@@ -128,7 +128,7 @@ def _compared(trial: Trial, scored: Scores, recorded: Scores) -> ReadBack:
     index = np.array([places[example] for example in scored.example_ids.tolist()])
     known, tolerance = recorded.values["loss"][index].astype(np.float64), TOLERANCES[trial.spec.precision]
     apart = np.abs(scored.values["loss"] - known)
-    others = [metric for metric in recorded.values if metric != "loss"] or ["loss"]
+    others = [metric for metric in scored.values if metric != "loss"] or ["loss"]  # what one pass says
     same = [np.isclose(scored.values[name], recorded.values[name][index], rtol=0, atol=tolerance) for name in others]
     return ReadBack(
         trial.key,

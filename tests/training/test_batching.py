@@ -72,7 +72,7 @@ def test_lengths_in_a_batch_are_similar_but_batches_come_in_any_order():
 
 @given(LENGTHS, st.integers(1, 90))
 def test_scoring_covers_a_split_once_from_short_to_long(lengths, size):
-    order = np.concatenate(list(scoring_batches(make_split(lengths), size)))
+    order = np.concatenate(list(scoring_batches(make_split(lengths).sizes, size)))
     assert sorted(order.tolist()) == list(range(len(lengths)))
     assert (np.diff(np.array(lengths)[order]) >= 0).all()
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from rankexp.analysis.scoring import tune_score
 from rankexp.analysis.study import Study
 from rankexp.report.canvas import Document
-from rankexp.report.formats import ROUNDING, amount, count, metric_of, score
+from rankexp.report.formats import ROUNDING, amount, count, metric_of, score, tune_metric_of
 from rankexp.report.section import Link, Section, nothing
 
 
@@ -20,7 +20,7 @@ def ship(study: Study, rank: int | None) -> Document | None:
     trials = [] if rank is None else study.chosen_trials(rank)
     if rank is None or len(trials) < 2:
         return None
-    tune = {trial.key: tune_score(trial.result, study.metric) for trial in trials}
+    tune = {trial.key: tune_score(trial.result, study.tune_metric) for trial in trials}
     best = max(trials, key=lambda trial: tune[trial.key])
     opened = study.test_scores
     fresh = {t.key: study.documents.mean(opened[t.key]) for t in trials if t.key in opened}
@@ -51,19 +51,21 @@ def sentences(doc: Document) -> list[str]:
     found, metric = doc["ship"], metric_of(doc)
     if not found:
         return []
+    tuned_by = tune_metric_of(doc)
     lead = found["tune"]["score"] - found["tune"]["mean"]
     said = [
         f"Ship seed {found['seed']} of rank {found['rank']}, `{found['folder']}`"
         f"{'' if found['there'] else ', whose weights were cleaned away'}: it is the best of "
-        f"{count(found['seeds'])} seeds on tune, {amount(lead, metric)} above their mean."
+        f"{count(found['seeds'])} seeds on tune, {amount(lead, tuned_by)} above their mean."
     ]
     for split in ("test", "decide"):
         if fresh := found[split]:
             left = fresh["score"] - fresh["mean"]
             side = "above" if left > ROUNDING else "below" if left < -ROUNDING else "from"
+            selection = f": {_selection(lead, left)}" if tuned_by == metric else ""
             said += [
                 f"On {split}, which took no part in choosing the seed, it scores {score(fresh['score'], metric)}, "
-                f"{amount(left, metric)} {side} their mean: {_selection(lead, left)}."
+                f"{amount(left, metric)} {side} their mean{selection}."
             ]
             break
     return said

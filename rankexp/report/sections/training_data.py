@@ -11,7 +11,7 @@ from rankexp.metrics import Metric
 from rankexp.record.trial import Trial
 from rankexp.report import formats
 from rankexp.report.canvas import COLOURS, WIDE, Document, Size, new_axes, rank_axis, score_ticks
-from rankexp.report.formats import count, difference, metric_of
+from rankexp.report.formats import count, difference, tune_metric_of
 from rankexp.report.section import Caption, Drawing, Link, Section, nothing
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def on_training_data(study: Study) -> Document | None:
     """Quality on training examples beside ``decide``, by rank: how far a rank fits what it saw better than the rest.
 
-    Documents play no part on either side, since of most the sample of the training split holds a part only; examples
+    By what runs are tuned by, which is what decides unless that is written by the model. Documents play no part on either side, since of most the sample of the training split holds a part only; examples
     count as the metric weighs them. None where no run was scored on training examples.
     """
     rows: Document = {}
@@ -29,7 +29,7 @@ def on_training_data(study: Study) -> Document | None:
         decide = study.scores.means(rank)
         scored = [t for t in study.chosen_trials(rank) if "train" in t.result.metrics and t.spec.seed in decide]
         if scored:
-            train, new = ([_quality(trial, name, study.metric) for trial in scored] for name in ("train", "decide"))
+            train, new = ([_quality(t, name, study.tune_metric) for t in scored] for name in ("train", "decide"))
             gaps = np.subtract(train, new).tolist()
             rows[str(rank)] = {
                 "train": float(np.mean(train)),
@@ -54,7 +54,7 @@ def draw(doc: Document, size: Size = WIDE) -> Figure | None:
     ):  # fmt: skip
         means = [row[name] for row in rows.values()]
         axes.plot(ranks, means, color=COLOURS[colour], ls=style, lw=1.8, marker="o", ms=6, label=label)
-    kind = metric_of(doc)
+    kind = tune_metric_of(doc)
     for rank, row in zip(ranks, rows.values(), strict=True):
         axes.plot([rank] * 2, [row["train"], row["decide"]], color=COLOURS["grid"], lw=1.2, zorder=1)
         axes.annotate(
@@ -63,7 +63,7 @@ def draw(doc: Document, size: Size = WIDE) -> Figure | None:
         )  # fmt: skip
     rank_axis(axes, ranks)
     axes.set_ylabel(kind.label)
-    score_ticks(axes, doc)
+    score_ticks(axes, {**doc, "metric": doc["tune_metric"]})
     axes.margins(y=0.14)
     axes.legend(frameon=False, fontsize=9, labelcolor=COLOURS["ink"], loc="lower right")
     return figure
@@ -72,10 +72,11 @@ def draw(doc: Document, size: Size = WIDE) -> Figure | None:
 def caption(doc: Document) -> Caption:
     """Say what the lines are, and give the gaps."""
     found = doc["training_data"]
-    gaps = "; ".join(f"rank {rank} {difference(row['gap'], metric_of(doc))}" for rank, row in found["ranks"].items())
+    metric = tune_metric_of(doc)
+    gaps = "; ".join(f"rank {rank} {difference(row['gap'], metric)}" for rank, row in found["ranks"].items())
     reading = (
         f"The same runs, scored on {count(found['examples'])} examples of the training split and on decide, each "
-        f"{metric_of(doc).each} counted once; the number above is the gap. A gap that widens with rank while decide "
+        f"{metric.each} counted once; the number above is the gap. A gap that widens with rank while decide "
         "stays level is overfitting, and a reason for the smaller rank."
     )
     alt = f"Quality on training examples and on decide by rank. Gaps: {gaps}."

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from rankexp.metrics import LOSS
+from rankexp.metrics import LOSS, Metric
 from rankexp.option_errors import ConfigError
 from rankexp.progress import Display
 from rankexp.record.studies import Planned, Pruned, StudyStore
@@ -51,7 +51,7 @@ class Runner:
     team: Team
     audience: Audience
     checkpoint_every: int = 0
-    metric: str = LOSS.name
+    metric: Metric = LOSS
     trained: list[str] = field(default_factory=list)
 
     @property
@@ -80,7 +80,7 @@ class Runner:
             return False
         if not trial.has(self.metric):
             raise ConfigError(
-                f"option 'decide.score' is {self.metric!r}, and trial {key} has none: it was recorded before that was "
+                f"option 'decide.score' is {self.metric.name!r}, and trial {key} has none: it was recorded before that was "
                 "kept, or the task's objective does not give it; choose another workspace, or another score."
             )
         return True

@@ -95,10 +95,8 @@ def hopeless(study: Study) -> bool:
 
 def _screened_learned(study: Study) -> bool:
     """Whether a rank's run of the screen is above the floor, or may have been."""
-    rows = [row for row in screen_table(study) if row.status == "completed"]
-    scored = [
-        (row.rank, study.metric.score(row.tune[study.metric.name])) for row in rows if study.metric.name in row.tune
-    ]
+    rows, metric = [row for row in screen_table(study) if row.status == "completed"], study.tune_metric
+    scored = [(row.rank, metric.score(row.tune[metric.name])) for row in rows if metric.name in row.tune]
     heads = [score for rank, score in scored if rank == 0]
     ranks = [score for rank, score in scored if rank]
     floor = max([study.floor, *heads])

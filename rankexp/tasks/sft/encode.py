@@ -28,6 +28,8 @@ class Encoded:
         tokens: Token ids, without padding.
         targets: Which tokens are learned, each from those before it; never the first.
         length: Tokens before it was cut.
+        prompt: Token ids of what stands before the last answer, never cut.
+        answer: Token ids of the last answer, never cut.
         ended: As in :class:`rankexp.tasks.sft.spans.Written`.
         unended: As in :class:`rankexp.tasks.sft.spans.Written`.
         thoughts_lost: As in :class:`rankexp.tasks.sft.spans.Written`.
@@ -36,6 +38,8 @@ class Encoded:
     tokens: NDArray[np.int32]
     targets: NDArray[np.bool_]
     length: int
+    prompt: NDArray[np.int32]
+    answer: NDArray[np.int32]
     ended: bool = False
     unended: bool = False
     thoughts_lost: bool = False
@@ -111,10 +115,11 @@ class Encoder:
         ids, learned = self._cut(text, spans)
         tokens = np.array([*begin, *ids], dtype=np.int32)
         targets = np.array([False] * len(begin) + learned, dtype=np.bool_)
+        start, end = _last_run(targets)
         if self.loss == "everything":
             targets[:] = True
         targets[:1] = False
-        return Encoded(tokens, targets, len(tokens))
+        return Encoded(tokens, targets, len(tokens), tokens[:start], tokens[start:end])
 
     def _refuse_specials(self, value: Any) -> None:
         found = next(filter(None, map(self.specials.search, _texts(value))), None)
@@ -181,6 +186,16 @@ def _learned(length: int, ranges: Sequence[Span]) -> list[bool]:
     for start, end in ranges:
         learned[start:end] = [True] * (end - start)
     return learned
+
+
+def _last_run(targets: NDArray[np.bool_]) -> tuple[int, int]:
+    """Return where the last run of targets begins and ends."""
+    places = targets.nonzero()[0]
+    if not len(places):
+        return len(targets), len(targets)
+    end = int(places[-1]) + 1
+    before = (~targets[:end]).nonzero()[0]
+    return (int(before[-1]) + 1 if len(before) else 0), end
 
 
 def _begin(tokenizer: Any) -> list[int]:

@@ -16,6 +16,7 @@ from rankexp.tasks.base import Targets
 from rankexp.tasks.sft.columns import Layout, recognise
 from rankexp.tasks.sft.dealing import deal_rows
 from rankexp.tasks.sft.encode import Encoded, Encoder
+from rankexp.tasks.sft.prompts import PROMPTED, stops_of, with_prompts
 from rankexp.tasks.sft.rows import Conversation, SftRow
 from rankexp.tasks.sft.rules import RULES, Refused, RowError, left_out
 from rankexp.tasks.sft.shapes import Form, Parsed, has_turns, resolved_form, rows_of
@@ -52,10 +53,11 @@ class Asked:
 
 @dataclass(frozen=True)
 class SftData:
-    """Examples in ``train``, ``tune``, ``decide`` and ``test``, and what became of every row."""
+    """Examples in ``train``, ``tune``, ``decide`` and ``test``, what became of every row, and what ends an answer."""
 
     splits: Mapping[str, Targets]
     summary: SftSummary
+    stops: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,14 @@ class Reading:
 
 
 def prepare(
-    asked: Asked, encoder: Encoder, sizes: Mapping[str, float], seed: int, max_length: int, say: Say
+    asked: Asked,
+    encoder: Encoder,
+    sizes: Mapping[str, float],
+    seed: int,
+    max_length: int,
+    say: Say,
+    *,
+    prompts: bool = False,
 ) -> SftData:
     """Read, split and tokenise a data set.
 
@@ -86,6 +95,7 @@ def prepare(
         seed: Decides which rows go to which split.
         max_length: Longer rows are cut to this many tokens.
         say: Is told what was found, and what became of the rows.
+        prompts: Whether a model is going to be asked for the answers that it is scored on.
 
     Raises:
         TaskError: The data cannot be used.
@@ -103,7 +113,8 @@ def prepare(
     refused = [*reading.refused, *dealt.refused]
     used: list[Measured] = []
     kept: list[SftRow] = []
-    splits = {}
+    splits: dict[str, Targets] = {}
+    stops: tuple[int, ...] = ()
     for name in SPLITS:
         rows, encoded, without = encode_rows(dealt.splits[name], encoder, max_length)
         refused += without
@@ -111,13 +122,17 @@ def prepare(
         used += [Measured(row.place, row.content.turns, one) for row, one in zip(rows, encoded, strict=True)]
         kept += rows
         splits[name] = _split(rows, encoded, dealt.groups)
+        if name == "train":
+            stops = stops_of(encoder.tokenizer, encoded)
+        if prompts and name in PROMPTED:
+            splits[name] = with_prompts(splits[name], encoded, encoder.tokenizer, stops)
     _check_groups(splits["decide"], dealt.splits["decide"])
     summary = summarise_sft(len(reading.rows) + len(reading.refused), used, refused, dealt.same_prompt(kept))
     for sentence in summary.sentences():
         say(sentence)
     if "not_shown" in summary.left_out:
         say("option 'task.chat_template' may name a template that shows all of them, such as chatml")
-    return SftData(splits, summary)
+    return SftData(splits, summary, stops)
 
 
 def read_rows(asked: Asked, say: Say, *, has_template: bool) -> Reading:

@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import field
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
+from pydantic import BeforeValidator
 from pydantic.dataclasses import dataclass
 
 from rankexp.data.splits import Sizes, usual_sizes
 from rankexp.data.table import TaskError
 from rankexp.metrics import LOSS_OF_TOKENS, Metric
 from rankexp.models.kinds import CAUSAL, ModelKind
+from rankexp.option_errors import ConfigError
 from rankexp.options import CHECKED, Natural, Positive
+from rankexp.scorers.base import find_scorers, metric_of_scorer
 from rankexp.tasks.base import Say, TaskData, Tokenize
 from rankexp.tasks.sft.encode import Encoder, Loss
 from rankexp.tasks.sft.prepare import Asked, prepare
+from rankexp.tasks.sft.prompts import PROMPTED, check_references
 from rankexp.tasks.sft.shapes import Form
 from rankexp.tasks.sft.templates import find_chat
+
+
+def _listed(value: object) -> object:
+    """Take one name as a list of it, and nothing as none."""
+    return [value] if isinstance(value, str) else [] if value is None else value
 
 
 @dataclass(frozen=True, config=CHECKED)
@@ -40,6 +51,11 @@ class SftTask:
         sizes: Examples of each split; a number below 1 is a share of all rows.
         split_seed: Decides which rows go to which split.
         max_length: Longer rows are cut to this many tokens.
+        generate: Scorers of what the model writes for each row of decide and test, greedily: ``exact_match``, ``chrf``,
+            or one of your own; empty writes nothing. Runs are tuned by their loss.
+        answer: Pattern of what of a completion and of its reference is compared, such as ``#### (.+)``: its last match,
+            of that the first group; null compares all of it.
+        max_new_tokens: Most tokens that are written for a row.
     """
 
     metrics: ClassVar[tuple[Metric, ...]] = (LOSS_OF_TOKENS,)
@@ -59,10 +75,32 @@ class SftTask:
     sizes: Sizes = field(default_factory=usual_sizes)
     split_seed: Natural = 0
     max_length: Positive = 1024
+    generate: Annotated[list[str], BeforeValidator(_listed)] = field(default_factory=list)
+    answer: str | None = None
+    max_new_tokens: Positive = 256
+
+    @classmethod
+    def metrics_with(cls, options: Mapping[str, Any]) -> tuple[Metric, ...]:
+        """Return what examples are scored by under some options: the loss, and what scorers give."""
+        named = _listed(options.get("generate"))
+        names = [name for name in named if isinstance(name, str)] if isinstance(named, list | tuple) else []
+        return (*cls.metrics, *map(metric_of_scorer, names))
+
+    def __post_init__(self) -> None:
+        find_scorers(self.generate)
+        if self.answer is None:
+            return
+        if not self.generate:
+            raise ConfigError("option 'task.answer' is of what the model writes; name scorers with task.generate.")
+        try:
+            re.compile(self.answer)
+        except re.error as error:
+            raise ConfigError(f"option 'task.answer' is {self.answer!r}, which is no pattern: {error}.") from None
 
     def load(self, tokenize: Tokenize, say: Say) -> TaskData:
         """Read, split and tokenise the data; see :class:`rankexp.tasks.base.Task`."""
-        from rankexp.objectives.language import LanguageModelling  # torch is needed only once data are loaded
+        from rankexp.objectives.generation import Generation  # torch is needed only once data are loaded
+        from rankexp.objectives.language import LanguageModelling
 
         tokenizer = getattr(tokenize, "tokenizer", None)
         if tokenizer is None:
@@ -78,5 +116,11 @@ class SftTask:
             self.source_split,
             self.revision,
         )
-        found = prepare(asked, Encoder(tokenizer, chat, self.loss), self.sizes, self.split_seed, self.max_length, say)
-        return TaskData("sft", found.splits, LanguageModelling(), found.summary)
+        scorers, encoder = find_scorers(self.generate), Encoder(tokenizer, chat, self.loss)
+        found = prepare(asked, encoder, self.sizes, self.split_seed, self.max_length, say, prompts=bool(scorers))
+        if not scorers:
+            return TaskData("sft", found.splits, LanguageModelling(), found.summary)
+        generation = Generation(scorers, self.answer, self.max_new_tokens, found.stops, tokenizer)
+        for name in PROMPTED:
+            check_references(found.splits[name], generation.compared)
+        return TaskData("sft", found.splits, LanguageModelling(generation), found.summary)

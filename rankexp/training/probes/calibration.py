@@ -52,7 +52,7 @@ class Calibration:
             names: Layers of the model.
         """
         some = replace(self.collator, examples=self.collator.examples.sample(EXAMPLES))
-        batches = [some(index) for index in scoring_batches(some.examples, _ROWS)]
+        batches = [some(index) for index in scoring_batches(some.examples.sizes, _ROWS)]
         with self.pack.holding() as model:
             layers = {name: model.get_submodule(name) for name in names}
             return second_moments(
