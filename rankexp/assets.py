@@ -74,6 +74,27 @@ _SENTIMENT = (
 )
 """What each file is called in the cache and in the archive, with its hash."""
 
+_STRINGS = {
+    "dask_labextension.json": "873fa81f39cd2e794ae391dffbadb4a135511a9a4a06f8f3aa8931f0cd23538d",
+    "jupyter_archive.json": "2e43953dbece7abb64df6f04f5befe49594e668c2c27592c5eb50eb4270b9e46",
+    "jupyter_collaboration.json": "5428b1593fac031f452a1819fe59374d6ce364ddcbdadad6d74b5b13883469c5",
+    "jupyter_resource_usage.json": "a1470c2992c83ebdc4c5b8b431ba53c379a02adce7150012f25d40805e5e18af",
+    "jupyterlab.json": "0b71f8c020838aef8ff8bef4d8d0baa3c7951cdb3078e5c308fa887a4975eb0e",
+    "jupyterlab_git.json": "e5f5f579b269789c4bc2da2f2625bf1345895c57cbb2f6e11e61f910323d8fb8",
+    "jupyterlab_lsp.json": "808650ba10b8d5ea24af24cc21cbd2cce58547f24c9fa0817d725c16e8ac480d",
+    "jupyterlab_recents.json": "2c8834360e70c87fc6b8c4de806292135502d3923881b77bef2da5679c55e5cd",
+    "jupyterlab_search_replace.json": "1719423f1f7150884ea5501ddcfe55d5406e60acce1b48d70cfae66d992b10dc",
+    "jupyterlab_spreadsheet_editor.json": "3bc42bf44543ac25cd237ba542df021604dbdb2202af1cfc87c31f231069f41c",
+    "jupyterlab_tour.json": "d500394e82b3ff8c2dc02d637a6f9d2271660ad7b79ec093eaf85b382283cafa",
+    "jupyterlab_widgets.json": "a65f2bbac14094499e7fb06555693fc7014641831d6f4bd57e914dafce727422",
+    "jupytext.json": "1628925ead77dabc1bcda06aa1ea691deed3e1f1e4065feea644f15b5c5e6980",
+    "nbdime.json": "e95ad81503c340280eb559a83369b540f3384cf3364688f701575e1592e23ddd",
+    "notebook.json": "28db699fd46b67fdc312620645aaa5be184911f510ed30748bb51d043f43da23",
+    "retrolab.json": "4ef4f0fa4f53ac4759e030cb1e79365183f514e997c3e4a33a84aaf1ca7023ca",
+    "spellchecker.json": "9b26ec88c579fbf90409d9e8f2cfd8cf175c8000c30ef92abb90f20fabd5671c",
+}
+"""Catalogues of strings, one a program, with their hashes."""
+
 ASSETS: dict[str, Asset] = {
     asset.name: asset
     for asset in (
@@ -109,6 +130,18 @@ ASSETS: dict[str, Asset] = {
             binary=False,
             nested="vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz",
             members={name: (f"hutto_ICWSM_2014/{table}_GroundTruth.txt", digest) for name, table, digest in _SENTIMENT},
+        ),
+        Asset(
+            name="interface_fr",
+            title="Some 3,200 English strings of JupyterLab's interface with their French translations (BSD-3-Clause)",
+            requirement="jupyterlab-language-pack-fr-FR==4.5.post3",
+            archive_sha256="9f6ce9d4e64b367ff084a2313af29d6ad8a02d1d08000f3e6c53e2856fa9a11f",
+            megabytes=0.2,
+            binary=True,
+            members={
+                name: (f"jupyterlab_language_pack_fr_FR/locale/fr_FR/LC_MESSAGES/{name}", digest)
+                for name, digest in _STRINGS.items()
+            },
         ),
     )
 }

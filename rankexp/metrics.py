@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 Weight = Literal["document", "example", "token"]
@@ -47,7 +47,7 @@ class Metric:
     each: str = "example"
     exponential: str = ""
     parts: tuple[str, ...] = ()
-    default_margin: float | str = 0.01
+    default_margin: float | str = field(default=0.01, compare=False)
     generated: bool = False
 
     @property

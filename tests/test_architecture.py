@@ -33,7 +33,7 @@ LAYERS = (
         "record",
         "data",
     },
-    {"config", "models", "lora", "allocators", "tasks", "objectives"},
+    {"config", "models", "lora", "allocators", "tasks", "objectives", "scorers"},
     {"analysis"},
     {"__init__"},
     {"strategies", "training", "report", "tracking"},

@@ -10,6 +10,7 @@ import pandas as pd
 from rankexp.metrics import Metric, Weight
 from rankexp.record.studies import Planned, Pruned
 from rankexp.record.trial import MEASURED, Trial
+from rankexp.tasks.base import RETAIN
 from rankexp.trial_spec import TrialSpec
 
 _COST = ("trainable_parameters", "adapter_bytes", *MEASURED)
@@ -30,10 +31,11 @@ def trial_table(
     """
     rows = [_row(item, trials.get(item.key)) for item in planned]
     rows += [_pruned_row(item) for item in pruned]
+    metrics = list(metrics)
     known = [metric.name for metric in metrics]
     names = [*known, *(f"{name}_by_{weight}" for name in known for weight in get_args(Weight))]
-    columns = [f"{split}_{name}" for split in ("tune", "decide") for name in names]
-    of_all = {f"{split}_{name}" for split in ("tune", "decide") for name in known}
+    columns = [f"{split}_{name}" for split in ("tune", "decide", RETAIN) for name in names]
+    of_all = {f"tune_{metric.name}" for metric in metrics if not metric.generated} | {f"decide_{n}" for n in known}
     scores = [name for name in columns if name in of_all or any(name in row for row in rows)]
     return pd.DataFrame(rows, columns=[*_FIRST, *scores, *_COST, "finished"])
 

@@ -37,7 +37,8 @@ class SearchConfig:
     Attributes:
         strategy: Name of the strategy, such as ``grid`` or ``tpe``.
         ranks: Candidate ranks.
-        learning_rates: Learning rates to begin with; the ends of the range where rates are sampled.
+        learning_rates: Learning rates to begin with; the ends of the range where rates are sampled. null: 3e-4, 1e-3
+            and 3e-3 for a language model, 1e-3, 3e-3 and 1e-2 for a classifier.
         seed: Seed of the screening runs; none of the decide step's.
         steps: Steps of a screening run; null for as many as in the decide step.
         widen: How often rates may be widened where a best one lies on their edge: those of a grid, for all ranks, and

@@ -33,7 +33,7 @@ from rankexp.margins import parse_margin
 from rankexp.metrics import Metric
 from rankexp.option_errors import ConfigError
 from rankexp.options import CHECKED, Natural, Positive
-from rankexp.tasks.base import metrics_of_task
+from rankexp.tasks.base import metrics_of_task, rates_of_task
 from rankexp.trial_spec import ENGINE_VERSION
 
 OF_WORKER = (
@@ -124,16 +124,19 @@ class StudyConfig:
 
     @model_validator(mode="before")
     @classmethod
-    def _decides_by_the_task(cls, values: Any) -> Any:
-        """Let the task's first metric decide where none is named, and the margin be what the metric says of itself."""
+    def _follows_the_task(cls, values: Any) -> Any:
+        """Take from the task what is not named: its first metric, the margin that this says of itself, and rates."""
         given: dict[str, Any] = (values.kwargs if isinstance(values, ArgsKwargs) else values) or {}
-        decide, task = given.get("decide", {}), given.get("task")
+        decide, task, search = given.get("decide", {}), given.get("task"), given.get("search", {})
         if not isinstance(decide, Mapping) or not isinstance(task, Mapping):
             return values
         metrics = {metric.name: metric for metric in metrics_of_task(task)}
         score = next(iter(metrics)) if decide.get("score") is None else str(decide["score"])
         margin = {"margin": _margin(decide.get("margin"), metrics[score])} if score in metrics else {}
-        return {**given, "decide": {**decide, "score": score, **margin}}
+        found = {**given, "decide": {**decide, "score": score, **margin}}
+        if isinstance(search, Mapping) and search.get("learning_rates", ()) is None:
+            found["search"] = {**search, "learning_rates": list(rates_of_task(task))}
+        return found
 
     @field_validator("study")
     @classmethod

@@ -144,7 +144,12 @@ def _greedy(model: Any, most: int, stops: Sequence[int], pad: int) -> Iterator[A
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     before = base.generation_config
     base.generation_config = GenerationConfig(
-        do_sample=False, num_beams=1, use_cache=True, max_new_tokens=most, eos_token_id=list(stops), pad_token_id=pad
+        do_sample=False,
+        num_beams=1,
+        use_cache=True,
+        max_new_tokens=most,
+        eos_token_id=list(stops) or None,
+        pad_token_id=pad,
     )
     try:
         yield base

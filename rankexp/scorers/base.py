@@ -79,7 +79,7 @@ def _scorer(name: str, score: Score) -> Scorer:
     metric = getattr(score, "metric", Metric(name))
     if not callable(score) or not isinstance(metric, Metric) or not _UNIT.fullmatch(metric.unit):
         raise ConfigError(
-            f"scorer {name!r} is no function whose 'metric', where it has one, is a rankexp.metrics.Metric with letters "
-            "as its unit."
+            f"scorer {name!r} is no function whose 'metric', where it has one, is a rankexp.metrics.Metric with "
+            "letters as its unit."
         )
     return Scorer(replace(metric, name=name, generated=True), score)

@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from rankexp.objectives.base import Objective
 
 Say = Callable[[str], None]
+RETAIN = "retain"
+"""Name of the examples that are no split of the data, and are scored to see what is forgotten."""
+RATES = (1e-3, 3e-3, 1e-2)
+"""Learning rates that are tried first for a classifier."""
 Tokenize = Callable[[Sequence[str], int, Sequence[str]], list[list[int]]]
 """Turns texts into token ids, given the most ids of a text and the texts that a tokenizer may learn from."""
 
@@ -182,12 +186,20 @@ class TaskData:
         splits: ``train``, ``tune``, ``decide`` and ``test``.
         objective: What a batch is, its loss, and the scores of each example.
         summary: What became of every row that was read; None where a task does not count them.
+        retained: Examples of something else, whose loss before and after training shows what is forgotten; None where
+            nobody asks for that.
     """
 
     task: str
     splits: Mapping[str, Examples]
     objective: Objective[Any]
     summary: Summary | None = None
+    retained: Examples | None = None
+
+    @property
+    def scored(self) -> dict[str, Examples]:
+        """All that a trial may be scored on, by name: the splits, and what is to be retained."""
+        return {**self.splits, **({RETAIN: self.retained} if self.retained is not None else {})}
 
     @property
     def dropped_duplicates(self) -> int:
@@ -198,7 +210,7 @@ class TaskData:
     @property
     def fingerprint(self) -> str:
         """Hash of everything that training and scoring see."""
-        return content_key({name: split.content() for name, split in self.splits.items()} | self.objective.facts())
+        return content_key({name: split.content() for name, split in self.scored.items()} | self.objective.facts())
 
     @property
     def test_fingerprint(self) -> str:
@@ -237,7 +249,7 @@ class Task(Protocol):
 
     Its class may have ``metrics``, what its objective scores examples by; accuracy and loss where it has none. Where
     these depend on its options, a function ``metrics_with`` of the options. And ``kind``, what it needs of a base
-    model; a classifier where it has none.
+    model; a classifier where it has none. And ``learning_rates``, those that are tried first.
     """
 
     def load(self, tokenize: Tokenize, say: Say) -> TaskData:
@@ -259,6 +271,15 @@ def metrics_of_task(options: Mapping[str, Any]) -> tuple[Metric, ...]:
     task = found.load()
     with_options: Callable[[Mapping[str, Any]], tuple[Metric, ...]] | None = getattr(task, "metrics_with", None)
     return getattr(task, "metrics", BEFORE) if with_options is None else with_options(options)
+
+
+def rates_of_task(options: Mapping[str, Any]) -> tuple[float, ...]:
+    """Return the learning rates that are tried first for the task that ``options["name"]`` names.
+
+    Those that suit a classifier where the task does not say, or is not installed here.
+    """
+    found = plugins("task").get(str(options.get("name")))
+    return getattr(found.load(), "learning_rates", RATES) if found else RATES
 
 
 def make_task(options: Mapping[str, Any]) -> Task:

@@ -175,7 +175,7 @@ class Bench:
 
     def score(self, model: nn.Module, scoring: Scoring, precision: str) -> Scores:
         """Score a model on each example of a split, of ``train`` on a sample."""
-        examples = self._training_sample if scoring.split == "train" else self.data.splits[scoring.split]
+        examples = self._training_sample if scoring.split == "train" else self.data.scored[scoring.split]
         with nullcontext() if scoring.cut is None else squeezed(model, scoring.cut):
             return score(model, self.collator(examples), precision=precision)
 

@@ -89,7 +89,7 @@ def check_fits(model: nn.Module, data: TaskData) -> None:
         raise ConfigError(
             f"the longest text has {texts} tokens and the model takes {places}; lower task.max_length to {places}."
         )
-    written = max(map(data.objective.places, data.splits.values()))
+    written = max(map(data.objective.places, data.scored.values()))
     if places is not None and written > places:
         raise ConfigError(
             f"the longest prompt takes {written} tokens with what may be written after it, and the model takes "
@@ -99,7 +99,7 @@ def check_fits(model: nn.Module, data: TaskData) -> None:
 
 def _rows(data: TaskData) -> Iterator[tuple[str, str, Ids]]:
     """Yield every row of tokens, with the split and the example that it is of."""
-    for name, split in data.splits.items():
+    for name, split in data.scored.items():
         for example, rows in zip(split.example_ids.tolist(), split.token_rows, strict=True):
             for ids in rows:
                 yield name, example, ids

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TypeVar, cast
 
 import numpy as np
@@ -22,6 +24,8 @@ from rankexp.training.out_of_memory import is_out_of_memory
 
 _WRITING = 64
 """Most rows that a model writes at a time."""
+
+_TIMED_TOKENS = 8
 
 _Part = TypeVar("_Part")
 
@@ -89,6 +93,30 @@ def _completions(model: nn.Module, collator: Collator, generation: Generation) -
     written = [text for index in batches for text in _halving(write, index)]
     order = np.argsort(np.concatenate(batches))
     return [written[place] for place in order]
+
+
+def seconds_to_write(model: nn.Module, collator: Collator) -> float:
+    """Return how long a model takes to write for an example, at most; 0 where it writes nothing.
+
+    Args:
+        model: A model of the objective's kind.
+        collator: Makes batches of the examples, where the model is.
+    """
+    generation = collator.objective.generation(collator.examples)
+    if generation is None:
+        return 0.0
+    examples = cast(Prompted, collator.examples)
+    index = next(scoring_batches(generation.sizes(examples), _WRITING))
+    seconds = []
+    for tokens in (1, 1, 1 + _TIMED_TOKENS):  # the first warms up
+        began = time.perf_counter()
+        with _evaluating(model):
+            replace(generation, max_new_tokens=tokens, stops=()).complete(
+                model, examples, index, collator.padding, collator.device
+            )
+        seconds.append(time.perf_counter() - began)
+    token = max(seconds[2] - seconds[1], 0.0) / _TIMED_TOKENS
+    return (seconds[1] + token * generation.max_new_tokens) / len(index)
 
 
 def _halving(of: Callable[[NDArray[np.int64]], Sequence[_Part]], index: NDArray[np.int64]) -> list[_Part]:

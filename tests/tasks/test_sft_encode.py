@@ -109,11 +109,14 @@ def test_a_row_is_cut_at_the_end():
     assert cut.length == len(encoded.tokens)
     assert cut.targets.sum() == 1
     assert encoded.cut(10**6).tokens.tolist() == encoded.tokens.tolist()
+    assert np.concatenate([cut.prompt, cut.answer]).tolist() == encoded.tokens.tolist()
+    assert len(cut.prompt) == first
     with pytest.raises(RowError) as error:
         encoded.cut(first)
     assert error.value.rule == "no_answer_left"
+    ids = np.array([1], np.int32)
     with pytest.raises(RowError) as error:
-        Encoded(np.array([1], np.int32), np.array([False]), 1).cut(5)
+        Encoded(ids, np.array([False]), 1, ids, ids[1:]).cut(5)
     assert error.value.rule == "no_answer"
 
 

@@ -34,7 +34,9 @@ def encoder(template="smollm2", loss="answers", named=None):
 
 def run(path, encode=None, sizes=None, seed=0, max_length=4000, **asked):
     said = []
-    return prepare(Asked(str(path), **asked), encode or encoder(), sizes or SHARES, seed, max_length, said.append), said
+    encoding = encode or encoder()
+    reading = read_rows(Asked(str(path), **asked), said.append, has_template=encoding.chat is not None)
+    return prepare(reading, encoding, sizes or SHARES, seed, max_length, said.append), said
 
 
 def write(path, rows):

@@ -141,7 +141,9 @@ def test_of_a_cut_row_the_whole_answer_is_asked_for(tmp_path):
     one, other = long.data.splits["decide"], short.data.splits["decide"]
     known = dict(zip(one.example_ids.tolist(), zip(one.prompt_texts, one.references, strict=True), strict=True))
     assert min(one.sizes.max(), 41) > other.sizes.max() - 1
-    for example, prompt, reference in zip(other.example_ids.tolist(), other.prompt_texts, other.references, strict=True):
+    for example, prompt, reference in zip(
+        other.example_ids.tolist(), other.prompt_texts, other.references, strict=True
+    ):
         assert known[example] == (prompt, reference)
 
 
@@ -265,4 +267,7 @@ def test_chrf_is_that_of_sacrebleu():
     from sacrebleu import sentence_chrf
 
     (scorer,) = find_scorers(["chrf"])
-    assert scorer.score("", "le chat dort", "le chat noir dort") == sentence_chrf("le chat dort", ["le chat noir dort"]).score
+    assert (
+        scorer.score("", "le chat dort", "le chat noir dort")
+        == sentence_chrf("le chat dort", ["le chat noir dort"]).score
+    )

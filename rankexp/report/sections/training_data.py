@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 def on_training_data(study: Study) -> Document | None:
     """Quality on training examples beside ``decide``, by rank: how far a rank fits what it saw better than the rest.
 
-    By what runs are tuned by, which is what decides unless that is written by the model. Documents play no part on either side, since of most the sample of the training split holds a part only; examples
-    count as the metric weighs them. None where no run was scored on training examples.
+    By what runs are tuned by, which is what decides unless that is of what the model writes. Documents play no part on
+    either side, since of most the sample of the training split holds a part only; examples count as the metric weighs
+    them. None where no run was scored on training examples.
     """
     rows: Document = {}
     for rank in study.ranks:

@@ -19,7 +19,7 @@ from rankexp.training.batching import MOST_WORK
 from rankexp.training.bench import TRAINING_SAMPLE, Bench
 from rankexp.training.loop import Loop
 from rankexp.training.outcome import OF_A_TRIAL
-from rankexp.training.scoring import score
+from rankexp.training.scoring import score, seconds_to_write
 from rankexp.training.slot import Slot
 from rankexp.trial_spec import TrialSpec
 
@@ -55,11 +55,13 @@ class Pace:
     Attributes:
         step: Seconds of an optimizer step of the largest rank; None where it could not be taken.
         example: Seconds to score an example.
+        written: Seconds in which a model writes for an example, at most; 0 where it writes nothing.
         failed: Why it could not.
     """
 
     step: float | None
     example: float = 0.0
+    written: float = 0.0
     failed: str = ""
 
     @classmethod
@@ -94,7 +96,9 @@ class Pace:
         seconds = (time.perf_counter() - began) / len(some)
         if slot.error is not None:
             return cls(None, failed=reason(slot.error))
-        return cls(slot.meter.cost()["step_seconds_median"], seconds)
+        with bench.pack.holding() as model:
+            written = seconds_to_write(model, bench.collator(bench.data.splits["decide"]))
+        return cls(slot.meter.cost()["step_seconds_median"], seconds, written)
 
 
 @dataclass(frozen=True)
@@ -178,8 +182,11 @@ class Forecast:
     def seconds(self) -> float:
         """Seconds that all trials take one after the other in as many lanes as there are."""
         step = self.pace.step or 0.0
-        each = (run.trials * (run.steps * step + self._scored(run.splits) * self.pace.example) for run in self.runs)
-        return sum(each) / self.lanes
+        return sum(run.trials * (run.steps * step + self._scoring(run.splits)) for run in self.runs) / self.lanes
+
+    def _scoring(self, splits: Sequence[str]) -> float:
+        written = self.counts["decide"] * self.pace.written if "decide" in splits else 0.0
+        return self._scored(splits) * self.pace.example + written
 
     def _scored(self, splits: Sequence[str]) -> int:
         return sum(min(self.counts[one], TRAINING_SAMPLE) if one == "train" else self.counts[one] for one in splits)

@@ -80,8 +80,8 @@ class Runner:
             return False
         if not trial.has(self.metric):
             raise ConfigError(
-                f"option 'decide.score' is {self.metric.name!r}, and trial {key} has none: it was recorded before that was "
-                "kept, or the task's objective does not give it; choose another workspace, or another score."
+                f"option 'decide.score' is {self.metric.name!r}, and trial {key} has none: it was recorded before that "
+                "was kept, or the task's objective does not give it; choose another workspace, or another score."
             )
         return True
 

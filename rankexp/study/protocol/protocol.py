@@ -67,7 +67,7 @@ class Protocol(Stage):
         largest = self.specs.evidence(Candidate.of_rank(max(ranks)).at(1e-4, self.config.lora.alpha), 0)
         lanes = self.runner.lanes
         with lanes.bench() as bench:
-            splits, pace = bench.data.splits, Pace.measured(bench, largest)
+            splits, pace = bench.data.scored, Pace.measured(bench, largest)
             about, attention = bench.data.objective.about(splits["train"]), attention_of(bench.model)
         counts = {name: len(examples) for name, examples in splits.items()}
         side = f", {lanes.count} trials side by side" if lanes.count > 1 else ""
@@ -85,7 +85,7 @@ class Protocol(Stage):
     def _runs(self, screen: Screen) -> tuple[Runs, ...]:
         """List the trials that there will be if nothing is widened."""
         config, tuning = self.config, self.specs.tuning_steps
-        ranks, often, compared = config.search.ranks, config.references.seeds, ("train", "tune", "decide")
+        ranks, often, compared = config.search.ranks, config.references.seeds, self.specs.compared
         adapter = (
             4.0 * sum(RankMap.uniform(self.specs.shapes, rank).cost(self.specs.shapes) for rank in ranks) / len(ranks)
         )

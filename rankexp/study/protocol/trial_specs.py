@@ -12,6 +12,7 @@ from rankexp.ranks import RankMap
 from rankexp.strategies.base import make_strategy
 from rankexp.strategies.halving import Halving
 from rankexp.strategies.setting import Setting
+from rankexp.tasks.base import RETAIN
 from rankexp.trial_spec import MAPPED, Scoring, TrialSpec
 
 
@@ -53,8 +54,13 @@ class TrialSpecs:
         return replace(spec, eval_every=self.halving.first_rung, patience=0)
 
     def evidence(self, setting: Setting, seed: int) -> TrialSpec:
-        """Spec of a run that is compared: at full length, scored on training examples, ``tune`` and ``decide``."""
-        return self._spec(setting, seed, tuple(map(Scoring, ("train", "tune", "decide"))))
+        """Spec of a run that is compared: at full length, and scored on all that :attr:`compared` names."""
+        return self._spec(setting, seed, tuple(map(Scoring, self.compared)))
+
+    @property
+    def compared(self) -> tuple[str, ...]:
+        """What a run that is compared is scored on: training examples, ``tune``, ``decide``, what is to be retained."""
+        return ("train", "tune", "decide", *((RETAIN,) if self.config.task.get(RETAIN) else ()))
 
     def _spec(self, setting: Setting, seed: int, evaluate: tuple[Scoring, ...]) -> TrialSpec:
         lora, variant = self.config.lora, setting.variant

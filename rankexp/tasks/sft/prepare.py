@@ -14,7 +14,7 @@ from rankexp.data.table import TaskError
 from rankexp.safety.printable import printable
 from rankexp.tasks.base import Targets
 from rankexp.tasks.sft.columns import Layout, recognise
-from rankexp.tasks.sft.dealing import deal_rows
+from rankexp.tasks.sft.dealing import Dealt, deal_rows
 from rankexp.tasks.sft.encode import Encoded, Encoder
 from rankexp.tasks.sft.prompts import PROMPTED, stops_of, with_prompts
 from rankexp.tasks.sft.rows import Conversation, SftRow
@@ -74,7 +74,7 @@ class Reading:
 
 
 def prepare(
-    asked: Asked,
+    reading: Reading,
     encoder: Encoder,
     sizes: Mapping[str, float],
     seed: int,
@@ -83,13 +83,13 @@ def prepare(
     *,
     prompts: bool = False,
 ) -> SftData:
-    """Read, split and tokenise a data set.
+    """Split rows and make tokens of them.
 
     Rows are dealt before they become tokens, so that each model has the same rows in each split, but for those that
     its own tokenizer or template refuses.
 
     Args:
-        asked: Where the data is and what its columns hold.
+        reading: The rows.
         encoder: Makes tokens of rows.
         sizes: Examples of each split; a number below 1 is a share of all rows.
         seed: Decides which rows go to which split.
@@ -100,16 +100,7 @@ def prepare(
     Raises:
         TaskError: The data cannot be used.
     """
-    reading = read_rows(asked, say, has_template=encoder.chat is not None)
-    talks = any(isinstance(row.content, Conversation) for row in reading.rows)
-    if talks and encoder.chat is None:
-        raise no_template()
-    dealt = deal_rows(reading.rows, sizes, seed)
-    if dealt.by_system:
-        say("most rows have the same words of a user, so of those the system prompt counts as part of what a row asks")
-    say(f"tokenising {sum(map(len, dealt.splits.values())):,} rows")
-    if talks and encoder.chat is not None and encoder.chat.has_clock:
-        say("the chat template shows the day, which is always 26 July 2024 here")
+    dealt = _dealt(reading.rows, encoder, sizes, seed, say)
     refused = [*reading.refused, *dealt.refused]
     used: list[Measured] = []
     kept: list[SftRow] = []
@@ -133,6 +124,19 @@ def prepare(
     if "not_shown" in summary.left_out:
         say("option 'task.chat_template' may name a template that shows all of them, such as chatml")
     return SftData(splits, summary, stops)
+
+
+def _dealt(rows: Sequence[SftRow], encoder: Encoder, sizes: Mapping[str, float], seed: int, say: Say) -> Dealt:
+    talks = any(isinstance(row.content, Conversation) for row in rows)
+    if talks and encoder.chat is None:
+        raise no_template()
+    dealt = deal_rows(rows, sizes, seed)
+    if dealt.by_system:
+        say("most rows have the same words of a user, so of those the system prompt counts as part of what a row asks")
+    say(f"tokenising {sum(map(len, dealt.splits.values())):,} rows")
+    if talks and encoder.chat is not None and encoder.chat.has_clock:
+        say("the chat template shows the day, which is always 26 July 2024 here")
+    return dealt
 
 
 def read_rows(asked: Asked, say: Say, *, has_template: bool) -> Reading:
@@ -166,6 +170,30 @@ def read_rows(asked: Asked, say: Say, *, has_template: bool) -> Reading:
     if not rows:
         raise TaskError(f"no row can be used: {_reasons(refused)}.")
     return Reading(rows, refused)
+
+
+def whole(path: str, encoder: Encoder, max_length: int, say: Say) -> Targets:
+    """Read a data set whose rows stay together, to see what training does to its loss.
+
+    Args:
+        path: Where it is.
+        encoder: Makes tokens of rows.
+        max_length: Longer rows are cut to this many tokens.
+        say: Is told what was found, and how many rows are left out.
+
+    Raises:
+        TaskError: It cannot be read, or no row of it can be used.
+    """
+    say(f"to see what is forgotten, {printable(path)} is read as well:")
+    reading = read_rows(Asked(path), say, has_template=encoder.chat is not None)
+    rows, encoded, without = encode_rows(reading.rows, encoder, max_length)
+    refused = (*reading.refused, *without)
+    if not rows:
+        raise TaskError(f"no row of {printable(path)} can be used: {_reasons(refused)}.")
+    said = f"; left out are {_reasons(refused)}" if refused else ""
+    cut = sum(row.length > max_length for row in encoded)
+    say(f"{len(rows):,} rows of it are scored{said}{f'; {cut:,} are cut at the end' if cut else ''}")
+    return _split(rows, encoded, {row.example_id: row.example_id for row in rows})
 
 
 def encode_rows(

@@ -2,36 +2,19 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
 from dataclasses import field
-from typing import Annotated, Any, ClassVar
 
-from pydantic import BeforeValidator
 from pydantic.dataclasses import dataclass
 
-from rankexp.data.splits import Sizes, usual_sizes
-from rankexp.data.table import TaskError
-from rankexp.metrics import LOSS_OF_TOKENS, Metric
-from rankexp.models.kinds import CAUSAL, ModelKind
-from rankexp.option_errors import ConfigError
-from rankexp.options import CHECKED, Natural, Positive
-from rankexp.scorers.base import find_scorers, metric_of_scorer
-from rankexp.tasks.base import Say, TaskData, Tokenize
-from rankexp.tasks.sft.encode import Encoder, Loss
-from rankexp.tasks.sft.prepare import Asked, prepare
-from rankexp.tasks.sft.prompts import PROMPTED, check_references
+from rankexp.options import CHECKED
+from rankexp.tasks.base import Say
+from rankexp.tasks.sft.language import LanguageTask
+from rankexp.tasks.sft.prepare import Asked, Reading, read_rows
 from rankexp.tasks.sft.shapes import Form
-from rankexp.tasks.sft.templates import find_chat
 
 
-def _listed(value: object) -> object:
-    """Take one name as a list of it, and nothing as none."""
-    return [value] if isinstance(value, str) else [] if value is None else value
-
-
-@dataclass(frozen=True, config=CHECKED)
-class SftTask:
+@dataclass(frozen=True, config=CHECKED, kw_only=True)
+class SftTask(LanguageTask):
     """Rows of one data set, each with answers that are learned.
 
     Attributes:
@@ -40,87 +23,29 @@ class SftTask:
         columns: Names of columns by what they hold, such as ``{prompt: frage, completion: antwort}``, where they have
             other names than the usual ones.
         form: How rows become text: ``chat``, ``plain``, ``alpaca``, or ``auto`` for what suits the columns.
-        loss: What is learned: ``answers``, all turns of the assistant; ``last_answer``; or ``everything``.
-        chat_template: ``chatml``, ``alpaca``, a file, or null for the tokenizer's own.
-        chat_template_kwargs: What the template is given besides the conversation, such as ``{enable_thinking: false}``.
         group: Column of what a row belongs with, such as a document; rows of one group are in one split.
         split: Column that puts each row into train, tune, decide or test; null deals them by ``sizes``.
         subset: Which of several data sets in one repository.
         source_split: Which of the data set's own splits are read, joined by ``+``.
         revision: Which version of a data set on the hub.
-        sizes: Examples of each split; a number below 1 is a share of all rows.
-        split_seed: Decides which rows go to which split.
-        max_length: Longer rows are cut to this many tokens.
-        generate: Scorers of what the model writes for each row of decide and test, greedily: ``exact_match``, ``chrf``,
-            or one of your own; empty writes nothing. Runs are tuned by their loss.
-        answer: Pattern of what of a completion and of its reference is compared, such as ``#### (.+)``: its last match,
-            of that the first group; null compares all of it.
-        max_new_tokens: Most tokens that are written for a row.
     """
-
-    metrics: ClassVar[tuple[Metric, ...]] = (LOSS_OF_TOKENS,)
-    kind: ClassVar[ModelKind] = CAUSAL
 
     path: str
     columns: dict[str, str] = field(default_factory=dict)
     form: Form = "auto"
-    loss: Loss = "answers"
-    chat_template: str | None = None
-    chat_template_kwargs: dict[str, Any] = field(default_factory=dict)
     group: str | None = None
     split: str | None = None
     subset: str | None = None
     source_split: str | None = None
     revision: str | None = None
-    sizes: Sizes = field(default_factory=usual_sizes)
-    split_seed: Natural = 0
-    max_length: Positive = 1024
-    generate: Annotated[list[str], BeforeValidator(_listed)] = field(default_factory=list)
-    answer: str | None = None
-    max_new_tokens: Positive = 256
 
-    @classmethod
-    def metrics_with(cls, options: Mapping[str, Any]) -> tuple[Metric, ...]:
-        """Return what examples are scored by under some options: the loss, and what scorers give."""
-        named = _listed(options.get("generate"))
-        names = [name for name in named if isinstance(name, str)] if isinstance(named, list | tuple) else []
-        return (*cls.metrics, *map(metric_of_scorer, names))
+    @property
+    def name(self) -> str:
+        """Name of the task."""
+        return "sft"
 
-    def __post_init__(self) -> None:
-        find_scorers(self.generate)
-        if self.answer is None:
-            return
-        if not self.generate:
-            raise ConfigError("option 'task.answer' is of what the model writes; name scorers with task.generate.")
-        try:
-            re.compile(self.answer)
-        except re.error as error:
-            raise ConfigError(f"option 'task.answer' is {self.answer!r}, which is no pattern: {error}.") from None
-
-    def load(self, tokenize: Tokenize, say: Say) -> TaskData:
-        """Read, split and tokenise the data; see :class:`rankexp.tasks.base.Task`."""
-        from rankexp.objectives.generation import Generation  # torch is needed only once data are loaded
-        from rankexp.objectives.language import LanguageModelling
-
-        tokenizer = getattr(tokenize, "tokenizer", None)
-        if tokenizer is None:
-            raise TaskError("task sft needs a tokenizer of transformers; option 'model.tokenizer' names one.")
-        chat = find_chat(tokenizer, self.chat_template, self.chat_template_kwargs)
-        asked = Asked(
-            self.path,
-            self.columns,
-            self.form,
-            self.group,
-            self.split,
-            self.subset,
-            self.source_split,
-            self.revision,
-        )
-        scorers, encoder = find_scorers(self.generate), Encoder(tokenizer, chat, self.loss)
-        found = prepare(asked, encoder, self.sizes, self.split_seed, self.max_length, say, prompts=bool(scorers))
-        if not scorers:
-            return TaskData("sft", found.splits, LanguageModelling(), found.summary)
-        generation = Generation(scorers, self.answer, self.max_new_tokens, found.stops, tokenizer)
-        for name in PROMPTED:
-            check_references(found.splits[name], generation.compared)
-        return TaskData("sft", found.splits, LanguageModelling(generation), found.summary)
+    def read(self, say: Say, *, has_template: bool) -> Reading:
+        """Read all rows of the data set."""
+        where = (self.path, self.columns, self.form, self.group, self.split)
+        asked = Asked(*where, self.subset, self.source_split, self.revision)
+        return read_rows(asked, say, has_template=has_template)
