@@ -129,7 +129,7 @@ def test_prompts_and_references_are_the_last_answers(benches):
     split = benches("llama").data.splits["decide"]
     assert isinstance(split, Prompted)
     for prompt, reference, ids in zip(split.prompt_texts, split.references, split.tokens, strict=True):
-        assert prompt.endswith("<|im_start|>assistant\n") or prompt.endswith("\n")
+        assert prompt.endswith("<|im_start|>assistant\n")
         assert reference == "even" or reference.startswith("odd, x")
         assert len(prompt) + len(reference) <= 2 * len(ids) + 60
     assert not isinstance(benches("llama").data.splits["tune"], Prompted)

@@ -102,8 +102,7 @@ def prepare(
     """
     dealt = _dealt(reading.rows, encoder, sizes, seed, say)
     refused = [*reading.refused, *dealt.refused]
-    used: list[Measured] = []
-    kept: list[SftRow] = []
+    used, kept = list[Measured](), list[SftRow]()
     splits: dict[str, Targets] = {}
     stops: tuple[int, ...] = ()
     for name in SPLITS:
