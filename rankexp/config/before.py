@@ -1,4 +1,4 @@
-"""The form that ``search`` had while all strategies shared one list of options.
+"""The form that ``search`` had while all strategies shared one list of options, and tasks before a model could write.
 
 A ``study.json`` of that time is read, and the name of a study's folder is still the hash of that form, so that the same
 command finds the same study. What has other names now: ``grid`` with ``first_rung`` is ``halving``, and
@@ -23,6 +23,17 @@ BEFORE: Mapping[str, Any] = {
     "nested_losses": "sampled",
 }
 """Options that every search had, and what they were where nothing was said."""
+
+
+_WRITING = ("generate", "answer", "max_new_tokens")
+"""Options of a task that say nothing where the model writes nothing."""
+
+
+def task_as_before(task: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a task without the options that say nothing in it, for the name of its study's folder."""
+    silent = () if task.get("generate") else _WRITING
+    silent = silent if task.get("retain") else (*silent, "retain")
+    return {name: value for name, value in task.items() if name not in silent}
 
 
 def renamed(search: Mapping[str, Any]) -> dict[str, Any]:

@@ -68,6 +68,8 @@ class ModelConfig:
         architecture: Configuration values for ``config``, ``model_type`` among them.
         tokenizer: Folder or hub id of the tokenizer where ``source`` is ``config``; null for one made from the data.
         seed: Seed of the random weights for ``config``.
+        dtype: What the frozen weights are kept in: ``float32``, ``bfloat16``, or ``auto`` for bfloat16 on a GPU that
+            has it, else float32. What is trained is always float32.
     """
 
     name: str
@@ -77,6 +79,7 @@ class ModelConfig:
     architecture: dict[str, Any] = field(default_factory=dict)
     tokenizer: Place | None = None
     seed: Natural = 0
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
 
 
 @dataclass(frozen=True, config=CHECKED)

@@ -12,7 +12,7 @@ from pydantic.dataclasses import dataclass
 from pydantic_core import ArgsKwargs
 
 from rankexp.canonical_json import content_key
-from rankexp.config.before import as_before
+from rankexp.config.before import as_before, task_as_before
 from rankexp.config.groups import (
     NAME,
     AtHome,
@@ -210,6 +210,9 @@ class StudyConfig:
             del question["decide"]["verdict"]
         if self.decide.weight is None:
             del question["decide"]["weight"]
+        if self.model.dtype == "auto":
+            del question["model"]["dtype"]
+        question["task"] = task_as_before(question["task"])
         if not self.confirm.seeds:
             del question["confirm"]
         if self.search.step is None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,8 +33,10 @@ __all__ = [
     "head_names",
     "new_head",
     "reset_head",
+    "to_train",
 ]
 
+Dtype = Literal["auto", "float32", "bfloat16"]
 Say = Callable[[str], None]
 Tokenize = Callable[[Sequence[str], int, Sequence[str]], list[list[int]]]
 """Turns texts into token ids, given the most ids of a text and the texts that a tokenizer may learn from."""
@@ -62,10 +64,11 @@ class BaseModel:
         name: What to call it.
         reference: What PEFT's ``base_model_name_or_path`` says: the hub id, asset or folder's name.
         fingerprint: Hash of configuration and weights.
-        build: Makes the model as one of a kind, on the CPU in float32 and in evaluation mode.
+        build: Makes the model as one of a kind, on the CPU and in evaluation mode.
         tokenize: Turns texts into token ids; see :data:`Tokenize`.
         pad_token_id: Id that fills batches unless the model turns out to need another.
         padding: What the model was found to need; None while nobody has tried.
+        dtype: What its weights are in.
     """
 
     name: str
@@ -75,6 +78,7 @@ class BaseModel:
     tokenize: Tokenize
     pad_token_id: int
     padding: Padding | None = None
+    dtype: Literal["float32", "bfloat16"] = "float32"
 
 
 def find_model(
@@ -86,27 +90,44 @@ def find_model(
     architecture: Mapping[str, Any] | None = None,
     tokenizer: str | None = None,
     seed: int = 0,
+    dtype: Dtype = "float32",
+    device: torch.device | None = None,
     say: Say = lambda _: None,
     fetch: bool = True,
 ) -> BaseModel:
-    """Find a base model; the arguments are those of :class:`rankexp.config.ModelConfig`, and two more.
+    """Find a base model; the arguments are those of :class:`rankexp.config.ModelConfig`, and three more.
 
+    ``device`` is where it is going to be, which decides what ``dtype`` ``auto`` is; the processor where there is none.
     ``say`` is told what is fetched; without ``fetch`` the hub is not asked for what its cache on this machine lacks.
 
     Raises:
         ModelError: There is no such model, or it is of a kind that is refused.
     """
     if source == "config":
-        return _from_config(name, dict(architecture or {}), tokenizer, seed)
+        return _kept_in(_from_config(name, dict(architecture or {}), tokenizer, seed), dtype, device)
     if not path:
         raise ModelError(f"option 'model.path' is missing; source {source!r} needs one.")
     if source == "asset":
         files = asset_folder(path, say)
         folder = as_safetensors(files, say)
-        return _from_folder(name, folder, f"rankexp-asset:{path}", origin=None if folder == files else files)
-    if Path(path).is_dir():
-        return _from_folder(name, Path(path), path)
-    return _from_folder(name, _from_hub(path, revision, fetch=fetch), path, of_hub=True)
+        found = _from_folder(name, folder, f"rankexp-asset:{path}", origin=None if folder == files else files)
+    elif Path(path).is_dir():
+        found = _from_folder(name, Path(path), path)
+    else:
+        found = _from_folder(name, _from_hub(path, revision, fetch=fetch), path, of_hub=True)
+    return _kept_in(found, dtype, device)
+
+
+def _kept_in(found: BaseModel, dtype: Dtype, device: torch.device | None) -> BaseModel:
+    """Return a model whose weights are in a type, which is part of what it is."""
+    on_gpu = device is not None and device.type == "cuda" and torch.cuda.is_bf16_supported()
+    if dtype == "float32" or (dtype == "auto" and not on_gpu):
+        return found
+
+    def build(kind: ModelKind) -> nn.Module:
+        return found.build(kind).to(torch.bfloat16)
+
+    return replace(found, fingerprint=content_key([found.fingerprint, "bfloat16"]), build=build, dtype="bfloat16")
 
 
 def reset_head(model: nn.Module, seed: int) -> None:
@@ -116,9 +137,17 @@ def reset_head(model: nn.Module, seed: int) -> None:
 
 def new_head(model: nn.Module, seed: int) -> dict[str, nn.Module]:
     """Return trainable copies of the head's modules by name, with the weights that :func:`reset_head` would give."""
-    head = {name: copy.deepcopy(model.get_submodule(name)).requires_grad_(True) for name in head_names(model)}
+    head = {name: to_train(copy.deepcopy(model.get_submodule(name))) for name in head_names(model)}
     _draw(head.values(), _scale(model), seed)
     return head
+
+
+def to_train(module: nn.Module) -> nn.Module:
+    """Make a module's parameters trainable, in float32 where they are in half that: steps are too small for less."""
+    for parameter in module.parameters():
+        if parameter.dtype in (torch.bfloat16, torch.float16):
+            parameter.data = parameter.data.float()  # the same parameter, which modules may share
+    return module.requires_grad_(True)
 
 
 def _scale(model: nn.Module) -> float:

@@ -70,6 +70,7 @@ class Model(TypedDict, total=False):
     task_type: Annotated[str, Field(pattern=r"^[A-Z_]{1,40}$")]
     found: str
     padding: PaddingShape
+    dtype: Literal["float32", "bfloat16"]
     drawn: list[str]
     left: list[str]
     reach: Reached

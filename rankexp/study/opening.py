@@ -96,7 +96,7 @@ def _target_shapes(config: StudyConfig, bench: Bench) -> dict[str, tuple[int, in
 def _new_record(
     name: str, config: StudyConfig, bench: Bench, shapes: Mapping[str, tuple[int, int]], loaded: Loaded
 ) -> StudyRecord:
-    precision, speedup = find_precision(config.train.precision, bench.device)
+    precision, speedup = find_precision(config.train.precision, bench.device, bench.base.dtype)
     return StudyRecord(
         name=name,
         config=config.to_dict(),
@@ -111,6 +111,7 @@ def _new_record(
             "left": [n for n in linear_modules(bench.model, exclude=bench.saved) if n not in shapes],
             "found": loaded.found,
             "padding": asdict(bench.padding),
+            **({"dtype": bench.base.dtype} if bench.base.dtype != "float32" else {}),
             "drawn": list(loading_of(bench.model).drawn),
             "reach": reach_of(bench.model, shapes, bench.saved).card(),
         },

@@ -94,7 +94,7 @@ class Worker:
         """
         config = self.config
         task = make_task(config.task)
-        found = find_model(**asdict(config.model), say=self.display.say)
+        found = find_model(**asdict(config.model), device=find_device(config.device), say=self.display.say)
         data = task.load(found.tokenize, self.display.say)
         return _loaded(config, _as_recorded(found, data, StudyStore(self.folder)), data)
 

@@ -19,7 +19,7 @@ from rankexp.lora.nested import NestedLoRALinear
 from rankexp.lora.pack import Adapter
 from rankexp.lora.pissa import PiSSALinear
 from rankexp.lora.subspace import train_in_subspace
-from rankexp.models.base import new_head
+from rankexp.models.base import new_head, to_train
 from rankexp.models.loading import output_layer
 from rankexp.trial_spec import Method, TrialSpec
 
@@ -90,9 +90,7 @@ def _base(model: nn.Module, spec: TrialSpec, head: Sequence[str]) -> Adapter:
 
 def _full(model: nn.Module, spec: TrialSpec, head: Sequence[str]) -> Adapter:
     del head
-    parts = _copied(model)
-    for part in parts.values():
-        part.requires_grad_(True)
+    parts = {name: to_train(part) for name, part in _copied(model).items()}
     return Adapter({}, {**parts, **new_head(model, spec.seed)})
 
 

@@ -28,15 +28,30 @@ def find_device(name: str) -> torch.device:
     return device
 
 
-def find_precision(name: str, device: torch.device) -> tuple[str, float]:
+def find_precision(name: str, device: torch.device, dtype: str = "float32") -> tuple[str, float]:
     """Return the precision that ``name`` asks for, and how much faster bfloat16 was where that was measured.
 
     ``auto`` takes bfloat16 on a GPU that has it, and on a processor where a matrix product runs at least 1.3
-    times as fast as in float32.
+    times as fast as in float32. A model whose weights are in bfloat16 is trained in it.
+
+    Args:
+        name: ``auto``, ``float32`` or ``bfloat16``.
+        device: Where to train.
+        dtype: What the model's weights are in.
 
     Returns:
         ``float32`` or ``bfloat16``, and the measured ratio of speeds (0 where nothing was measured).
+
+    Raises:
+        ConfigError: The weights are in less than the precision.
     """
+    if dtype == "bfloat16" and name == "float32":
+        raise ConfigError(
+            "option 'train.precision' is 'float32', and the model's weights are in bfloat16; model.dtype=float32 keeps "
+            "them in that."
+        )
+    if dtype == "bfloat16":
+        return "bfloat16", 0.0
     if name != "auto":
         return name, 0.0
     if device.type == "cuda":

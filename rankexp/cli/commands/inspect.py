@@ -37,10 +37,11 @@ def _inspect(config: StudyConfig) -> None:
     from rankexp.progress import Display
     from rankexp.training.anatomy import anatomy_of
     from rankexp.training.bench import prepare
+    from rankexp.training.device import find_device
 
     kind = kind_of_task(config.task)
     with Display() as display:
-        base = find_model(**asdict(config.model), say=display.say)
+        base = find_model(**asdict(config.model), device=find_device(config.device), say=display.say)
         model = base.build(kind).requires_grad_(False)
         prepare(model, torch.device("cpu"), config.attention)
         length = int(config.task.get("max_length", _LENGTH))

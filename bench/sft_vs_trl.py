@@ -1,0 +1,261 @@
+"""Tokens a second of fine-tuning a language model: rankexp, a plain PEFT loop, and TRL's SFTTrainer, on the same rows.
+
+Every arm trains LoRA on all linear layers but the output layer on the same token ids, with the same targets, steps and
+batch size; rankexp and the plain loop see the very same batches. Arms take turns within one process, round by round.
+TRL comes twice: made equal (precision, no checkpointing, targets), and as its defaults come, which are listed.
+Only training is timed for the others; rankexp's time includes making and recording the trial. Beside it stands the
+floor: the floating-point operations of rankexp's step, counted by torch, at the speed of a large matrix product here.
+
+    python bench/sft_vs_trl.py --rounds 3 --precision float32 bfloat16
+    python bench/sft_vs_trl.py --device cuda --model local --path … --length 1024
+
+It needs TRL, which rankexp does not: pip install trl.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import statistics
+import tempfile
+import threading
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pack_vs_peft import Queue
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging
+
+from rankexp.assets import asset_folder
+from rankexp.models.base import find_model
+from rankexp.models.gguf import as_safetensors
+from rankexp.ranks import RankMap
+from rankexp.record.trials import TrialStore
+from rankexp.tasks.base import Targets
+from rankexp.tasks.sft.code import CodeTask
+from rankexp.training.batching import training_batches
+from rankexp.training.bench import Bench
+from rankexp.training.device import autocast
+from rankexp.training.optim import rate_factor
+from rankexp.training.trial import train_trials
+from rankexp.trial_spec import TrialSpec
+
+RATE, RANK, ALPHA, WARMUP = 1e-3, 8, 16, 1
+CORES = torch.get_num_threads()
+
+
+def long_rows(bench: Bench, length: int) -> Bench:
+    """Keep the rows that fill at least half the length, so that padding is no matter of luck."""
+    train = bench.data.splits["train"]
+    kept = train.take(np.flatnonzero(train.sizes >= length // 2))
+    data = type(bench.data)(bench.data.task, {**bench.data.splits, "train": kept}, bench.data.objective)
+    return Bench(bench.base, bench.pack, data, bench.device)
+
+
+def spec_of(bench: Bench, options: argparse.Namespace, precision: str, seed: int) -> TrialSpec:
+    return TrialSpec(
+        model=bench.base.fingerprint,
+        data=bench.data.fingerprint,
+        task="code",
+        method="lora",
+        rank_map=RankMap.uniform(bench.shapes("all-linear"), RANK),
+        alpha=float(ALPHA),
+        learning_rate=RATE,
+        steps=options.steps,
+        warmup_steps=WARMUP,
+        batch_size=options.batch,
+        seed=seed,
+        precision=precision,
+        evaluate=(),
+    )
+
+
+def ours(benches: list[Bench], specs: list[TrialSpec], pack: int) -> float:
+    """Train one trial a spec, a lane a bench, and return the seconds."""
+    queue = Queue(specs)
+    with tempfile.TemporaryDirectory() as folder:
+        began = time.perf_counter()
+
+        def lane(bench: Bench) -> None:
+            if bench.device.type == "cpu":
+                torch.set_num_threads(max(1, CORES // len(benches)))
+            train_trials(bench, queue.take, TrialStore(Path(folder)), pack)
+
+        threads = [threading.Thread(target=lane, args=(bench,)) for bench in benches]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        seconds = time.perf_counter() - began
+    torch.set_num_threads(CORES)
+    for trial in queue.done:
+        learned([row["loss"] for row in trial.result.history])
+    return seconds
+
+
+def learned(losses: list[float]) -> None:
+    """Refuse an arm whose loss does not fall: a bench of something that does not learn is worthless."""
+    half = len(losses) // 2
+    if not np.mean(losses[half:]) < np.mean(losses[:half]):
+        raise AssertionError(f"the loss went from {np.mean(losses[:half]):.3f} to {np.mean(losses[half:]):.3f}")
+
+
+def peft_model(folder: Path, device: torch.device) -> nn.Module:
+    from peft import LoraConfig, get_peft_model
+
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    lora = LoraConfig(task_type="CAUSAL_LM", r=RANK, lora_alpha=ALPHA, target_modules="all-linear", lora_dropout=0.0)
+    return get_peft_model(model, lora).to(device)
+
+
+def bare(model: nn.Module, bench: Bench, options: argparse.Namespace, precision: str, seed: int) -> float:
+    """Train with a plain loop on the very batches of the rankexp trial of that seed; return the seconds."""
+    parameters = [p for p in model.train().parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=RATE, weight_decay=0.0)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: rate_factor(step, steps=options.steps, warmup_steps=WARMUP, schedule="linear")
+    )
+    split, losses, began = bench.data.splits["train"], [], time.perf_counter()
+    for index in itertools.islice(training_batches(split, options.batch, seed), options.steps):
+        batch = bench.data.objective.collate(split, [index], bench.padding, bench.device)
+        with autocast(precision, bench.device):
+            loss = model(**batch.inputs, labels=batch.labels).loss
+        loss.backward()
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        scheduler.step()
+        optimizer.zero_grad()
+        losses.append(float(loss.detach()))
+    seconds = time.perf_counter() - began
+    learned(losses)
+    return seconds
+
+
+def rows_for_trl(split: Targets) -> Any:
+    from datasets import Dataset
+
+    rows = zip(split.tokens, split.targets, strict=True)
+    return Dataset.from_list(
+        [{"input_ids": ids.tolist(), "completion_mask": targets.astype(int).tolist()} for ids, targets in rows]
+    )
+
+
+def trl(folder: Path, bench: Bench, options: argparse.Namespace, seed: int, **config: Any) -> float:
+    """Train with SFTTrainer; return the seconds of ``train``."""
+    from trl import SFTConfig, SFTTrainer
+
+    arguments = SFTConfig(
+        output_dir=tempfile.mkdtemp(), max_steps=options.steps, per_device_train_batch_size=options.batch,
+        learning_rate=RATE, seed=seed, use_cpu=bench.device.type == "cpu", save_strategy="no", report_to=[],
+        disable_tqdm=True, logging_strategy="no", **config,
+    )  # fmt: skip
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    rows, model = rows_for_trl(bench.data.splits["train"]), peft_model(folder, bench.device)
+    trainer = SFTTrainer(model=model, args=arguments, train_dataset=rows, processing_class=tokenizer)
+    began = time.perf_counter()
+    trainer.train()
+    return time.perf_counter() - began
+
+
+def floor(bench: Bench, options: argparse.Namespace, precision: str) -> float:
+    """Return tokens a second if all of a step's operations ran as fast as those of a large matrix product."""
+    spec = spec_of(bench, options, precision, 0)
+    adapter, collator = bench.adapter(spec), bench.collator(bench.data.splits["train"])
+    index = next(training_batches(bench.data.splits["train"], options.batch, 0))
+    batch = collator(index)
+    with bench.pack.holding(adapter) as model, FlopCounterMode(display=False) as counter:
+        with autocast(precision, bench.device):
+            rows = bench.data.objective.losses(model, batch)
+        (rows * batch.weights).sum().backward()
+    dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+    left, right = (torch.ones(2048, 2048, dtype=dtype, device=bench.device) for _ in range(2))
+    seconds = []
+    for _ in range(8):
+        began = time.perf_counter()
+        left @ right
+        if bench.device.type == "cuda":
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - began)
+    speed = 2 * 2048**3 / min(seconds)
+    each = counter.get_total_flops() / sum(batch.sizes)
+    print(f"{precision}: {speed / 1e9:,.0f} GFLOP/s, {each / 1e6:,.0f} MFLOP a token")
+    return speed / each
+
+
+def tokens_of(bench: Bench, options: argparse.Namespace, seed: int) -> int:
+    split = bench.data.splits["train"]
+    return sum(
+        int(split.sizes[index].sum())
+        for index in itertools.islice(training_batches(split, options.batch, seed), options.steps)
+    )
+
+
+def compare(benches: list[Bench], folder: Path, options: argparse.Namespace, precision: str) -> dict[str, float]:
+    """Let the arms take turns, and print tokens a second."""
+    first, half = benches[0], precision == "bfloat16"
+    count = len(benches) * options.pack
+    speeds: dict[str, list[float]] = {"rankexp": [], "PEFT, plain loop": [], "TRL, made equal": []}
+    equal = {"bf16": half, "gradient_checkpointing": False, "max_length": options.length, "completion_only_loss": True}
+    if options.defaults:
+        speeds["TRL, its defaults"] = []
+    for i in range(options.rounds):
+        specs = [spec_of(first, options, precision, 100 * i + k) for k in range(count)]
+        seeds = [spec.seed for spec in specs]
+        speeds["rankexp"].append(
+            sum(tokens_of(first, options, s) for s in seeds) / ours(benches, list(specs), options.pack)
+        )
+        alone = tokens_of(first, options, seeds[0])
+        model = peft_model(folder, first.device)
+        speeds["PEFT, plain loop"].append(alone / bare(model, first, options, precision, seeds[0]))
+        speeds["TRL, made equal"].append(alone / trl(folder, first, options, seeds[0], **equal))
+        if options.defaults:
+            speeds["TRL, its defaults"].append(alone / trl(folder, first, options, seeds[0]))
+        print(precision, "round", i, {name: round(found[-1]) for name, found in speeds.items()}, flush=True)
+    medians = {name: statistics.median(found) for name, found in speeds.items()}
+    medians["floor"] = floor(first, options, precision)
+    print(f"\n| {precision} | tokens a second | rankexp is |\n|---|---:|---:|")
+    for name, speed in medians.items():
+        print(f"| {name} | {speed:,.0f} | {medians['rankexp'] / speed:.2f} x |")
+    return medians
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--precision", nargs="+", default=["float32", "bfloat16"])
+    parser.add_argument("--path", help="folder of another model than the packaged SmolLM2")
+    parser.add_argument("--length", type=int, default=256)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=6)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--pack", type=int, default=1, help="rankexp's trials in one pack")
+    parser.add_argument("--jobs", type=int, default=1, help="rankexp's packs side by side, on a processor")
+    parser.add_argument("--defaults", action="store_true", help="TRL as its defaults come, too")
+    options = parser.parse_args()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    warnings.filterwarnings("ignore")
+    source = {"source": "local", "path": options.path} if options.path else {"source": "asset", "path": "smollm2"}
+    found = find_model(name="model", **source)
+    folder = Path(options.path) if options.path else as_safetensors(asset_folder("smollm2", print), print)
+    sizes = {"train": 600, "tune": 20, "decide": 20, "test": 20}
+    bench = Bench.load(
+        found,
+        CodeTask(sizes=sizes, max_length=options.length).load(found.tokenize, print),
+        torch.device(options.device),
+    )
+    bench = long_rows(bench, options.length)
+    benches = [bench, *(bench.copy() for _ in range(1, options.jobs))]
+    results = {precision: compare(benches, folder, options, precision) for precision in options.precision}
+    print(json.dumps({name: {arm: round(speed, 1) for arm, speed in row.items()} for name, row in results.items()}))
+
+
+if __name__ == "__main__":
+    main()
