@@ -13,7 +13,7 @@ from rankexp.config import StudyConfig
 from rankexp.metrics import LOSS, Metric, metric_of, metrics_of
 from rankexp.option_errors import ConfigError
 from rankexp.options import parse
-from rankexp.record.files import ForeignRecordError
+from rankexp.record.files import DamagedRecordError, ForeignRecordError
 from rankexp.record.scores import Scores
 from rankexp.record.studies import Planned, Pruned, StudyRecord, StudyStore
 from rankexp.record.trial import Trial
@@ -46,9 +46,20 @@ class RecordedStudy:
         keys = dict.fromkeys(item.key for item in self.record.planned)
         final = {key: trial for key, trial in known.items() if trial.result.final}
         found = {key: final.get(key) or store.read(key) for key in keys if key in store}
-        score = str(self.config.decide.score)
-        parted = [metric for metric in metrics_of(self.record.data) if metric.name == score and metric.parts]
-        self.by_key: dict[str, Trial] = {k: trial for k, trial in found.items() if all(map(trial.has, parted))}
+        self.by_key: dict[str, Trial] = {key: trial for key, trial in found.items() if self._scored(trial)}
+
+    def _scored(self, trial: Trial) -> bool:
+        """Whether a trial was scored by what is compared; those of before classes were recorded were not, by some.
+
+        Raises:
+            DamagedRecordError: It was not, and every trial of its kind is.
+        """
+        metrics = [one for one in metrics_of(self.record.data) if one.name == self.config.decide.score]
+        if all(map(trial.has, metrics)):
+            return True
+        if not metrics[0].parts:
+            raise DamagedRecordError(f"{trial.folder / 'result.json'} lacks the {metrics[0].title}.")
+        return False
 
     @property
     def name(self) -> str:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import shutil
 import time
 
@@ -10,9 +11,24 @@ from fake_study import make_study
 import rankexp
 from rankexp.analysis.scoring import Documents
 from rankexp.analysis.study import is_unstable, load_study, tune_score
+from rankexp.canonical_json import canonical_json
 from rankexp.metrics import ACCURACY, LOSS
-from rankexp.record.files import DamagedRecordError
+from rankexp.record.files import DamagedRecordError, sha256
 from rankexp.record.trial import TrialResult
+
+
+@pytest.mark.parametrize("split", ["train", "tune", "decide"])
+def test_a_trial_without_what_is_compared_is_damaged(tmp_path, split):
+    folder = make_study(tmp_path)
+    file = load_study(folder).chosen_trials(8)[0].folder / "result.json"
+    values = json.loads(file.read_text())
+    values.pop("sha256")
+    if split not in values["metrics"]:
+        values["metrics"][split] = {"loss": 0.5, "examples": 10, "accuracy": 0.5}
+    del values["metrics"][split]["accuracy"]
+    file.write_text(json.dumps({**values, "sha256": sha256(canonical_json(values).encode())}))
+    with pytest.raises(DamagedRecordError, match=r"result\.json lacks the accuracy\."):
+        load_study(folder)
 
 
 def test_a_folder_without_a_study_is_named(tmp_path):

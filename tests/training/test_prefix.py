@@ -78,6 +78,7 @@ def test_what_is_kept_changes_no_number_and_saves_the_blocks_below(exact):
 def test_decoders_too(tmp_path, architecture):
     base = find_model(name="tiny", source="config", path=None, architecture=architecture)
     exact = in_precision(make_bench(tmp_path, base), torch.float64)
+    exact.model.set_attn_implementation("sdpa")  # Llama's eager attention takes its softmax in float32 in any model
     prefix = Prefix(exact.pack, exact.collator(exact.data.splits["train"]))
     plain, kept = (train(exact, [upper(exact)], some)[0] for some in (None, prefix))
     assert frozen_blocks(exact.model, [kept.adapter]) == 2

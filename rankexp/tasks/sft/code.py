@@ -41,6 +41,7 @@ class CodeTask(LanguageTask):
 
     sizes: Sizes = field(default_factory=lambda: {"train": 600, "tune": 60, "decide": 300, "test": 300})
     max_length: Positive = 256
+    max_new_tokens: Positive = 128
     per_module: Positive = 6
 
     @property

@@ -30,6 +30,7 @@ class StringsTask(LanguageTask):
 
     sizes: Sizes = field(default_factory=lambda: {"train": 1200, "tune": 100, "decide": 500, "test": 500})
     max_length: Positive = 256
+    max_new_tokens: Positive = 64
 
     @property
     def name(self) -> str:
