@@ -161,7 +161,7 @@ SAME_STUDY = {
 }  # fmt: skip
 OTHER_STUDY = {
     "device": "cpu", "model.name": "m", "model.source": "path", "model.path": "p", "model.revision": "r",
-    "model.architecture": {"model_type": "gpt2"}, "model.tokenizer": "t", "model.seed": 1,
+    "model.architecture": {"model_type": "gpt2"}, "model.tokenizer": "t", "model.seed": 1, "model.dtype": "bfloat16",
     "task": {"name": "csv", "path": "y.csv"}, "lora.alpha": 8, "lora.scaling": "rslora", "lora.dropout": 0.1,
     "lora.target_modules": ["query"], "train.steps": 61, "train.batch_size": 16, "train.accumulation": 2,
     "train.schedule": "cosine", "train.warmup_steps": 0, "train.weight_decay": 0.1, "train.max_grad_norm": 0,

@@ -85,6 +85,7 @@ def test_each_option_has_a_sentence_and_its_default(command: str, capsys: pytest
         "decide.seeds",
         "decide.margin",
         "decide.score",
+        "search.learning_rates",
         *(name for name in values if isinstance(values[name], dict)),
     }
     options = [(group, option) for group in option_groups(commands()[command].overrides) for option in group.options]
@@ -128,9 +129,20 @@ def test_every_choice_of_every_group_composes(choice: str, capsys: pytest.Captur
 
 def test_the_sweeps_are_these() -> None:
     assert sweep_names() == [
-        *("adalora", "alpha_scaling", "auto", "gp", "lora_vs_full", "nested", "pareto", "patterns", "per_layer"),
-        *("per_layer_search", "rank_alpha", "rank_grid", "rank_vs_data", "rule_of_thumb", "strategies"),
-        *("target_modules", "variants"),
+        *(
+            "adalora",
+            "alpha_scaling",
+            "auto",
+            "code",
+            "gp",
+            "lora_vs_full",
+            "nested",
+            "pareto",
+            "patterns",
+            "per_layer",
+        ),
+        *("per_layer_search", "rank_alpha", "rank_grid", "rank_vs_data", "rank_vs_data_sft", "rule_of_thumb", "sft"),
+        *("sft_grid", "strategies", "target_modules", "variants"),
     ]
 
 
