@@ -92,7 +92,7 @@ class RecordedStudy:
     @cached_property
     def tune_metric(self) -> Metric:
         """What runs are compared by on *tune*: what is compared, or the loss where that is of what a model writes."""
-        return metric_of(self.record.data, LOSS.name) if self.metric.generated else self.metric
+        return self.metric if self.record.tune_score == self.metric.name else metric_of(self.record.data, LOSS.name)
 
     @cached_property
     def trials(self) -> pd.DataFrame:

@@ -14,7 +14,7 @@ from typing import Any
 
 from rankexp.candidates import CandidateName
 from rankexp.canonical_json import is_key
-from rankexp.metrics import metrics_of
+from rankexp.metrics import LOSS, metrics_of
 from rankexp.record.files import (
     DamagedRecordError,
     ForeignRecordError,
@@ -137,6 +137,12 @@ class StudyRecord:
     def score(self) -> str:
         """Name of the metric that decides."""
         return str(self.config.get("decide", {}).get("score") or metrics_of(self.data)[0].name)
+
+    @property
+    def tune_score(self) -> str:
+        """Name of the metric that runs are compared by on *tune*: what decides, or the loss where a model writes."""
+        found = next((metric for metric in metrics_of(self.data) if metric.name == self.score), None)
+        return LOSS.name if found is not None and found.generated else self.score
 
     @property
     def has_head(self) -> bool:

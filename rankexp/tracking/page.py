@@ -24,20 +24,26 @@ _FOLDED = ("tune", "decide", "train", "cost")
 def open_experiment(client: Client, study: StudyRecord) -> str:
     """Return the id of a study's experiment, where a view of the study waits; one that a user changed is kept."""
     experiment = client.experiment(rows.experiment_name(study.name))
-    moment, metric = rows.milliseconds(study.created), rows.legal_key(study.score)
-    client.add_experiment_tags(experiment, {**KIND, **view_tag(study.name, moment, metric)})
+    moment, scores = rows.milliseconds(study.created), (rows.legal_key(study.score), rows.legal_key(study.tune_score))
+    client.add_experiment_tags(experiment, {**KIND, **view_tag(study.name, moment, *scores)})
     return experiment
 
 
-def view_tag(study: str, moment: int, metric: str) -> dict[str, str]:
+def view_tag(study: str, moment: int, metric: str, on_tune: str) -> dict[str, str]:
     """Tag of an experiment that holds the view of one of its studies.
 
     Args:
         study: Name of the study.
         moment: Time that the view bears, in milliseconds since the epoch.
         metric: Name of what decides.
+        on_tune: Name of what runs are compared by on *tune*.
     """
-    view = {"name": study, "createdAt": moment, "updatedAt": moment, "state": json.dumps(_state(study, metric))}
+    view = {
+        "name": study,
+        "createdAt": moment,
+        "updatedAt": moment,
+        "state": json.dumps(_state(study, metric, on_tune)),
+    }
     return {f"mlflow.sharedViewState.{study}": json.dumps(view)}
 
 
@@ -48,7 +54,7 @@ def page_url(server: str, experiment: str, study: str | None = None) -> str:
     return f"{server}/#/experiments/{experiment}/runs?{urlencode(query)}"
 
 
-def _state(study: str, metric: str) -> dict[str, Any]:
+def _state(study: str, metric: str, on_tune: str) -> dict[str, Any]:
     return {
         "searchFilter": f"tags.study = '{study}' and tags.kind = 'trial'",
         "orderByKey": "attributes.start_time",
@@ -59,16 +65,16 @@ def _state(study: str, metric: str) -> dict[str, Any]:
         "selectedColumns": ["params.`rank`", "params.`learning_rate`", f"metrics.`decide/{metric}`"],
         "isAccordionReordered": True,
         "compareRunSections": [_section(_TRIALS), _section(_SCORES), *(_section(name, False) for name in _FOLDED)],
-        "compareRunCharts": [*_trial_charts(metric), *_score_charts(metric)],
+        "compareRunCharts": [*_trial_charts(metric, on_tune), *_score_charts(metric)],
     }
 
 
-def _trial_charts(metric: str) -> list[dict[str, Any]]:
+def _trial_charts(metric: str, on_tune: str) -> list[dict[str, Any]]:
     loss = _chart("LINE", _TRIALS, metricKey="train/loss", selectedMetricKeys=["train/loss"])
     axes = ["rank", "alpha", "learning_rate"]
     parallel = [
-        _chart("PARALLEL", _TRIALS, selectedParams=axes, selectedMetrics=[f"{split}/{metric}"])
-        for split in ("decide", "tune")
+        _chart("PARALLEL", _TRIALS, selectedParams=axes, selectedMetrics=[score])
+        for score in (f"decide/{metric}", f"tune/{on_tune}")
     ]
     return [loss, *parallel, _scatter(_TRIALS, "rank", "PARAM", metric)]
 

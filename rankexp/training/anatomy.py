@@ -83,6 +83,7 @@ class Anatomy:
         length: Those tokens: as many as asked for, or as many as the model takes.
         attention: How attention is computed, on which the activations depend.
         vocabulary: Numbers that the output layer of a language model gives for each token; 0 for another model.
+        weights: Bytes of the base in memory, which all trials share.
     """
 
     architecture: str
@@ -96,11 +97,7 @@ class Anatomy:
     length: int
     attention: str
     vocabulary: int
-
-    @property
-    def weights(self) -> int:
-        """Bytes of the base in memory, which all trials share."""
-        return _FLOAT * self.parameters
+    weights: int
 
 
 def anatomy_of(
@@ -145,6 +142,7 @@ def anatomy_of(
         length,
         attention_of(model),
         max((len(model.get_submodule(name).weight) for name in output_layer(model)), default=0),
+        sum(p.numel() * p.element_size() for p in model.parameters()),
     )
 
 
@@ -181,7 +179,7 @@ def kept_bytes(model: Any, ranks: Mapping[str, int], length: int, *, recompute: 
     if not recompute:
         return sum(kept.values())
     blocks, width = len(recomputable(model)), int(model.config.get_text_config().hidden_size)
-    return sum(kept.values()) // blocks + blocks * length * width * _FLOAT
+    return sum(kept.values()) // blocks + blocks * length * width * next(model.parameters()).element_size()
 
 
 def _place(tensor: Tensor) -> int:

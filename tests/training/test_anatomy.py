@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 from tiny_bench import make_base as make_bert
-from tiny_language import make_base
+from tiny_language import MODELS, make_base
 
 from rankexp.lora.inject import inject, trainable_parameters
 from rankexp.lora.layer import lora_layers
+from rankexp.models.base import find_model
 from rankexp.models.kinds import CAUSAL, classifier
 from rankexp.training.anatomy import anatomy_of, kept_bytes
 from rankexp.training.bench import prepare
@@ -100,3 +101,15 @@ def test_blocks_that_are_computed_again_keep_what_goes_into_them_and_all_of_one(
     ranks = dict.fromkeys(target_layers(model, "all-linear", ()), 2)
     whole = kept_bytes(model, ranks, 10)
     assert kept_bytes(model, ranks, 10, recompute=True) == whole // 2 + 2 * 10 * 32 * 4
+
+
+def test_weights_in_bfloat16_take_half_the_memory():
+    found = {}
+    for dtype in ("float32", "bfloat16"):
+        base = find_model(name="m", source="config", path=None, architecture=MODELS["llama"], dtype=dtype)
+        model = base.build(CAUSAL).requires_grad_(False)
+        prepare(model, torch.device("cpu"))
+        found[dtype] = anatomy_of(model, "all-linear", [2, 4], 16)
+    assert found["bfloat16"].weights * 2 == found["float32"].weights == 4 * found["float32"].parameters
+    assert found["bfloat16"].costs == found["float32"].costs, "what is trained is float32 in either"
+    assert found["bfloat16"].activations < found["float32"].activations
