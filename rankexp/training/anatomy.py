@@ -14,6 +14,7 @@ from rankexp.lora.inject import contains, eject, inject
 from rankexp.models.loading import head_names, loading_of, output_layer, token_embeddings
 from rankexp.ranks import RankMap
 from rankexp.training.bench import attention_of
+from rankexp.training.device import autocast
 from rankexp.training.padding import positions
 from rankexp.training.reach import Kind, Reach, kind_name, kinds_of, reach_of, target_layers
 from rankexp.training.recompute import recomputable
@@ -170,8 +171,10 @@ def kept_bytes(model: Any, ranks: Mapping[str, int], length: int, *, recompute: 
     alive: list[Tensor] = []
     row = torch.ones((1, length), dtype=torch.int64, device=next(model.parameters()).device)
     whole = model if loading_of(model).new else model.get_decoder()
+    half = next(model.parameters()).dtype is torch.bfloat16
+    precision = "bfloat16" if half else "float32"  # as it is trained
     try:
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), autocast(precision, row.device):
             whole(input_ids=row, attention_mask=torch.ones_like(row))
     finally:
         eject(model)

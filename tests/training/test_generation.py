@@ -10,6 +10,7 @@ from test_language import in_float64, make_spec
 from tiny_language import MODELS, make_base, write_rows
 
 from rankexp.metrics import EXACT_MATCH, metrics_of
+from rankexp.models.base import find_model
 from rankexp.objectives.generation import Generation
 from rankexp.option_errors import ConfigError
 from rankexp.record.files import DamagedRecordError
@@ -18,6 +19,7 @@ from rankexp.scorers.base import Scorer, find_scorers
 from rankexp.tasks.base import Prompted, TaskError, metrics_of_task
 from rankexp.tasks.sft.task import SftTask
 from rankexp.training.bench import Bench
+from rankexp.training.recompute import recompute_blocks
 from rankexp.training.scoring import score
 from rankexp.training.trial import train_trial
 from rankexp.trial_spec import Scoring
@@ -107,6 +109,23 @@ def test_the_settings_of_the_model_for_writing_are_left_as_they_are_and_do_not_c
     before = bench.model.generation_config
     assert score(bench.model, taken(bench), precision="float32").written == plain
     assert bench.model.generation_config is before
+
+
+def test_it_writes_the_same_where_blocks_are_computed_again(benches):
+    bench = in_float64(benches("llama"))
+    plain = score(bench.model, taken(bench), precision="float32").written
+    recompute_blocks(bench.model)
+    assert score(bench.model, taken(bench), precision="float32").written == plain
+
+
+def test_a_base_in_bfloat16_writes_too_and_the_same_twice(tmp_path):
+    base = find_model(name="m", source="config", path=None, architecture=MODELS["llama"], dtype="bfloat16")
+    task = SftTask(path=str(write_rows(tmp_path / "rows.jsonl")), **ASKED)
+    bench = Bench.load(base, task.load(base.tokenize, lambda _: None), torch.device("cpu"))
+    trial = train_trial(bench, make_spec(bench, steps=20, precision="bfloat16"), TrialStore(tmp_path))
+    again = bench.score_trial(trial, Scoring("decide"))
+    assert again.written == trial.generations("decide")
+    assert any(row.completion for row in again.written)
 
 
 def test_halves_are_written_where_memory_does_not_suffice(benches, monkeypatch):
