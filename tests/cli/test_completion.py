@@ -110,11 +110,11 @@ def bash(here: Path) -> Iterator[Shell]:
     [
         ("rankexp sw", "rankexp sweep "),
         ("./rankexp sw", "./rankexp sweep "),
-        ("rankexp sweep rank_v", "rankexp sweep rank_vs_data "),
+        ("rankexp sweep rank_al", "rankexp sweep rank_alpha "),
         ("rankexp sweep ra", "rankexp sweep rank_"),
         ("rankexp sweep rank_grid search.ra", "rankexp sweep rank_grid search.ranks="),
         ("rankexp sweep search.ra", "rankexp sweep search.ranks="),
-        ("rankexp sweep task=c", "rankexp sweep task=csv "),
+        ("rankexp sweep task=cs", "rankexp sweep task=csv "),
         ("rankexp sweep task=csv task.path=te", "rankexp sweep task=csv task.path=texts.csv "),
         ("rankexp sweep search.strategy=ne", "rankexp sweep search.strategy=nested "),
         ("rankexp sweep decide.verdict=f", "rankexp sweep decide.verdict=false "),
@@ -146,7 +146,7 @@ def test_the_tab_key_in_zsh(here: Path, tmp_path: Path) -> None:
     shell = Shell("zsh", tmp_path / "here")
     try:
         assert shell.completed("rankexp sw") == "rankexp sweep "
-        assert shell.completed("rankexp sweep task=c").rstrip() == "rankexp sweep task=csv"
+        assert shell.completed("rankexp sweep task=cs").rstrip() == "rankexp sweep task=csv"
         assert shell.completed("rankexp report mi").rstrip() == "rankexp report mine"
         assert "Candidate" in shell.offered("rankexp sweep search.")[1]
     finally:
