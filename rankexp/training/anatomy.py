@@ -182,7 +182,8 @@ def kept_bytes(model: Any, ranks: Mapping[str, int], length: int, *, recompute: 
     if not recompute:
         return sum(kept.values())
     blocks, width = len(recomputable(model)), int(model.config.get_text_config().hidden_size)
-    return sum(kept.values()) // blocks + blocks * length * width * next(model.parameters()).element_size()
+    size = int(next(model.parameters()).element_size())
+    return sum(kept.values()) // blocks + blocks * length * width * size
 
 
 def _place(tensor: Tensor) -> int:
