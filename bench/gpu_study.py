@@ -3,7 +3,7 @@
 `train` needs no Hydra, Optuna or MLflow: it trains, in packs, what a study of ranks 4 to 32 asks for (a run of each
 rank to tune, three seeds of each to decide, the model as it is), and beside it each rank at another alpha, two maps by
 depth and AdaLoRA. `report` runs the study's own command on the folder that came of it: it must find every trial, train
-none, and ends in the report and in MLflow. Weights are random, of 135 M or 1 B parameters; rows are sums, drawn by seed.
+none, and ends in the report and in MLflow. Weights are random, of 135 M or 1 B parameters; rows are sums.
 
     python bench/gpu_study.py train --model 135m --out OUT [--device cuda]
     python bench/gpu_study.py report --model 135m --out OUT
