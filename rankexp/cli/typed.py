@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 TEXTS = frozenset(
     {"workspace", "storage", "tracking.uri", "model.path", "model.tokenizer"}
-    | {f"task.{name}" for name in ("path", "text", "label", "group", "split")}
+    | {f"task.{name}" for name in ("path", "text", "label", "group", "split", "answer", "retain", "chat_template")}
 )
 """Options whose values are texts of any characters."""
 _LONGEST, _LONGEST_NAME = 100_000, 255

@@ -123,8 +123,7 @@ class StudyRecord:
     @property
     def said_of_rows(self) -> tuple[str, ...]:
         """What became of the rows of the data, in sentences; none in records that count no rows."""
-        rows = self.data.get("rows")
-        said = rows.get("said") if isinstance(rows, Mapping) else None
+        said = rows.get("said") if isinstance(rows := self.data.get("rows"), Mapping) else None
         return tuple(map(str, said)) if isinstance(said, list) else ()
 
     @property
@@ -141,8 +140,7 @@ class StudyRecord:
     @property
     def tune_score(self) -> str:
         """Name of the metric that runs are compared by on *tune*: what decides, or the loss where a model writes."""
-        found = next((metric for metric in metrics_of(self.data) if metric.name == self.score), None)
-        return LOSS.name if found is not None and found.generated else self.score
+        return LOSS.name if any(m.generated and m.name == self.score for m in metrics_of(self.data)) else self.score
 
     @property
     def has_head(self) -> bool:

@@ -171,3 +171,11 @@ def test_passwords_are_not_said(capsys: pytest.CaptureFixture[str]) -> None:
 def test_an_argument_that_is_no_text(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["sweep", "task.path=caf\udce9.csv", *OPTIONS]) == 2
     assert "is not UTF-8" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "pattern", ["#### (.+)", r"answer:\s*([A-D])", "(even|odd)", r"\{(\d{1,3}), x=y\}", "a b", "$"]
+)
+def test_a_pattern_is_taken_as_it_stands(pattern):
+    config = composed("task=sft", "task.path=rows.jsonl", "task.generate=exact_match", f"task.answer={pattern}")
+    assert config.task["answer"] == pattern

@@ -18,6 +18,7 @@ pytestmark = pytest.mark.slow
 CPU = torch.device("cpu")
 
 
+@pytest.mark.thorough
 def test_a_whole_study_with_every_kind_of_contender(tmp_path, monkeypatch):
     monkeypatch.setattr("rankexp.study.session.write_report", lambda study: study.store.folder / "report/report.html")
     named = ("nested", "adalora", "gradient_spectrum", "dora", "pissa", "eva")
