@@ -132,6 +132,11 @@ class Strategy(ABC):
         """Say how many runs it will ask for if no rates are widened."""
         return len(question.learning_rates)
 
+    def scorings(self, question: Question) -> int:
+        """Say how often each of its runs is scored on *tune* at the end."""
+        del question
+        return 1
+
     def compared(self, question: Question) -> int:
         """Say how many ranks it finds at most."""
         return len(question.within)

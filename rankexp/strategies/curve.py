@@ -55,6 +55,10 @@ class Curve(Strategy):
         """Count a run for each rate, and for each further alpha."""
         return len(question.learning_rates) + len(self._alphas(question)) - 1
 
+    def scorings(self, question: Question) -> int:
+        """Return the number of ranks: each run is scored at all of them."""
+        return len(question.within)
+
     def compared(self, question: Question) -> int:
         """Return the length of the shortlist."""
         return min(self.shortlist, len(question.within))

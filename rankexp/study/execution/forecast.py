@@ -180,9 +180,16 @@ class Forecast:
 
     @property
     def seconds(self) -> float:
-        """Seconds that all trials take one after the other in as many lanes as there are."""
+        """Seconds that all trials, and the look at *test*, take in as many lanes as there are."""
         step = self.pace.step or 0.0
-        return sum(run.trials * (run.steps * step + self._scoring(run.splits)) for run in self.runs) / self.lanes
+        seconds = sum(run.trials * (run.steps * step + self._scoring(run.splits)) for run in self.runs)
+        return (seconds + self._opening()) / self.lanes
+
+    def _opening(self) -> float:
+        """Seconds to score the chosen rank and the reference on *test*, which is opened for a verdict alone."""
+        if not self.config.decide.verdict:
+            return 0.0
+        return 2 * len(self.config.decide.seeds) * self.counts["test"] * (self.pace.example + self.pace.written)
 
     def _scoring(self, splits: Sequence[str]) -> float:
         written = self.counts["decide"] * self.pace.written if "decide" in splits else 0.0

@@ -90,7 +90,7 @@ class Protocol(Stage):
             4.0 * sum(RankMap.uniform(self.specs.shapes, rank).cost(self.specs.shapes) for rank in ranks) / len(ranks)
         )
         seeds = (config.decide.looks or [len(config.decide.seeds)])[0]
-        found = [Runs("screen", screen.expected(), tuning, ("tune",), adapter)]
+        found = [Runs("screen", screen.expected(), tuning, ("tune",) * screen.scorings(), adapter)]
         whole: dict[str, float] = {FULL.name: 4.0 * self.study.read().model["parameters"]}
         for name, (candidates, rates) in screen.references.items():
             tried = len(rates) if len(rates) > 1 else 0

@@ -46,6 +46,10 @@ class Screen(Stage):
         """How many tuning runs of ranks there will be if nothing is widened."""
         return self.strategy.expected(self.question)
 
+    def scorings(self) -> int:
+        """How often each of them is scored on *tune*."""
+        return self.strategy.scorings(self.question)
+
     @property
     def compared(self) -> int:
         """Most ranks that go on to the decision."""
