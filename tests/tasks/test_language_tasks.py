@@ -149,3 +149,18 @@ def test_rows_are_cut_where_they_are_long_and_that_is_said():
     assert max(split.sizes.max() for split in data.splits.values()) <= 300
     assert any("cut at the end" in line for line in said)
     assert np.all([split.sizes.min() > 0 for split in data.splits.values()])
+
+
+def test_rows_to_retain_that_are_trained_on_are_counted(rows, tmp_path):
+    said, other = [], tmp_path / "other.jsonl"
+    other.write_text('{"question": "Who?", "answer": "Nobody."}\n{"question": "", "answer": ""}\n')
+    for path in (rows, other):
+        data = SftTask(path=str(rows), retain=str(path)).load(Words(288), said.append)
+        if path == rows:
+            assert f"warning: {len(data.splits['train'])} of them are trained on too" in "\n".join(said)
+            assert len(data.retained) == 240
+            said.clear()
+    assert len(data.retained) == 1
+    assert not any("trained on too" in line for line in said)
+    assert any(line.startswith("1 rows of it are scored; left out are 1 ") for line in said), said
+    assert data.fingerprint != SftTask(path=str(rows)).load(Words(288), said.append).fingerprint

@@ -10,7 +10,7 @@ from test_checkpoint import train
 from test_language import make_spec
 from tiny_language import MODELS, make_bench
 
-from rankexp.models.base import find_model
+from rankexp.models.base import find_model, new_head
 from rankexp.models.kinds import CAUSAL, classifier
 from rankexp.record.trials import TrialStore
 from rankexp.training.readback import read_back
@@ -95,11 +95,15 @@ def test_interrupted_and_resumed_it_ends_with_the_bits_of_one_go(benches, tmp_pa
     assert tiny_bench.digests(job.trial) == tiny_bench.digests(whole)
 
 
-def test_a_classifier_has_its_head_in_float32(tmp_path):
+def test_a_classifier_in_bfloat16_trains_its_head_in_float32():
     architecture = {"model_type": "bert", "vocab_size": 100, "hidden_size": 16, "num_hidden_layers": 1,
                     "num_attention_heads": 2, "intermediate_size": 24}  # fmt: skip
     base = find_model(name="b", source="config", path=None, architecture=architecture, dtype="bfloat16")
-    assert {p.dtype for p in base.build(classifier(2)).parameters()} == {torch.bfloat16}
+    model = base.build(classifier(2))
+    head = new_head(model, 0)
+    assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
+    assert {p.dtype for module in head.values() for p in module.parameters()} == {torch.float32}
+    assert all(p.requires_grad for module in head.values() for p in module.parameters())
 
 
 def test_scored_on_test_it_gives_what_it_gave(benches, tmp_path):

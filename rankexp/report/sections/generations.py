@@ -69,9 +69,9 @@ def sentence(doc: Document) -> str:
 
 
 SECTION = Section(
-    place=65,
+    place=71,
     of_study=lambda study, _: {"generations": generations(study)},
     of_scores=nothing(generations=None),
     words=lambda doc: {"generations": sentence(doc)},
-    links=(Link("generations", "What was written", lambda doc: doc["generations"]),),
+    links=(Link("generations", "What it writes", lambda doc: doc["generations"]),),
 )

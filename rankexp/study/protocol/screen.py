@@ -17,6 +17,7 @@ from rankexp.study.search.driver import Driver, Entrant
 from rankexp.study.search.optuna_strategy import Sampled
 from rankexp.study.search.questions import screen_question
 from rankexp.study.search.sampled import SampledScreen
+from rankexp.tasks.base import RETAIN
 
 
 class Screen(Stage):
@@ -108,8 +109,9 @@ class Screen(Stage):
 
     @property
     def _base_wanted(self) -> bool:
-        """Whether the model as it is gets scored: the margin may be a share of the gain over it."""
-        return bool(self.config.references.head) or gain_share(self.config.decide.margin) is not None
+        """Whether the model as it is gets scored: what is gained, written or forgotten may be seen against it."""
+        task, shared = self.config.task, gain_share(self.config.decide.margin) is not None
+        return shared or bool(self.config.references.head or task.get("generate") or task.get(RETAIN))
 
     @cached_property
     def _has_head(self) -> bool:

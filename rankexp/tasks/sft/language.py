@@ -112,7 +112,8 @@ class LanguageTask(ABC):
         reading = self.read(say, has_template=chat is not None)
         scorers, encoder = find_scorers(self.generate), Encoder(tokenizer, chat, self.loss)
         found = prepare(reading, encoder, self.sizes, self.split_seed, self.max_length, say, prompts=bool(scorers))
-        retained = None if self.retain is None else whole(self.retain, encoder, self.max_length, say)
+        train = found.splits["train"]
+        retained = None if self.retain is None else whole(self.retain, encoder, self.max_length, train, say)
         if not scorers:
             return TaskData(self.name, found.splits, LanguageModelling(), found.summary, retained)
         generation = Generation(scorers, self.answer, self.max_new_tokens, found.stops, tokenizer)

@@ -171,13 +171,14 @@ def read_rows(asked: Asked, say: Say, *, has_template: bool) -> Reading:
     return Reading(rows, refused)
 
 
-def whole(path: str, encoder: Encoder, max_length: int, say: Say) -> Targets:
+def whole(path: str, encoder: Encoder, max_length: int, train: Targets, say: Say) -> Targets:
     """Read a data set whose rows stay together, to see what training does to its loss.
 
     Args:
         path: Where it is.
         encoder: Makes tokens of rows.
         max_length: Longer rows are cut to this many tokens.
+        train: What is trained on; rows that are in it too are counted.
         say: Is told what was found, and how many rows are left out.
 
     Raises:
@@ -192,6 +193,9 @@ def whole(path: str, encoder: Encoder, max_length: int, say: Say) -> Targets:
     said = f"; left out are {_reasons(refused)}" if refused else ""
     cut = sum(row.length > max_length for row in encoded)
     say(f"{len(rows):,} rows of it are scored{said}{f'; {cut:,} are cut at the end' if cut else ''}")
+    learned = set() if train.content_hashes is None else set(train.content_hashes.tolist())
+    if common := sum(row.text_hash in learned for row in rows):
+        say(f"warning: {common:,} of them are trained on too, and so say nothing of what is forgotten")
     return _split(rows, encoded, {row.example_id: row.example_id for row in rows})
 
 
