@@ -18,12 +18,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from pack_vs_peft import Job, Queue
 from scaling import MODELS
 
 from rankexp.allocators.by_depth import ByDepth
@@ -31,7 +31,6 @@ from rankexp.config import StudyConfig
 from rankexp.models.base import find_model
 from rankexp.options import parse
 from rankexp.ranks import RankMap
-from rankexp.record.trial import Trial
 from rankexp.record.trials import TrialStore
 from rankexp.strategies.setting import BASE, Candidate, Variant
 from rankexp.study.protocol.trial_specs import TrialSpecs
@@ -58,7 +57,6 @@ def values_of(options: argparse.Namespace) -> dict[str, Any]:
         "train": {"steps": options.steps, "batch_size": 8, "warmup_steps": 2, "precision": "bfloat16"},
         "search": {"strategy": "grid", "ranks": list(RANKS), "learning_rates": [RATE], "widen": 0},
         "decide": {"seeds": SEEDS},
-        "references": {"head": [], "full": []},
         "tracking": {"name": "mlflow"},
     }
 
@@ -92,36 +90,15 @@ def specs_of(specs: TrialSpecs) -> Iterator[TrialSpec]:
     yield specs.evidence(replace(eight, variant=Variant("adalora", rank_map=start, pruning=pruning)), 0)
 
 
-class Queue:
-    """Specs to train; gives those that can train together."""
-
-    def __init__(self, specs: list[TrialSpec]) -> None:
-        self.specs, self.done = specs, list[Trial]()
+class Packs(Queue):
+    """Specs to train; gives as many as there is room for that can train together."""
 
     def take(self, room: int, beside: TrialSpec | None) -> list[Job]:
-        first = beside or (self.specs[0] if self.specs else None)
-        found = [spec for spec in self.specs if first is not None and spec.packs_with(first)][:room]
+        found = [self.specs.pop(0)] if beside is None and self.specs else []
+        if first := beside or next(iter(found), None):
+            found += [spec for spec in self.specs if spec.packs_with(first)][: room - len(found)]
         self.specs = [spec for spec in self.specs if spec not in found]
         return [Job(spec, self) for spec in found]
-
-
-class Job:
-    """A trial that nobody watches."""
-
-    def __init__(self, spec: TrialSpec, queue: Queue) -> None:
-        self.spec, self.queue = spec, queue
-
-    def observe(self, row: object) -> None:
-        """Nobody does."""
-
-    def publishing(self) -> AbstractContextManager[None]:
-        return nullcontext()
-
-    def finish(self, trial: Trial) -> None:
-        self.queue.done.append(trial)
-
-    def stop(self, error: Exception, _: object) -> None:
-        raise error
 
 
 def train(options: argparse.Namespace) -> None:
@@ -132,7 +109,7 @@ def train(options: argparse.Namespace) -> None:
     data = make_task(config.task).load(base.tokenize, print)
     bench = Bench.load(base, data, device)
     specs = TrialSpecs(config, bench.base.fingerprint, data.fingerprint, "bfloat16", bench.shapes("all-linear"))
-    queue = Queue(list(specs_of(specs)))
+    queue = Packs(list(specs_of(specs)))
     count, began = len(queue.specs), time.perf_counter()
     train_trials(bench, queue.take, TrialStore(options.out / "runs"), options.pack)
     seconds = time.perf_counter() - began
@@ -148,7 +125,7 @@ def train(options: argparse.Namespace) -> None:
 def report(options: argparse.Namespace) -> None:
     """Let the study's own command find all trials."""
     values = {**values_of(options), "device": "cpu"}
-    words = ["model=tiny_llama", "task=sft", "references=none", "references.seeds=1"]
+    words = ["model=tiny_llama", "task=sft", "references=none"]
     words += [f"{name}={value}" for name, value in _flat(values) if not isinstance(value, dict)]
     done = subprocess.run(
         [sys.executable, "-m", "rankexp", "sweep", *words], capture_output=True, text=True, check=False

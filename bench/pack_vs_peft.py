@@ -86,9 +86,9 @@ def spec_of(bench: Bench, setting: Setting) -> TrialSpec:
     )
 
 
-def ours(benches: list[Bench], settings: list[Setting], pack: int) -> float:
-    """Train one trial a setting and return the seconds; one thread a bench on a processor."""
-    queue = Queue([spec_of(benches[0], setting) for setting in settings])
+def in_lanes(benches: list[Bench], queue: Queue, pack: int) -> float:
+    """Train what is waiting, a lane a bench, one trial or pack at a time each, and return the seconds."""
+    count = len(queue.specs)
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
 
@@ -103,7 +103,15 @@ def ours(benches: list[Bench], settings: list[Setting], pack: int) -> float:
         for thread in threads:
             thread.join()
         seconds = time.perf_counter() - began
-    assert len(queue.done) == len(settings)
+    torch.set_num_threads(CORES)
+    assert len(queue.done) == count
+    return seconds
+
+
+def ours(benches: list[Bench], settings: list[Setting], pack: int) -> float:
+    """Train one trial a setting and return the seconds; one thread a bench on a processor."""
+    queue = Queue([spec_of(benches[0], setting) for setting in settings])
+    seconds = in_lanes(benches, queue, pack)
     for trial in queue.done:
         last = [row["loss"] for row in trial.result.history[-8:]]
         check_loss(statistics.fmean(last), 3)
@@ -148,7 +156,6 @@ class Arena:
         for i in range(options.rounds):
             settings = [replace(base, seed=1000 * i + k) for k in range(trials)]
             seconds["rankexp"].append(ours(self.benches, settings, options.pack) / trials)
-            torch.set_num_threads(CORES)
             seconds["PEFT, plain loop"].append(bare(self.folder, self.data, settings[0], self.device))
             seconds["PEFT, Trainer"].append(trainer(self.folder, self.data, settings[0], self.device))
             print(precision, "round", i, {name: round(times[-1], 2) for name, times in seconds.items()}, flush=True)

@@ -19,7 +19,6 @@ import itertools
 import json
 import statistics
 import tempfile
-import threading
 import time
 import warnings
 from pathlib import Path
@@ -27,7 +26,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from pack_vs_peft import Queue
+from pack_vs_peft import Queue, in_lanes
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -37,18 +36,15 @@ from rankexp.assets import asset_folder
 from rankexp.models.base import find_model
 from rankexp.models.gguf import as_safetensors
 from rankexp.ranks import RankMap
-from rankexp.record.trials import TrialStore
 from rankexp.tasks.base import Targets
 from rankexp.tasks.sft.code import CodeTask
 from rankexp.training.batching import training_batches
 from rankexp.training.bench import Bench
 from rankexp.training.device import autocast
 from rankexp.training.optim import rate_factor
-from rankexp.training.trial import train_trials
 from rankexp.trial_spec import TrialSpec
 
 RATE, RANK, ALPHA, WARMUP = 1e-3, 8, 16, 1
-CORES = torch.get_num_threads()
 
 
 def long_rows(bench: Bench, length: int) -> Bench:
@@ -80,21 +76,7 @@ def spec_of(bench: Bench, options: argparse.Namespace, precision: str, seed: int
 def ours(benches: list[Bench], specs: list[TrialSpec], pack: int) -> float:
     """Train one trial a spec, a lane a bench, and return the seconds."""
     queue = Queue(specs)
-    with tempfile.TemporaryDirectory() as folder:
-        began = time.perf_counter()
-
-        def lane(bench: Bench) -> None:
-            if bench.device.type == "cpu":
-                torch.set_num_threads(max(1, CORES // len(benches)))
-            train_trials(bench, queue.take, TrialStore(Path(folder)), pack)
-
-        threads = [threading.Thread(target=lane, args=(bench,)) for bench in benches]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        seconds = time.perf_counter() - began
-    torch.set_num_threads(CORES)
+    seconds = in_lanes(benches, queue, pack)
     for trial in queue.done:
         learned([row["loss"] for row in trial.result.history])
     return seconds
