@@ -161,7 +161,7 @@ SAME_STUDY = {
 }  # fmt: skip
 OTHER_STUDY = {
     "device": "cpu", "model.name": "m", "model.source": "path", "model.path": "p", "model.revision": "r",
-    "model.architecture": {"model_type": "gpt2"}, "model.tokenizer": "t", "model.seed": 1, "model.dtype": "bfloat16",
+    "model.architecture": {"model_type": "gpt2"}, "model.tokenizer": "t", "model.seed": 1, "model.dtype": "bfloat16", "model.quantise": "nf4",
     "task": {"name": "csv", "path": "y.csv"}, "lora.alpha": 8, "lora.scaling": "rslora", "lora.dropout": 0.1,
     "lora.target_modules": ["query"], "train.steps": 61, "train.batch_size": 16, "train.accumulation": 2,
     "train.schedule": "cosine", "train.warmup_steps": 0, "train.weight_decay": 0.1, "train.max_grad_norm": 0,
@@ -182,7 +182,7 @@ def folder_of(name, value):
         "search.max_parameters": pareto, "search.max_adapter_mib": pareto, "train.patience": {"train__eval_every": 7},
         "search.sampler": pareto, "search.trials": pareto, "search.first_rung": halving, "search.reduction_factor": halving,
         "search.losses": {"search__strategy": "nested"}, "search.shortlist": squeeze,
-        "launcher.dry_run": {"launcher__name": "slurm"}, "references.subspace": {"references__dimensions": [20]}, "references.dimensions": {"references__subspace": [1e-1]},
+        "launcher.dry_run": {"launcher__name": "slurm"}, "model.quantise": {"references__full": []}, "references.subspace": {"references__dimensions": [20]}, "references.dimensions": {"references__subspace": [1e-1]},
     }  # fmt: skip
     return config(**{name.replace(".", "__"): value}, **needed.get(name, {})).study_folder.name
 

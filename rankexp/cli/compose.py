@@ -176,7 +176,10 @@ def _check_places(composed: DictConfig, typed: Typed, folder: Path) -> None:
 
 
 def _is_below(path: str, folder: Path) -> bool:
-    real = os.path.realpath(os.path.expanduser(path))
+    try:
+        real = os.path.realpath(os.path.expanduser(path))
+    except ValueError:  # half of a character, or a null: no path of any folder
+        return False
     return os.path.commonpath([real, os.path.realpath(folder)]) == os.path.realpath(folder)
 
 

@@ -70,6 +70,7 @@ class ModelConfig:
         seed: Seed of the random weights for ``config``.
         dtype: What the frozen weights are kept in: ``float32``, ``bfloat16``, or ``auto`` for bfloat16 on a GPU that
             has it, else float32. What is trained is always float32.
+        quantise: ``nf4`` keeps the frozen linear layers in 4 bits, on a GPU of CUDA with bitsandbytes; null for none.
     """
 
     name: str
@@ -80,6 +81,7 @@ class ModelConfig:
     tokenizer: Place | None = None
     seed: Natural = 0
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    quantise: Literal["nf4"] | None = None
 
 
 @dataclass(frozen=True, config=CHECKED)

@@ -61,21 +61,17 @@ class DoRALinear(LoRALinear):
         x = x if autocast else x.to(self.lora_A.dtype)
         if self.training and self.dropout:
             dropped = self.drop(x)
-            frozen = F.linear(dropped, self._frozen().to(dropped.dtype))
+            frozen = F.linear(dropped, self.frozen().to(dropped.dtype))
         else:
             dropped, frozen = x, result if self.bias is None else result - self.bias
         hidden = F.linear(dropped, self.lora_A) * self.scaling
         change = (scale - 1) * frozen + scale * F.linear(hidden, self.lora_B)
         return (result + change).to(result.dtype)
 
-    def _frozen(self) -> Tensor:
-        """Return the frozen weight as (out, in)."""
-        return self.base_kind.matrix(self.weight)
-
     @torch.no_grad()
     def _norm(self) -> Tensor:
         """Return the length of each output's weight, in the factors' precision whatever autocast says."""
         with torch.autocast(self.weight.device.type, enabled=False):
-            adapted = self._frozen().to(self.lora_B.dtype) + self.scaling * (self.lora_B @ self.lora_A)
+            adapted = self.frozen().to(self.lora_B.dtype) + self.scaling * (self.lora_B @ self.lora_A)
             norm: Tensor = torch.linalg.vector_norm(adapted, dim=1)
         return norm

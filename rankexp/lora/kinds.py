@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -34,6 +34,15 @@ class LayerKind(ABC):
     def matrix(self, weight: Tensor) -> Tensor:
         """Return a weight, or its gradient, as (out, in)."""
 
+    def weight(self, module: nn.Module) -> Tensor:
+        """Return the weight of a layer as numbers, as (out, in)."""
+        return self.matrix(module.get_parameter("weight"))
+
+    def is_floating(self, module: nn.Module) -> bool:
+        """Whether the weight of a layer stands for floating-point numbers."""
+        weight = getattr(module, "weight", None)
+        return isinstance(weight, Tensor) and weight.is_floating_point()
+
     @abstractmethod
     def held(self, matrix: Tensor) -> Tensor:
         """Return a matrix of shape (out, in) as the layer holds its weight; the inverse of :meth:`matrix`."""
@@ -56,6 +65,27 @@ class _Linear(LayerKind):
 
     def held(self, matrix: Tensor) -> Tensor:
         return matrix
+
+
+class _Linear4bit(_Linear):
+    """bitsandbytes' ``Linear4bit``, which keeps the weight of a linear layer in 4 bits.
+
+    bitsandbytes is never imported before: while it is not loaded, no such layer can exist.
+    """
+
+    def is_kind_of(self, module: nn.Module) -> bool:
+        linear4bit = getattr(sys.modules.get("bitsandbytes.nn"), "Linear4bit", None)
+        return linear4bit is not None and isinstance(module, linear4bit)
+
+    def weight(self, module: nn.Module) -> Tensor:
+        from bitsandbytes.functional import dequantize_4bit
+
+        kept: Any = module.weight
+        numbers: Tensor = dequantize_4bit(kept.data, kept.quant_state)
+        return numbers
+
+    def is_floating(self, module: nn.Module) -> bool:
+        return getattr(module.weight, "quant_state", None) is not None
 
 
 class _Conv1D(LayerKind):
@@ -81,8 +111,8 @@ class _Conv1D(LayerKind):
         return matrix.T
 
 
-KINDS: tuple[LayerKind, ...] = (_Linear(), _Conv1D())
-"""All kinds that LoRA can go around."""
+KINDS: tuple[LayerKind, ...] = (_Linear4bit(), _Linear(), _Conv1D())
+"""All kinds that LoRA can go around, the narrower ones first."""
 
 
 def kind_of(module: nn.Module) -> LayerKind | None:

@@ -88,7 +88,7 @@ class LoRALinear(nn.Module):
 
     Raises:
         ValueError: ``rank``, ``alpha``, ``scaling`` or ``dropout`` is out of range for ``base``.
-        TypeError: ``base`` is not an ``nn.Linear`` or ``Conv1D`` with floating-point weights.
+        TypeError: ``base`` is not an ``nn.Linear``, ``Conv1D`` or ``Linear4bit`` with floating-point weights.
 
     Examples:
         >>> base = nn.Linear(3, 5)
@@ -146,13 +146,17 @@ class LoRALinear(nn.Module):
         delta = self.scaling * (self.lora_B @ self.lora_A)
         return self.base_kind.held(delta)
 
+    def frozen(self) -> Tensor:
+        """Return the frozen weight as numbers, shape (out, in), whatever it is kept in."""
+        return self.base_kind.weight(self.base)
+
     def adapted_weight(self) -> Tensor:
         """Return the weight that base and update amount to, as the base weight lies, in the factors' dtype.
 
         Not to be asked while merged: the base weight is that weight then.
         """
         delta = self.delta()
-        return self.weight.to(delta.dtype) + delta
+        return self.base_kind.held(self.frozen()).to(delta.dtype) + delta
 
     def plain(self) -> Factors:
         """Return the update as plain LoRA around the base weight, which is what goes to disk."""
@@ -167,7 +171,7 @@ class LoRALinear(nn.Module):
         if self.merged:
             return result
         x = x if autocast else x.to(self.lora_A.dtype)
-        return result.add_(self.update(x))
+        return add_update(result, self.update(x), self.weight)
 
     def update(self, x: Tensor) -> Tensor:
         """Return what the update adds for inputs ``x``, in the factors' dtype or autocast's."""
@@ -207,12 +211,17 @@ class LoRALinear(nn.Module):
         return x * (kept / (1 - self.dropout)).to(x.device)
 
     def _initial_A(self, generator: torch.Generator | None) -> Tensor:  # noqa: N802
-        dtype, device = self.weight.dtype, self.weight.device
-        dtype = torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
+        device = self.weight.device
+        dtype = torch.float64 if self.weight.dtype is torch.float64 else torch.float32
         drawn_on = device if generator is None else generator.device
         factor = torch.empty(self.rank, self.in_features, dtype=dtype, device=drawn_on)
         nn.init.kaiming_uniform_(factor, a=math.sqrt(5), generator=generator)
         return factor.to(device)
+
+
+def add_update(result: Tensor, update: Tensor, weight: Tensor) -> Tensor:
+    """Add an update to what a frozen layer returned: in its memory, save where bitsandbytes returned a view."""
+    return result.add_(update) if weight.is_floating_point() else result + update.to(result.dtype)
 
 
 def lora_layers(model: nn.Module) -> dict[str, LoRALinear]:
@@ -223,8 +232,7 @@ def lora_layers(model: nn.Module) -> dict[str, LoRALinear]:
 
 def _checked_kind(base: nn.Module) -> tuple[LayerKind, tuple[int, int]]:
     kind = None if isinstance(base, LoRALinear) else kind_of(base)
-    weight = getattr(base, "weight", None)
-    if kind is None or weight is None or not weight.is_floating_point():
+    if kind is None or not kind.is_floating(base):
         raise TypeError(f"base is {type(base).__name__}; it must be an nn.Linear or Conv1D with floating-point weights")
     return kind, kind.shape(base)
 

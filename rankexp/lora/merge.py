@@ -18,7 +18,8 @@ def merge(model: nn.Module) -> list[str]:
         The names of the model's LoRA layers.
 
     Raises:
-        ValueError: The model has no LoRA layer, or a merged weight would not be finite; no weight is changed then.
+        ValueError: The model has no LoRA layer, a merged weight would not be finite, or a weight is kept in 4 bits, to
+            which nothing can be added; no weight is changed then.
     """
     layers = _layers(model)
     merged = {name: _merged_weight(name, layer) for name, layer in layers.items() if not layer.merged}
@@ -53,6 +54,8 @@ def _layers(model: nn.Module) -> dict[str, LoRALinear]:
 
 @torch.no_grad()
 def _merged_weight(name: str, layer: LoRALinear) -> Tensor:
+    if not layer.weight.is_floating_point():
+        raise ValueError(f"the weight of {name or 'the layer'} is kept in 4 bits, and an update cannot be merged there")
     merged = layer.adapted_weight().to(layer.weight.dtype)
     if not torch.isfinite(merged).all():
         raise ValueError(f"merging {name or 'the layer'} gives a weight that is not finite; the adapter has diverged")

@@ -17,7 +17,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from rankexp.lora.layer import LoRALinear
+from rankexp.lora.layer import LoRALinear, add_update
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,7 +138,7 @@ class PackedLoRALinear(nn.Module):
         inputs = x if autocast else x.to(lora_A.dtype)
         inputs = inputs.reshape(len(self.updates), -1, self.in_features)
         hidden = torch.bmm(self._drop(inputs), lora_A.mT) * self.scaling
-        return result.add_(torch.bmm(hidden, lora_B).reshape(result.shape))
+        return add_update(result, torch.bmm(hidden, lora_B).reshape(result.shape), self.weight)
 
     def _stacked(self) -> tuple[Tensor, Tensor]:
         """Return the factors as (slots, rank, in) and (slots, rank, out)."""

@@ -35,8 +35,7 @@ class PiSSALinear(LoRALinear):
 
     def __init__(self, base: nn.Module, rank: int, alpha: float, **options: Unpack[LoRAOptions]) -> None:
         super().__init__(base, rank, alpha, **options)
-        weight = self.base_kind.matrix(self.weight)
-        factors = principal_factors(weight, rank, self.scaling)
+        factors = principal_factors(self.frozen(), rank, self.scaling)
         first_a, first_b = (factor.to(self.lora_A.dtype).contiguous() for factor in factors)
         self.register_buffer("first_a", first_a, persistent=False)
         self.register_buffer("first_b", first_b, persistent=False)

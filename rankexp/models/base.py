@@ -20,6 +20,7 @@ from rankexp.models.files import ModelError, check_folder, hash_file, read_confi
 from rankexp.models.gguf import as_safetensors
 from rankexp.models.kinds import ModelKind
 from rankexp.models.loading import head_names, load_model, prepared, reason
+from rankexp.models.quantised import check_nf4, in_nf4
 from rankexp.models.tokenizers import Pretrained, Words
 from rankexp.option_errors import near_miss
 
@@ -37,6 +38,7 @@ __all__ = [
 ]
 
 Dtype = Literal["auto", "float32", "bfloat16"]
+Quantise = Literal["nf4"] | None
 Say = Callable[[str], None]
 Tokenize = Callable[[Sequence[str], int, Sequence[str]], list[list[int]]]
 """Turns texts into token ids, given the most ids of a text and the texts that a tokenizer may learn from."""
@@ -91,6 +93,7 @@ def find_model(
     tokenizer: str | None = None,
     seed: int = 0,
     dtype: Dtype = "float32",
+    quantise: Quantise = None,
     device: torch.device | None = None,
     say: Say = lambda _: None,
     fetch: bool = True,
@@ -103,8 +106,10 @@ def find_model(
     Raises:
         ModelError: There is no such model, or it is of a kind that is refused.
     """
+    if quantise:
+        check_nf4(device)
     if source == "config":
-        return _kept_in(_from_config(name, dict(architecture or {}), tokenizer, seed), dtype, device)
+        return _kept_in(_from_config(name, dict(architecture or {}), tokenizer, seed), dtype, quantise, device)
     if not path:
         raise ModelError(f"option 'model.path' is missing; source {source!r} needs one.")
     if source == "asset":
@@ -115,11 +120,19 @@ def find_model(
         found = _from_folder(name, Path(path), path)
     else:
         found = _from_folder(name, _from_hub(path, revision, fetch=fetch), path, of_hub=True)
-    return _kept_in(found, dtype, device)
+    return _kept_in(found, dtype, quantise, device)
 
 
-def _kept_in(found: BaseModel, dtype: Dtype, device: torch.device | None) -> BaseModel:
-    """Return a model whose weights are in a type, which is part of what it is."""
+def _kept_in(found: BaseModel, dtype: Dtype, quantise: Quantise, device: torch.device | None) -> BaseModel:
+    """Return a model whose weights are kept in a type, and in 4 bits, which is part of what it is."""
+    kept = _in_dtype(found, dtype, device)
+    if quantise is None or device is None:
+        return kept
+    fingerprint = content_key([kept.fingerprint, quantise])
+    return replace(kept, fingerprint=fingerprint, build=lambda kind: in_nf4(kept.build(kind), device))
+
+
+def _in_dtype(found: BaseModel, dtype: Dtype, device: torch.device | None) -> BaseModel:
     on_gpu = device is not None and device.type == "cuda" and torch.cuda.is_bf16_supported()
     if dtype == "float32" or (dtype == "auto" and not on_gpu):
         return found

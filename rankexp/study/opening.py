@@ -12,6 +12,7 @@ from rankexp.lora.inject import linear_modules
 from rankexp.metrics import Weight
 from rankexp.models.base import BaseModel
 from rankexp.models.loading import loading_of
+from rankexp.models.quantised import count_parameters
 from rankexp.option_errors import ConfigError
 from rankexp.progress import Display
 from rankexp.ranks import RankMap
@@ -104,7 +105,7 @@ def _new_record(
             "name": bench.base.name,
             "fingerprint": bench.base.fingerprint,
             "source": bench.base.reference,
-            "parameters": sum(p.numel() for p in bench.model.parameters()),
+            "parameters": count_parameters(bench.model),
             "shapes": {name: list(shape) for name, shape in shapes.items()},
             "head": list(bench.head),
             "task_type": loaded.data.objective.kind.peft_type,

@@ -31,7 +31,7 @@ def read_with_peft(folder: Path, say: Callable[[str], None]) -> Iterator[ReadBac
         raise ConfigError("--peft needs PEFT, which is not installed; `pip install peft` installs it.")
     study = load_study(folder)
     kept = {**asdict(study.config.model), "dtype": study.record.model.get("dtype", "float32")}
-    base = find_model(**kept, say=say, fetch=False)  # a study may be of somebody else
+    base = find_model(**kept, device=find_device("auto"), say=say, fetch=False)  # a study may be of somebody else
     data = make_task(study.config.task).load(base.tokenize, say)
     for what, now, then in (
         ("model", base.fingerprint, study.record.model.get("found", study.record.model["fingerprint"])),

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from rankexp.lora.inject import contains, eject, inject
 from rankexp.models.loading import head_names, loading_of, output_layer, token_embeddings
+from rankexp.models.quantised import count_parameters
 from rankexp.ranks import RankMap
 from rankexp.training.bench import attention_of
 from rankexp.training.device import autocast
@@ -129,7 +130,7 @@ def anatomy_of(
     head = sum(p.numel() for name in saved for p in model.get_submodule(name).parameters())
     fitting = [rank for rank in ranks if rank <= min(min(shape) for shape in shapes.values())]
     counts = {rank: RankMap.uniform(shapes, rank).cost(shapes) for rank in fitting}
-    total, reach = sum(p.numel() for p in model.parameters()), reach_of(model, shapes, saved)
+    total, reach = count_parameters(model), reach_of(model, shapes, saved)
     adapted = Counter((kind_name(name), shape) for name, shape in shapes.items())
     return Anatomy(
         type(model).__name__,

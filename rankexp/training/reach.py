@@ -16,6 +16,7 @@ from torch import nn
 
 from rankexp.lora.inject import contains, linear_modules, target_shapes
 from rankexp.models.loading import output_layer
+from rankexp.models.quantised import count_numbers, count_parameters
 
 
 @dataclass(frozen=True)
@@ -87,9 +88,11 @@ def reach_of(model: nn.Module, adapted: Mapping[str, object], saved: Sequence[st
         saved: Names of the modules that each adapter brings whole.
     """
     linear = set(linear_modules(model))
-    whole = {name: p.numel() for name, p in model.named_parameters() if not any(contains(s, name) for s in saved)}
+    whole = {
+        name: count_numbers(p) for name, p in model.named_parameters() if not any(contains(s, name) for s in saved)
+    }
     total = max(1, sum(whole.values()))
-    sizes = {name: sum(p.numel() for p in model.get_submodule(name).parameters()) for name in linear}
+    sizes = {name: count_parameters(model.get_submodule(name)) for name in linear}
     left = [name for name in sizes if name not in adapted and not any(contains(s, name) for s in saved)]
     bare = {name: size for name, size in _bare(model, linear) if name in whole}
     return Reach(

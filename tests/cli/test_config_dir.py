@@ -85,6 +85,13 @@ def test_ones_own_folder_goes_to_ray(tmp_path: Path) -> None:
     assert launcher_options("mine", [f"--config-dir={folder}"])["ray"]["remote"] == {"num_gpus": 1}
 
 
+@pytest.mark.parametrize("place", ['"\\uD83D"', '"runs/\\uDC00"', '"runs/\\0"', "runs/../..", "/tmp", '"~"'])
+def test_a_workspace_that_is_no_place_below_is_refused(tmp_path: Path, place: str, one_sentence: object) -> None:
+    folder = folder_of(tmp_path, mine=OWN + f"workspace: {place}\n")
+    with pytest.raises(ConfigError, match="not below the current folder"):
+        composed(folder)
+
+
 def test_what_is_typed_is_the_users_own_word(tmp_path: Path) -> None:
     folder = folder_of(tmp_path, mine=OWN + "storage: postgresql://them/x\nworkspace: /elsewhere\n")
     for words in ([], ["storage=null"], ["workspace=runs"]):

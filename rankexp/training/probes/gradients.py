@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from rankexp.allocators.base import LayerGradient
 from rankexp.lora.kinds import kind_of
+from rankexp.option_errors import ConfigError
 
 PATTERNS = 2
 """Sign patterns, each of which gives one sample of the noise; more cost more time than they add."""
@@ -28,8 +29,11 @@ def layer_gradients(
         seed: Decides the signs.
 
     Raises:
+        ConfigError: A weight is kept in 4 bits, and has no gradient.
         ValueError: The number of batches is odd or 0.
     """
+    if not all(layer.get_parameter("weight").is_floating_point() for layer in layers.values()):
+        raise ConfigError("an allocator by gradients needs those of the weights, which model.quantise keeps in 4 bits.")
     signs = balanced_signs(len(losses), PATTERNS, seed)
     weights = [layer.get_parameter("weight") for layer in layers.values()]
     sums = [[torch.zeros_like(weight, dtype=torch.float32) for weight in weights] for _ in range(PATTERNS + 1)]
