@@ -135,6 +135,22 @@ def remove(path: Path, root: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def is_ordinary(path: Path, *, one_name: bool = False) -> bool | None:
+    """Whether a path is an ordinary file and no link, by one look at it; None where nothing is there.
+
+    Journals of a database come and go while others work with it, so that a second look may see something else.
+
+    Args:
+        path: The path.
+        one_name: Whether a file that has another name too is none.
+    """
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return None
+    return stat.S_ISREG(found.st_mode) and not (one_name and found.st_nlink > 1)
+
+
 def _no_file_of_ours(path: Path) -> str:
     return f"{path} is a link or no ordinary file, which rankexp does not write, and is left alone."
 

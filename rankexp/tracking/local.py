@@ -12,6 +12,7 @@ from typing import Any
 
 from filelock import FileLock
 
+from rankexp.record.files import is_ordinary
 from rankexp.tracking.protocol import TrackingError
 
 _TEMPORARY = ".tmp-mlflow.db"
@@ -91,7 +92,7 @@ def locked(path: Path) -> Iterator[None]:
     Raises:
         TrackingError: It is one, or cannot be written.
     """
-    if path.is_symlink() or (path.exists() and not path.is_file()):
+    if is_ordinary(path) is False:
         raise TrackingError(f"{path} is a link or no ordinary file, which rankexp does not make; delete it.")
     lock = FileLock(path)
     try:

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import stat
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path, PurePosixPath
 from urllib.parse import quote, unquote, urlsplit
 
-from rankexp.record.files import ForeignRecordError, inside
+from rankexp.record.files import ForeignRecordError, inside, is_ordinary
 from rankexp.tracking.local import create_database, latest_version, locked
 from rankexp.tracking.protocol import TrackingError
 
@@ -72,7 +71,7 @@ def check_ordinary(database: Path, artifacts: Path) -> None:
         TrackingError: There is such a thing.
     """
     for path in (database, *(database.with_name(database.name + end) for end in ("-wal", "-shm"))):
-        if os.path.lexists(path) and (not stat.S_ISREG(path.lstat().st_mode) or path.lstat().st_nlink > 1):
+        if is_ordinary(path, one_name=True) is False:
             raise TrackingError(f"{path} is a link or no ordinary file, which rankexp does not make; {_INSTEAD}.")
     journal = database.with_name(f"{database.name}-journal")
     if os.path.lexists(journal):

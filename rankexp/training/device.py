@@ -11,6 +11,8 @@ import torch
 from rankexp.option_errors import ConfigError
 
 _WORTH_IT = 1.3
+_ENOUGH_SECONDS = 0.5
+"""Spent on measuring a product; one that takes longer is slow, and needs no second look."""
 
 
 def find_device(name: str) -> torch.device:
@@ -82,8 +84,8 @@ def reset_memory_in_use(device: torch.device) -> None:
 
 def _product_seconds(dtype: torch.dtype) -> float:
     left, right = torch.ones(1024, 384, dtype=dtype), torch.ones(384, 1536, dtype=dtype)
-    seconds = []
-    for _ in range(12):
+    seconds: list[float] = []
+    while len(seconds) < 12 and sum(seconds) < _ENOUGH_SECONDS:
         start = time.perf_counter()
         left @ right
         seconds.append(time.perf_counter() - start)

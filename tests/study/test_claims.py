@@ -23,7 +23,7 @@ from rankexp.record.processes import host_of, this_machine, this_process
 from rankexp.study.coordination.claims import CLAIMS, ClaimLostError, Claims
 from rankexp.study.coordination.database import Storage, StorageError
 from rankexp.study.coordination.offers import Offers
-from rankexp.study.coordination.read_claims import claimed_in_own_file
+from rankexp.study.coordination.read_claims import claimed_in_own_file, ordinary
 from rankexp.trial_spec import TrialSpec
 
 SPEC = TrialSpec(
@@ -34,6 +34,15 @@ import sys
 from rankexp.study.coordination.claims import Claims
 from rankexp.study.coordination.database import Storage
 print(Claims(Storage(*sys.argv[1:])).take("k"))
+"""
+
+COMING_AND_GOING = """
+import sys
+from pathlib import Path
+journal = Path(sys.argv[1])
+while True:
+    journal.write_bytes(b"x" * 512)
+    journal.unlink()
 """
 
 PAUSED = """
@@ -318,3 +327,18 @@ def test_a_database_whose_words_are_no_text_is_refused_with_its_name(tmp_path):
             refused += "cannot be used" in str(error)
         claimed_in_own_file(tmp_path)
     assert refused > 50
+
+
+def test_a_journal_that_comes_and_goes_meanwhile_is_no_foreign_file(tmp_path: Path) -> None:
+    file = tmp_path / "state.db"
+    file.touch()
+    other = subprocess.Popen([sys.executable, "-c", COMING_AND_GOING, str(tmp_path / "state.db-journal")])
+    try:
+        ends, looks = time.monotonic() + 1, 0
+        while time.monotonic() < ends:
+            assert ordinary(file) == file
+            looks += 1
+        assert looks > 100
+    finally:
+        other.kill()
+        other.wait()

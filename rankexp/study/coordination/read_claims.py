@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 from urllib.parse import quote
 
-from rankexp.record.files import ForeignRecordError
+from rankexp.record.files import ForeignRecordError, is_ordinary
 from rankexp.record.processes import Process, host_of
 
 KEPT, OWN = "storage.json", "state.db"
@@ -102,10 +102,10 @@ def ordinary(path: Path) -> Path:
         ForeignRecordError: It is a link or no ordinary file, or a journal beside it is, or names another file.
     """
     for file in (path, *(path.with_name(path.name + end) for end in ("-journal", "-wal", "-shm"))):
-        if os.path.lexists(file) and (file.is_symlink() or not file.is_file()):
+        if is_ordinary(file) is False:
             raise ForeignRecordError(f"{file} is a link or no ordinary file, which rankexp does not write there.")
     journal = path.with_name(f"{path.name}-journal")
-    if journal.exists() and _names_another(journal):
+    if _names_another(journal):
         raise ForeignRecordError(
             f"{journal} names another file, which SQLite might delete; rankexp writes no such one."
         )
@@ -114,9 +114,12 @@ def ordinary(path: Path) -> Path:
 
 def _names_another(journal: Path) -> bool:
     """Whether a journal is one of several of a transaction, whose list SQLite deletes (its file format, section 3)."""
-    with journal.open("rb") as file:
-        file.seek(max(journal.stat().st_size - len(_OF_JOURNALS), 0))
-        return file.read() == _OF_JOURNALS
+    try:
+        with journal.open("rb") as file:
+            file.seek(max(os.fstat(file.fileno()).st_size - len(_OF_JOURNALS), 0))
+            return file.read() == _OF_JOURNALS
+    except FileNotFoundError:  # the transaction is over
+        return False
 
 
 def lead_of(study: str) -> str:
