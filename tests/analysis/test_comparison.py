@@ -51,6 +51,7 @@ def test_nothing_scored_is_no_verdict():
     assert empty.scores.means(4) == {}
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_two_looks_err_no_more_often_than_one():
     rng, wrong, draws = np.random.default_rng(5), np.zeros(2), 300

@@ -73,9 +73,8 @@ def hashes(folder: Path) -> dict[str, str]:
     return {**trial.files, "numbers": sha256(numbers.encode())}
 
 
-@pytest.mark.parametrize(
-    ("sent", "code"), [pytest.param(signal.SIGTERM, 143, marks=pytest.mark.thorough), (signal.SIGKILL, -9)]
-)
+@pytest.mark.thorough
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, 143), (signal.SIGKILL, -9)])
 def test_a_command_that_ends_in_a_trial_goes_on_in_it(tmp_path: Path, sent: signal.Signals, code: int) -> None:
     whole = start_training(tmp_path / "whole")
     whole.communicate(timeout=120)

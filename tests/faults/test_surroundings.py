@@ -131,13 +131,8 @@ ENDINGS = {
 }
 
 
-@pytest.mark.parametrize(
-    "how",
-    [
-        "reader gone",
-        *(pytest.param(how, marks=thorough) for how in ENDINGS if how != "reader gone"),
-    ],
-)
+@thorough
+@pytest.mark.parametrize("how", ENDINGS)
 def test_a_study_outlives_what_it_speaks_to(tmp_path: Path, how: str) -> None:
     write_texts(tmp_path / "texts.csv")
     redirected, more = ENDINGS[how]

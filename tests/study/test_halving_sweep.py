@@ -13,7 +13,7 @@ from tiny import rankexp as run
 import rankexp
 from rankexp.strategies.halving import Halving
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.thorough]
 
 RATES = (1e-4, 1e-3, 1e-2, 3e-2)
 SWEEP = [
@@ -64,7 +64,6 @@ def test_nothing_that_was_stopped_is_evidence_and_the_checks_say_so(finished: Pa
     assert set(decided["status"]) == {"completed"}
 
 
-@pytest.mark.thorough
 def test_a_second_run_trains_nothing_and_a_lost_run_alone_is_trained_again(finished: Path, tmp_path: Path) -> None:
     shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
     before = report_of(tmp_path)

@@ -23,6 +23,7 @@ SEARCH = [
 ]
 
 
+@pytest.mark.thorough
 def test_a_search_prunes_decides_and_resumes_without_training_again(tmp_path: Path) -> None:
     write_texts(tmp_path / "texts.csv")
     done = run(tmp_path, "sweep", "rank_alpha", *SEARCH)

@@ -131,6 +131,7 @@ def test_other_tokens_of_the_same_test_texts_open_nothing(copied: Path) -> None:
     assert "opened this split before" in opened["evidence"]
 
 
+@pytest.mark.thorough
 def test_results_do_not_depend_on_how_many_trials_run_side_by_side(undisturbed: Path, tmp_path: Path) -> None:
     done = sweep(tmp_path, f"jobs={2 * (os.cpu_count() or 1)}")  # one thread each, like jobs=auto
     assert done.returncode == 0, done.stderr

@@ -53,6 +53,7 @@ open_ui(Path(sys.argv[1]), port=int(sys.argv[2]), open_browser=False, say=lambda
 """
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 @pytest.mark.browser
 def test_the_page_shows_curves_and_parallel_coordinates(

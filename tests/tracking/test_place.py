@@ -160,6 +160,7 @@ def test_reading_leaves_the_mirror_alone(template: Path, tmp_path: Path) -> None
     assert {path: path.stat().st_mtime_ns for path in workspace.iterdir() if path.name.startswith("mlflow")} == before
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_training_is_mirrored_where_the_environment_says(tmp_path: Path) -> None:
     write_texts(tmp_path / "texts.csv")

@@ -67,7 +67,7 @@ def train(bench, slots, size, seats=None):
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("accumulation", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("accumulation", [1, pytest.param(2, marks=pytest.mark.thorough)])
 def test_each_trial_of_a_pack_ends_where_it_ends_alone(bench, device, accumulation):
     bench = in_precision(bench, torch.float64, device)
     specs = mixed(bench, accumulation=accumulation)
