@@ -1,8 +1,8 @@
 """What do language models of common sizes take in memory, by rank and pack? Computed from their shapes.
 
-The base is counted on the meta device. What a row keeps for the backward pass is counted by running two models of the
-same width and few blocks, with the fused attention of torch, and is linear in the number of blocks. Nothing is
-downloaded: the shapes are those of the published configurations of Qwen2.5-0.5B, Llama-3.2-1B and 3B, Llama-3.1-8B.
+The base is counted on the meta device. What a row keeps for the backward pass is counted by running models of the same
+width with one block and two on a few tokens, with the fused attention of torch: it is linear in blocks and tokens.
+Nothing is downloaded: the shapes are those that Qwen2.5-0.5B, Llama-3.2-1B and 3B, and Llama-3.1-8B publish.
 
     python bench/memory_table.py --length 1024
 """
@@ -21,7 +21,7 @@ from rankexp.models.base import find_model
 from rankexp.models.kinds import CAUSAL
 from rankexp.objectives.language import MOST_OF_LOSS
 from rankexp.ranks import RankMap
-from rankexp.training.anatomy import Anatomy, anatomy_of
+from rankexp.training.anatomy import anatomy_of
 from rankexp.training.bench import prepare
 
 MODELS: dict[str, dict[str, Any]] = {
@@ -41,18 +41,19 @@ TRAINED = 16
 """Bytes of a trained parameter: itself, its gradient and two moments in float32."""
 
 
-def few_blocks(shape: dict[str, Any], blocks: int, length: int, *, recompute: bool) -> Anatomy:
-    """Look at a model of that width with few blocks and a small vocabulary, on which what a row keeps does not hang."""
+def kept(shape: dict[str, Any], blocks: int, length: int) -> int:
+    """Return the bytes that a row keeps in a model of that width with few blocks and a small vocabulary."""
     small = {**shape, "num_hidden_layers": blocks, "vocab_size": 512, "max_position_embeddings": length}
     model = find_model(name="m", source="config", path=None, architecture=small, dtype="bfloat16").build(CAUSAL)
     prepare(model.requires_grad_(False), torch.device("cpu"), "sdpa")
-    return anatomy_of(model, "all-linear", [RANKS[0]], length, recompute=recompute)
+    return anatomy_of(model, "all-linear", [RANKS[0]], length).activations
 
 
-def kept(shape: dict[str, Any], length: int, *, recompute: bool) -> float:
-    """Return the bytes that a row keeps for the backward pass."""
-    few, more = (few_blocks(shape, blocks, length, recompute=recompute).activations for blocks in (2, 4))
-    return few + (more - few) / 2 * (shape["num_hidden_layers"] - 2)
+def kept_by_a_row(shape: dict[str, Any], length: int) -> tuple[float, float]:
+    """Return the bytes that a row keeps for the backward pass: of all blocks, and where they are computed again."""
+    one, two = ((kept(shape, blocks, 16) - kept(shape, blocks, 8)) / 8 for blocks in (1, 2))
+    block, blocks = two - one, shape["num_hidden_layers"]
+    return length * (one + (blocks - 1) * block), length * (one + blocks * 2 * shape["hidden_size"])
 
 
 def counted(shape: dict[str, Any]) -> tuple[nn.Module, dict[str, tuple[int, int]]]:
@@ -79,7 +80,7 @@ def main() -> None:
         total, adapted = sum(p.numel() for p in model.parameters()), sum(wide * out for wide, out in shapes.values())
         bases = 2 * total, 2 * (total - adapted) + adapted * BITS_OF_NF4 / 8
         trials = [TRAINED * RankMap.uniform(shapes, rank).cost(shapes) for rank in RANKS]
-        row, again = (kept(shape, options.length, recompute=recompute) for recompute in (False, True))
+        row, again = kept_by_a_row(shape, options.length)
         rest = options.pack * (trials[0] + options.rows * again) + MOST_OF_LOSS
         cells = [*bases, *trials, row, again, *(base + rest for base in bases)]
         print(f"| {name} ({total / 1e9:.2f}) | " + " | ".join(f"{cell / 1e9:.2f}" for cell in cells) + " |", flush=True)
