@@ -44,7 +44,8 @@ TRAINED = 16
 def kept(shape: dict[str, Any], blocks: int, length: int) -> int:
     """Return the bytes that a row keeps in a model of that width with few blocks and a small vocabulary."""
     small = {**shape, "num_hidden_layers": blocks, "vocab_size": 512, "max_position_embeddings": length}
-    model = find_model(name="m", source="config", path=None, architecture=small, dtype="bfloat16").build(CAUSAL)
+    base = find_model(name="m", source="config", path=None, architecture=small, dtype="bfloat16")
+    model = base.place(base.build(CAUSAL), torch.device("cpu"))
     prepare(model.requires_grad_(False), torch.device("cpu"), "sdpa")
     return anatomy_of(model, "all-linear", [RANKS[0]], length).activations
 

@@ -182,7 +182,7 @@ def folder_of(name, value):
         "search.max_parameters": pareto, "search.max_adapter_mib": pareto, "train.patience": {"train__eval_every": 7},
         "search.sampler": pareto, "search.trials": pareto, "search.first_rung": halving, "search.reduction_factor": halving,
         "search.losses": {"search__strategy": "nested"}, "search.shortlist": squeeze,
-        "launcher.dry_run": {"launcher__name": "slurm"}, "model.quantise": {"references__full": []}, "references.subspace": {"references__dimensions": [20]}, "references.dimensions": {"references__subspace": [1e-1]},
+        "launcher.dry_run": {"launcher__name": "slurm"}, "references.subspace": {"references__dimensions": [20]}, "references.dimensions": {"references__subspace": [1e-1]},
     }  # fmt: skip
     return config(**{name.replace(".", "__"): value}, **needed.get(name, {})).study_folder.name
 

@@ -164,11 +164,6 @@ class StudyConfig:
             )
         if self.confirm.seeds and not self.decide.verdict:
             raise ValueError("confirm.seeds trains anew what a verdict has chosen, and decide.verdict is false")
-        if self.model.quantise and (self.references.full or self.references.subspace):
-            raise ValueError(
-                "references.full and references.subspace train all weights, and model.quantise keeps them in 4 bits; "
-                "references=none leaves both out"
-            )
         self._check_strategy()
         known = {metric.name: metric for metric in metrics_of_task(self.task)}
         if self.decide.score not in known:

@@ -66,11 +66,12 @@ class BaseModel:
         name: What to call it.
         reference: What PEFT's ``base_model_name_or_path`` says: the hub id, asset or folder's name.
         fingerprint: Hash of configuration and weights.
-        build: Makes the model as one of a kind, on the CPU and in evaluation mode.
+        build: Makes the model as one of a kind, on the CPU in float32 and in evaluation mode.
         tokenize: Turns texts into token ids; see :data:`Tokenize`.
         pad_token_id: Id that fills batches unless the model turns out to need another.
         padding: What the model was found to need; None while nobody has tried.
-        dtype: What its weights are in.
+        dtype: What its weights are kept in, which :meth:`place` puts them into.
+        quantise: Whether the weights of linear layers are kept in 4 bits.
     """
 
     name: str
@@ -81,6 +82,16 @@ class BaseModel:
     pad_token_id: int
     padding: Padding | None = None
     dtype: Literal["float32", "bfloat16"] = "float32"
+    quantise: Quantise = None
+
+    def place(self, model: nn.Module, device: torch.device) -> nn.Module:
+        """Put a model that was built onto a device, in place and in what its weights are kept in.
+
+        Raises:
+            ModelError: There is nothing in it that 4 bits could keep.
+        """
+        typed = model if self.dtype == "float32" else model.to(torch.bfloat16)
+        return in_nf4(typed, device) if self.quantise else typed.to(device)
 
 
 def find_model(
@@ -125,22 +136,12 @@ def find_model(
 
 def _kept_in(found: BaseModel, dtype: Dtype, quantise: Quantise, device: torch.device | None) -> BaseModel:
     """Return a model whose weights are kept in a type, and in 4 bits, which is part of what it is."""
-    kept = _in_dtype(found, dtype, device)
-    if quantise is None or device is None:
-        return kept
-    fingerprint = content_key([kept.fingerprint, quantise])
-    return replace(kept, fingerprint=fingerprint, build=lambda kind: in_nf4(kept.build(kind), device))
-
-
-def _in_dtype(found: BaseModel, dtype: Dtype, device: torch.device | None) -> BaseModel:
     on_gpu = device is not None and device.type == "cuda" and torch.cuda.is_bf16_supported()
-    if dtype == "float32" or (dtype == "auto" and not on_gpu):
-        return found
-
-    def build(kind: ModelKind) -> nn.Module:
-        return found.build(kind).to(torch.bfloat16)
-
-    return replace(found, fingerprint=content_key([found.fingerprint, "bfloat16"]), build=build, dtype="bfloat16")
+    if dtype == "bfloat16" or (dtype == "auto" and on_gpu):
+        found = replace(found, fingerprint=content_key([found.fingerprint, "bfloat16"]), dtype="bfloat16")
+    if quantise:
+        found = replace(found, fingerprint=content_key([found.fingerprint, quantise]), quantise=quantise)
+    return found
 
 
 def reset_head(model: nn.Module, seed: int) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from rankexp.models.files import ModelError
-from rankexp.models.loading import head_names, output_layer
+from rankexp.models.loading import head_names, loading_of, output_layer
 
 
 def check_nf4(device: torch.device | None) -> None:
@@ -37,17 +37,29 @@ def check_nf4(device: torch.device | None) -> None:
 def in_nf4(model: Any, device: torch.device) -> nn.Module:
     """Put the linear layers of a base into 4 bits, in place, and all of it onto a device; layers compute in their type.
 
-    The head, which is trained, and the output layer, which may be the table of embeddings itself, stay as they are, as
-    do layers that are none of torch's: the ``Conv1D`` of GPT-2 among them.
+    What stays as it is: the head, which is trained; the output layer, which may be the table of embeddings itself; what
+    was drawn, since each adapter brings it; layers that the model itself keeps in float32, such as T5's ``wo``, whose
+    type it reads; and layers that are none of torch's, the ``Conv1D`` of GPT-2 among them.
 
     Args:
         model: A model in floating point.
         device: Where it is quantised, layer by layer, and stays.
+
+    Raises:
+        ModelError: There is nothing to quantise in it.
     """
-    whole = (*head_names(model), *output_layer(model))
-    for name, module in list(model.named_modules()):
-        if type(module) is nn.Linear and not any(f"{name}.".startswith(f"{one}.") for one in whole):
-            model.set_submodule(name, _quantised(module, device))
+    whole = (*head_names(model), *output_layer(model), *loading_of(model).drawn)
+    named = {name: module for name, module in model.named_modules() if type(module) is nn.Linear}
+    layers = {
+        name: layer
+        for name, layer in named.items()
+        if not any(f"{name}.".startswith(f"{one}.") for one in whole)
+        and not any(f".{part}." in f".{name}." for part in getattr(model, "_keep_in_fp32_modules", None) or ())
+    }
+    if not layers:
+        raise ModelError(f"option 'model.quantise' is 'nf4', and {type(model).__name__} has no layer for that.")
+    for name, layer in layers.items():
+        model.set_submodule(name, _quantised(layer, device))
     model.is_loaded_in_4bit = True  # as transformers says it, for PEFT
     placed: nn.Module = model.to(device)
     return placed

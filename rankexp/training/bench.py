@@ -28,6 +28,7 @@ from rankexp.record.scores import Scores
 from rankexp.record.trial import Trial
 from rankexp.tasks.base import Examples, TaskData
 from rankexp.training.adapters import make_adapter
+from rankexp.training.device import autocast
 from rankexp.training.padding import check_fits, find_padding
 from rankexp.training.prefix import Prefix
 from rankexp.training.probes.calibration import Calibration
@@ -82,7 +83,7 @@ class Bench:
         base = _settled(base, model, data)
         if recompute:
             recompute_blocks(model)
-        return cls(base, Pack(model.to(device)), data, device)
+        return cls(base, Pack(base.place(model, device)), data, device)
 
     def copy(self) -> Bench:
         """Return a bench with a model of its own."""
@@ -122,8 +123,8 @@ class Bench:
             return Adapter(layers, new_head(self.model, seed))
 
         def answers(indices: Sequence[NDArray[np.int64]], *held: Adapter) -> Tensor:
-            with self.pack.holding(*held) as model, torch.no_grad():
-                return self.data.objective.answers(model, collator(*indices))
+            with self.pack.holding(*held) as model, torch.no_grad(), autocast(self.base.dtype, self.device):
+                return self.data.objective.answers(model, collator(*indices)).float()
 
         pair = changed(0), changed(1)
         alone = torch.cat([answers([index], adapter) for adapter in pair])
@@ -131,7 +132,8 @@ class Bench:
             together = answers([index, index], *pair)
         except (RuntimeError, ValueError, TypeError):  # shapes that no pack can split
             return False
-        return torch.allclose(alone, together, rtol=1e-3, atol=1e-3 * float(alone.std()))
+        rounding = 1e-3 if self.base.dtype == "float32" else 5e-2
+        return torch.allclose(alone, together, rtol=rounding, atol=rounding * float(alone.std()))
 
     @cached_property
     def prefix(self) -> Prefix:

@@ -152,10 +152,10 @@ def _free_token(texts: Sequence[Ids], known: range) -> int | None:
 @torch.no_grad()
 def _failure(model: nn.Module, examples: Examples, objective: Objective[Any], padding: Padding) -> str:
     """Say why the law does not hold, or nothing where it does."""
-    probes, device = _probes(examples.token_rows, {padding.token, *_special(model)}), next(model.parameters()).device
+    probes = _probes(examples.token_rows, {padding.token, *_special(model)})
 
     def answers(*places: int) -> Tensor:
-        batch = objective.collate(examples, [np.array(places)], padding, device)
+        batch = objective.collate(examples, [np.array(places)], padding, torch.device("cpu"))
         return objective.answers(model, batch).float()
 
     own, held = _own_pad(model), pad_of(model)

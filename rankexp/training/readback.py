@@ -103,7 +103,7 @@ def _own(model: nn.Module, folder: Path) -> nn.Module:
 def _score(
     base: BaseModel, objective: Objective[Any], split: Examples, trial: Trial, device: torch.device, attach: Attach
 ) -> Scores:
-    model = base.build(objective.kind)
+    model = base.place(base.build(objective.kind), device)
     set_pad(model, loading_of(model).pad_token_id)  # as its files say, since nothing is padded here
     _spoil(model)
     model = attach(model, trial.adapter).to(device)

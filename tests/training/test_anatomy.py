@@ -107,7 +107,7 @@ def test_weights_in_bfloat16_take_half_the_memory():
     found = {}
     for dtype in ("float32", "bfloat16"):
         base = find_model(name="m", source="config", path=None, architecture=MODELS["llama"], dtype=dtype)
-        model = base.build(CAUSAL).requires_grad_(False)
+        model = base.place(base.build(CAUSAL), torch.device("cpu")).requires_grad_(False)
         prepare(model, torch.device("cpu"))
         found[dtype] = anatomy_of(model, "all-linear", [2, 4], 16)
     assert found["bfloat16"].weights * 2 == found["float32"].weights == 4 * found["float32"].parameters

@@ -22,6 +22,10 @@ pytestmark = pytest.mark.slow
 CPU = torch.device("cpu")
 
 
+def placed(base, kind=CAUSAL):
+    return base.place(base.build(kind), CPU)
+
+
 def base_of(name="llama", dtype="bfloat16"):
     return find_model(name=name, source="config", path=None, architecture=MODELS[name], dtype=dtype)
 
@@ -41,8 +45,8 @@ def benches(tmp_path_factory):
 def test_it_is_another_model_and_auto_is_float32_on_a_processor():
     assert base_of().fingerprint != base_of(dtype="float32").fingerprint
     assert base_of(dtype="auto").fingerprint == base_of(dtype="float32").fingerprint
-    assert {p.dtype for p in base_of().build(CAUSAL).parameters()} == {torch.bfloat16}
-    assert {p.dtype for p in base_of(dtype="auto").build(CAUSAL).parameters()} == {torch.float32}
+    assert {p.dtype for p in placed(base_of()).parameters()} == {torch.bfloat16}
+    assert {p.dtype for p in placed(base_of(dtype="auto")).parameters()} == {torch.float32}
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2", "gemma3"])
@@ -68,7 +72,7 @@ def test_the_adapter_in_peft_gives_about_the_recorded_losses(benches, tmp_path, 
     bench = benches(name)
     trial = train_trial(bench, make_spec(bench, alpha=32.0, steps=40, precision="bfloat16"), TrialStore(tmp_path))
     recorded = trial.scores("decide").values["loss"]
-    model = PeftModel.from_pretrained(bench.base.build(CAUSAL), trial.adapter).eval()
+    model = PeftModel.from_pretrained(placed(bench.base), trial.adapter).eval()
     again = score(model, bench.collator(bench.data.splits["decide"]), precision="bfloat16").values["loss"]
     assert np.corrcoef(again, recorded)[0, 1] > 0.999
     assert again.mean() == pytest.approx(recorded.mean(), abs=2e-3)
@@ -99,11 +103,24 @@ def test_a_classifier_in_bfloat16_trains_its_head_in_float32():
     architecture = {"model_type": "bert", "vocab_size": 100, "hidden_size": 16, "num_hidden_layers": 1,
                     "num_attention_heads": 2, "intermediate_size": 24}  # fmt: skip
     base = find_model(name="b", source="config", path=None, architecture=architecture, dtype="bfloat16")
-    model = base.build(classifier(2))
+    model = placed(base, classifier(2))
     head = new_head(model, 0)
     assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
     assert {p.dtype for module in head.values() for p in module.parameters()} == {torch.float32}
     assert all(p.requires_grad for module in head.values() for p in module.parameters())
+
+
+@pytest.mark.parametrize("name", ["bert", "llama", "gpt2"])
+def test_it_opens_and_goes_into_packs(benches, tmp_path, name):
+    architecture = {"model_type": "bert", "vocab_size": 500, "hidden_size": 32, "num_hidden_layers": 2,
+                    "num_attention_heads": 2, "intermediate_size": 64, "max_position_embeddings": 128}  # fmt: skip
+    if name == "bert":
+        base = find_model(name="b", source="config", path=None, architecture=architecture, dtype="bfloat16")
+        bench = tiny_bench.make_bench(tmp_path, base)
+    else:
+        bench = benches(name)
+    assert bench.packs
+    assert bench.padding.side == "right"
 
 
 def test_scored_on_test_it_gives_what_it_gave(benches, tmp_path):

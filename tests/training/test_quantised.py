@@ -9,7 +9,6 @@ import torch
 from test_checkpoint import train
 from test_language import make_spec
 from tiny_language import MODELS, make_base, make_bench
-from torch import nn
 
 from rankexp.lora.dora import DoRALinear
 from rankexp.lora.inject import inject, linear_modules
@@ -37,7 +36,11 @@ CPU = torch.device("cpu")
 
 def base_of(name="llama"):
     found = make_base(name)
-    return replace(found, fingerprint=f"{found.fingerprint}4", build=lambda kind: in_nf4(found.build(kind), CPU))
+    return replace(found, fingerprint=f"{found.fingerprint}4", quantise="nf4")
+
+
+def placed(base, kind=CAUSAL):
+    return base.place(base.build(kind), CPU)
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +57,7 @@ def benches(tmp_path_factory):
 
 @pytest.mark.parametrize("name", ["llama", "qwen2", "opt"])
 def test_linear_layers_are_kept_in_four_bits_and_say_about_what_they_said(name):
-    whole, kept = make_base(name).build(CAUSAL), base_of(name).build(CAUSAL)
+    whole, kept = make_base(name).build(CAUSAL), placed(base_of(name))
     shapes = linear_modules(kept)
     assert shapes == linear_modules(whole)
     assert count_parameters(kept) == count_parameters(whole)
@@ -77,6 +80,17 @@ def test_the_head_of_a_classifier_stays_whole():
     )
     assert model.classifier.weight.is_floating_point()
     assert not model.bert.encoder.layer[0].intermediate.dense.weight.is_floating_point()
+
+
+def test_what_a_model_keeps_in_float32_stays_and_one_without_linear_layers_is_refused():
+    small = {"d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 1, "num_heads": 4, "vocab_size": 64}
+    t5 = find_model(name="t", source="config", path=None, architecture={"model_type": "t5", **small})
+    model = in_nf4(t5.build(classifier(2)), CPU)
+    block = model.transformer.encoder.block[0].layer
+    assert block[1].DenseReluDense.wo.weight.is_floating_point(), "its forward reads the type of this weight"
+    assert not block[0].SelfAttention.q.weight.is_floating_point()
+    with pytest.raises(ModelError, match="has no layer for that"):
+        in_nf4(make_base("gpt2").build(CAUSAL), CPU)
 
 
 @pytest.mark.parametrize(
@@ -105,10 +119,10 @@ def test_every_kind_of_adapter_learns_and_leaves_the_base_as_it_was(benches, tmp
 
 @pytest.mark.parametrize("kind", [LoRALinear, DoRALinear, PiSSALinear])
 def test_a_fresh_layer_gives_what_the_frozen_one_gives(kind):
-    model = in_nf4(nn.Sequential(nn.Linear(64, 48)), CPU)
-    x = torch.randn(3, 64)
-    expected = model(x)
-    torch.testing.assert_close(kind(model[0], rank=4, alpha=8.0)(x), expected, rtol=1e-5, atol=1e-6)
+    layer = placed(base_of()).model.layers[0].mlp.up_proj
+    assert not layer.weight.is_floating_point()
+    x = torch.randn(3, layer.in_features)
+    torch.testing.assert_close(kind(layer, rank=4, alpha=8.0)(x), layer(x), rtol=1e-5, atol=1e-6)
 
 
 def test_a_pack_is_each_of_it_alone(benches, tmp_path):
@@ -139,11 +153,16 @@ def test_the_adapter_in_peft_around_such_a_base_gives_the_recorded_losses(benche
     bench = benches(name)
     trial = train_trial(bench, make_spec(bench, alpha=32.0, steps=30), TrialStore(tmp_path))
     recorded = trial.scores("decide").values["loss"]
-    model = PeftModel.from_pretrained(bench.base.build(CAUSAL), trial.adapter).eval()
+    model = PeftModel.from_pretrained(placed(bench.base), trial.adapter).eval()
     assert any(type(module).__name__ == "Linear4bit" and hasattr(module, "lora_A") for module in model.modules())
     again = score(model, bench.collator(bench.data.splits["decide"]), precision="float32").values["loss"]
     np.testing.assert_allclose(again, recorded, rtol=1e-4, atol=1e-4)
     assert read_back(bench.base, bench.data, trial, bench.device).passed
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen2", "opt"])
+def test_it_goes_into_packs(benches, name):
+    assert benches(name).packs
 
 
 def test_a_copied_bench_scores_the_same(benches, tmp_path):
@@ -176,7 +195,7 @@ def test_it_is_refused_without_a_gpu_and_without_its_library(monkeypatch):
 
 
 def test_inspect_counts_half_a_byte_a_number():
-    kept = anatomy_of(base_of().build(CAUSAL), "all-linear", [4], 64)
+    kept = anatomy_of(placed(base_of()), "all-linear", [4], 64)
     whole = anatomy_of(make_base().build(CAUSAL), "all-linear", [4], 64)
     assert (kept.parameters, kept.share) == (whole.parameters, whole.share)
     in_blocks = round(whole.share * whole.parameters)

@@ -42,7 +42,7 @@ def _inspect(config: StudyConfig) -> None:
     kind = kind_of_task(config.task)
     with Display() as display:
         base = find_model(**asdict(config.model), device=find_device(config.device), say=display.say)
-        model = base.build(kind).requires_grad_(False)
+        model = base.place(base.build(kind), torch.device("cpu")).requires_grad_(False)
         prepare(model, torch.device("cpu"), config.attention)
         length = int(config.task.get("max_length", _LENGTH))
         try:

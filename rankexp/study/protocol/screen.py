@@ -24,12 +24,18 @@ class Screen(Stage):
     """The tuning runs of one study, of which only those that the record lacks are trained."""
 
     def check(self) -> None:
-        """Make sure, before anything is trained, that there is what the margin is a share of.
+        """Make sure, before anything is trained, that references are there for the margin, and can be trained.
 
         Raises:
-            ConfigError: It is a share of the gain over the head alone, which is left out.
+            ConfigError: It is a share of the gain over the head alone, which is left out; or a reference trains weights
+                that are kept in 4 bits.
         """
         margin, config = self.config.decide.margin, self.config
+        if config.model.quantise and (config.references.full or config.references.subspace):
+            raise ConfigError(
+                "option 'references.full' trains all weights, which model.quantise keeps in 4 bits; leave it out with "
+                "references.full=[] references.subspace=[]."
+            )
         if gain_share(margin) and config.decide.verdict and self._has_head and not config.references.head:
             raise ConfigError(
                 f"option 'decide.margin' is {margin!r}, a share of the gain over the head alone, which references.head "
