@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from rankexp.models.base import BaseModel, find_model
+from rankexp.models.kinds import CAUSAL, ModelKind
 from rankexp.tasks.sft.task import SftTask
 from rankexp.training.bench import Bench
 
@@ -42,6 +43,11 @@ def write_rows(path: Path, rows: int = 240) -> Path:
 def make_base(name: str = "llama") -> BaseModel:
     """A model of random weights that reads bytes."""
     return find_model(name=name, source="config", path=None, architecture=MODELS[name])
+
+
+def placed(base: BaseModel, kind: ModelKind = CAUSAL) -> torch.nn.Module:
+    """Build a model and put it into what its weights are kept in, on the processor."""
+    return base.place(base.build(kind), torch.device("cpu"))
 
 
 def make_bench(folder: Path, name: str = "llama", base: BaseModel | None = None) -> Bench:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from tiny_bench import make_base as make_bert
-from tiny_language import MODELS, make_base
+from tiny_language import MODELS, make_base, placed
 
 from rankexp.lora.inject import inject, trainable_parameters
 from rankexp.lora.layer import lora_layers
@@ -107,7 +107,7 @@ def test_weights_in_bfloat16_take_half_the_memory():
     found = {}
     for dtype in ("float32", "bfloat16"):
         base = find_model(name="m", source="config", path=None, architecture=MODELS["llama"], dtype=dtype)
-        model = base.place(base.build(CAUSAL), torch.device("cpu")).requires_grad_(False)
+        model = placed(base).requires_grad_(False)
         prepare(model, torch.device("cpu"))
         found[dtype] = anatomy_of(model, "all-linear", [2, 4], 16)
     assert found["bfloat16"].weights * 2 == found["float32"].weights == 4 * found["float32"].parameters

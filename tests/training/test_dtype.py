@@ -1,6 +1,7 @@
 """Frozen weights in bfloat16: what is trained is float32, the laws hold as far as that rounds, and it is another model."""
 
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -8,10 +9,10 @@ import tiny_bench
 import torch
 from test_checkpoint import train
 from test_language import make_spec
-from tiny_language import MODELS, make_bench
+from tiny_language import MODELS, make_bench, placed
 
 from rankexp.models.base import find_model, new_head
-from rankexp.models.kinds import CAUSAL, classifier
+from rankexp.models.kinds import classifier
 from rankexp.record.trials import TrialStore
 from rankexp.training.readback import read_back
 from rankexp.training.scoring import score
@@ -22,24 +23,13 @@ pytestmark = pytest.mark.slow
 CPU = torch.device("cpu")
 
 
-def placed(base, kind=CAUSAL):
-    return base.place(base.build(kind), CPU)
-
-
 def base_of(name="llama", dtype="bfloat16"):
     return find_model(name=name, source="config", path=None, architecture=MODELS[name], dtype=dtype)
 
 
 @pytest.fixture(scope="module")
 def benches(tmp_path_factory):
-    made = {}
-
-    def bench(name):
-        if name not in made:
-            made[name] = make_bench(tmp_path_factory.mktemp(name), name, base_of(name))
-        return made[name]
-
-    return bench
+    return cache(lambda name: make_bench(tmp_path_factory.mktemp(name), name, base_of(name)))
 
 
 def test_it_is_another_model_and_auto_is_float32_on_a_processor():

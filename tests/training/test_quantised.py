@@ -1,6 +1,7 @@
 """A base in 4 bits: what is trained is float32 and learns, and the laws hold; bitsandbytes computes on a processor too."""
 
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import tiny_bench
 import torch
 from test_checkpoint import train
 from test_language import make_spec
-from tiny_language import MODELS, make_base, make_bench
+from tiny_language import MODELS, make_base, make_bench, placed
 
 from rankexp.lora.dora import DoRALinear
 from rankexp.lora.inject import inject, linear_modules
@@ -39,20 +40,9 @@ def base_of(name="llama"):
     return replace(found, fingerprint=f"{found.fingerprint}4", quantise="nf4")
 
 
-def placed(base, kind=CAUSAL):
-    return base.place(base.build(kind), CPU)
-
-
 @pytest.fixture(scope="module")
 def benches(tmp_path_factory):
-    made = {}
-
-    def bench(name):
-        if name not in made:
-            made[name] = make_bench(tmp_path_factory.mktemp(name), name, base_of(name))
-        return made[name]
-
-    return bench
+    return cache(lambda name: make_bench(tmp_path_factory.mktemp(name), name, base_of(name)))
 
 
 @pytest.mark.parametrize("name", ["llama", "qwen2", "opt"])
