@@ -6,6 +6,8 @@ import signal
 
 import pytest
 
+os.environ["OPENBLAS_NUM_THREADS"] = "1"  # before NumPy is imported; a second thread helps no product of this size
+
 
 @pytest.fixture(autouse=True, scope="session")
 def one_thread():

@@ -29,6 +29,8 @@ OPTIONS = [
     "task=csv",
     "tracking=none",
     "device=cpu",
+    "jobs=1",  # two threads of so small a model wait for each other and take half as long again
+    "threads=1",
     "train.steps=40",
     "train.precision=float32",
     "search.ranks=[2,4]",
@@ -84,11 +86,11 @@ def rankexp(folder: Path, *arguments: str, **more: str) -> subprocess.CompletedP
 
 
 def started(folder: Path, *arguments: str, **more: str) -> subprocess.Popen[str]:
-    """Begin to run the command in ``folder``; with another environment from a shell's start, else warm."""
-    own = environment(**more)
-    if ready := warm(own):
-        return WarmPopen(ready, list(arguments), folder)
-    return from_cold(folder, *arguments, **more)
+    """Begin to run the command in ``folder``; warm, but for what Python and imports have read from the environment."""
+    ready = warm(environment())
+    if ready is None or any(name.startswith("PYTHON") for name in more):
+        return from_cold(folder, *arguments, **more)
+    return WarmPopen(ready, list(arguments), folder, more)
 
 
 def from_cold(folder: Path, *arguments: str, **more: str) -> subprocess.Popen[str]:

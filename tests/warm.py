@@ -49,15 +49,15 @@ class WarmPopen(subprocess.Popen[str]):
     Its parent is a fork too, which waits for it and writes how it ended into a pipe.
     """
 
-    def __init__(self, warm: Warm, arguments: list[str], folder: Path) -> None:
-        self._warm, self._status = warm, -1
+    def __init__(self, warm: Warm, arguments: list[str], folder: Path, more: Mapping[str, str]) -> None:
+        self._warm, self._status, self._more = warm, -1, more
         super().__init__(arguments, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     def _execute_child(self, args: list[str], *given: Any) -> None:
         folder, ends = given[4], given[9:15]
         out, errors = ends[3], ends[5]
         self._status, status = os.pipe()
-        job = json.dumps([str(folder), args]).encode()
+        job = json.dumps([str(folder), args, self._more]).encode()
         socket.send_fds(self._warm.socket, [job], [out, errors, status])
         for end in (out, errors, status):
             os.close(end)
@@ -103,6 +103,9 @@ def _import_all() -> None:
             importlib.import_module(module.name)
     for name in BESIDE:
         importlib.import_module(name)
+    templates = importlib.import_module("rankexp.report.build")._environment()
+    for name in templates.list_templates():
+        templates.get_template(name)
 
 
 def _serve(listening: socket.socket) -> None:
@@ -121,7 +124,7 @@ def _serve(listening: socket.socket) -> None:
             os.close(end)
 
 
-def _keep(folder: str, arguments: list[str], out: int, errors: int, status: int) -> None:
+def _keep(folder: str, arguments: list[str], more: dict[str, str], out: int, errors: int, status: int) -> None:
     """Fork the command and wait for it."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     if pid := os.fork():
@@ -137,6 +140,7 @@ def _keep(folder: str, arguments: list[str], out: int, errors: int, status: int)
     os.dup2(errors, 2)
     os.close(out)
     os.close(errors)
+    os.environ.update(more)
     sys.argv = ["rankexp", *arguments]
     from rankexp.__main__ import main
 

@@ -40,6 +40,7 @@ class Prefix:
     pack: Pack
     collator: Collator
     _kept: dict[tuple[int, str], _Kept | None] = field(default_factory=dict)
+    _frozen: dict[frozenset[str], int] = field(default_factory=dict)
 
     @contextmanager
     def skipped(self, specs: Sequence[TrialSpec], parts: Sequence[NDArray[np.int64]], batch: Batch) -> Iterator[None]:
@@ -61,12 +62,19 @@ class Prefix:
         examples = len(self.collator.examples)
         if self.collator.padding.side == "left" or not all(_revisits(spec, examples) for spec in specs):
             return None
-        count, precision = frozen_blocks(self.pack.model, self.pack.held), specs[0].precision
+        count, precision = self._frozen_blocks(), specs[0].precision
         if (count, precision) not in self._kept:
             self._kept[count, precision] = None  # and so it stays where memory does not suffice
             with self.pack.holding() as model, torch.no_grad(), autocast(precision, self.collator.device):
                 self._kept[count, precision] = self._compute(model, list(blocks_of(model)[1])[:count])
         return self._kept[count, precision]
+
+    def _frozen_blocks(self) -> int:
+        """Return how many blocks the held adapters leave frozen; the model is walked once for what they touch."""
+        touched = frozenset(chain.from_iterable(adapter.modules for adapter in self.pack.held))
+        if touched not in self._frozen:
+            self._frozen[touched] = frozen_blocks(self.pack.model, self.pack.held)
+        return self._frozen[touched]
 
     def _compute(self, model: nn.Module, blocks: Sequence[nn.Module]) -> _Kept | None:
         if not blocks:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import cache
 
 import pytest
 import torch
@@ -17,9 +18,10 @@ from rankexp.study.worker import shares
 pytestmark = pytest.mark.slow
 
 
+@cache
 def configured(*options: str) -> StudyConfig:
     found: list[StudyConfig] = []
-    known = [option for option in OPTIONS if not option.startswith("device=")]
+    known = [option for option in OPTIONS if not option.startswith(("device=", "jobs=", "threads="))]
     run_with_hydra("rank_grid", [*known, "task.path=x.csv", "launcher=local", *options], found.append)
     return found[0]
 

@@ -35,11 +35,16 @@ def composed(*words: str) -> StudyConfig:
     return config
 
 
+@pytest.mark.parametrize("first", range(0, len(NAMES), 4))
+def test_a_path_is_what_was_typed(first: int) -> None:
+    data, model, workspace, column = (NAMES[i % len(NAMES)] for i in range(first, first + 4))
+    config = composed(f"task.path={data}", f"model.path={model}", f"workspace={workspace}", f"task.text={column}")
+    assert (config.task["path"], config.task["text"]) == (data, column)
+    assert (config.model.path, config.model.name, str(config.workspace)) == (model, model, workspace)
+
+
 @pytest.mark.parametrize("name", NAMES)
-def test_a_path_is_what_was_typed(name: str) -> None:
-    config = composed(f"task.path={name}", f"model.path={name}", f"workspace={name}", f"task.text={name}")
-    assert (config.task["path"], config.task["text"]) == (name, name)
-    assert (config.model.path, config.model.name, str(config.workspace)) == (name, name, name)
+def test_a_workspace_is_where_it_was_typed(name: str) -> None:
     assert str(workspace_of([f"workspace={name}"])) == name
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny import OPTIONS, command, environment, start, wait_until, write_texts
+from tiny import OPTIONS, environment, rankexp, start, wait_until, write_texts
 
 from rankexp.record.files import sha256
 from rankexp.record.trials import TrialStore
@@ -58,9 +58,7 @@ def start_training(folder: Path) -> subprocess.Popen[str]:
 
 def finish(folder: Path) -> tuple[str, dict[str, str]]:
     """Run the command to its end; return what it said and the hash of each file of the trial."""
-    done = subprocess.run(
-        command(*TRAIN), cwd=folder, env=environment(), capture_output=True, text=True, timeout=120, check=False
-    )
+    done = rankexp(folder, *TRAIN)
     assert done.returncode == 0, done.stderr
     return done.stderr, hashes(folder)
 

@@ -4,22 +4,16 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
-from tiny import OPTIONS, command, environment, report_of, write_texts
+from tiny import OPTIONS, report_of, write_texts
+from tiny import rankexp as run
 
 from rankexp.record.studies import StudyStore
 from rankexp.record.trials import TrialStore
 
 pytestmark = pytest.mark.slow
-
-
-def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(*words), cwd=folder, env=environment(), capture_output=True, text=True, timeout=200, check=False
-    )
 
 
 @pytest.fixture

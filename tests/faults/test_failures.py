@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from tiny import command, environment, report_of, sweep_with_plugin
+from tiny import rankexp, report_of, sweep_with_plugin
 
 pytestmark = pytest.mark.slow
 
@@ -40,7 +40,7 @@ class FaultyTask:
         train = data.splits["train"]
         return replace(data, splits={**data.splits, "train": replace(train, tokens=Faulty(train.tokens))})
 """
-FEW = ["search.learning_rates=[3e-3]", "references.full=[]", "jobs=1", "threads=1"]
+FEW = ["search.learning_rates=[3e-3]", "references.full=[]"]
 
 
 def sweep_with_faults(folder: Path, first: int, last: int) -> subprocess.CompletedProcess[str]:
@@ -67,8 +67,6 @@ def test_trials_that_fail_twice_are_recorded_as_failed_and_the_others_stay(tmp_p
     assert {row["status"] for row in trials} == {"completed", "failed"}
     assert done.stderr.count("and is tried once more.") == len(failed)
     (study,) = (tmp_path / "runs" / "studies").iterdir()
-    checked = subprocess.run(
-        command("verify", study.name), cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False
-    )
+    checked = rankexp(tmp_path, "verify", study.name)
     assert checked.returncode == 4
     assert checked.stdout.count("failed ") >= len(failed)

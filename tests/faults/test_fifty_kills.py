@@ -27,6 +27,7 @@ KILLS = int(os.environ.get("RANKEXP_KILLS", "25"))
 SWEEP = [
     *(option for option in OPTIONS if option != "tracking=none"),
     "task.path=texts.csv",
+    "jobs=2",
     "train.steps=120",
     "checkpoint_every=2",
 ]

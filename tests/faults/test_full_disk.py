@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import NamedTuple
 
 import pytest
 from mounts import mounted
-from tiny import OPTIONS, command, environment, rankexp, write_texts
+from tiny import OPTIONS, rankexp, started, write_texts
 
 pytestmark = pytest.mark.slow
 
@@ -22,7 +21,7 @@ FEW = [
     "decide.seeds=[0]",
     "decide.verdict=false",
 ]
-SWEEP = ["sweep", *OPTIONS, *FEW, "task.path=texts.csv", "jobs=1", "threads=1", "checkpoint_every=5"]
+SWEEP = ["sweep", *OPTIONS, *FEW, "task.path=texts.csv", "checkpoint_every=5"]
 
 
 class Ended(NamedTuple):
@@ -55,9 +54,7 @@ def ended(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     folder = tmp_path_factory.mktemp("full")
     write_texts(folder / "texts.csv")
     with mounted(folder / "runs" / name, "size=8m") as full:
-        process = subprocess.Popen(
-            command(*SWEEP), cwd=folder, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
+        process = started(folder, *SWEEP)
         while process.poll() is None:
             if list((folder / "runs").glob(first)):
                 fill(full / "filler")

@@ -16,7 +16,7 @@ from rankexp.record.trials import TrialStore
 
 pytestmark = pytest.mark.slow
 
-ARGUMENTS = ["sweep", *OPTIONS, "task.path=texts.csv"]
+ARGUMENTS = ["sweep", *OPTIONS, "task.path=texts.csv", "jobs=2"]
 
 
 @pytest.mark.parametrize("kills", [1, pytest.param(10, marks=pytest.mark.thorough)])

@@ -14,9 +14,8 @@ from rankexp.record.trials import TrialStore
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
-ONE_THREAD = ["jobs=1", "threads=1", "workers=2"]
-SUBMITIT = [*ONE_THREAD, "launcher=slurm", "hydra/launcher=submitit_local"]
-RAY = [*ONE_THREAD, "launcher=ray", "+hydra.launcher.ray.init.include_dashboard=false"]
+SUBMITIT = ["workers=2", "launcher=slurm", "hydra/launcher=submitit_local"]
+RAY = ["workers=2", "launcher=ray", "+hydra.launcher.ray.init.include_dashboard=false"]
 
 
 def assert_same(folder: Path, undisturbed: Path) -> None:

@@ -26,7 +26,7 @@ from rankexp.record.trials import TrialStore
 
 pytestmark = [pytest.mark.slow, pytest.mark.thorough]
 
-FEW = ["search.learning_rates=[3e-3]", "references.head=[]", "references.full=[]", "jobs=1", "threads=1"]
+FEW = ["search.learning_rates=[3e-3]", "references.head=[]", "references.full=[]"]
 SWEEP = ["sweep", *(option for option in OPTIONS if option != "tracking=none"), *FEW, "task.path=texts.csv"]
 
 

@@ -64,7 +64,7 @@ def turn(module):
         like.append(module)
     return next(i for i, other in enumerate(like) if other is module)
 """
-LONE = ["jobs=1", "threads=1", "references.head=[]", "references.full=[]", "train.steps=40"]
+LONE = ["references.head=[]", "references.full=[]", "train.steps=40"]
 PACKED = [*LONE, "pack=4", "decide.seeds=[0]", "decide.verdict=false"]
 
 

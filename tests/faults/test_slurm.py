@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.thorough, pytest.mark.timeout(600)]
 
 STEPS = 1200
 """Of a trial, so many that the jobs are not done with theirs before they hear of their end: Slurm takes up to 15 s."""
-ON_SLURM = ["jobs=1", "threads=1", "workers=2", "launcher=slurm", "hydra.launcher.partition=low"]
+ON_SLURM = ["workers=2", "launcher=slurm", "hydra.launcher.partition=low"]
 SWEEP = [*OPTIONS, "task.path=texts.csv", f"train.steps={STEPS}"]
 
 

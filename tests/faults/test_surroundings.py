@@ -46,8 +46,8 @@ def assert_nothing_imported(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "more",
     [
-        ["launcher=local", "workers=2", "jobs=1", "threads=1"],
-        pytest.param([], marks=thorough),
+        [],
+        pytest.param(["launcher=local", "workers=2"], marks=thorough),
         pytest.param(["launcher=slurm", "hydra/launcher=submitit_local", "workers=1"], marks=thorough),
         pytest.param(["launcher=ray", "workers=1", "+hydra.launcher.ray.init.include_dashboard=false"], marks=thorough),
     ],
@@ -184,7 +184,7 @@ def test_a_terminal_that_is_closed_ends_a_study_cleanly_but_not_under_nohup(tmp_
 @thorough
 def test_paths_of_any_characters_hold_for_workers_too(tmp_path: Path) -> None:
     write_texts(tmp_path / "größe (1)=it's.csv")
-    words = ["launcher=local", "workers=2", "jobs=1", "threads=1", "workspace=läufe [2], a=b"]
+    words = ["launcher=local", "workers=2", "workspace=läufe [2], a=b"]
     done = rankexp(tmp_path, "sweep", *SHORT, "task.path=größe (1)=it's.csv", *words, "tracking=mlflow")
     assert done.returncode == 0, done.stderr
     assert "rankexp ui 'workspace=läufe [2], a=b'" in done.stdout

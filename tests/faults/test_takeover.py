@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import re
 import signal
-import subprocess
 from pathlib import Path
 
 import pytest
-from tiny import OPTIONS, command, environment, pause, start, wait_until, write_texts
+from tiny import OPTIONS, pause, rankexp, start, wait_until, write_texts
 
 from rankexp.record.trials import TrialStore
 
 pytestmark = pytest.mark.slow
 
-LEASE = ["lease_seconds=1", "checkpoint_every=25", "jobs=1", "threads=1", "train.steps=100"]
+LEASE = ["lease_seconds=1", "checkpoint_every=25", "train.steps=100"]
 ARGUMENTS = ["sweep", *OPTIONS, "task.path=texts.csv", "search.learning_rates=[3e-3]", "references.full=[]", *LEASE]
 
 
@@ -36,7 +35,5 @@ def test_a_paused_process_loses_its_trial_and_goes_on_with_the_rest(tmp_path: Pa
     trained = [int(re.search(r"trained +(\d+)", out)[1]) for out, _ in said]  # type: ignore[index]
     assert sum(trained) == len(list(TrialStore(tmp_path / "runs").keys()))
     for study in (tmp_path / "runs" / "studies").iterdir():
-        done = subprocess.run(
-            command("verify", study.name), cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False
-        )
+        done = rankexp(tmp_path, "verify", study.name)
         assert done.returncode == 0, done.stdout

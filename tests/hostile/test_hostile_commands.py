@@ -177,9 +177,7 @@ def test_configurations_of_somebody_else(place: Place, trick: str) -> None:
 MODELS = ("auto_map", "pickle", "index", "link", "adapter", "nested_code", "config_link", "deep", "tokenizer_code")
 
 
-@pytest.mark.parametrize(
-    "trick", [pytest.param(name, marks=() if name in {"index", "auto_map"} else thorough) for name in MODELS]
-)
+@pytest.mark.parametrize("trick", [pytest.param(name, marks=() if name == "auto_map" else thorough) for name in MODELS])
 def test_models_of_somebody_else(place: Place, trick: str) -> None:
     folder = hostile_model(place.here / "models", place.canary, place.made)[trick]
     done = place.run("train", *(word for word in TINY if word != "model=tiny"), "model=local", f"model.path={folder}")

@@ -3,14 +3,13 @@
 import csv
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from architectures import CASES, save, write_texts
+from tiny import rankexp
 from torch.nn.functional import cross_entropy
 from transformers import AutoTokenizer
 
@@ -23,11 +22,6 @@ OPTIONS = [
     "references.full=[]", "train.steps=4", "train.batch_size=8", "train.precision=float32", "tracking=none", "threads=1",
     "jobs=1", "study=s", "task=csv", "task.path=texts.csv", "model=local", "model.path=model",
 ]  # fmt: skip
-
-
-def rankexp(folder, *words):
-    command = [sys.executable, "-m", "rankexp", *words]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=280)
 
 
 def study_of(name, folder):

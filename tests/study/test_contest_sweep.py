@@ -27,6 +27,7 @@ CONTENDERS = {
 }
 
 
+@pytest.mark.thorough
 def test_every_strategy_takes_part_and_a_resumed_contest_trains_and_allocates_nothing_again(tmp_path: Path) -> None:
     options = [
         *("train.steps=20", "decide.seeds=3", "contest.rank=4", "contest.trials=4", "references.full=[]"),

@@ -27,7 +27,7 @@ pytestmark = [
 ]
 SERVER = "http://127.0.0.1:9"
 TRAIN = ["train", *(word for word in OPTIONS if word != "tracking=none" and not word.startswith("search."))]
-FEW = ["task.path=texts.csv", "train.steps=4", "jobs=1", "threads=1"]
+FEW = ["task.path=texts.csv", "train.steps=4"]
 
 
 @pytest.fixture(autouse=True)
