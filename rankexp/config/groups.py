@@ -93,12 +93,16 @@ class LoraConfig:
         scaling: ``standard``: alpha / rank; ``rslora``: alpha / sqrt(rank).
         dropout: Probability of zeroing an input of the update.
         target_modules: ``all-linear``, or names or endings of names of linear layers.
+        modules_to_save: Names or endings of names of modules that are trained whole beside LoRA, as in PEFT.
+        trainable_token_indices: Ids of tokens whose embeddings are trained, as in PEFT: those of added special tokens.
     """
 
     alpha: Rate = 16.0
     scaling: Scaling = "standard"
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     target_modules: Literal["all-linear"] | list[str] = "all-linear"
+    modules_to_save: list[str] = field(default_factory=list)
+    trainable_token_indices: list[Natural] = field(default_factory=list)
 
 
 @dataclass(frozen=True, config=CHECKED)

@@ -215,6 +215,9 @@ class StudyConfig:
         if self.model.quantise is None:
             del question["model"]["quantise"]
         question["task"] = task_as_before(question["task"])
+        for option in ("modules_to_save", "trainable_token_indices"):
+            if not question["lora"][option]:
+                del question["lora"][option]
         if not self.confirm.seeds:
             del question["confirm"]
         if self.search.step is None:

@@ -9,6 +9,7 @@ has a switch in the config and one tensor more a layer.
 
 from __future__ import annotations
 
+import copy
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,6 +24,7 @@ from rankexp.lora.dora import DoRALinear
 from rankexp.lora.inject import inject, linear_modules, near_misses
 from rankexp.lora.layer import LoRALinear, lora_layers
 from rankexp.lora.peft_names import head_modules, pattern, pattern_value, refuse_overlap, target_modules, whole
+from rankexp.lora.tokens import TrainedRows, trained_rows, with_trained_rows
 
 CONFIG_NAME = "adapter_config.json"
 WEIGHTS_NAME = "adapter_model.safetensors"
@@ -30,9 +32,10 @@ WEIGHTS_NAME = "adapter_model.safetensors"
 _PREFIX = "base_model.model."
 _FACTORS = (".lora_A.weight", ".lora_B.weight")
 _MAGNITUDE = ".lora_magnitude_vector"
+_ROWS = ".token_adapter.trainable_tokens_delta"
 _HEADS_PEFT_ADDS = {"SEQ_CLS": ("classifier", "score"), "TOKEN_CLS": ("classifier", "score")}
 _PLAIN = {"bias": "none", "lora_bias": False, "layer_replication": None, "target_parameters": None}
-_PLAIN |= {"trainable_token_indices": None, "alora_invocation_tokens": None, "use_qalora": False}
+_PLAIN |= {"alora_invocation_tokens": None, "use_qalora": False}
 
 _Value = TypeVar("_Value")
 
@@ -64,7 +67,7 @@ def save_adapter(
 
     layers = lora_layers(model)
     saved = [*modules_to_save, *_HEADS_PEFT_ADDS.get(task_type, ())]
-    heads = head_modules(model, modules_to_save, saved)
+    heads, tables = head_modules(model, modules_to_save, saved), trained_rows(model)
     refuse_overlap(layers, saved, heads)
     config = {
         **_lora_config(model, layers),
@@ -73,7 +76,9 @@ def save_adapter(
         "revision": revision,
         "task_type": task_type,
     }
-    tensors = _tensors(layers, heads)
+    for table in tables.values():
+        config["trainable_token_indices"] = list(table.tokens)
+    tensors = _tensors(layers, heads, tables)
     if not tensors:
         raise ValueError(f"{type(model).__name__} has no LoRA layer and modules_to_save is empty: nothing to save")
     Path(folder).mkdir(parents=True, exist_ok=True)
@@ -103,6 +108,7 @@ def load_adapter(model: nn.Module, folder: str | Path) -> list[str]:
     ranks = {name: factor.shape[0] for name, factor in content.lora_A.items()}
     _check_ranks(config, ranks)
     _check_magnitudes(config, content)
+    _make_room(model, config, content)
     names = inject(
         model,
         ranks,
@@ -118,11 +124,12 @@ def load_adapter(model: nn.Module, folder: str | Path) -> list[str]:
 
 @dataclass(frozen=True)
 class _Content:
-    """The tensors of an adapter file by module name (factors and magnitudes) or parameter name (head)."""
+    """The tensors of an adapter file by module name (factors, magnitudes, trained rows) or parameter name (head)."""
 
     lora_A: Mapping[str, Tensor]
     lora_B: Mapping[str, Tensor]
     magnitude: Mapping[str, Tensor]
+    rows: Mapping[str, Tensor]
     head: Mapping[str, Tensor]
 
 
@@ -160,13 +167,16 @@ def _shared(option: str, values: set[_Value], default: _Value) -> _Value:
     return next(iter(values), default)
 
 
-def _tensors(layers: Mapping[str, LoRALinear], heads: Mapping[str, nn.Module]) -> dict[str, Tensor]:
+def _tensors(
+    layers: Mapping[str, LoRALinear], heads: Mapping[str, nn.Module], tables: Mapping[str, TrainedRows]
+) -> dict[str, Tensor]:
     plain = {name: layer.plain() for name, layer in layers.items()}
     factors = {f"{name}.lora_{f}.weight": getattr(plain[name], f"lora_{f}") for name in plain for f in "AB"}
     factors |= {f"{name}{_MAGNITUDE}": x.magnitude for name, x in layers.items() if isinstance(x, DoRALinear)}
     whole = {f"{name}.{key}": value for name, head in heads.items() for key, value in head.state_dict().items()}
+    rows = {f"{name}{_ROWS}": table.rows for name, table in tables.items()}
     # Cloned, because safetensors refuses tensors that share memory.
-    return {_PREFIX + k: v.detach().cpu().clone().contiguous() for k, v in sorted({**factors, **whole}.items())}
+    return {_PREFIX + k: v.detach().cpu().clone().contiguous() for k, v in sorted({**factors, **whole, **rows}.items())}
 
 
 def _read_config(path: Path) -> dict[str, Any]:
@@ -193,10 +203,10 @@ def _read_tensors(path: Path) -> _Content:
     if stray := [key for key in tensors if not key.startswith(_PREFIX)]:
         raise ValueError(f"{path} holds {stray[0]!r}; names in PEFT's format start with {_PREFIX!r}")
     named = {key.removeprefix(_PREFIX): value for key, value in sorted(tensors.items())}
-    ends = (*_FACTORS, _MAGNITUDE)
-    lora_A, lora_B, magnitude = ({k.removesuffix(e): v for k, v in named.items() if k.endswith(e)} for e in ends)
+    ends = (*_FACTORS, _MAGNITUDE, _ROWS)
+    lora_A, lora_B, magnitude, rows = ({k.removesuffix(e): v for k, v in named.items() if k.endswith(e)} for e in ends)
     head = {key: value for key, value in named.items() if not key.endswith(ends)}
-    return _Content(lora_A, lora_B, magnitude, head)
+    return _Content(lora_A, lora_B, magnitude, rows, head)
 
 
 def _check_fit(model: nn.Module, content: _Content) -> None:
@@ -252,6 +262,29 @@ def _check_magnitudes(config: Mapping[str, Any], content: _Content) -> None:
         _check_shape(f"{name}{_MAGNITUDE}", magnitude, (content.lora_B[name].shape[0],))
 
 
+def _make_room(model: nn.Module, config: Mapping[str, Any], content: _Content) -> None:
+    """Let no saved module share its weights with another, and put a table with the file's trained rows into the model.
+
+    Raises:
+        ValueError: The rows do not fit the model, which is unchanged then.
+    """
+    tokens, standing = config.get("trainable_token_indices") or [], trained_rows(model)
+    if not isinstance(tokens, list) or len(content.rows) != bool(tokens):
+        raise ValueError(f"adapter: trainable_token_indices is {tokens!r:.100}, and the weights hold something else")
+    made = with_trained_rows(model, tokens) if tokens and not standing else {}
+    for name, rows in content.rows.items():
+        table = standing.get(name, made.get(name))
+        if not isinstance(table, TrainedRows) or list(table.tokens) != tokens:
+            raise ValueError(f"adapter: the model has no table {name!r} with these trained rows")
+        _check_shape(f"{name}{_ROWS}", rows, tuple(table.rows.shape))
+    for name, module in made.items():
+        model.set_submodule(name, module)
+    shared = Counter(id(p) for _, p in model.named_parameters(remove_duplicate=False))
+    for name, module in head_modules(model, (), config.get("modules_to_save") or ()).items():
+        if any(shared[id(parameter)] > 1 for parameter in module.parameters()):
+            model.set_submodule(name, copy.deepcopy(module))
+
+
 @torch.no_grad()
 def _copy(model: nn.Module, content: _Content) -> None:
     for name, layer in lora_layers(model).items():
@@ -259,6 +292,10 @@ def _copy(model: nn.Module, content: _Content) -> None:
         layer.lora_B.copy_(content.lora_B[name])
         if isinstance(layer, DoRALinear):
             layer.magnitude.copy_(content.magnitude[name])
+    for name, table in trained_rows(model).items():
+        if name in content.rows:
+            table.rows.copy_(content.rows[name])
+            table.rows.requires_grad_(True)
     state = model.state_dict(keep_vars=True)
     for key, value in content.head.items():
         state[key].copy_(value)

@@ -20,7 +20,8 @@ from typing import Any
 from torch import nn
 
 from rankexp.lora.inject import near_misses
-from rankexp.lora.layer import LoRALinear, lora_layers
+from rankexp.lora.layer import LoRALinear
+from rankexp.lora.tokens import TrainedLogits, TrainedRows
 
 NO_TARGET = "dummy-target-modules"
 """The reserved ``target_modules`` with which PEFT accepts an adapter that targets nothing."""
@@ -73,7 +74,8 @@ def target_modules(model: nn.Module, layers: Mapping[str, LoRALinear]) -> list[s
 
 def _base_names(model: nn.Module) -> list[str]:
     """Return the module names of the base model, as PEFT will see them."""
-    inside = {id(layer.base) for layer in lora_layers(model).values()}
+    around = (LoRALinear, TrainedRows, TrainedLogits)
+    inside = {id(module.base) for module in model.modules() if isinstance(module, around)}
     return [name for name, module in model.named_modules() if name and id(module) not in inside]
 
 

@@ -30,12 +30,16 @@ class Loading:
             each adapter.
         unused: Weights in the files that the model has no place for, such as another task's head.
         new: Top-level modules that the task brings: drawn anew and trained whole.
+        whole: Modules of the base that are trained whole beside LoRA.
+        rows: Ids whose rows of the table of embeddings are trained.
     """
 
     pad_token_id: int | None = None
     drawn: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
     new: tuple[str, ...] | None = None
+    whole: tuple[str, ...] = ()
+    rows: tuple[int, ...] = ()
 
 
 def loading_of(model: nn.Module) -> Loading:
@@ -78,6 +82,12 @@ def head_names(model: nn.Module) -> tuple[str, ...]:
     """Names of the top-level modules that are new; none of a language model, whose output layer was pretrained."""
     known = loading_of(model).new
     return beside_the_base(model) if known is None else known
+
+
+def brought_names(model: nn.Module) -> tuple[str, ...]:
+    """Names of the modules that each adapter brings whole: what is trained so, and what the files lacked."""
+    loading = loading_of(model)
+    return (*head_names(model), *loading.whole, *(name for name in loading.drawn if name not in loading.whole))
 
 
 def beside_the_base(model: nn.Module) -> tuple[str, ...]:
@@ -230,3 +240,9 @@ def token_embeddings(model: Any) -> nn.Module | None:
     except NotImplementedError:
         return None
     return found if isinstance(found, nn.Module) and hasattr(found, "weight") else None
+
+
+def token_width(model: Any) -> int:
+    """Return how many numbers stand for a token in the table; 0 where there is none."""
+    found: Any = token_embeddings(model)
+    return 0 if found is None else int(found.weight.shape[-1])

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from rankexp.models.files import ModelError
-from rankexp.models.loading import head_names, loading_of, output_layer
+from rankexp.models.loading import brought_names, output_layer
 
 
 def check_nf4(device: torch.device | None) -> None:
@@ -37,8 +37,8 @@ def check_nf4(device: torch.device | None) -> None:
 def in_nf4(model: Any, device: torch.device) -> nn.Module:
     """Put the linear layers of a base into 4 bits, in place, and all of it onto a device; layers compute in their type.
 
-    What stays as it is: the head, which is trained; the output layer, which may be the table of embeddings itself; what
-    was drawn, since each adapter brings it; layers that the model itself keeps in float32, such as T5's ``wo``, whose
+    What stays as it is: what each adapter brings whole, the head among it; the output layer, which may be the table of
+    embeddings itself; layers that the model itself keeps in float32, such as T5's ``wo``, whose
     type it reads; and layers that are none of torch's, the ``Conv1D`` of GPT-2 among them.
 
     Args:
@@ -48,7 +48,7 @@ def in_nf4(model: Any, device: torch.device) -> nn.Module:
     Raises:
         ModelError: There is nothing to quantise in it.
     """
-    whole = (*head_names(model), *output_layer(model), *loading_of(model).drawn)
+    whole = (*brought_names(model), *output_layer(model))
     named = {name: module for name, module in model.named_modules() if type(module) is nn.Linear}
     layers = {
         name: layer

@@ -16,7 +16,7 @@ def lora_config(study: Study, rank: int | None) -> dict[str, Any] | None:
     if not trials:
         return None
     spec, model = trials[0].spec, study.record.model
-    saved = [*model.get("head", []), *model.get("drawn", [])]
+    saved = list(dict.fromkeys([*model.get("head", []), *model.get("whole", []), *model.get("drawn", [])]))
     return {
         "task_type": model.get("task_type", "SEQ_CLS"),
         "r": rank,
@@ -27,6 +27,7 @@ def lora_config(study: Study, rank: int | None) -> dict[str, Any] | None:
         "rank_pattern": _rank_pattern(spec),
         "alpha_pattern": {},
         "modules_to_save": saved,
+        **({"trainable_token_indices": rows} if (rows := model.get("rows")) else {}),
     }
 
 

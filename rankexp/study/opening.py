@@ -11,6 +11,7 @@ from rankexp.config import StudyConfig
 from rankexp.lora.inject import linear_modules
 from rankexp.metrics import Weight
 from rankexp.models.base import BaseModel
+from rankexp.models.beside import also_said
 from rankexp.models.loading import loading_of
 from rankexp.models.quantised import count_parameters
 from rankexp.option_errors import ConfigError
@@ -47,7 +48,7 @@ def create_or_check(
         _check_ranks(ranks, shapes)
         record = _new_record(store.folder.name, config, bench, shapes, loaded)
         reach = reach_of(bench.model, shapes, bench.saved)
-    for sentence in (*reach.sentences, *_drawn(bench), *_router(bench)):
+    for sentence in (*reach.sentences, *_drawn(bench), *also_said(bench.model), *_router(bench)):
         display.say(sentence)
     if store.begun():  # as it was begun, not with this process's own options
         record = replace(record, config=store.config())
@@ -66,6 +67,13 @@ def check_same(record: StudyRecord, loaded: Loaded) -> None:
             raise ConfigError(
                 f"the {what} has changed since study {record.name} began; start a new one with study=NAME."
             )
+
+
+def _also_trained(bench: Bench) -> dict[str, list[Any]]:
+    """Return what of the base is trained whole beside LoRA, where anything is."""
+    loading = loading_of(bench.model)
+    found = {"whole": list[Any](loading.whole), "rows": list[Any](loading.rows)}
+    return {name: names for name, names in found.items() if names}
 
 
 def _drawn(bench: Bench) -> list[str]:
@@ -114,6 +122,7 @@ def _new_record(
             "padding": asdict(bench.padding),
             **({"dtype": bench.base.dtype} if bench.base.dtype != "float32" else {}),
             "drawn": list(loading_of(bench.model).drawn),
+            **_also_trained(bench),
             "reach": reach_of(bench.model, shapes, bench.saved).card(),
         },
         data=card_of(bench.data, config.decide.weight),

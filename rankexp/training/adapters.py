@@ -20,6 +20,7 @@ from rankexp.lora.pack import Adapter
 from rankexp.lora.pissa import PiSSALinear
 from rankexp.lora.subspace import train_in_subspace
 from rankexp.models.base import new_head, to_train
+from rankexp.models.beside import trained_whole
 from rankexp.models.loading import output_layer
 from rankexp.trial_spec import Method, TrialSpec
 
@@ -61,7 +62,7 @@ def _nested(model: nn.Module, spec: TrialSpec, head: Sequence[str]) -> Adapter:
 
 
 def _around(model: nn.Module, spec: TrialSpec, kind: Callable[..., LoRALinear]) -> Adapter:
-    return Adapter(_layers(model, spec, kind), new_head(model, spec.seed))
+    return Adapter(_layers(model, spec, kind), trained_whole(model, spec.seed))
 
 
 def _layers(model: nn.Module, spec: TrialSpec, kind: Callable[..., L]) -> dict[str, L]:
@@ -75,12 +76,12 @@ def _layers(model: nn.Module, spec: TrialSpec, kind: Callable[..., L]) -> dict[s
 def _adalora(model: nn.Module, spec: TrialSpec, head: Sequence[str]) -> Adapter:
     del head
     assert spec.pruning is not None  # a spec of this method has one
-    return PrunedAdapter(_layers(model, spec, AdaLoRALinear), new_head(model, spec.seed), spec.pruning)
+    return PrunedAdapter(_layers(model, spec, AdaLoRALinear), trained_whole(model, spec.seed), spec.pruning)
 
 
 def _head(model: nn.Module, spec: TrialSpec, head: Sequence[str]) -> Adapter:
     del head
-    return Adapter({}, new_head(model, spec.seed))
+    return Adapter({}, trained_whole(model, spec.seed))
 
 
 def _base(model: nn.Module, spec: TrialSpec, head: Sequence[str]) -> Adapter:

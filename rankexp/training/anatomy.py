@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from rankexp.lora.inject import contains, eject, inject
-from rankexp.models.loading import head_names, loading_of, output_layer, token_embeddings
+from rankexp.models.loading import brought_names, loading_of, output_layer, token_embeddings, token_width
 from rankexp.models.quantised import count_parameters
 from rankexp.ranks import RankMap
 from rankexp.training.bench import attention_of
@@ -125,9 +125,10 @@ def anatomy_of(
         ValueError: A target selects nothing, or blocks are to be computed again and there are none.
     """
     length = min(length, positions(model) or length)
-    saved = (*head_names(model), *loading_of(model).drawn)
+    saved = brought_names(model)
     shapes = target_layers(model, targets, saved)
     head = sum(p.numel() for name in saved for p in model.get_submodule(name).parameters())
+    head += len(loading_of(model).rows) * token_width(model)
     fitting = [rank for rank in ranks if rank <= min(min(shape) for shape in shapes.values())]
     counts = {rank: RankMap.uniform(shapes, rank).cost(shapes) for rank in fitting}
     total, reach = count_parameters(model), reach_of(model, shapes, saved)

@@ -20,8 +20,9 @@ from rankexp.lora.inject import eject, new_layers
 from rankexp.lora.pack import Adapter, Pack
 from rankexp.lora.peft_format import load_adapter
 from rankexp.lora.squeeze import squeezed
-from rankexp.models.base import BaseModel, Padding, head_names, new_head
-from rankexp.models.loading import loading_of, quiet, reason, set_pad
+from rankexp.models.base import BaseModel, Padding, head_names
+from rankexp.models.beside import trained_whole
+from rankexp.models.loading import brought_names, loading_of, quiet, reason, set_pad
 from rankexp.objectives.base import Collator
 from rankexp.option_errors import ConfigError
 from rankexp.record.scores import Scores
@@ -120,7 +121,7 @@ class Bench:
             layers = new_layers(self.model, ranks, alpha=1.0, seed=seed)
             for layer in layers.values():
                 nn.init.constant_(layer.lora_B, 0.1)
-            return Adapter(layers, new_head(self.model, seed))
+            return Adapter(layers, trained_whole(self.model, seed))
 
         def answers(indices: Sequence[NDArray[np.int64]], *held: Adapter) -> Tensor:
             with self.pack.holding(*held) as model, torch.no_grad(), autocast(self.base.dtype, self.device):
@@ -152,8 +153,8 @@ class Bench:
 
     @property
     def saved(self) -> tuple[str, ...]:
-        """Names of the modules that each adapter brings whole: the head, and what was drawn since the files lack it."""
-        return (*self.head, *loading_of(self.model).drawn)
+        """Names of the modules that each adapter brings whole: what is trained so, and what the files lacked."""
+        return brought_names(self.model)
 
     def shapes(self, targets: str | list[str]) -> dict[str, tuple[int, int]]:
         """Names and (in, out) of the layers that ``targets`` selects; see :func:`target_layers`."""
@@ -202,13 +203,14 @@ class Bench:
 
     @contextmanager
     def _loaded(self, trial: Trial) -> Iterator[nn.Module]:
-        """Hold a recorded trial's adapter and head for a while."""
-        try:
-            load_adapter(self.model, trial.adapter)
-            yield self.model
-        finally:
-            eject(self.model)
-            self.model.requires_grad_(False)
+        """Hold a recorded trial's adapter for a while, and copies of what it brings whole."""
+        with self.pack.holding(Adapter({}, trained_whole(self.model, 0))):
+            try:
+                load_adapter(self.model, trial.adapter)
+                yield self.model
+            finally:
+                eject(self.model)
+                self.model.requires_grad_(False)
 
 
 def prepare(model: Any, device: torch.device, attention: str = AUTO) -> None:

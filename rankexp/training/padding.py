@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rankexp.lora.pack import Adapter, Pack
-from rankexp.models.base import Padding, new_head
+from rankexp.models.base import Padding
+from rankexp.models.beside import trained_whole
 from rankexp.models.loading import loading_of, pad_of, reason, set_pad, token_embeddings
 from rankexp.objectives.base import Objective
 from rankexp.option_errors import ConfigError
@@ -57,7 +58,7 @@ def find_padding(model: nn.Module, data: TaskData, usual: int) -> Padding:
     if not rows:
         return Padding(usual)  # nothing is filled
     own, failed = _own_pad(model), list[str]()
-    with Pack(model).holding(Adapter({}, new_head(model, 0))) as held:
+    with Pack(model).holding(Adapter({}, trained_whole(model, 0))) as held:
         for padding in _candidates(held, rows, usual):
             if not (why := _failure(held, examples, data.objective, padding)):
                 set_pad(model, padding.token if own is None else own)

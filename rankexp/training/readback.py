@@ -6,6 +6,7 @@ is spoilt before it does, and texts are scored one at a time, without any paddin
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 
 from rankexp.lora.peft_format import load_adapter
 from rankexp.models.base import BaseModel, Padding
-from rankexp.models.loading import head_names, loading_of, set_pad
+from rankexp.models.loading import brought_names, loading_of, set_pad, token_embeddings
 from rankexp.objectives.base import Objective
 from rankexp.record.scores import Scores
 from rankexp.record.trial import Trial
@@ -118,9 +119,14 @@ def _score(
 
 def _spoil(model: nn.Module) -> None:
     """Overwrite what the adapter has to bring, so that it counts only if it does."""
-    for name in (*head_names(model), *loading_of(model).drawn):
-        for parameter in model.get_submodule(name).parameters():
+    for name in brought_names(model):
+        spoilt = copy.deepcopy(model.get_submodule(name))  # a weight that another module shares is the base's own there
+        for parameter in spoilt.parameters():
             nn.init.constant_(parameter, 0.5)
+        model.set_submodule(name, spoilt)
+    if tokens := loading_of(model).rows:
+        table: Any = token_embeddings(model)
+        table.weight.detach()[list(tokens)] = 0.5
 
 
 def _compared(trial: Trial, scored: Scores, recorded: Scores) -> ReadBack:

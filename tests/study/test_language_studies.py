@@ -23,6 +23,7 @@ from rankexp.models.kinds import CAUSAL
 from rankexp.options import parse, plugins
 from rankexp.progress import Display
 from rankexp.record.trials import TrialStore
+from rankexp.report.peft_config import as_python, lora_config
 from rankexp.strategies.base import make_strategy
 from rankexp.study.session import resume_study, run_study
 from rankexp.training.trial import train_trial
@@ -240,3 +241,16 @@ def test_a_study_whose_trials_are_lost_gives_the_same_bits_again(tmp_path):
         load_study(study.store.folder).chosen_trials(4)[0].adapter / "adapter_model.safetensors"
     ).items():
         np.testing.assert_array_equal(value, tensors[name])
+
+
+@pytest.mark.usefixtures("without_report")
+def test_what_is_trained_beside_lora_is_said_read_back_and_part_of_the_config_to_paste(tmp_path):
+    said = io.StringIO()
+    config = study_of(tmp_path, lora={"modules_to_save": ["model.norm"], "trainable_token_indices": [82, 68]})
+    study = run_study(config, Display(said)).study
+    assert "trained beside LoRA in every trial: the module model.norm, the embeddings of 2 tokens" in said.getvalue()
+    assert study.record.notes["read_back"]["passed"]
+    assert study.store.folder != study_of(tmp_path).study_folder
+    pasted = lora_config(study, 4)
+    assert (pasted["modules_to_save"], pasted["trainable_token_indices"]) == (["model.norm"], [68, 82])
+    assert "trainable_token_indices=[68, 82]," in as_python(pasted, 1e-3)

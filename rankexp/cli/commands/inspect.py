@@ -32,6 +32,7 @@ def _inspect(config: StudyConfig) -> None:
     import torch
 
     from rankexp.models.base import find_model
+    from rankexp.models.beside import also_training
     from rankexp.models.kinds import kind_of_task
     from rankexp.option_errors import ConfigError
     from rankexp.progress import Display
@@ -42,6 +43,7 @@ def _inspect(config: StudyConfig) -> None:
     kind = kind_of_task(config.task)
     with Display() as display:
         base = find_model(**asdict(config.model), device=find_device(config.device), say=display.say)
+        base = also_training(base, config.lora.modules_to_save, config.lora.trainable_token_indices)
         model = base.place(base.build(kind), torch.device("cpu")).requires_grad_(False)
         prepare(model, torch.device("cpu"), config.attention)
         length = int(config.task.get("max_length", _LENGTH))
