@@ -9,7 +9,9 @@ from __future__ import annotations
 import itertools
 import math
 import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,8 +26,10 @@ from transformers import (
 )
 
 from rankexp.models.base import Padding
+from rankexp.objectives.base import Batch
 from rankexp.tasks.base import TaskData, Texts
 from rankexp.training.batching import training_batches
+from rankexp.training.device import autocast
 from rankexp.training.optim import rate_factor
 
 NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
@@ -79,18 +83,28 @@ def train_bare(model: nn.Module, data: TaskData, setting: Setting, device: torch
         optimizer,
         lambda step: rate_factor(step, steps=setting.steps, warmup_steps=setting.warmup_steps, schedule="linear"),
     )
-    split, losses = data.splits["train"], []
-    for index in itertools.islice(training_batches(split, setting.batch_size, setting.seed), setting.steps):
-        batch = data.objective.collate(split, [index], Padding(0), device)
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=setting.bfloat16):
+    split = data.splits["train"]
+    drawn = itertools.islice(training_batches(split, setting.batch_size, setting.seed), setting.steps)
+    batches = (data.objective.collate(split, [index], Padding(0), device) for index in drawn)
+    precision = "bfloat16" if setting.bfloat16 else "float32"
+    return float(np.mean(plain_loop(model, batches, optimizer, scheduler, precision)[-8:]))
+
+
+def plain_loop(
+    model: nn.Module, batches: Iterable[Batch], optimizer: Any, scheduler: Any, precision: str
+) -> list[float]:
+    """Train on batches as people write it by hand, gradients clipped to 1; return the loss of each step."""
+    losses = []
+    for batch in batches:
+        with autocast(precision, batch.labels.device):
             loss = model(**batch.inputs, labels=batch.labels).loss
         loss.backward()
-        nn.utils.clip_grad_norm_(parameters, 1.0)
+        nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], 1.0)
         optimizer.step()
         scheduler.step()
         optimizer.zero_grad()
         losses.append(float(loss.detach()))
-    return float(np.mean(losses[-8:]))
+    return losses
 
 
 def make_trainer(model: nn.Module, folder: str, data: TaskData, setting: Setting, device: torch.device) -> Trainer:

@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from baselines import plain_loop
 from pack_vs_peft import Queue, in_lanes
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -40,7 +41,6 @@ from rankexp.tasks.base import Targets
 from rankexp.tasks.sft.code import CodeTask
 from rankexp.training.batching import training_batches
 from rankexp.training.bench import Bench
-from rankexp.training.device import autocast
 from rankexp.training.optim import rate_factor
 from rankexp.trial_spec import TrialSpec
 
@@ -106,17 +106,10 @@ def bare(
     scheduler = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: rate_factor(step, steps=options.steps, warmup_steps=WARMUP, schedule="linear")
     )
-    split, losses, began = bench.data.splits["train"], [], time.perf_counter()
-    for index in itertools.islice(training_batches(split, options.batch, seed), options.steps):
-        batch = bench.data.objective.collate(split, [index], bench.padding, bench.device)
-        with autocast(precision, bench.device):
-            loss = model(**batch.inputs, labels=batch.labels).loss
-        loss.backward()
-        nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        scheduler.step()
-        optimizer.zero_grad()
-        losses.append(float(loss.detach()))
+    split, began = bench.data.splits["train"], time.perf_counter()
+    drawn = itertools.islice(training_batches(split, options.batch, seed), options.steps)
+    batches = (bench.data.objective.collate(split, [index], bench.padding, bench.device) for index in drawn)
+    losses = plain_loop(model, batches, optimizer, scheduler, precision)
     return time.perf_counter() - began, losses
 
 

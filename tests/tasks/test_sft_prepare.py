@@ -35,7 +35,7 @@ def encoder(template="smollm2", loss="answers", named=None):
 def run(path, encode=None, sizes=None, seed=0, max_length=4000, **asked):
     said = []
     encoding = encode or encoder()
-    reading = read_rows(Asked(str(path), **asked), said.append, has_template=encoding.chat is not None)
+    reading = read_rows(Asked(path=str(path), **asked), said.append, has_template=encoding.chat is not None)
     return prepare(reading, encoding, sizes or SHARES, seed, max_length, said.append), said
 
 
@@ -392,7 +392,7 @@ def test_data_of_others_is_read_as_it_is(name, template, named, rows, lost):
 
 @needs_shared
 def test_each_turn_of_a_data_set_of_others_is_there():
-    reading = read_rows(Asked(str(SHARED / "glaive_toolcall_en_demo.json")), lambda _: None, has_template=True)
+    reading = read_rows(Asked(path=str(SHARED / "glaive_toolcall_en_demo.json")), lambda _: None, has_template=True)
     assert (len(reading.rows), reading.refused) == (300, ())
     messages = [message for row in reading.rows for message in row.content.messages]
     turns = Counter("call" if message.get("tool_calls") else message["role"] for message in messages)
@@ -403,7 +403,7 @@ def test_each_turn_of_a_data_set_of_others_is_there():
 @needs_shared
 def test_each_answer_of_gsm8k_is_what_is_learned():
     encode = encoder("smollm2")
-    reading = read_rows(Asked(str(SHARED / "gsm8k"), source_split="train+test"), lambda _: None, has_template=True)
+    reading = read_rows(Asked(path=str(SHARED / "gsm8k"), source_split="train+test"), lambda _: None, has_template=True)
     assert len(reading.rows) == 7473 + 1319
     for one in reading.rows[::40]:
         encoded = encode.encode(one.content)

@@ -5,10 +5,9 @@ from functools import cache
 
 import numpy as np
 import pytest
-import tiny_bench
 import torch
+from adapter_laws import check_packed, check_resumed
 from safetensors.torch import load_file
-from test_checkpoint import train
 from test_language import make_spec
 from tiny_language import MODELS, make_base, make_bench, placed
 
@@ -121,11 +120,7 @@ def test_what_peft_has_written_is_read(tmp_path, kind):
 def test_interrupted_and_resumed_it_ends_with_the_bits_of_one_go(benches, tmp_path, kind):
     bench = benches(kind)
     spec = make_spec(bench, steps=6)
-    whole = train_trial(bench, spec, TrialStore(tmp_path / "whole"))
-    store = TrialStore(tmp_path / "cut")
-    train(bench, store, spec, cut=3)
-    (job,) = train(bench, store, spec)
-    assert tiny_bench.digests(job.trial) == tiny_bench.digests(whole)
+    check_resumed(bench, tmp_path, spec)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -135,11 +130,7 @@ def test_a_pack_is_each_of_it_alone_where_it_packs(benches, tmp_path, kind):
     if not bench.packs:
         return
     specs = [make_spec(bench, rank, seed=seed, steps=6) for rank, seed in ((1, 0), (4, 1), (8, 2))]
-    alone = [train_trial(bench, spec, TrialStore(tmp_path / "alone")) for spec in specs]
-    packed = train(bench, TrialStore(tmp_path / "packed"), *specs, size=3)
-    for one, job in zip(alone, packed, strict=True):
-        mine, theirs = ([row["loss"] for row in t.result.history] for t in (one, job.trial))
-        np.testing.assert_allclose(mine, theirs, rtol=1e-4)
+    check_packed(bench, tmp_path, *specs, rtol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tiny_bench
 import torch
-from test_checkpoint import train
+from adapter_laws import check_packed, check_resumed
 from test_language import make_spec
 from tiny_language import MODELS, make_bench, placed
 
@@ -72,21 +72,13 @@ def test_the_adapter_in_peft_gives_about_the_recorded_losses(benches, tmp_path, 
 def test_a_pack_is_each_of_it_alone_as_far_as_bfloat16_rounds(benches, tmp_path):
     bench = benches("llama")
     specs = [make_spec(bench, rank, seed=seed, steps=6, precision="bfloat16") for rank, seed in ((1, 0), (4, 1))]
-    alone = [train_trial(bench, spec, TrialStore(tmp_path / "alone")) for spec in specs]
-    packed = train(bench, TrialStore(tmp_path / "packed"), *specs, size=2)
-    for one, job in zip(alone, packed, strict=True):
-        mine, theirs = ([row["loss"] for row in t.result.history] for t in (one, job.trial))
-        np.testing.assert_allclose(mine, theirs, rtol=2e-2)
+    check_packed(bench, tmp_path, *specs, rtol=2e-2)
 
 
 def test_interrupted_and_resumed_it_ends_with_the_bits_of_one_go(benches, tmp_path):
     bench = benches("llama")
     spec = make_spec(bench, precision="bfloat16", steps=10)
-    whole = train_trial(bench, spec, TrialStore(tmp_path / "whole"))
-    store = TrialStore(tmp_path / "cut")
-    train(bench, store, spec, cut=5)
-    (job,) = train(bench, store, spec)
-    assert tiny_bench.digests(job.trial) == tiny_bench.digests(whole)
+    check_resumed(bench, tmp_path, spec)
 
 
 def test_a_classifier_in_bfloat16_trains_its_head_in_float32():

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -38,14 +39,7 @@ def make_bench(folder, name="llama", **options):
 
 @pytest.fixture(scope="module")
 def benches(tmp_path_factory):
-    made = {}
-
-    def bench(name):
-        if name not in made:
-            made[name] = make_bench(tmp_path_factory.mktemp(name), name)
-        return made[name]
-
-    return bench
+    return cache(lambda name: make_bench(tmp_path_factory.mktemp(name), name))
 
 
 def taken(bench, split="decide", size=9):

@@ -3,6 +3,7 @@
 import copy
 import itertools
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -29,14 +30,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def benches(tmp_path_factory):
-    made = {}
-
-    def bench(name):
-        if name not in made:
-            made[name] = make_bench(tmp_path_factory.mktemp(name), name)
-        return made[name]
-
-    return bench
+    return cache(lambda name: make_bench(tmp_path_factory.mktemp(name), name))
 
 
 def make_spec(bench, rank=2, **changes):

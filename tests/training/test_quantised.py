@@ -5,9 +5,8 @@ from functools import cache
 
 import numpy as np
 import pytest
-import tiny_bench
 import torch
-from test_checkpoint import train
+from adapter_laws import check_packed, check_resumed
 from test_language import make_spec
 from tiny_language import MODELS, make_base, make_bench, placed
 
@@ -118,21 +117,13 @@ def test_a_fresh_layer_gives_what_the_frozen_one_gives(kind):
 def test_a_pack_is_each_of_it_alone(benches, tmp_path):
     bench = benches("llama")
     specs = [make_spec(bench, rank, seed=seed, steps=6) for rank, seed in ((1, 0), (4, 1), (8, 2))]
-    alone = [train_trial(bench, spec, TrialStore(tmp_path / "alone")) for spec in specs]
-    packed = train(bench, TrialStore(tmp_path / "packed"), *specs, size=3)
-    for one, job in zip(alone, packed, strict=True):
-        mine, theirs = ([row["loss"] for row in t.result.history] for t in (one, job.trial))
-        np.testing.assert_allclose(mine, theirs, rtol=1e-4)
+    check_packed(bench, tmp_path, *specs, rtol=1e-4)
 
 
 def test_interrupted_and_resumed_it_ends_with_the_bits_of_one_go(benches, tmp_path):
     bench = benches("llama")
     spec = make_spec(bench, steps=10)
-    whole = train_trial(bench, spec, TrialStore(tmp_path / "whole"))
-    store = TrialStore(tmp_path / "cut")
-    train(bench, store, spec, cut=5)
-    (job,) = train(bench, store, spec)
-    assert tiny_bench.digests(job.trial) == tiny_bench.digests(whole)
+    check_resumed(bench, tmp_path, spec)
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
@@ -204,8 +195,4 @@ def test_on_a_gpu_it_trains_in_a_pack(tmp_path):
     data = make_bench(tmp_path).data
     bench = Bench.load(base, data, device)
     specs = [make_spec(bench, rank, seed=seed, steps=6, precision="bfloat16") for rank, seed in ((1, 0), (4, 1))]
-    alone = [train_trial(bench, spec, TrialStore(tmp_path / "alone")) for spec in specs]
-    packed = train(bench, TrialStore(tmp_path / "packed"), *specs, size=2)
-    for one, job in zip(alone, packed, strict=True):
-        mine, theirs = ([row["loss"] for row in t.result.history] for t in (one, job.trial))
-        np.testing.assert_allclose(mine, theirs, rtol=2e-2)
+    check_packed(bench, tmp_path, *specs, rtol=2e-2)

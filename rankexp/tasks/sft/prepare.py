@@ -6,11 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from pydantic.dataclasses import dataclass as checked
 
 from rankexp.data.folders import Part
 from rankexp.data.sources import Source, read_source
 from rankexp.data.splits import SPLITS
 from rankexp.data.table import TaskError
+from rankexp.options import CHECKED
 from rankexp.safety.printable import printable
 from rankexp.tasks.base import Targets
 from rankexp.tasks.sft.columns import Layout, recognise
@@ -26,23 +28,25 @@ from rankexp.tasks.sft.templates import no_template
 Say = Callable[[str], None]
 
 
-@dataclass(frozen=True)
+@checked(frozen=True, config=CHECKED, kw_only=True)
 class Asked:
-    """Where the data is and what its columns hold.
+    """Where rows are and what their columns hold.
 
     Attributes:
-        path: A file, a folder, or an id on the hub.
-        columns: Names of columns by what they hold, and of the keys of a turn; see :mod:`rankexp.tasks.sft.columns`.
-        form: How rows become text; see :func:`rankexp.tasks.sft.shapes.resolved_form`.
-        group: Column of what a row belongs with, or None.
-        split: Column that puts each row into train, tune, decide or test, or None.
-        subset: Which of several data sets in one repository, or None.
-        source_split: Which of the data set's own splits are read, joined by ``+``, or None.
-        revision: Which version on the hub, or None.
+        path: A file in a format that :mod:`rankexp.data.readers` reads, a folder of such files or one that ``datasets``
+            saved, or an id on the hub.
+        columns: Names of columns by what they hold, such as ``{prompt: frage, completion: antwort}``, where they have
+            other names than the usual ones.
+        form: How rows become text: ``chat``, ``plain``, ``alpaca``, or ``auto`` for what suits the columns.
+        group: Column of what a row belongs with, such as a document; rows of one group are in one split.
+        split: Column that puts each row into train, tune, decide or test; null deals them by ``sizes``.
+        subset: Which of several data sets in one repository.
+        source_split: Which of the data set's own splits are read, joined by ``+``.
+        revision: Which version of a data set on the hub.
     """
 
     path: str
-    columns: Mapping[str, str] = field(default_factory=dict)
+    columns: dict[str, str] = field(default_factory=dict)
     form: Form = "auto"
     group: str | None = None
     split: str | None = None
@@ -185,7 +189,7 @@ def whole(path: str, encoder: Encoder, max_length: int, train: Targets, say: Say
         TaskError: It cannot be read, or no row of it can be used.
     """
     say(f"to see what is forgotten, {printable(path)} is read as well:")
-    reading = read_rows(Asked(path), say, has_template=encoder.chat is not None)
+    reading = read_rows(Asked(path=path), say, has_template=encoder.chat is not None)
     rows, encoded, without = encode_rows(reading.rows, encoder, max_length)
     refused = (*reading.refused, *without)
     if not rows:
