@@ -56,6 +56,7 @@ def test_it_holds_the_configuration_and_the_templates(wheel: Path) -> None:
     assert not any(name.startswith(("tests/", "bench/")) for name in names)
 
 
+@pytest.mark.thorough
 def test_it_is_the_installed_package_that_runs(installed: Path) -> None:
     python = str(installed / "env" / "bin" / "python")
     code = "import rankexp, rankexp.cli.compose as c; print(rankexp.__file__); print(c.resource('conf'))"

@@ -138,6 +138,7 @@ def call_layers_evil(folder: Path) -> None:
     (study / "study.json").write_text(text, encoding="utf-8")
 
 
+@pytest.mark.thorough
 def test_a_hostile_file_name_is_shown_and_not_obeyed(tmp_path: Path) -> None:
     name = "<img src=x onerror=alert(1)>.csv"
     lines = [f"{r},{s},e{i},{(i + s + r) % 2}" for r in (4, 8) for s in range(3) for i in range(20)]

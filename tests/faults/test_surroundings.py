@@ -43,16 +43,17 @@ def assert_nothing_imported(tmp_path: Path) -> None:
     assert not (tmp_path / "imported").exists(), (tmp_path / "imported").read_text()
 
 
+@thorough  # on every change, hostile commands run where such modules lie
 @pytest.mark.parametrize(
     "more",
     [
         [],
-        pytest.param(["launcher=local", "workers=2"], marks=thorough),
-        pytest.param(["launcher=slurm", "hydra/launcher=submitit_local", "workers=1"], marks=thorough),
-        pytest.param(["launcher=ray", "workers=1", "+hydra.launcher.ray.init.include_dashboard=false"], marks=thorough),
+        ["launcher=local", "workers=2"],
+        ["launcher=slurm", "hydra/launcher=submitit_local", "workers=1"],
+        ["launcher=ray", "workers=1", "+hydra.launcher.ray.init.include_dashboard=false"],
     ],
 )
-@pytest.mark.parametrize("paths", [None, pytest.param("", marks=thorough)])
+@pytest.mark.parametrize("paths", [None, ""])
 def test_modules_beside_the_data_are_not_imported(
     tmp_path: Path, plant: Callable[[Path], None], more: list[str], paths: str | None
 ) -> None:

@@ -140,7 +140,7 @@ def test_a_file_is_read_or_refused(ground: Ground, changed: dict[str, bytes]) ->
 
 @pytest.mark.filterwarnings("ignore:In .*Defaults list is missing:UserWarning")  # Hydra's own word to the user
 @given(changed=broken_files())
-@fuzzing(8, 3)
+@fuzzing(6, 3)
 def test_a_folder_is_composed_or_refused(ground: Ground, changed: dict[str, bytes]) -> None:
     ground.fill(**changed)
     only_refused(run_with_hydra, "mine", [f"--config-dir={ground.conf}"], kept)
@@ -164,7 +164,7 @@ def test_words_are_taken_apart_or_refused(ground: Ground, words: list[str]) -> N
 
 
 @given(words=broken_words())
-@fuzzing(6, 5)
+@fuzzing(5, 5)
 def test_words_are_composed_or_refused(ground: Ground, words: list[str]) -> None:
     asks = ("-", "hydra.", "hydra/", "+hydra", "~hydra")  # the user's own word, on which Hydra acts
     ground.fill()

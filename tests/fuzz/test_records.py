@@ -91,13 +91,13 @@ def tree_of(ground: Ground, name: str) -> Any:
 
 @pytest.mark.parametrize("name", ["study.json", "spec.json"])
 @given(data=st.data())
-@fuzzing(8, 14)
+@fuzzing(5, 14)
 def test_a_file_of_json(ground: Ground, name: str, data: st.DataObject) -> None:
     broken(ground, ground.file(name), as_json(data.draw(broken_tree(tree_of(ground, name)))))
 
 
 @given(data=st.data())
-@fuzzing(8, 8)
+@fuzzing(5, 8)
 def test_result_json(ground: Ground, data: st.DataObject) -> None:
     """The hash of a file is written anew by whoever breaks it."""
     values = data.draw(broken_tree(tree_of(ground, "result.json")))
@@ -109,7 +109,7 @@ def test_result_json(ground: Ground, data: st.DataObject) -> None:
 
 
 @given(data=st.data())
-@fuzzing(3, 195)
+@fuzzing(2, 195)
 def test_a_spec_whose_key_was_made_to_fit(ground: Ground, data: st.DataObject) -> None:
     """A stranger names the folder by the key of what he wrote."""
     from rankexp.canonical_json import content_key
@@ -129,7 +129,7 @@ def test_a_spec_whose_key_was_made_to_fit(ground: Ground, data: st.DataObject) -
 
 
 @given(data=st.data())
-@fuzzing(3, 16)
+@fuzzing(2, 16)
 @pytest.mark.parametrize("name", ["study.json", "result.json", "spec.json", "scores/decide.npz"])
 def test_bytes_of_a_record(ground: Ground, data: st.DataObject, name: str) -> None:
     path = ground.file(name)
@@ -137,7 +137,7 @@ def test_bytes_of_a_record(ground: Ground, data: st.DataObject, name: str) -> No
 
 
 @given(data=st.data())
-@fuzzing(3, 390)
+@fuzzing(2, 390)
 def test_scores(data: st.DataObject) -> None:
     whole = make_scores(0.7, 20, 0, "decide").to_bytes()
     with suppress(ValueError):
@@ -146,7 +146,7 @@ def test_scores(data: st.DataObject) -> None:
 
 
 @given(data=st.data())
-@fuzzing(3, 260)
+@fuzzing(2, 260)
 def test_adapters(ground: Ground, data: st.DataObject) -> None:
     """The hash of the adapter is written anew, so that its header is what is read."""
     trial = TrialStore(ground.workspace).read(ground.key)
@@ -201,7 +201,7 @@ def test_small_files(tmp_path_factory: pytest.TempPathFactory, data: st.DataObje
 
 
 @given(data=st.data())
-@fuzzing(3, 162)
+@fuzzing(2, 162)
 def test_a_database_of_claims(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     from rankexp.study.coordination.claims import Claims
     from rankexp.study.coordination.database import StorageError

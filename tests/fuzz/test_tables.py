@@ -114,7 +114,7 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("tables")
 
 
-@fuzzing(10, 162)
+@fuzzing(8, 162)
 @given(file=changed_files())
 def test_any_bytes_are_a_table_or_refused_in_a_sentence(folder, file):
     end, data = file

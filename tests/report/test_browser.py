@@ -30,7 +30,9 @@ def test_a_heading_sorts_its_table_and_turns_it_round(tmp_path):
 
 
 @pytest.mark.parametrize("width", [390, 1280])
-@pytest.mark.parametrize("kind", ["settled", "insufficient", "failures"])
+@pytest.mark.parametrize(
+    "kind", ["settled", *(pytest.param(k, marks=pytest.mark.thorough) for k in ("insufficient", "failures"))]
+)
 def test_the_page_never_scrolls_sideways(tmp_path, width, kind):
     options = {
         "settled": {"seeds": 5, "open_test": True, "dimensions": (10, 100, 1000)},

@@ -100,7 +100,10 @@ def without_report(monkeypatch):
 
 
 @pytest.mark.usefixtures("without_report")
-@pytest.mark.parametrize("name", SEARCHES)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.thorough if name in {"gp", "pareto", "optuna"} else ()) for name in SEARCHES],
+)
 def test_every_strategy_screens_a_language_model(tmp_path, name):
     study = run(study_of(tmp_path, search={"strategy": name, **SEARCHES[name]}))
     assert study.complete

@@ -17,7 +17,7 @@ from rankexp.tracking import MlflowTracker
 from rankexp.tracking.own_store import open_own_store
 
 pytestmark = OF_MLFLOW
-NAMES = ["runs", "a b", "50% %2e%2e #1?", "über é&=@[x]"]
+NAMES = ["runs", *(pytest.param(n, marks=pytest.mark.thorough) for n in ("a b", "50% %2e%2e #1?")), "über é&=@[x]"]
 
 
 def tree(folder: Path) -> dict[str, tuple[str, int]]:

@@ -127,6 +127,7 @@ def canary() -> Iterator[tuple[int, list[object]]]:
 
 
 @pytest.mark.slow
+@pytest.mark.thorough  # `sync` of a hostile study is tried on every change, beside other commands
 def test_a_strangers_study_is_sent_nowhere(template: Path, tmp_path: Path) -> None:
     workspace = Path(shutil.copytree(template, tmp_path / "runs"))
     file = workspace / "studies" / NAME / "study.json"

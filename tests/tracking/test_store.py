@@ -17,7 +17,9 @@ from rankexp.tracking.local import create_database, database_path, database_uri
 pytestmark = OF_MLFLOW
 
 
-@pytest.mark.parametrize("name", ["a b", "50% #1?", "é&=@[x]"])
+@pytest.mark.parametrize(
+    "name", [*(pytest.param(n, marks=pytest.mark.thorough) for n in ("a b", "50% #1?")), "é&=@[x]"]
+)
 def test_any_path_can_hold_the_store(tmp_path: Path, template: Path, name: str) -> None:
     workspace = Path(shutil.copytree(template, tmp_path / name / "runs"))
     assert database_path(database_uri(workspace / "mlflow.db")) == workspace / "mlflow.db"

@@ -39,8 +39,15 @@ def test_it_is_another_model_and_auto_is_float32_on_a_processor():
     assert {p.dtype for p in placed(base_of(dtype="auto")).parameters()} == {torch.float32}
 
 
-@pytest.mark.parametrize("name", ["llama", "gpt2", "gemma3"])
-@pytest.mark.parametrize("method", ["lora", "dora", "full"])
+@pytest.mark.parametrize(
+    ("name", "method"),
+    [
+        *(("llama", method) for method in ("lora", "dora", "full")),
+        ("gpt2", "lora"),
+        *(pytest.param("gpt2", method, marks=pytest.mark.thorough) for method in ("dora", "full")),
+        *(pytest.param("gemma3", method, marks=pytest.mark.thorough) for method in ("lora", "dora", "full")),
+    ],
+)
 def test_what_is_trained_is_float32_and_learns(benches, tmp_path, name, method):
     bench = benches(name)
     spec = make_spec(bench, method=method, steps=30, precision="bfloat16")
@@ -55,7 +62,7 @@ def test_what_is_trained_is_float32_and_learns(benches, tmp_path, name, method):
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
-@pytest.mark.parametrize("name", ["llama", "gpt2"])
+@pytest.mark.parametrize("name", ["llama", pytest.param("gpt2", marks=pytest.mark.thorough)])
 def test_the_adapter_in_peft_gives_about_the_recorded_losses(benches, tmp_path, name):
     from peft import PeftModel
 
