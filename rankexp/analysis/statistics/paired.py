@@ -14,7 +14,6 @@ from functools import cache, cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import brentq
 from scipy.special import fdtri, stdtr, stdtrit
 
 from rankexp.analysis.statistics.heavy import Heavy, heavy
@@ -129,6 +128,8 @@ class PairedDifference:
             return usual
         if self._reach(0.5, side) >= distance:
             return 0.5
+        from scipy.optimize import brentq  # which takes as long to load as a command that only looks
+
         return float(brentq(lambda level: self._reach(level, side) - distance, _LEAST_P, 0.5))
 
 
