@@ -244,6 +244,7 @@ def test_only_the_leftovers_of_dead_writers_are_removed(store, trial):
     assert list(store.keys()) == [SPEC.key]
 
 
+@pytest.mark.slow
 def test_what_another_machine_has_written_is_waited_for(store):
     began = time.monotonic()
     threading.Timer(0.3, lambda: store.write(SPEC, DONE, {})).start()
@@ -253,6 +254,7 @@ def test_what_another_machine_has_written_is_waited_for(store):
     assert time.monotonic() - began < 20
 
 
+@pytest.mark.slow
 def test_two_processes_write_the_same_trials(tmp_path, store):
     code = """
 import dataclasses, time

@@ -9,8 +9,10 @@ from typing import Any
 
 import torch
 
+from rankexp.config import StudyConfig
 from rankexp.models.base import BaseModel, find_model
 from rankexp.models.kinds import CAUSAL, ModelKind
+from rankexp.options import parse
 from rankexp.tasks.sft.task import SftTask
 from rankexp.training.bench import Bench
 
@@ -55,3 +57,26 @@ def make_bench(folder: Path, name: str = "llama", base: BaseModel | None = None)
     base = base or make_base(name)
     data = SftTask(path=str(write_rows(folder / "rows.jsonl"))).load(base.tokenize, lambda _: None)
     return Bench.load(base, data, torch.device("cpu"))
+
+
+def study_of(folder: Path, **changes: dict[str, object]) -> StudyConfig:
+    """A study of seconds: ranks 2 and 4 of a tiny Llama, decided on by the loss of a token."""
+    rows = folder / "rows.jsonl"
+    if not rows.exists():
+        write_rows(rows)
+    values = {
+        "study": "language",
+        "workspace": str(folder / "runs"),
+        "device": "cpu",
+        "jobs": 1,
+        "threads": 1,
+        "model": {"name": "tiny", "source": "config", "architecture": MODELS["llama"]},
+        "task": {"name": "sft", "path": str(rows)},
+        "train": {"steps": 8, "batch_size": 16, "precision": "float32", "warmup_steps": 1},
+        "search": {"ranks": [2, 4], "learning_rates": [3e-3, 1e-2], "widen": 0, **changes.pop("search", {})},
+        "decide": {"seeds": 3},
+        "references": {"head": [1e-2]},
+        "tracking": {"name": "none"},
+        **changes,
+    }
+    return parse(StudyConfig, values)

@@ -54,6 +54,7 @@ def found(study):
     return contest(study)
 
 
+@pytest.mark.slow
 def test_the_uniform_rank_comes_first_and_the_others_by_their_mean(found):
     assert found.rank == 8
     assert [row.name for row in found.rows] == ["r=8", "large", "good", "same", "small", "poor"]

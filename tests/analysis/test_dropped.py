@@ -13,6 +13,7 @@ def table(rng, ranks=4, seeds=5, noise=0.5):
     return 70 + rng.normal(size=(ranks, 1)) + rng.normal(size=seeds) + noise * rng.normal(size=(ranks, seeds))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("ranks", "seeds"), [(4, 3), (4, 5), (2, 5), (8, 3), (1, 10)])
 def test_it_errs_no_more_often_than_its_level(ranks, seeds):
     rng, draws = np.random.default_rng(0), 2000

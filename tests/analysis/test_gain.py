@@ -34,6 +34,7 @@ def test_the_share_is_of_the_way_from_the_start_to_the_best_rank_on_tune(tmp_pat
     assert study.verdict.margin == study.margin
 
 
+@pytest.mark.slow
 def test_the_report_says_what_it_is_a_share_of(tmp_path):
     doc = document(study_with(tmp_path))
     assert doc["margin"] == pytest.approx(0.02 * (doc["gain"]["best"] - doc["gain"]["start"]))

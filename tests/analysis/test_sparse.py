@@ -66,6 +66,7 @@ def test_accuracies_span_one_and_other_scores_their_range():
     assert span_of(np.full(3, 0.5)) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("expected", [1.5, 3, 5])
 @pytest.mark.parametrize("groups", [50, 500])
 def test_where_the_margin_is_lost_the_bound_says_otherwise_no_more_often_than_its_level(expected, groups):

@@ -32,6 +32,7 @@ def edit_data(folder, **changes):
     edit(folder, data={**StudyStore(folder).read().data, **changes})
 
 
+@pytest.mark.slow
 def test_a_proper_study_passes_every_check(tmp_path):
     found = checks(load_study(make_study(tmp_path, seeds=5, examples=2400, open_test=True)))
     assert len({item.name for item in found}) == len(found) == 18
@@ -39,6 +40,7 @@ def test_a_proper_study_passes_every_check(tmp_path):
     assert all(item.evidence.endswith(".") and item.remedy == "" for item in found)
 
 
+@pytest.mark.slow
 def test_a_located_screen_passes_every_check_and_says_where_the_best_rates_lie(tmp_path):
     study = load_study(make_study(tmp_path, seeds=5, examples=2400, open_test=True, surface=True))
     found = {item.name: item for item in checks(study)}
@@ -49,6 +51,7 @@ def test_a_located_screen_passes_every_check_and_says_where_the_best_rates_lie(t
         assert f"{name} {trials[0].spec.learning_rate:g} (" in inside
 
 
+@pytest.mark.slow
 def test_rates_that_miss_the_optimum_by_too_much_for_the_margin_fail(tmp_path):
     folder, name = make_study(tmp_path, seeds=5, margin=0.001, surface=True), "Rates tuned well enough for the margin"
     failed, study = check(folder, name), load_study(folder)

@@ -75,6 +75,7 @@ def test_a_result_has_every_mean_that_is_another_number():
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weight", ["document", "example"])
 def test_one_decides_and_both_are_shown_in_every_form(tmp_path, weight):
     study = rankexp.load_study(make_study(tmp_path, weight=weight))

@@ -239,6 +239,7 @@ def test_cfg_with_multirun_prints_the_configuration(capsys: pytest.CaptureFixtur
     assert "rank: 4" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_multirun_leaves_nothing_in_the_current_folder(capsys: pytest.CaptureFixture[str]) -> None:
     run: list[int] = []
     run_with_hydra("config", ["--multirun", "trial.rank=4,8"], lambda config: run.append(config.trial.rank))
@@ -282,6 +283,7 @@ def test_a_model_is_inspected_without_data(capsys: pytest.CaptureFixture[str]) -
     assert not list(Path().iterdir())
 
 
+@pytest.mark.slow
 def test_a_dry_run_says_what_a_sweep_would_do_and_leaves_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     rows = [json.dumps({"question": f"{i}+1?", "answer": str(i + 1)}) for i in range(200)]
     Path("sums.jsonl").write_text("\n".join(rows))

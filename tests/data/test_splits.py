@@ -241,6 +241,7 @@ def test_a_decide_split_of_one_group_is_refused(groups, one_sentence):
 CELLS = st.tuples(st.integers(0, 40), st.integers(0, 5), st.sampled_from("aab"), st.sampled_from(["t ", " T  "]))
 
 
+@pytest.mark.slow
 @settings(suppress_health_check=[HealthCheck.filter_too_much])
 @given(st.lists(CELLS, min_size=30, max_size=80), st.integers(0, 3), st.sampled_from([None, 0.1, 2]), st.booleans())
 def test_rows_that_are_read_are_used_or_left_out_by_a_rule(cells, seed, size, given_splits):

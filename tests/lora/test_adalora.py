@@ -274,6 +274,7 @@ def trial(bench, tmp_path_factory):
     return train_trial(bench, spec, store)
 
 
+@pytest.mark.slow
 def test_a_trial_prunes_over_time_and_its_history_shows_it(bench, trial):
     rows, total = trial.result.history, 8 * len(bench.shapes("all-linear"))
     counts = [row["triplets"] for row in rows]
@@ -347,6 +348,7 @@ def test_the_best_weights_of_early_stopping_are_pruned_ones(bench, store):
     assert sum(len(value) for name, value in tensors.items() if ".lora_A." in name) == 6
 
 
+@pytest.mark.slow
 def test_bfloat16_trains_prunes_and_scores_again_as_it_did(bench, store):
     spec = make_spec(bench, "adalora", rank=4, precision="bfloat16", steps=40)
     trial = train_trial(bench, spec, store)

@@ -329,6 +329,7 @@ def test_a_database_whose_words_are_no_text_is_refused_with_its_name(tmp_path):
     assert refused > 50
 
 
+@pytest.mark.slow
 def test_a_journal_that_comes_and_goes_meanwhile_is_no_foreign_file(tmp_path: Path) -> None:
     file = tmp_path / "state.db"
     file.touch()

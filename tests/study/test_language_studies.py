@@ -8,19 +8,18 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import tiny_bench
 from safetensors.numpy import load_file
-from tiny_language import MODELS, make_bench, write_rows
+from tiny_language import make_bench, study_of
 
 from rankexp.analysis.study import load_study
 from rankexp.candidates import BASE, HEAD
 from rankexp.config import StudyConfig
 from rankexp.models.kinds import CAUSAL
-from rankexp.options import parse, plugins
+from rankexp.options import plugins
 from rankexp.progress import Display
 from rankexp.record.trials import TrialStore
 from rankexp.report.peft_config import as_python, lora_config
@@ -56,29 +55,6 @@ CONTENDERS = {
     "rslora": {"strategy": "variant", "scaling": "rslora"},
     "loraplus": {"strategy": "variant", "loraplus_lr_ratio": 4},
 }
-
-
-def study_of(folder: Path, **changes: dict[str, object]) -> StudyConfig:
-    """A study of seconds: ranks 2 and 4 of a tiny Llama, decided on by the loss of a token."""
-    rows = folder / "rows.jsonl"
-    if not rows.exists():
-        write_rows(rows)
-    values = {
-        "study": "language",
-        "workspace": str(folder / "runs"),
-        "device": "cpu",
-        "jobs": 1,
-        "threads": 1,
-        "model": {"name": "tiny", "source": "config", "architecture": MODELS["llama"]},
-        "task": {"name": "sft", "path": str(rows)},
-        "train": {"steps": 8, "batch_size": 16, "precision": "float32", "warmup_steps": 1},
-        "search": {"ranks": [2, 4], "learning_rates": [3e-3, 1e-2], "widen": 0, **changes.pop("search", {})},
-        "decide": {"seeds": 3},
-        "references": {"head": [1e-2]},
-        "tracking": {"name": "none"},
-        **changes,
-    }
-    return parse(StudyConfig, values)
 
 
 def run(config: StudyConfig):

@@ -50,6 +50,7 @@ class TestSft(LanguageConformance):
         return SftTask(path=self.path, generate=["chrf"])
 
 
+@pytest.mark.slow
 class TestCode(LanguageConformance):
     def make_task(self):
         sizes = {"train": 60, "tune": 20, "decide": 30, "test": 30}
@@ -142,6 +143,7 @@ def test_rates_are_those_of_a_language_model():
         )
 
 
+@pytest.mark.slow
 def test_rows_are_cut_where_they_are_long_and_that_is_said():
     said = []
     sizes = {"train": 40, "tune": 20, "decide": 20, "test": 20}

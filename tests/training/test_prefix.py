@@ -59,6 +59,7 @@ def exact(bench):
     return in_precision(bench, torch.float64)
 
 
+@pytest.mark.slow
 def test_what_is_kept_changes_no_number_and_saves_the_blocks_below(exact):
     specs = [upper(exact, seed=0), upper(exact, seed=1, dropout=0.2), make_spec(exact, "head", seed=2, steps=40)]
     plain = train(exact, specs, None)
@@ -74,6 +75,7 @@ def test_what_is_kept_changes_no_number_and_saves_the_blocks_below(exact):
     assert calls_of(exact, lambda: train(exact, specs, prefix)) == [0, 40], "what is kept serves the next trials"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", [GPT2, LLAMA], ids=["gpt2", "llama"])
 def test_decoders_too(tmp_path, architecture):
     base = find_model(name="tiny", source="config", path=None, architecture=architecture)
