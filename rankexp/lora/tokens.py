@@ -91,12 +91,12 @@ class TrainedLogits(nn.Module):
 
 
 def trained_rows(model: nn.Module) -> dict[str, TrainedRows]:
-    """Return the tables with trained rows in a model, by name; one at most."""
+    """Return the table with trained rows in a model by its name, where it has one."""
     return {name: module for name, module in model.named_modules() if isinstance(module, TrainedRows)}
 
 
 def with_trained_rows(model: Any, tokens: Sequence[int]) -> dict[str, nn.Module]:
-    """Make what stands in for a model's table of embeddings, and for an output layer that shares its weight.
+    """Make what stands in for a model's table of embeddings, and for an output layer that shares its weight, by name.
 
     Args:
         model: A model of transformers; left as it is.
@@ -105,25 +105,35 @@ def with_trained_rows(model: Any, tokens: Sequence[int]) -> dict[str, nn.Module]
     Raises:
         ValueError: An id is not in the table or there twice, or PEFT could not hold such rows of this model.
     """
-    table = model.get_input_embeddings()
-    if type(table) is TrainedRows:
-        table = table.base
-    if not isinstance(table, nn.Embedding):
-        raise ValueError(f"{type(model).__name__} has no table of token embeddings")
+    table = _table_of(model)
     for token in tokens:
         if not 0 <= token < table.num_embeddings:
             raise ValueError(f"there is no token {token}: the model has embeddings of {table.num_embeddings:,} tokens")
         if tokens.count(token) > 1:
             raise ValueError(f"token {token} is named twice")
-    names = {id(module): name for name, module in model.named_modules()}
-    rows = TrainedRows(table, tokens)
-    made: dict[str, nn.Module] = {names[id(table)].removesuffix(".base"): rows}
-    output = model.get_output_embeddings()
-    if output is not None and output.weight is table.weight:
-        if getattr(output, "bias", None) is not None:
-            raise ValueError(
-                f"the output layer of {type(model).__name__} shares its weight with the table of embeddings and has a "
-                "bias, which PEFT would leave out"
-            )
-        made[names[id(output)]] = TrainedLogits(output, rows)
+    sharing = {name: module for name, module in model.named_modules() if _weight(module) is table.weight}
+    rows, output = TrainedRows(table, tokens), model.get_output_embeddings()
+    made = dict[str, nn.Module]()
+    for name, module in sorted(sharing.items(), key=lambda item: item[1] is not table):
+        if module is table:
+            made[name] = rows
+        elif isinstance(module, nn.Linear) and module is output and module.bias is None:
+            made[name] = TrainedLogits(module, rows)
+        else:
+            where = f"{name} of {type(model).__name__}"
+            raise ValueError(f"{where} shares its weight with the table, and PEFT cannot hold that")
     return made
+
+
+def _table_of(model: Any) -> nn.Embedding:
+    try:
+        table = model.get_input_embeddings()
+    except NotImplementedError as error:  # of one that reads characters
+        raise ValueError(f"{type(model).__name__} has no table of token embeddings") from error
+    if not isinstance(table, nn.Embedding):
+        raise ValueError(f"{type(model).__name__} has no table of token embeddings")
+    return table
+
+
+def _weight(module: nn.Module) -> Any:
+    return module._parameters.get("weight")

@@ -87,7 +87,8 @@ def head_names(model: nn.Module) -> tuple[str, ...]:
 def brought_names(model: nn.Module) -> tuple[str, ...]:
     """Names of the modules that each adapter brings whole: what is trained so, and what the files lacked."""
     loading = loading_of(model)
-    return (*head_names(model), *loading.whole, *(name for name in loading.drawn if name not in loading.whole))
+    drawn = (name for name in loading.drawn if not any(f"{name}.".startswith(f"{whole}.") for whole in loading.whole))
+    return (*head_names(model), *loading.whole, *drawn)
 
 
 def beside_the_base(model: nn.Module) -> tuple[str, ...]:

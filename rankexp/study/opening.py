@@ -11,7 +11,7 @@ from rankexp.config import StudyConfig
 from rankexp.lora.inject import linear_modules
 from rankexp.metrics import Weight
 from rankexp.models.base import BaseModel
-from rankexp.models.beside import also_said
+from rankexp.models.beside import also_said, parameters_beside
 from rankexp.models.loading import loading_of
 from rankexp.models.quantised import count_parameters
 from rankexp.option_errors import ConfigError
@@ -69,11 +69,12 @@ def check_same(record: StudyRecord, loaded: Loaded) -> None:
             )
 
 
-def _also_trained(bench: Bench) -> dict[str, list[Any]]:
+def _also_trained(bench: Bench) -> dict[str, Any]:
     """Return what of the base is trained whole beside LoRA, where anything is."""
     loading = loading_of(bench.model)
-    found = {"whole": list[Any](loading.whole), "rows": list[Any](loading.rows)}
-    return {name: names for name, names in found.items() if names}
+    if not (loading.whole or loading.rows):
+        return {}
+    return {"whole": list(loading.whole), "rows": list(loading.rows), "beside": parameters_beside(bench.model)}
 
 
 def _drawn(bench: Bench) -> list[str]:

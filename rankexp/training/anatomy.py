@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from rankexp.lora.inject import contains, eject, inject
-from rankexp.models.loading import brought_names, loading_of, output_layer, token_embeddings, token_width
+from rankexp.models.beside import parameters_beside
+from rankexp.models.loading import brought_names, loading_of, output_layer, token_embeddings
 from rankexp.models.quantised import count_parameters
 from rankexp.ranks import RankMap
 from rankexp.training.bench import attention_of
@@ -127,8 +128,7 @@ def anatomy_of(
     length = min(length, positions(model) or length)
     saved = brought_names(model)
     shapes = target_layers(model, targets, saved)
-    head = sum(p.numel() for name in saved for p in model.get_submodule(name).parameters())
-    head += len(loading_of(model).rows) * token_width(model)
+    head = parameters_beside(model)
     fitting = [rank for rank in ranks if rank <= min(min(shape) for shape in shapes.values())]
     counts = {rank: RankMap.uniform(shapes, rank).cost(shapes) for rank in fitting}
     total, reach = count_parameters(model), reach_of(model, shapes, saved)

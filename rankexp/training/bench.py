@@ -21,7 +21,7 @@ from rankexp.lora.pack import Adapter, Pack
 from rankexp.lora.peft_format import load_adapter
 from rankexp.lora.squeeze import squeezed
 from rankexp.models.base import BaseModel, Padding, head_names
-from rankexp.models.beside import trained_whole
+from rankexp.models.beside import check_gradients, trained_whole
 from rankexp.models.loading import brought_names, loading_of, quiet, reason, set_pad
 from rankexp.objectives.base import Collator
 from rankexp.option_errors import ConfigError
@@ -84,7 +84,17 @@ class Bench:
         base = _settled(base, model, data)
         if recompute:
             recompute_blocks(model)
-        return cls(base, Pack(base.place(model, device)), data, device)
+        made = cls(base, Pack(base.place(model, device)), data, device)
+        if loading_of(model).whole or loading_of(model).rows:
+            made._check_gradients()
+        return made
+
+    def _check_gradients(self) -> None:
+        """Refuse what is to be trained beside LoRA and has no influence on a loss."""
+        collator = self.collator(self.data.splits["train"])
+        batch = collator(np.arange(min(2, len(collator.examples))))
+        with self.pack.holding(Adapter({}, trained_whole(self.model, 0))) as model:
+            check_gradients(model, lambda: self.data.objective.losses(model, batch))
 
     def copy(self) -> Bench:
         """Return a bench with a model of its own."""
@@ -121,7 +131,7 @@ class Bench:
             layers = new_layers(self.model, ranks, alpha=1.0, seed=seed)
             for layer in layers.values():
                 nn.init.constant_(layer.lora_B, 0.1)
-            return Adapter(layers, trained_whole(self.model, seed))
+            return Adapter(layers, _moved(trained_whole(self.model, seed), seed))
 
         def answers(indices: Sequence[NDArray[np.int64]], *held: Adapter) -> Tensor:
             with self.pack.holding(*held) as model, torch.no_grad(), autocast(self.base.dtype, self.device):
@@ -131,7 +141,9 @@ class Bench:
         alone = torch.cat([answers([index], adapter) for adapter in pair])
         try:
             together = answers([index, index], *pair)
-        except (RuntimeError, ValueError, TypeError):  # shapes that no pack can split
+        except (
+            Exception
+        ):  # whatever a model makes of modules that it has several times, and of shapes that no pack splits
             return False
         rounding = 1e-3 if self.base.dtype == "float32" else 5e-2
         return torch.allclose(alone, together, rtol=rounding, atol=rounding * float(alone.std()))
@@ -263,3 +275,13 @@ def _settled(base: BaseModel, model: nn.Module, data: TaskData) -> BaseModel:
     odd |= {"drawn": list(drawn)} if drawn else {}
     fingerprint = content_key([base.fingerprint, odd]) if odd else base.fingerprint
     return replace(base, fingerprint=fingerprint, padding=padding)
+
+
+@torch.no_grad()
+def _moved(modules: dict[str, nn.Module], seed: int) -> dict[str, nn.Module]:
+    """Add noise that depends on a seed to what modules train, in place: copies that a model confuses then tell."""
+    generator = torch.Generator().manual_seed(seed)
+    parameters = dict.fromkeys(p for module in modules.values() for p in module.parameters() if p.requires_grad)
+    for parameter in parameters:
+        parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator).to(parameter))
+    return modules

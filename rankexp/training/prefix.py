@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rankexp.lora.pack import Adapter, Pack
-from rankexp.models.loading import blocks_of
+from rankexp.models.loading import blocks_of, head_names, output_layer
 from rankexp.objectives.base import Batch, Collator
 from rankexp.training.batching import scoring_batches
 from rankexp.training.device import autocast
@@ -138,14 +138,13 @@ class _Kept:
 
 
 def frozen_blocks(model: nn.Module, adapters: Sequence[Adapter]) -> int:
-    """Return how many blocks, from the lowest up, no adapter touches; 0 where one touches what comes before them."""
+    """Return how many blocks, from the lowest up, no adapter touches; 0 where one touches what may come before them."""
     stack, blocks = blocks_of(model)
-    order = {name: place for place, (name, _) in enumerate(model.named_modules())}
-    lowest = len(blocks)
+    behind, lowest = (*head_names(model), *output_layer(model)), len(blocks)
     for name in chain.from_iterable(adapter.modules for adapter in adapters):
         if name.startswith(f"{stack}."):
             lowest = min(lowest, int(name.removeprefix(f"{stack}.").partition(".")[0]))
-        elif f"{stack}.".startswith(f"{name}.") or order[name] < order[stack]:
+        elif name.partition(".")[0] not in behind:
             return 0
     return lowest
 

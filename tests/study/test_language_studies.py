@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tiny_bench
 from safetensors.numpy import load_file
-from tiny_language import make_bench, study_of
+from tiny_language import MODELS, make_bench, study_of
 
 from rankexp.analysis.study import load_study
 from rankexp.candidates import BASE, HEAD
@@ -227,9 +227,17 @@ def test_what_is_trained_beside_lora_is_said_read_back_and_part_of_the_config_to
     said = io.StringIO()
     config = study_of(tmp_path, lora={"modules_to_save": ["model.norm"], "trainable_token_indices": [82, 68]})
     study = run_study(config, Display(said)).study
-    assert "trained beside LoRA in every trial: the module model.norm, the embeddings of 2 tokens" in said.getvalue()
+    assert "trained beside LoRA: the module model.norm, the embeddings of 2 tokens" in said.getvalue()
     assert study.record.notes["read_back"]["passed"]
     assert study.store.folder != study_of(tmp_path).study_folder
     pasted = lora_config(study, 4)
     assert (pasted["modules_to_save"], pasted["trainable_token_indices"]) == (["model.norm"], [68, 82])
     assert "trainable_token_indices=[68, 82]," in as_python(pasted, 1e-3)
+
+
+@pytest.mark.usefixtures("without_report")
+def test_a_model_that_does_not_go_into_packs_is_not_tried_in_one(tmp_path):
+    model = {"name": "tiny", "source": "config", "architecture": MODELS["gpt2"]}
+    study = run(study_of(tmp_path, model=model, lora={"trainable_token_indices": [82]}, pack=3))
+    assert study.complete
+    assert {trial.result.cost["slots"] for trial in study.by_key.values()} <= {0, 1}

@@ -9,7 +9,7 @@ import torch
 from adapter_laws import check_packed, check_resumed
 from safetensors.torch import load_file
 from test_language import make_spec
-from tiny_language import MODELS, make_base, make_bench, placed
+from tiny_language import MODELS, make_base, make_bench, placed, write_rows
 
 from rankexp.lora.inject import eject
 from rankexp.lora.peft_format import load_adapter
@@ -20,7 +20,9 @@ from rankexp.models.files import ModelError
 from rankexp.models.kinds import classifier
 from rankexp.models.loading import brought_names, loading_of
 from rankexp.record.trials import TrialStore
+from rankexp.tasks.sft.task import SftTask
 from rankexp.training.anatomy import anatomy_of
+from rankexp.training.bench import Bench
 from rankexp.training.readback import read_back
 from rankexp.training.scoring import score
 from rankexp.training.trial import train_trial
@@ -165,6 +167,16 @@ def test_around_a_base_in_bfloat16_it_is_trained_in_float32(tmp_path, kind):
     assert read_back(bench.base, bench.data, trial, bench.device).passed
 
 
+@pytest.mark.parametrize("modules", [["embed_tokens"], ["lm_head"], ["input_layernorm", "model.norm"]])
+def test_around_a_base_in_bfloat16_what_is_trained_writes_too(tmp_path, modules):
+    base = replace(also_training(make_base(), modules, []), dtype="bfloat16")
+    task = SftTask(path=str(write_rows(tmp_path / "rows.jsonl")), generate=["exact_match"], max_new_tokens=6)
+    bench = Bench.load(base, task.load(base.tokenize, lambda _: None), torch.device("cpu"))
+    trial = train_trial(bench, make_spec(bench, steps=4, precision="bfloat16"), TrialStore(tmp_path / "runs"))
+    assert trial.result.status == "completed", trial.result.reason
+    assert len(trial.generations("decide")) == len(trial.scores("decide"))
+
+
 def test_a_classifier_trains_rows_too(bench, tmp_path):
     base = also_training(bench.base, [], [3, 5])
     assert base.fingerprint != bench.base.fingerprint
@@ -193,10 +205,12 @@ def test_what_a_trial_starts_from_is_the_base(benches):
         ("llama", ["rotary_emb"], [], "has nothing to train"),
         ("llama", ["model"], [], "holds every block"),
         ("llama", ["layers"], [], "holds every block"),
-        ("llama", ["mlp", "up_proj"], [], "and the module around it"),
+        ("llama", ["mlp", "up_proj"], [], "a part of model.layers.0.mlp, which is saved whole already"),
         ("llama", [], [288], "there is no token 288: the model has embeddings of 288 tokens"),
         ("llama", [], [5, 5], "token 5 is named twice"),
-        ("llama", ["embed_tokens"], [5], "rows of a table that is trained whole"),
+        ("llama", ["embed_tokens"], [5], "names rows that model.embed_tokens has, which is trained whole"),
+        ("gpt2", ["lm_head"], [5], "names rows that lm_head has, which is trained whole"),
+        ("opt", ["decoder"], [], "holds every block"),
     ],
 )
 def test_what_cannot_be_is_refused_in_a_sentence(one_sentence, name, modules, tokens, said):

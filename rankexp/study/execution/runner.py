@@ -215,6 +215,8 @@ class Runner:
             most = self.lanes.pack
             while queue.open:
                 size = share()
+                if size > 1 and not bench.packs:
+                    size = 1
                 if size > 1:
                     most = most or capacity(bench, queue.largest_spec)
                     size = min(size, most)
@@ -223,7 +225,7 @@ class Runner:
                         bench,
                         take,
                         self.trials,
-                        size if size == 1 or bench.packs else 1,
+                        size,
                         queue.largest_group,
                         checkpoint_every=self.checkpoint_every,
                         check=self.lanes.check,

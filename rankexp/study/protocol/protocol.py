@@ -86,9 +86,8 @@ class Protocol(Stage):
         """List the trials that there will be if nothing is widened."""
         config, tuning = self.config, self.specs.tuning_steps
         ranks, often, compared = config.search.ranks, config.references.seeds, self.specs.compared
-        adapter = (
-            4.0 * sum(RankMap.uniform(self.specs.shapes, rank).cost(self.specs.shapes) for rank in ranks) / len(ranks)
-        )
+        factors = sum(RankMap.uniform(self.specs.shapes, rank).cost(self.specs.shapes) for rank in ranks) / len(ranks)
+        adapter = 4.0 * (factors + self.study.read().model.get("beside", 0))
         seeds = (config.decide.looks or [len(config.decide.seeds)])[0]
         found = [Runs("screen", screen.expected(), tuning, ("tune",) * screen.scorings(), adapter)]
         whole: dict[str, float] = {FULL.name: 4.0 * self.study.read().model["parameters"]}
