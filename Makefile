@@ -21,7 +21,7 @@ test: $(READY) ## the tests
 
 test-all: $(READY) ## and those that repeat them on more seeds and after more faults
 	@$(BIN)/rankexp assets > /dev/null
-	@RANKEXP_FUZZ_SECONDS=$${RANKEXP_FUZZ_SECONDS:-300} $(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
+	@RANKEXP_FUZZ_SECONDS=$${RANKEXP_FUZZ_SECONDS:-300} $(BIN)/python -m pytest -n 3 --dist worksteal $(ARGS)
 
 check: $(READY) ## format, lint, types and the fast tests
 	@$(BIN)/ruff format --check .

@@ -28,8 +28,8 @@ SWEEP = [
     *(option for option in OPTIONS if option != "tracking=none"),
     "task.path=texts.csv",
     "jobs=2",
-    "train.steps=120",
-    "checkpoint_every=2",
+    "train.steps=60",
+    "checkpoint_every=3",
 ]
 PHASES = {
     "MLflow": ("rankexp/tracking/",),

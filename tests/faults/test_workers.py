@@ -136,7 +136,7 @@ def test_a_sweep_starts_workers_itself(tmp_path: Path, undisturbed: Path) -> Non
 def test_a_leading_worker_with_a_device_of_its_own_changes_nothing_for_the_others(
     tmp_path: Path, undisturbed: Path
 ) -> None:
-    study = begin(tmp_path, "device=auto")
+    study = begin(tmp_path, "device=auto", "jobs=auto", "threads=auto")
     said = rankexp(tmp_path, "worker", study, "device=cpu", "jobs=1", "threads=1")
     assert said.returncode == 0, said.stderr
     again = rankexp(tmp_path, "resume", study)

@@ -29,8 +29,8 @@ def test_strange_values_of_a_trial(tracker: MlflowTracker, study: Study) -> None
         reason=STRANGE,
         metrics={
             "tune": {"accuracy": 0.5, "loss": 0.7, "examples": 9},
-            "../../x": {"loss": 1.0},
-            "a//b/..": {"loss": 2.0},
+            "../../x": {"accuracy": 0.5, "loss": 1.0},
+            "a//b/..": {"accuracy": 0.5, "loss": 2.0},
         },
         history=({"step": 1, "loss": 0.5, "a/../../b": 1.0}, {"step": 1e300, "loss": 0.4}),
         cost={"wall_seconds": 1e300, "\x1b[2J": 3.0, "x" * 1000: 4.0, "": 5.0, "huge": 1.7e308},
