@@ -60,7 +60,8 @@ def all_join_at_once(folder: Path, undisturbed: Path, workers: int, *storage: st
     assert_whole(folder)
 
 
-@pytest.mark.parametrize("workers", [3, pytest.param(8, marks=pytest.mark.thorough)])
+@pytest.mark.thorough  # on every change, those that take over from a killed leader join one too
+@pytest.mark.parametrize("workers", [3, 8])
 def test_workers_join_a_fresh_study_at_once(tmp_path: Path, undisturbed: Path, workers: int) -> None:
     all_join_at_once(tmp_path, undisturbed, workers)
 

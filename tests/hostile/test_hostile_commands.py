@@ -180,7 +180,8 @@ def test_configurations_of_somebody_else(place: Place, trick: str) -> None:
 MODELS = ("auto_map", "pickle", "index", "link", "adapter", "nested_code", "config_link", "deep", "tokenizer_code")
 
 
-@pytest.mark.parametrize("trick", [pytest.param(name, marks=() if name == "auto_map" else thorough) for name in MODELS])
+@thorough  # in the process, tests/models/test_folders.py refuses each on every change
+@pytest.mark.parametrize("trick", MODELS)
 def test_models_of_somebody_else(place: Place, trick: str) -> None:
     folder = hostile_model(place.here / "models", place.canary, place.made)[trick]
     done = place.run("train", *(word for word in TINY if word != "model=tiny"), "model=local", f"model.path={folder}")
