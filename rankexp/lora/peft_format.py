@@ -269,7 +269,8 @@ def _make_room(model: nn.Module, config: Mapping[str, Any], content: _Content) -
         ValueError: The rows do not fit the model, which is unchanged then.
     """
     tokens, standing = config.get("trainable_token_indices") or [], trained_rows(model)
-    if not isinstance(tokens, list) or len(content.rows) != bool(tokens):
+    named = isinstance(tokens, list) and all(type(token) is int for token in tokens)
+    if not named or len(content.rows) != bool(tokens):
         raise ValueError(f"adapter: trainable_token_indices is {tokens!r:.100}, and the weights hold something else")
     made = with_trained_rows(model, tokens) if tokens and not standing else {}
     for name, rows in content.rows.items():

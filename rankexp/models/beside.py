@@ -145,7 +145,6 @@ def also_said(model: nn.Module) -> list[str]:
 
 def parameters_beside(model: nn.Module) -> int:
     """Return how many numbers each adapter brings beside its factors: of whole modules, drawn ones, and rows."""
-    whole = (model.get_submodule(name) for name in brought_names(model))
-    return sum(p.numel() for module in whole for p in module.parameters()) + len(loading_of(model).rows) * token_width(
-        model
-    )
+    modules = (model.get_submodule(name) for name in brought_names(model))
+    whole = sum(parameter.numel() for module in modules for parameter in module.parameters())
+    return whole + len(loading_of(model).rows) * token_width(model)

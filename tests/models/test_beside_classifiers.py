@@ -30,6 +30,15 @@ def bench_of(name, folder, modules, tokens):
     return Bench.load(base, CsvTask(path=texts).load(base.tokenize, lambda _: None), CPU)
 
 
+def check_in_peft(bench, folder, trial):
+    """Score the adapter with PEFT, one text at a time, and as rankexp reads it back."""
+    recorded = trial.scores("decide")
+    model = as_the_readme_says(folder / "model", len(bench.data.objective.labels), trial.adapter)
+    found = losses_one_at_a_time(model, folder / "model", folder / "texts.csv", recorded, bench.data)
+    np.testing.assert_allclose(found, recorded.values["loss"], rtol=1e-5, atol=1e-5)
+    assert read_back(bench.base, bench.data, trial, CPU).passed
+
+
 @pytest.mark.parametrize(
     "name",
     [pytest.param(name, marks=() if name in QUICK else pytest.mark.thorough) for name in CASES if name not in SHARED],
@@ -44,11 +53,7 @@ def test_rows_are_trained_and_brought_along(tmp_path, store, name):
     start = bench.model.get_input_embeddings().weight[TOKENS]
     assert (rows != start).any()
     assert all(map(torch.equal, bench.model.parameters(), before))
-    recorded = trial.scores("decide")
-    model = as_the_readme_says(tmp_path / "model", len(bench.data.objective.labels), trial.adapter)
-    found = losses_one_at_a_time(model, tmp_path / "model", tmp_path / "texts.csv", recorded, bench.data)
-    np.testing.assert_allclose(found, recorded.values["loss"], rtol=1e-5, atol=1e-5)
-    assert read_back(bench.base, bench.data, trial, CPU).passed
+    check_in_peft(bench, tmp_path, trial)
 
 
 @pytest.mark.parametrize(
@@ -62,11 +67,7 @@ def test_rows_are_trained_and_brought_along(tmp_path, store, name):
 def test_modules_are_trained_and_brought_along(tmp_path, store, name, modules):
     bench = bench_of(name, tmp_path, modules, [])
     trial = train_trial(bench, spec_of(bench), store)
-    recorded = trial.scores("decide")
-    model = as_the_readme_says(tmp_path / "model", len(bench.data.objective.labels), trial.adapter)
-    found = losses_one_at_a_time(model, tmp_path / "model", tmp_path / "texts.csv", recorded, bench.data)
-    np.testing.assert_allclose(found, recorded.values["loss"], rtol=1e-5, atol=1e-5)
-    assert read_back(bench.base, bench.data, trial, CPU).passed
+    check_in_peft(bench, tmp_path, trial)
 
 
 @pytest.mark.parametrize(

@@ -228,7 +228,15 @@ def test_an_adapter_of_other_rows_is_refused(benches, tmp_path):
     bench = benches("rows")
     trial = train_trial(bench, make_spec(bench, steps=2), TrialStore(tmp_path))
     config = trial.adapter / "adapter_config.json"
-    for tokens in ("[68, 82]", "null", '{"embed_tokens": [68, 82, 198]}', "[68, 82, 999]"):
+    for tokens in (
+        "[68, 82]",
+        "null",
+        '{"embed_tokens": [68, 82, 198]}',
+        "[68, 82, 999]",
+        '[68, "x", 198]',
+        "[68, 82.5, 198]",
+        "[true, 82, 198]",
+    ):
         lines = config.read_text()
         broken = tmp_path / "broken"
         broken.mkdir(exist_ok=True)
