@@ -141,6 +141,14 @@ def test_what_has_no_default_is_asked_for(missing):
         ({"references__dimensions": [10]}, "subspace and dimensions go together"),
         ({"references__subspace": [1e-2], "references__dimensions": [10, 10]}, "dimensions lists 10 twice"),
         (
+            {"references__subspace": [1e-2], "references__dimensions": [10], "lora__trainable_token_indices": [3]},
+            "references.dimensions counts the numbers that move linear layers",
+        ),
+        (
+            {"references__subspace": [1e-2], "references__dimensions": [10], "lora__modules_to_save": ["lm_head"]},
+            "references.dimensions counts the numbers that move linear layers",
+        ),
+        (
             {"search__strategy": "squeeze", "contest__rank": 8},
             "contest.rank 8 may be left out where search.strategy is squeeze; auto takes the rank that was decided on",
         ),

@@ -164,6 +164,11 @@ class StudyConfig:
             )
         if self.confirm.seeds and not self.decide.verdict:
             raise ValueError("confirm.seeds trains anew what a verdict has chosen, and decide.verdict is false")
+        if self.references.dimensions and (self.lora.modules_to_save or self.lora.trainable_token_indices):
+            raise ValueError(
+                "references.dimensions counts the numbers that move linear layers, and lora.modules_to_save and "
+                "lora.trainable_token_indices train others beside them; leave one of the two out"
+            )
         self._check_strategy()
         known = {metric.name: metric for metric in metrics_of_task(self.task)}
         if self.decide.score not in known:

@@ -133,6 +133,10 @@ def by_document(scores):
     )
 
 
+def trial_of(study, rank):
+    return study.chosen_trials(rank)[0]
+
+
 def test_the_intrinsic_dimension_is_the_least_that_reaches_its_share(tmp_path):
     study = load_study(make_study(tmp_path, examples=400, dimensions=(10, 100, 1000)))
     found = document(study)["intrinsic"]
@@ -142,6 +146,9 @@ def test_the_intrinsic_dimension_is_the_least_that_reaches_its_share(tmp_path):
     assert (found["full"], found["head"], found["target"]) == pytest.approx((full, head, 0.9 * full))
     assert found["gain_target"] == pytest.approx(head + 0.9 * (full - head))
     assert found["d90"] == min(n for n, mean in means.items() if mean >= 0.9 * full)
+    factors = {rank: load_file(trial_of(study, rank).adapter / "adapter_model.safetensors") for rank in study.ranks}
+    numbers = {rank: sum(x.size for key, x in named.items() if ".lora_" in key) for rank, named in factors.items()}
+    assert found["prices"] == {str(rank): size for rank, size in numbers.items()}
     assert found["d90_of_gain"] == next((n for n, mean in means.items() if mean >= found["gain_target"]), None)
 
 

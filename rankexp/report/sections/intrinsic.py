@@ -41,6 +41,7 @@ def intrinsic(study: Study) -> Document | None:
         "target": target,
         "gain_target": gain,
         "dimensions": {str(n): mean for n, mean in known.items()},
+        "prices": _prices(study),
         "d90": _least(known, target),
         "d90_of_gain": _least(known, gain),
     }
@@ -54,10 +55,9 @@ def draw(doc: Document, size: Size = WIDE) -> Figure | None:
     figure, axes = new_axes(size)
     points = {int(n): mean for n, mean in found["dimensions"].items()}
     axes.plot(list(points), list(points.values()), color=COLOURS["warm"], ls="--", marker="o", ms=6, label="subspace")
-    ranks = [row for row in doc["ranks"].values() if row["mean"] is not None and row["trainable_parameters"]]
-    head = doc["references"].get("head", {}).get("trainable_parameters") or 0  # trained beside every adapter
-    prices, means = [row["trainable_parameters"] - head for row in ranks], [row["mean"] for row in ranks]
-    axes.plot(prices, means, color=COLOURS["accent"], marker="D", ms=6, lw=1.2, label="LoRA ranks")
+    scored = {rank: row["mean"] for rank, row in doc["ranks"].items() if row["mean"] is not None}
+    ranks = {found["prices"][rank]: mean for rank, mean in scored.items()}
+    axes.plot(list(ranks), list(ranks.values()), color=COLOURS["accent"], marker="D", ms=6, lw=1.2, label="LoRA ranks")
     before = "head only" if has_head(doc) else start(doc)
     for name, label, colour, style in (
         ("full", "full fine-tuning", "green", (0, (6, 2))), ("target", "90% of it", "green", (0, (1, 1.5))),
@@ -66,7 +66,7 @@ def draw(doc: Document, size: Size = WIDE) -> Figure | None:
         if found[name] is not None:
             axes.axhline(found[name], color=COLOURS[colour], ls=style, lw=1.3, label=label, zorder=1)
     axes.set_xscale("log")
-    axes.set_xlabel(f"trained numbers{' besides the head' if has_head(doc) else ''}")
+    axes.set_xlabel("trained numbers of the update")
     axes.set_ylabel(score_label(doc))
     score_ticks(axes, doc)
     axes.legend(frameon=False, fontsize=9, labelcolor=COLOURS["ink"], loc="lower right")
@@ -87,6 +87,13 @@ def caption(doc: Document) -> Caption:
 def _decide_mean(study: Study, candidate: CandidateName) -> float | None:
     means = list(study.decide_means(candidate).values())
     return float(np.mean(means)) if means else None
+
+
+def _prices(study: Study) -> dict[str, int]:
+    """How many numbers the factors of each scored rank have; what is trained beside them is no part of an update."""
+    shapes = {name: (wide, out) for name, (wide, out) in study.record.model["shapes"].items()}
+    found = {rank: study.chosen_trials(rank) for rank in study.ranks}
+    return {str(rank): trials[0].spec.rank_map.cost(shapes) for rank, trials in found.items() if trials}
 
 
 def _least(known: Mapping[int, float], target: float | None) -> int | None:

@@ -89,8 +89,12 @@ def sentence(doc: Document) -> str:
 
 def note(doc: Document) -> str:
     """Say how it was measured."""
-    head = "the trained head counts in parameters and bytes, and " if has_head(doc) else ""
-    return f"Medians over seeds; {head}runs are timed while other trials run."
+    model = (doc["setup"] or {"model": {}})["model"]
+    beside = ["the trained head"] if has_head(doc) else []
+    beside += ["what of the base is trained whole"] if model.get("whole") or model.get("rows") else []
+    counts = "counts" if len(beside) == 1 else "count"
+    said = f"{joined(beside)} {counts} in parameters and bytes, and " if beside else ""
+    return f"Medians over seeds; {said}runs are timed while other trials run."
 
 
 def lines(doc: Document) -> list[Line]:
