@@ -25,7 +25,7 @@ import rankexp
 from rankexp.analysis.study import Study
 from rankexp.candidates import BASE, CandidateName
 from rankexp.lora.inject import eject
-from rankexp.lora.peft_format import load_adapter
+from rankexp.lora.peft_reading import load_adapter
 from rankexp.models.base import find_model
 from rankexp.tasks.sft.task import SftTask
 from rankexp.training.bench import Bench

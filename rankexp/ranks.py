@@ -68,7 +68,7 @@ class RankMap(Mapping[str, int]):
         """
         for name, rank in self._ranks.items():
             if name not in shapes:
-                raise ValueError(f"rank map names {name!r}, but the model has no such linear layer.")
+                raise ValueError(f"rank map names {name!r}, but the model has no such layer.")
             if rank > min(shapes[name]):
                 raise ValueError(
                     f"rank {rank} exceeds {min(shapes[name])}, the largest that layer {name!r} "

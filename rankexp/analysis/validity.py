@@ -166,7 +166,7 @@ def adapted_weights(study: Study) -> Check:
     if not reach:
         return Check(name, None, "It was not recorded.", advisory=True)
     layers = sum(kind["count"] for kind in reach["adapted"])
-    evidence = f"{layers} linear layers with {reach['share']:.0%} of the base's parameters."
+    evidence = f"{layers} layers with {reach['share']:.0%} of the base's parameters."
     left = [f"{kind['count']} x {kind['name']} ({kind['share']:.0%})" for kind in (*reach["bare"], *reach["linear"])]
     if left:
         evidence += f" Left as they are: {listed(left)}."

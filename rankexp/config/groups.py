@@ -92,7 +92,7 @@ class LoraConfig:
         alpha: Numerator of the scale.
         scaling: ``standard``: alpha / rank; ``rslora``: alpha / sqrt(rank).
         dropout: Probability of zeroing an input of the update.
-        target_modules: ``all-linear``, or names or endings of names of linear layers.
+        target_modules: ``all-linear``; ``all-layers`` for convolutions too; or names or endings of names of layers.
         modules_to_save: Names or endings of names of modules that are trained whole beside LoRA, as in PEFT.
         trainable_token_indices: Ids of tokens whose embeddings are trained, as in PEFT: those of added special tokens.
     """
@@ -100,7 +100,7 @@ class LoraConfig:
     alpha: Rate = 16.0
     scaling: Scaling = "standard"
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    target_modules: Literal["all-linear"] | list[str] = "all-linear"
+    target_modules: Literal["all-linear", "all-layers"] | list[str] = "all-linear"
     modules_to_save: list[str] = field(default_factory=list)
     trainable_token_indices: list[Natural] = field(default_factory=list)
 

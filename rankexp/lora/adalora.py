@@ -14,7 +14,7 @@ from typing import Unpack
 import torch
 from torch import Tensor, nn
 
-from rankexp.lora.layer import LoRALinear, LoRAOptions
+from rankexp.lora.layer import LoRALayer, LoRAOptions
 from rankexp.lora.pack import Adapter
 from rankexp.trial_spec import Pruning
 
@@ -23,40 +23,39 @@ _STD = 0.02
 """Of the initial directions, as in PEFT and in the authors' code; the paper gives none."""
 
 
-class AdaLoRALinear(LoRALinear):
-    r"""A frozen linear layer plus an update in the form of a singular value decomposition.
+class AdaLoRALayer(LoRALayer):
+    r"""A frozen layer plus an update in the form of a singular value decomposition.
 
     Computes :math:`y = W_0 x + b + s\,P(\Lambda \circ Q x)` (section 3.1). ``lora_B`` is P (out x rank) and
     ``lora_A`` is Q (rank x in), both drawn from a normal distribution; ``lora_E`` is the diagonal of Lambda, which
     starts at zero, so a fresh layer returns exactly what ``base`` returns. The scale s is that of the rank before
     anything was pruned, and stays: what is left of an update does not change when another triplet goes.
 
-    Arguments, errors and shape are those of :class:`rankexp.lora.layer.LoRALinear`.
+    Arguments, errors and shape are those of :class:`rankexp.lora.layer.LoRALayer`.
 
     Attributes:
         kept: Which triplets the last pruning left, shape (rank,).
 
     Examples:
         >>> base, x = nn.Linear(3, 5), torch.ones(2, 3)
-        >>> torch.equal(AdaLoRALinear(base, rank=2, alpha=4.0)(x), base(x))
+        >>> torch.equal(AdaLoRALayer(base, rank=2, alpha=4.0)(x), base(x))
         True
     """
 
+    _shares_out = False
     kept: Tensor
 
     def __init__(self, base: nn.Module, rank: int, alpha: float, **options: Unpack[LoRAOptions]) -> None:
         super().__init__(base, rank, alpha, **options)
-        self.lora_B = nn.Parameter(_normal(self.lora_B, options.get("generator")))
         self.lora_E = nn.Parameter(self.lora_A.new_zeros(rank))
         self.register_buffer("kept", torch.ones_like(self.lora_E, dtype=torch.bool))
         for name in _FACTORS:
             for average in ("sensitivity", "uncertainty"):
                 self.register_buffer(f"{name}_{average}", torch.zeros_like(self.get_parameter(name)))
 
-    def delta(self) -> Tensor:
-        """Return s P Lambda Q in the orientation and shape of the base weight, in the factors' dtype."""
-        delta = self.scaling * (self.lora_B * self.lora_E) @ self.lora_A
-        return self.base_kind.held(delta)
+    def update_matrix(self) -> Tensor:
+        """Return s P Lambda Q, shape (out, in), in the factors' dtype."""
+        return self.scaling * (self.lora_B * self.lora_E) @ self.lora_A
 
     def scaled(self, hidden: Tensor) -> Tensor:
         """Scale Q x, shape (..., rank), by the singular values."""
@@ -92,7 +91,7 @@ class AdaLoRALinear(LoRALinear):
         """Set the values of pruned triplets to zero again, whatever the optimizer's momentum made of them."""
         self.lora_E.masked_fill_(~self.kept, 0.0)
 
-    def left(self) -> LoRALinear | None:
+    def left(self) -> LoRALayer | None:
         """Return the plain LoRA layer of the triplets that are left, around the same base, or None if there are none.
 
         Its alpha is such that its own rank gives it the scale of this layer.
@@ -102,7 +101,7 @@ class AdaLoRALinear(LoRALinear):
             return None
         alpha = self.scaling * (rank if self.scaling_rule == "standard" else rank**0.5)
         unseen = torch.Generator(self.weight.device)  # what it draws is overwritten
-        layer = LoRALinear(self.base, rank, alpha, scaling=self.scaling_rule, dropout=self.dropout, generator=unseen)
+        layer = LoRALayer(self.base, rank, alpha, scaling=self.scaling_rule, dropout=self.dropout, generator=unseen)
         with torch.no_grad():
             layer.lora_A.copy_(self.lora_A[self.kept])
             layer.lora_B.copy_((self.lora_B * self.lora_E)[:, self.kept])
@@ -111,8 +110,9 @@ class AdaLoRALinear(LoRALinear):
     def _averages(self, name: str) -> tuple[Tensor, Tensor]:
         return self.get_buffer(f"{name}_sensitivity"), self.get_buffer(f"{name}_uncertainty")
 
-    def _initial_A(self, generator: torch.Generator | None) -> Tensor:  # noqa: N802
-        return _normal(super()._initial_A(generator), generator)
+    def _first_factors(self, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+        lora_A, lora_B = super()._first_factors(generator)
+        return _normal(lora_A, generator), _normal(lora_B, generator)
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,7 +124,7 @@ class PrunedAdapter(Adapter):
         pruning: When and how.
     """
 
-    layers: Mapping[str, AdaLoRALinear]
+    layers: Mapping[str, AdaLoRALayer]
     pruning: Pruning
 
     def before_step(self, step: int) -> None:

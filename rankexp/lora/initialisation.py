@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from rankexp.lora.layer import LoRALinear
+from rankexp.lora.layer import LoRALayer
 
 
 def principal_factors(weight: Tensor, rank: int, scale: float) -> tuple[Tensor, Tensor]:
@@ -49,7 +49,7 @@ def principal_inputs(moment: Tensor, rank: int) -> Tensor:
 
 
 @torch.no_grad()
-def start_from_inputs(layers: Mapping[str, LoRALinear], directions: Mapping[str, Tensor]) -> None:
+def start_from_inputs(layers: Mapping[str, LoRALayer], directions: Mapping[str, Tensor]) -> None:
     """Set each layer's ``lora_A`` to the principal directions of its inputs; ``lora_B`` stays zero.
 
     Args:

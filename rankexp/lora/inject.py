@@ -1,4 +1,4 @@
-"""Find the linear layers of a model, and swap LoRA layers in and out in place."""
+"""Find the layers of a model that LoRA can go around, and swap LoRA layers in and out in place."""
 
 from __future__ import annotations
 
@@ -11,37 +11,85 @@ from typing import Required, TypedDict, Unpack
 import torch
 from torch import nn
 
-from rankexp.lora.layer import LoRALinear, check_rank, features, lora_layers
+from rankexp.lora.kinds import kind_of
+from rankexp.lora.layer import LoRALayer, check_rank, features, groups_of, lora_layers
 from rankexp.lora.merge import unmerge
+from rankexp.lora.tokens import TrainedLogits, TrainedRows
 from rankexp.ranks import Scaling, scaling_factor
 
+ALL_LINEAR, ALL_LAYERS = WORDS = ("all-linear", "all-layers")
+"""Words of ``target_modules``: PEFT's own for all linear layers, and one for convolutions too."""
+
+_AROUND = (LoRALayer, TrainedRows, TrainedLogits)
 # Their forward reads the weights of these children and never calls them, so an update there would do nothing.
 _READ_CHILDREN = (nn.MultiheadAttention, nn.TransformerEncoderLayer)
 
 
-def linear_modules(model: nn.Module, *, exclude: Sequence[str] = ()) -> dict[str, tuple[int, int]]:
-    """Return name -> (in, out) of the layers that LoRA can adapt, in the model's order.
+def adaptable_layers(model: nn.Module, *, exclude: Sequence[str] = ()) -> dict[str, tuple[int, int]]:
+    """Return name -> (in, out) of the layers that LoRA can adapt, whatever their kind, in the model's order.
 
     A layer that already carries an update appears under its own name. Children of torch's fused attention and
-    encoder layers are left out: those read the weights and never call the layer.
+    encoder layers are left out: those read the weights and never call the layer. So is what PEFT's LoRA cannot go
+    around, and a layer that stands in several places of the model, only one of which PEFT would adapt.
 
     Args:
         model: The model to look through.
         exclude: Modules to leave out with all that they contain, by name or by the end of a name.
+    """
+    found, places = _candidates(model, exclude), _places(model)
+    shapes = {name: features(module) for name, module in found.items() if not _refused(module, places)}
+    return {name: shape for name, shape in shapes.items() if shape is not None}
+
+
+def linear_modules(model: nn.Module, *, exclude: Sequence[str] = ()) -> dict[str, tuple[int, int]]:
+    """Return what :func:`adaptable_layers` has of linear layers.
 
     Examples:
         >>> linear_modules(nn.Sequential(nn.Linear(3, 5), nn.ReLU(), nn.Linear(5, 2)), exclude=["2"])
         {'0': (3, 5)}
     """
+    return _selected(model, ALL_LINEAR, exclude)
+
+
+def _selected(model: nn.Module, word: str, exclude: Sequence[str]) -> dict[str, tuple[int, int]]:
+    """Return what a word selects; nothing that has groups of outputs, for which few ranks are possible."""
+    shapes = adaptable_layers(model, exclude=exclude)
+    layers = {name: _frozen(model.get_submodule(name)) for name in shapes}
+    kinds = {name: kind_of(layer) for name, layer in layers.items()}
+    wanted = {name for name, kind in kinds.items() if kind and word in kind.words and kind.groups(layers[name]) == 1}
+    return {name: shape for name, shape in shapes.items() if name in wanted}
+
+
+def _candidates(model: nn.Module, exclude: Sequence[str]) -> dict[str, nn.Module]:
+    """Return the modules of a kind that LoRA can go around, and that are called by a model, by name."""
     modules = dict(model.named_modules())
-    shapes = {}
+    found = {}
     for name, module in modules.items():
-        shape = features(module)
-        parent = modules[name.rpartition(".")[0]]
-        hidden = isinstance(parent, (LoRALinear, *_READ_CHILDREN))
-        if name and shape and not hidden and not any(contains(e, name) for e in exclude):
-            shapes[name] = shape
-    return shapes
+        inside = isinstance(modules[name.rpartition(".")[0]], (*_AROUND, *_READ_CHILDREN))
+        if name and kind_of(_frozen(module)) and not inside and not any(contains(e, name) for e in exclude):
+            found[name] = module
+    return found
+
+
+def _frozen(module: nn.Module) -> nn.Module:
+    return module.base if isinstance(module, LoRALayer) else module
+
+
+def _refused(module: nn.Module, places: Mapping[int, Sequence[str]]) -> str | None:
+    """Say why a layer is not to be adapted; None where it can be."""
+    kind = kind_of(_frozen(module))
+    if kind is not None and (why := kind.refused(_frozen(module))):
+        return why
+    names = places[id(module)]
+    return f"it stands in several places of the model, as {' and '.join(names)}" if len(names) > 1 else None
+
+
+def _places(model: nn.Module) -> dict[int, list[str]]:
+    """Return all names of each module, which may have several."""
+    found: dict[int, list[str]] = {}
+    for name, module in model.named_modules(remove_duplicate=False):
+        found.setdefault(id(module), []).append(name)
+    return found
 
 
 def contains(module: str, name: str) -> bool:
@@ -59,28 +107,45 @@ def target_shapes(model: nn.Module, targets: str | Sequence[str], head: Sequence
 
     Args:
         model: The model to look through.
-        targets: ``"all-linear"``, or names as in PEFT's ``target_modules``: each selects the layers that have this
-            name or end in a dot and it.
+        targets: ``"all-linear"``, ``"all-layers"``, or names as in PEFT's ``target_modules``: each selects the layers
+            that have this name or end in a dot and it.
         head: Modules that are trained whole and therefore never adapted.
 
     Raises:
-        ValueError: A target, or "all-linear", selects no layer; names the nearest that would.
+        ValueError: A target selects no layer, and the nearest that would are named; or one that cannot be adapted.
 
     Examples:
         >>> model = nn.ModuleDict({"query": nn.Linear(4, 4), "key": nn.Linear(4, 4), "classifier": nn.Linear(4, 2)})
         >>> target_shapes(model, ["query"], head=["classifier"])
         {'query': (4, 4)}
     """
-    shapes = linear_modules(model, exclude=head)
-    if targets == "all-linear":
-        if not shapes:
-            raise ValueError(f"target 'all-linear' selects nothing: {type(model).__name__} has no linear layer")
-        return shapes
+    if targets in WORDS:
+        return _of_word(model, str(targets), head)
     suffixes = [targets] if isinstance(targets, str) else list(targets)
+    shapes, candidates, places = adaptable_layers(model, exclude=head), _candidates(model, head), _places(model)
     for suffix in suffixes:
-        if not any(_matches(suffix, name) for name in shapes):
-            raise ValueError(f"target {suffix!r} matches no linear layer outside the head{near_misses(suffix, shapes)}")
+        named = [name for name in candidates if _matches(suffix, name)]
+        if not named:
+            raise ValueError(f"target {suffix!r} matches no layer outside the head{near_misses(suffix, shapes)}")
+        for name in named:
+            if why := _refused(candidates[name], places) or _of_groups(candidates[name]):
+                raise ValueError(f"target {suffix!r} means {name!r}, which LoRA cannot go around: {why}")
     return {name: shape for name, shape in shapes.items() if any(_matches(s, name) for s in suffixes)}
+
+
+def _of_word(model: nn.Module, word: str, head: Sequence[str]) -> dict[str, tuple[int, int]]:
+    if shapes := _selected(model, word, head):
+        return shapes
+    lacking, more = f"target {word!r} selects nothing: {type(model).__name__} has no", ""
+    if word == ALL_LINEAR and _selected(model, ALL_LAYERS, head):
+        more = f" outside the head; {ALL_LAYERS!r} adapts its convolutions"
+    raise ValueError(f"{lacking} {'linear layer' if word == ALL_LINEAR else 'layer that LoRA can go around'}{more}")
+
+
+def _of_groups(module: nn.Module) -> str | None:
+    """Say why a study does not adapt a layer with groups of outputs; None for another layer."""
+    groups = groups_of(_frozen(module))
+    return f"its {groups} groups would have to share each rank out" if groups > 1 else None
 
 
 class LayerOptions(TypedDict, total=False):
@@ -91,14 +156,14 @@ class LayerOptions(TypedDict, total=False):
         scaling: The rule for the scale.
         dropout: Probability of zeroing an input of an update.
         seed: The trial's seed.
-        kind: Makes a layer from the arguments of :class:`~rankexp.lora.layer.LoRALinear`.
+        kind: Makes a layer from the arguments of :class:`~rankexp.lora.layer.LoRALayer`.
     """
 
     alpha: Required[float | Mapping[str, float]]
     scaling: Scaling
     dropout: float
     seed: Required[int]
-    kind: Callable[..., LoRALinear]
+    kind: Callable[..., LoRALayer]
 
 
 def inject(model: nn.Module, rank_map: Mapping[str, int], **how: Unpack[LayerOptions]) -> list[str]:
@@ -116,7 +181,7 @@ def inject(model: nn.Module, rank_map: Mapping[str, int], **how: Unpack[LayerOpt
         The names of the adapted layers, ordered.
 
     Raises:
-        ValueError: A name is no linear layer of the model, a rank or alpha is out of range for its layer, or the
+        ValueError: A name is no layer of the model to adapt, a rank or alpha is out of range for its layer, or the
             model carries LoRA layers already.
     """
     layers = new_layers(model, rank_map, **how)
@@ -134,8 +199,8 @@ def new_layers(
     scaling: Scaling = "standard",
     dropout: float = 0.0,
     seed: int,
-    kind: Callable[..., LoRALinear] = LoRALinear,
-) -> dict[str, LoRALinear]:
+    kind: Callable[..., LoRALayer] = LoRALayer,
+) -> dict[str, LoRALayer]:
     """Make the layers that :func:`inject` would put into the model, ordered by name, and leave the model as it is.
 
     The errors are those of :func:`inject`; the adapted layers are frozen.
@@ -218,15 +283,16 @@ def _checked_shapes(
     """
     if lora_layers(model):
         raise ValueError(f"{type(model).__name__} carries LoRA layers already; eject them first")
-    shapes = linear_modules(model)
+    shapes = adaptable_layers(model)
     adapted = {}
     for name in sorted(rank_map):
         if name not in shapes:
-            raise ValueError(f"rank map: {name!r} is no linear layer of the model{near_misses(name, shapes)}")
+            raise ValueError(f"rank map: {name!r} is no layer of the model to adapt{near_misses(name, shapes)}")
         if rank_map[name] == 0:
             continue
         adapted[name] = shapes[name]
-        check_rank(rank_map[name], shapes[name], f"rank map: rank of {name!r}")
+        groups = groups_of(model.get_submodule(name))
+        check_rank(rank_map[name], shapes[name], f"rank map: rank of {name!r}", groups)
         if isinstance(alpha, Mapping) and name not in alpha:
             raise ValueError(f"alpha: no value for {name!r}")
         scaling_factor(rank_map[name], _alpha_of(alpha, name), scaling)

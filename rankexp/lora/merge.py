@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from rankexp.lora.layer import LoRALinear, lora_layers
+from rankexp.lora.layer import LoRALayer, lora_layers
 
 
 def merge(model: nn.Module) -> list[str]:
@@ -26,7 +26,7 @@ def merge(model: nn.Module) -> list[str]:
     for name, weight in merged.items():
         layer = layers[name]
         layer.unmerged_weight = layer.weight
-        layer.base.weight = nn.Parameter(weight, requires_grad=False)
+        layer.base_kind.put(layer.base, nn.Parameter(weight, requires_grad=False))
     return list(layers)
 
 
@@ -45,7 +45,7 @@ def unmerge(model: nn.Module) -> list[str]:
     return list(layers)
 
 
-def _layers(model: nn.Module) -> dict[str, LoRALinear]:
+def _layers(model: nn.Module) -> dict[str, LoRALayer]:
     layers = lora_layers(model)
     if not layers:
         raise ValueError(f"{type(model).__name__} has no LoRA layer; inject an adapter first")
@@ -53,7 +53,7 @@ def _layers(model: nn.Module) -> dict[str, LoRALinear]:
 
 
 @torch.no_grad()
-def _merged_weight(name: str, layer: LoRALinear) -> Tensor:
+def _merged_weight(name: str, layer: LoRALayer) -> Tensor:
     if not layer.weight.is_floating_point():
         raise ValueError(f"the weight of {name or 'the layer'} is kept in 4 bits, and an update cannot be merged there")
     merged = layer.adapted_weight().to(layer.weight.dtype)
@@ -62,11 +62,11 @@ def _merged_weight(name: str, layer: LoRALinear) -> Tensor:
     return merged
 
 
-def _restore(layer: LoRALinear) -> None:
+def _restore(layer: LoRALayer) -> None:
     original = layer.unmerged_weight
     if original is None:
         return
     if original.device != layer.weight.device:
         original = nn.Parameter(original.to(layer.weight.device), requires_grad=False)
-    layer.base.weight = original
+    layer.base_kind.put(layer.base, original)
     layer.unmerged_weight = None

@@ -8,11 +8,11 @@ from typing import Unpack
 import torch
 from torch import Tensor, nn
 
-from rankexp.lora.layer import LoRALinear, LoRAOptions
+from rankexp.lora.layer import LoRALayer, LoRAOptions
 from rankexp.ranks import scaling_factor
 
 
-class NestedLoRALinear(LoRALinear):
+class NestedLoRALayer(LoRALayer):
     r"""LoRA in which each of several leading ranks is trained as an update of its own.
 
     For a rank b of ``ranks`` the update is :math:`s_b\,B_{:,:b} A_{:b,:}` with that rank's own scale. While training,
@@ -26,12 +26,14 @@ class NestedLoRALinear(LoRALinear):
       learning takes (Kusupati et al. 2022, section 3), divided by n, at n times the price.
 
     Args:
-        base: As for :class:`~rankexp.lora.layer.LoRALinear`.
+        base: As for :class:`~rankexp.lora.layer.LoRALayer`.
         rank: The largest rank that this layer can carry.
         alpha: Numerator of the scale.
         ranks: The nested ranks, increasing; those above ``rank`` count as ``rank``.
-        options: As for :class:`~rankexp.lora.layer.LoRALinear`.
+        options: As for :class:`~rankexp.lora.layer.LoRALayer`.
     """
+
+    _shares_out = False
 
     def __init__(
         self,

@@ -17,7 +17,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from rankexp.lora.layer import LoRALinear, add_update
+from rankexp.lora.layer import LoRALayer, add_update, computed, like_factors
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +29,7 @@ class Adapter:
         whole: Modules that are trained whole: the head; in full fine-tuning every part of the model.
     """
 
-    layers: Mapping[str, LoRALinear]
+    layers: Mapping[str, LoRALayer]
     whole: Mapping[str, nn.Module]
 
     @property
@@ -79,18 +79,19 @@ class Layout:
 
     Attributes:
         rows: Rows of each slot.
-        lengths: Length that each slot's rows would be padded to alone.
+        lengths: By the length that all rows are padded to, the one that each slot's rows would be padded to alone.
+            An encoder's rows and a decoder's have two, which differ; where nothing is padded there is none.
     """
 
     rows: int = 0
-    lengths: tuple[int, ...] = ()
+    lengths: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
 
 
-class PackedLoRALinear(nn.Module):
-    r"""A frozen linear layer plus one low-rank update for each slot of a pack.
+class PackedLoRALayer(nn.Module):
+    r"""A frozen layer plus one low-rank update for each slot of a pack.
 
     Computes :math:`y_k = W_0 x_k + b + B_k\,(s_k A_k x_k)` for the rows :math:`x_k` of slot k, as
-    :class:`rankexp.lora.layer.LoRALinear` does for each alone. Factors are stacked in ``forward``, ranks padded with
+    :class:`rankexp.lora.layer.LoRALayer` does for each alone. Factors are stacked in ``forward``, ranks padded with
     zeros to the largest in this layer.
 
     Args:
@@ -102,24 +103,24 @@ class PackedLoRALinear(nn.Module):
         TypeError: An update is more than its two factors, as DoRA's and PiSSA's are.
 
     Shape:
-        ``(slots * rows, ..., in_features) -> (slots * rows, ..., out_features)``
+        That of ``base``, for slots * rows rows.
     """
 
     scaling: Tensor
 
-    def __init__(self, base: nn.Module, updates: Sequence[LoRALinear | None], layout: Layout) -> None:
+    def __init__(self, base: nn.Module, updates: Sequence[LoRALayer | None], layout: Layout) -> None:
         super().__init__()
         for update in updates:
-            if type(update) not in (LoRALinear, type(None)):
-                raise TypeError(f"{type(update).__name__} cannot be packed; only LoRALinear can, others train alone")
+            if type(update) not in (LoRALayer, type(None)):
+                raise TypeError(f"{type(update).__name__} cannot be packed; only LoRALayer can, others train alone")
         some = next(update for update in updates if update is not None)
         self.base, self.layout = base, layout
         self.updates = tuple(updates)  # not registered: they belong to their trials
-        self.in_features, self.out_features = some.in_features, some.out_features
+        self.base_kind, self.in_features, self.out_features = some.base_kind, some.in_features, some.out_features
         factors = [update.scaling if update else 0.0 for update in updates]
         self.register_buffer("scaling", some.lora_A.new_tensor(factors).reshape(-1, 1, 1), persistent=False)
         self._none = some.lora_A.new_zeros(0, self.in_features), some.lora_B.new_zeros(0, self.out_features)
-        self._drops = any(update and update.dropout for update in updates)
+        self._drops = self.base_kind.of_numbers and any(update and update.dropout for update in updates)
 
     @property
     def weight(self) -> nn.Parameter:
@@ -130,34 +131,42 @@ class PackedLoRALinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the layer to ``x``, whose rows are the slots' in order."""
-        autocast = torch.is_autocast_enabled(x.device.type)
-        if autocast:
-            x = x.to(torch.get_autocast_dtype(x.device.type))
+        x = computed(x)
         result: Tensor = self.base(x)
         lora_A, lora_B = self._stacked()
-        inputs = x if autocast else x.to(lora_A.dtype)
-        inputs = inputs.reshape(len(self.updates), -1, self.in_features)
-        hidden = torch.bmm(self._drop(inputs), lora_A.mT) * self.scaling
-        return add_update(result, torch.bmm(hidden, lora_B).reshape(result.shape), self.weight)
+        inputs = self._drop(like_factors(x, lora_A))
+        hidden = self.base_kind.narrow_slots(self.base, inputs, lora_A) * self.scaling
+        update = torch.bmm(hidden, lora_B).reshape(self.base_kind.features_last(result).shape)
+        return add_update(result, self.base_kind.output(self.base, update), self.weight)
 
     def _stacked(self) -> tuple[Tensor, Tensor]:
         """Return the factors as (slots, rank, in) and (slots, rank, out)."""
         lora_A = [update.lora_A if update else self._none[0] for update in self.updates]
-        lora_B = [update.lora_B.T if update else self._none[1] for update in self.updates]
+        lora_B = [update.up().T if update else self._none[1] for update in self.updates]
         return pad_sequence(lora_A, batch_first=True), pad_sequence(lora_B, batch_first=True)
 
     def _drop(self, inputs: Tensor) -> Tensor:
         """Drop inputs of each slot as it would alone: its draws never depend on how far others pad it."""
         if not self._drops:
             return inputs
-        parts = []
-        for update, part, length in zip(self.updates, inputs, self.layout.lengths, strict=True):
-            if update:
-                rows = part.reshape(self.layout.rows, -1, self.in_features)
-                own = update.drop(rows[:, :length])
-                part = F.pad(own, (0, 0, 0, rows.shape[1] - own.shape[1])).reshape(part.shape)
-            parts.append(part)
-        return torch.stack(parts)
+        parts = inputs.chunk(len(self.updates))
+        lengths = self._own_lengths(inputs)
+        return torch.cat([self._dropped(*item) for item in zip(self.updates, parts, lengths, strict=True)])
+
+    def _own_lengths(self, inputs: Tensor) -> tuple[int | None, ...]:
+        """Return the length of each slot's rows alone; None where nothing of these inputs is padding."""
+        padded = inputs.numel() // (self.layout.rows * len(self.updates) * self.in_features)
+        own = self.layout.lengths.get(padded) if inputs.shape[-1] == self.in_features else None
+        return own or (None,) * len(self.updates)
+
+    def _dropped(self, update: LoRALayer | None, part: Tensor, length: int | None) -> Tensor:
+        if update is None:
+            return part
+        if length is None:
+            return update.drop(part)
+        rows = part.reshape(self.layout.rows, -1, self.in_features)
+        own = update.drop(rows[:, :length])
+        return F.pad(own, (0, 0, 0, rows.shape[1] - own.shape[1])).reshape(part.shape)
 
 
 class PackedModule(nn.Module):
@@ -219,7 +228,7 @@ class Pack:
         whole = dict.fromkeys(name for adapter in adapters for name in adapter.whole)
         return {
             **{
-                name: PackedLoRALinear(
+                name: PackedLoRALayer(
                     self.model.get_submodule(name), [a.layers.get(name) for a in adapters], self.layout
                 )
                 for name in layers

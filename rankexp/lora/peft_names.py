@@ -20,7 +20,7 @@ from typing import Any
 from torch import nn
 
 from rankexp.lora.inject import near_misses
-from rankexp.lora.layer import LoRALinear
+from rankexp.lora.layer import LoRALayer
 from rankexp.lora.tokens import TrainedLogits, TrainedRows
 
 NO_TARGET = "dummy-target-modules"
@@ -62,7 +62,7 @@ def pattern_value(config: Mapping[str, Any], what: str, name: str) -> Any:
         raise ValueError(f"adapter: {what}_pattern holds an invalid expression: {error}") from error
 
 
-def target_modules(model: nn.Module, layers: Mapping[str, LoRALinear]) -> list[str] | str:
+def target_modules(model: nn.Module, layers: Mapping[str, LoRALayer]) -> list[str] | str:
     """Return the ``target_modules`` that select these layers and no other module."""
     if not layers:
         return NO_TARGET
@@ -74,7 +74,7 @@ def target_modules(model: nn.Module, layers: Mapping[str, LoRALinear]) -> list[s
 
 def _base_names(model: nn.Module) -> list[str]:
     """Return the module names of the base model, as PEFT will see them."""
-    around = (LoRALinear, TrainedRows, TrainedLogits)
+    around = (LoRALayer, TrainedRows, TrainedLogits)
     inside = {id(module.base) for module in model.modules() if isinstance(module, around)}
     return [name for name, module in model.named_modules() if name and id(module) not in inside]
 

@@ -10,26 +10,27 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from rankexp.lora.initialisation import principal_factors
-from rankexp.lora.layer import Factors, LoRALinear, LoRAOptions
+from rankexp.lora.layer import Factors, LoRALayer, LoRAOptions
 
 
-class PiSSALinear(LoRALinear):
-    r"""A frozen linear layer whose principal part is trained as two factors.
+class PiSSALayer(LoRALayer):
+    r"""A frozen layer whose principal part is trained as two factors.
 
     Computes :math:`y = (W_0 - s\,B_0 A_0)\,x + b + s\,B A x`, where :math:`B_0, A_0` hold the first ``rank`` singular
     triplets of :math:`W_0` and are where :math:`B, A` start (Meng et al. 2024, "PiSSA: Principal Singular Values and
     Singular Vectors Adaptation", section 3). The paper and PEFT keep the residual in place of the weight; here the
     weight, which other trials share, stays as it is and the start is subtracted from the update.
 
-    The arguments are those of :class:`rankexp.lora.layer.LoRALinear`; dropout hits the inputs of the trained factors.
+    The arguments are those of :class:`rankexp.lora.layer.LoRALayer`; dropout hits the inputs of the trained factors.
 
     Examples:
         >>> base = nn.Linear(3, 5)
         >>> x = torch.ones(2, 3)
-        >>> torch.equal(PiSSALinear(base, rank=2, alpha=4.0)(x), base(x))
+        >>> torch.equal(PiSSALayer(base, rank=2, alpha=4.0)(x), base(x))
         True
     """
 
+    _shares_out = False
     first_a: Tensor
     first_b: Tensor
 
@@ -43,14 +44,14 @@ class PiSSALinear(LoRALinear):
             self.lora_A.copy_(first_a)
             self.lora_B.copy_(first_b)
 
-    def delta(self) -> Tensor:
-        """Return s (B A - B0 A0) in the orientation and shape of the base weight, in the factors' dtype."""
+    def update_matrix(self) -> Tensor:
+        """Return s (B A - B0 A0), shape (out, in), in the factors' dtype."""
         start = self.scaling * (self.first_b @ self.first_a)
-        return super().delta() - self.base_kind.held(start)
+        return super().update_matrix() - start
 
     def update(self, x: Tensor) -> Tensor:
         """Return what the update adds for inputs ``x``: what the trained factors give less what they gave at first."""
-        start = F.linear(F.linear(x, self.first_a) * self.scaling, self.first_b)
+        start = F.linear(self.base_kind.narrow(self.base, x, self.first_a) * self.scaling, self.first_b)
         return super().update(x) - start
 
     def plain(self) -> Factors:

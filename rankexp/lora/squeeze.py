@@ -8,13 +8,13 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from rankexp.lora.layer import LoRALinear, lora_layers
-from rankexp.lora.pissa import PiSSALinear
+from rankexp.lora.layer import LoRALayer, lora_layers
+from rankexp.lora.pissa import PiSSALayer
 
 
 @torch.no_grad()
 def squeeze(model: nn.Module, rank: int) -> None:
-    """Keep ``rank`` directions of every LoRA update, in place: see :meth:`~rankexp.lora.layer.LoRALinear.leading`.
+    """Keep ``rank`` directions of every LoRA update, in place: see :meth:`~rankexp.lora.layer.LoRALayer.leading`.
 
     The factors keep their shape and are filled up with zeros, so that a lower rank can be cut from them again. DoRA's
     magnitudes stay; PiSSA's update lies in more than its factors, and is cut once it has been saved and loaded as plain
@@ -25,7 +25,7 @@ def squeeze(model: nn.Module, rank: int) -> None:
         rank: Directions to keep, 0 or more; layers of no higher rank are left as they are.
 
     Raises:
-        ValueError: The model has no LoRA layer, one is merged or of PiSSA, or ``rank`` is negative.
+        ValueError: The model has no LoRA layer, one is merged, of PiSSA or of several groups, or ``rank`` is negative.
     """
     for layer in _cuttable(model, rank):
         a, b = layer.leading(rank)
@@ -46,12 +46,14 @@ def squeezed(model: nn.Module, rank: int) -> Iterator[None]:
                 factor.copy_(value)
 
 
-def _cuttable(model: nn.Module, rank: int) -> list[LoRALinear]:
+def _cuttable(model: nn.Module, rank: int) -> list[LoRALayer]:
     layers = lora_layers(model)
     if not layers or any(layer.merged for layer in layers.values()):
         raise ValueError(f"{type(model).__name__} has no LoRA layer, or one that is merged; there is nothing to cut")
-    if any(isinstance(layer, PiSSALinear) for layer in layers.values()):
+    if any(isinstance(layer, PiSSALayer) for layer in layers.values()):
         raise ValueError("PiSSA layers cannot be cut; save the adapter and load it, as plain LoRA, to cut that")
+    if any(layer.groups > 1 for layer in layers.values()):
+        raise ValueError("LoRA around a convolution of groups cannot be cut: each group has its share of the rank")
     if rank < 0:
         raise ValueError(f"rank is {rank}; it must be 0 or more")
     return [layer for layer in layers.values() if rank < layer.rank]

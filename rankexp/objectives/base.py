@@ -33,7 +33,8 @@ class Batch:
         labels: What the objective compares with, slots * rows rows.
         weights: Weight of each row in its slot's loss, shape (slots * rows,), float32.
         rows: Rows of each slot.
-        lengths: Length that each slot's rows would be padded to alone.
+        lengths: By the length that all rows are padded to, those that each slot's rows would be padded to alone; see
+            :class:`rankexp.lora.pack.Layout`.
         sizes: Work of each slot: its tokens that are not padding.
         mask: True where an input is no padding, shape (slots * rows, length); None where there is nothing like it.
     """
@@ -42,7 +43,7 @@ class Batch:
     labels: Tensor
     weights: Tensor
     rows: int
-    lengths: tuple[int, ...]
+    lengths: Mapping[int, tuple[int, ...]]
     sizes: tuple[int, ...]
     mask: Tensor | None = None
 

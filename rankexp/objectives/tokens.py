@@ -51,7 +51,7 @@ def padded(
         moved(targets, device),
         moved(weights[index].astype(np.float32), device),
         lengths.shape[1],
-        tuple(own.tolist()),
+        {int(own.max()): tuple(own.tolist())},
         tuple(lengths.sum(axis=1).tolist()),
         attention,
     )

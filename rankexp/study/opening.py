@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from rankexp.config import StudyConfig
-from rankexp.lora.inject import linear_modules
+from rankexp.lora.inject import adaptable_layers
 from rankexp.metrics import Weight
 from rankexp.models.base import BaseModel
 from rankexp.models.beside import also_said, parameters_beside
@@ -118,7 +118,7 @@ def _new_record(
             "shapes": {name: list(shape) for name, shape in shapes.items()},
             "head": list(bench.head),
             "task_type": loaded.data.objective.kind.peft_type,
-            "left": [n for n in linear_modules(bench.model, exclude=bench.saved) if n not in shapes],
+            "left": [n for n in adaptable_layers(bench.model, exclude=bench.saved) if n not in shapes],
             "found": loaded.found,
             "padding": asdict(bench.padding),
             **({"dtype": bench.base.dtype} if bench.base.dtype != "float32" else {}),

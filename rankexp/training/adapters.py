@@ -10,21 +10,22 @@ from typing import TypeVar, cast
 import torch
 from torch import Tensor, nn
 
-from rankexp.lora.adalora import AdaLoRALinear, PrunedAdapter
-from rankexp.lora.dora import DoRALinear
+from rankexp.lora.adalora import AdaLoRALayer, PrunedAdapter
+from rankexp.lora.dora import DoRALayer
 from rankexp.lora.initialisation import start_from_inputs
 from rankexp.lora.inject import new_layers, target_shapes
-from rankexp.lora.layer import LoRALinear
-from rankexp.lora.nested import NestedLoRALinear
+from rankexp.lora.kinds import as_matrix
+from rankexp.lora.layer import LoRALayer
+from rankexp.lora.nested import NestedLoRALayer
 from rankexp.lora.pack import Adapter
-from rankexp.lora.pissa import PiSSALinear
+from rankexp.lora.pissa import PiSSALayer
 from rankexp.lora.subspace import train_in_subspace
 from rankexp.models.base import new_head, to_train
 from rankexp.models.beside import trained_whole
 from rankexp.models.loading import output_layer
 from rankexp.trial_spec import Method, TrialSpec
 
-L = TypeVar("L", bound=LoRALinear)
+L = TypeVar("L", bound=LoRALayer)
 Directions = Callable[[Mapping[str, int]], Mapping[str, Tensor]]
 """Gives principal directions of layers' inputs in the frozen model: so many rows for each layer, by name."""
 
@@ -48,20 +49,20 @@ def make_adapter(model: nn.Module, spec: TrialSpec, head: Sequence[str], directi
 
 def _lora(model: nn.Module, spec: TrialSpec, head: Sequence[str]) -> Adapter:
     del head
-    return _around(model, spec, PiSSALinear if spec.initialisation == "pissa" else LoRALinear)
+    return _around(model, spec, PiSSALayer if spec.initialisation == "pissa" else LoRALayer)
 
 
 def _dora(model: nn.Module, spec: TrialSpec, head: Sequence[str]) -> Adapter:
     del head
-    return _around(model, spec, DoRALinear)
+    return _around(model, spec, DoRALayer)
 
 
 def _nested(model: nn.Module, spec: TrialSpec, head: Sequence[str]) -> Adapter:
     del head
-    return _around(model, spec, partial(NestedLoRALinear, ranks=spec.nested_ranks))
+    return _around(model, spec, partial(NestedLoRALayer, ranks=spec.nested_ranks))
 
 
-def _around(model: nn.Module, spec: TrialSpec, kind: Callable[..., LoRALinear]) -> Adapter:
+def _around(model: nn.Module, spec: TrialSpec, kind: Callable[..., LoRALayer]) -> Adapter:
     return Adapter(_layers(model, spec, kind), trained_whole(model, spec.seed))
 
 
@@ -76,7 +77,7 @@ def _layers(model: nn.Module, spec: TrialSpec, kind: Callable[..., L]) -> dict[s
 def _adalora(model: nn.Module, spec: TrialSpec, head: Sequence[str]) -> Adapter:
     del head
     assert spec.pruning is not None  # a spec of this method has one
-    return PrunedAdapter(_layers(model, spec, AdaLoRALinear), trained_whole(model, spec.seed), spec.pruning)
+    return PrunedAdapter(_layers(model, spec, AdaLoRALayer), trained_whole(model, spec.seed), spec.pruning)
 
 
 def _head(model: nn.Module, spec: TrialSpec, head: Sequence[str]) -> Adapter:
@@ -121,8 +122,9 @@ _BUILDERS: dict[Method, Callable[[nn.Module, TrialSpec, Sequence[str]], Adapter]
 
 
 def weights_of(model: nn.Module, names: Iterable[str]) -> dict[str, Tensor]:
-    """Return the weights of these layers as they are now in the model."""
-    return {name: model.get_submodule(name).get_parameter("weight").detach() for name in names}
+    """Return the weights of these layers as they are now in the model, as (out, in)."""
+    layers = {name: model.get_submodule(name) for name in names}
+    return {name: as_matrix(layer, layer.get_parameter("weight").detach()) for name, layer in layers.items()}
 
 
 def update_spectrum(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> dict[str, Tensor]:

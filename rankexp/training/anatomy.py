@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rankexp.lora.inject import contains, eject, inject
+from rankexp.lora.inject import WORDS, contains, eject, inject
 from rankexp.models.beside import parameters_beside
 from rankexp.models.loading import brought_names, loading_of, output_layer, token_embeddings
 from rankexp.models.quantised import count_parameters
@@ -202,19 +202,26 @@ def _left(
         if kind.name in map(kind_name, output):
             yield Left(kind, "the output layer" + ", which is the table of embeddings itself" * tied)
         else:
-            every = targets == "all-linear"
+            every = targets in WORDS
             yield Left(kind, "it has one output or input" if every else "not among lora.target_modules")
     for kind in reach.bare:
         yield Left(kind, "a bare parameter and no linear layer, such as the experts of a mixture")
     for said, found in (("a table that is looked up in", nn.Embedding), ("a convolution", nn.modules.conv._ConvNd)):
         modules = {name: module for name, module in model.named_modules() if isinstance(module, found)}
         sizes = {name: sum(p.numel() for p in module.parameters()) for name, module in modules.items()}
-        whole = {name: size for name, size in sizes.items() if not any(contains(one, name) for one in saved)}
+        adapted = {kind.name for kind in reach.adapted}
+        whole = {
+            name: size
+            for name, size in sizes.items()
+            if kind_name(name) not in adapted and not any(contains(one, name) for one in saved)
+        }
         tables = {kind_name(name) for name, module in modules.items() if module is table}
         for kind in kinds_of(whole, total):
             of_tokens = kind.name in tables
             more = _resized(table, tokens) if of_tokens and tokens else ""
-            yield Left(kind, said + ", tied to the output layer" * (of_tokens and tied) + more)
+            rows = len(loading_of(model).rows) if of_tokens else 0
+            trained = f", of which {rows} rows are trained" if rows else ""
+            yield Left(kind, said + ", tied to the output layer" * (of_tokens and tied) + trained + more)
 
 
 def _resized(table: Any, tokens: int) -> str:

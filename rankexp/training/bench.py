@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from rankexp.canonical_json import content_key
 from rankexp.lora.inject import eject, new_layers
 from rankexp.lora.pack import Adapter, Pack
-from rankexp.lora.peft_format import load_adapter
+from rankexp.lora.peft_reading import load_adapter
 from rankexp.lora.squeeze import squeezed
 from rankexp.models.base import BaseModel, Padding, head_names
 from rankexp.models.beside import check_gradients, trained_whole

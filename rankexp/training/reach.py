@@ -1,7 +1,7 @@
 """What of a model the adapters reach: which weights LoRA updates, and which matrices it leaves as they are.
 
-LoRA goes around linear layers. The experts of a mixture are often none: they are bare three-dimensional parameters,
-which "all-linear" does not see, in PEFT either.
+LoRA goes around linear layers, and convolutions where it is told to. The experts of a mixture are often none: they are
+bare three-dimensional parameters, which "all-linear" does not see, in PEFT either.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import nn
 
-from rankexp.lora.inject import contains, linear_modules, target_shapes
+from rankexp.lora.inject import WORDS, contains, linear_modules, target_shapes
 from rankexp.models.loading import output_layer
 from rankexp.models.quantised import count_numbers, count_parameters
 
@@ -58,17 +58,17 @@ class Reach:
     def sentences(self) -> tuple[str, ...]:
         """What a person should know before training: what is left out that one would think is adapted."""
         layers = sum(kind.count for kind in self.adapted)
-        begun = f"LoRA adapts {layers} linear layers, {self.share:.0%} of the base's parameters"
+        begun = f"LoRA adapts {layers} layers, {self.share:.0%} of the base's parameters"
         left = [f"{kind.count} x {kind.name} ({kind.share:.0%})" for kind in (*self.bare, *self.linear)]
         return (f"{begun}; left as they are: {', '.join(left)}",) if left else ()
 
 
 def target_layers(model: Any, targets: str | list[str], saved: Sequence[str]) -> dict[str, tuple[int, int]]:
-    """Return name -> (in, out) of the layers that ``targets`` selects; "all-linear" leaves out those of one output.
+    """Return name -> (in, out) of the layers that ``targets`` selects; a word for all leaves out those of one output.
 
     Args:
         model: A bare model of transformers.
-        targets: "all-linear", or names as :func:`rankexp.lora.inject.target_shapes` takes them.
+        targets: "all-linear", "all-layers", or names as :func:`rankexp.lora.inject.target_shapes` takes them.
         saved: Names of the modules that each adapter brings whole.
 
     Raises:
@@ -76,7 +76,7 @@ def target_layers(model: Any, targets: str | list[str], saved: Sequence[str]) ->
     """
     shapes = target_shapes(model, targets, (*saved, *output_layer(model)))
     wide = {name: shape for name, shape in shapes.items() if min(shape) > 1}
-    return wide if wide and targets == "all-linear" else shapes
+    return wide if wide and targets in WORDS else shapes
 
 
 def reach_of(model: nn.Module, adapted: Mapping[str, object], saved: Sequence[str]) -> Reach:
@@ -87,7 +87,7 @@ def reach_of(model: nn.Module, adapted: Mapping[str, object], saved: Sequence[st
         adapted: Names of the adapted layers.
         saved: Names of the modules that each adapter brings whole.
     """
-    linear = set(linear_modules(model))
+    linear = {*linear_modules(model), *adapted}
     whole = {
         name: count_numbers(p) for name, p in model.named_parameters() if not any(contains(s, name) for s in saved)
     }

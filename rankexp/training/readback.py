@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rankexp.lora.peft_format import load_adapter
+from rankexp.lora.peft_reading import load_adapter
 from rankexp.models.base import BaseModel, Padding
 from rankexp.models.loading import brought_names, loading_of, set_pad, token_embeddings
 from rankexp.objectives.base import Objective

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from rankexp.lora.layer import LoRALinear
-from rankexp.lora.pack import PackedLoRALinear
+from rankexp.lora.layer import LoRALayer
+from rankexp.lora.pack import PackedLoRALayer
 from rankexp.models.loading import blocks_of
 from rankexp.option_errors import ConfigError
 
@@ -99,7 +99,7 @@ def _from(generators: list[torch.Generator], states: list[Tensor]) -> Iterator[N
 def _generators(block: nn.Module) -> Iterator[torch.Generator]:
     """Find what the LoRA layers in a block draw from."""
     for module in block.modules():
-        updates = module.updates if isinstance(module, PackedLoRALinear) else [module]
+        updates = module.updates if isinstance(module, PackedLoRALayer) else [module]
         for update in updates:
-            if isinstance(update, LoRALinear) and update.dropout and update.dropout_generator is not None:
+            if isinstance(update, LoRALayer) and update.dropout and update.dropout_generator is not None:
                 yield update.dropout_generator

@@ -276,7 +276,7 @@ def test_train_status_and_multirun(tmp_path: Path, capsys: pytest.CaptureFixture
 def test_a_model_is_inspected_without_data(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["inspect", "model=tiny_llama", "task=sft", "search.ranks=[2,64]"]) == 0
     said = capsys.readouterr().out
-    assert "adapted: 14 linear layers" in said
+    assert "adapted: 14 layers" in said
     assert "lm_head: the output layer" in said
     code, wrong = complaint(capsys, "inspect", "model=tiny_llama", "task=sft", "lora.target_modules=[qurry]")
     assert (code, "'qurry' matches no linear layer" in wrong) == (2, True)

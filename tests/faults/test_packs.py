@@ -44,7 +44,7 @@ class HookedTask:
         return CsvTask(path=self.path).load(tokenize, say)
 
     def hook(self, module, inputs):
-        if not torch.is_grad_enabled() or "LoRALinear" not in type(module).__name__:
+        if not torch.is_grad_enabled() or "LoRALayer" not in type(module).__name__:
             return None
         updates = [update for update in getattr(module, "updates", [module]) if update is not None]
         ranks = [update.lora_A.shape[0] for update in updates]

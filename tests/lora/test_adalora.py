@@ -10,9 +10,9 @@ from tiny_bench import make_spec
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from rankexp.lora.adalora import AdaLoRALinear, PrunedAdapter, triplets_at
+from rankexp.lora.adalora import AdaLoRALayer, PrunedAdapter, triplets_at
 from rankexp.lora.inject import inject
-from rankexp.lora.layer import LoRALinear, lora_layers
+from rankexp.lora.layer import LoRALayer, lora_layers
 from rankexp.lora.peft_format import save_adapter
 from rankexp.models.kinds import classifier
 from rankexp.ranks import RankMap
@@ -34,7 +34,7 @@ def conv1d(dtype=torch.float64):
 
 def made(base=None, rank=4, seed=0, **options):
     options = {"alpha": 12.0, **options}
-    return AdaLoRALinear(base or linear(), rank, generator=torch.Generator().manual_seed(seed), **options)
+    return AdaLoRALayer(base or linear(), rank, generator=torch.Generator().manual_seed(seed), **options)
 
 
 def trained(layer, seed=0):
@@ -217,7 +217,7 @@ def test_the_plain_layer_computes_the_same_with_the_triplets_that_are_left(scali
     layer = trained(made(scaling=scaling, alpha=7.0))
     layer.keep(torch.tensor([True, False, True, True]))
     plain, x = layer.left(), torch.randn(5, 6, dtype=torch.float64)
-    assert type(plain) is LoRALinear
+    assert type(plain) is LoRALayer
     assert (plain.rank, plain.base, plain.dropout) == (3, layer.base, layer.dropout)
     assert plain.scaling == pytest.approx(layer.scaling, rel=1e-15)
     torch.testing.assert_close(plain(x), layer(x), rtol=1e-12, atol=1e-12)
@@ -242,7 +242,7 @@ def test_a_layer_without_triplets_is_left_out():
 def test_peft_gives_the_logits_of_the_pruned_model(make, head, scaling, tmp_path):
     base, generator = make(), torch.Generator().manual_seed(0)
     model = copy.deepcopy(base)
-    inject(model, dict.fromkeys(linear_names(base, head), 4), alpha=8.0, scaling=scaling, seed=1, kind=AdaLoRALinear)
+    inject(model, dict.fromkeys(linear_names(base, head), 4), alpha=8.0, scaling=scaling, seed=1, kind=AdaLoRALayer)
     train_by_hand(model, head)
     layers = lora_layers(model)
     for i, layer in enumerate(layers.values()):

@@ -11,12 +11,13 @@ from test_peft_format import TOKENS, bert, gpt2, in_peft, linear_names, logits, 
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from rankexp.lora.dora import DoRALinear
+from rankexp.lora.dora import DoRALayer
 from rankexp.lora.inject import eject, inject, trainable_parameters
-from rankexp.lora.layer import LoRALinear, lora_layers
+from rankexp.lora.layer import LoRALayer, lora_layers
 from rankexp.lora.merge import merge, unmerge
-from rankexp.lora.pack import Layout, PackedLoRALinear
-from rankexp.lora.peft_format import load_adapter, save_adapter
+from rankexp.lora.pack import Layout, PackedLoRALayer
+from rankexp.lora.peft_format import save_adapter
+from rankexp.lora.peft_reading import load_adapter
 
 quiet = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 bases = pytest.mark.parametrize("make", [linear, conv1d])
@@ -32,7 +33,7 @@ def trained(layer, seed=0):
 
 @bases
 def test_equals_its_equation_in_float64(make):
-    layer = trained(DoRALinear(make(torch.float64), 3, 12.0))
+    layer = trained(DoRALayer(make(torch.float64), 3, 12.0))
     x = torch.randn(2, 5, 12, dtype=torch.float64)
     weight = layer.base.weight.T if make is conv1d else layer.base.weight
     direction = weight + 4.0 * layer.lora_B @ layer.lora_A
@@ -44,7 +45,7 @@ def test_equals_its_equation_in_float64(make):
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 def test_a_fresh_layer_is_the_identity_bit_for_bit(make, dtype):
     base, x = make(dtype), torch.randn(4, 12).to(dtype)
-    layer = DoRALinear(base, 2, 4.0, dropout=0.5)
+    layer = DoRALayer(base, 2, 4.0, dropout=0.5)
     assert torch.equal(layer(x), base(x))
     assert layer(x).dtype == dtype
     assert (layer.magnitude.dtype, layer.magnitude.shape) == (layer.lora_A.dtype, (20,))
@@ -56,7 +57,7 @@ def test_a_fresh_layer_is_the_identity_bit_for_bit(make, dtype):
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.float64, 1e-13)])
 def test_output_and_gradients_equal_pefts_at_the_start_and_after_twenty_steps(make, scaling, dtype, tolerance):
     torch.manual_seed(0)
-    layer = DoRALinear(make(dtype), 3, 6.0, scaling=scaling)
+    layer = DoRALayer(make(dtype), 3, 6.0, scaling=scaling)
     twin = copied(layer, use_dora=True)
     before = layer.magnitude.detach().clone()
     found = deviations_in_training(layer, twin, dtype)
@@ -67,7 +68,7 @@ def test_output_and_gradients_equal_pefts_at_the_start_and_after_twenty_steps(ma
 
 def test_a_layer_without_bias_equals_pefts():
     torch.manual_seed(0)
-    layer = trained(DoRALinear(linear(torch.float64, bias=False), 3, 6.0))
+    layer = trained(DoRALayer(linear(torch.float64, bias=False), 3, 6.0))
     assert max(deviations_in_training(layer, copied(layer, use_dora=True), torch.float64)) < 1e-13
 
 
@@ -75,7 +76,7 @@ def test_a_layer_without_bias_equals_pefts():
 def test_dropout_reaches_what_pefts_reaches(make):
     """One mask for both, given to ours by its method and to PEFT's in the place of its module."""
     torch.manual_seed(0)
-    layer = trained(DoRALinear(make(torch.float64), 3, 6.0, dropout=0.5))
+    layer = trained(DoRALayer(make(torch.float64), 3, 6.0, dropout=0.5))
     twin = copied(layer, dropout=0.5, use_dora=True)
     x, target = torch.randn(8, 12, dtype=torch.float64), torch.randn(8, 20, dtype=torch.float64)
     mask = (torch.rand(x.shape) < 0.5).double() / 0.5
@@ -102,14 +103,14 @@ def test_dropout_draws_from_the_layers_generator():
     base, x = linear(torch.float64), torch.randn(8, 12, dtype=torch.float64)
     outputs = []
     for seed in (1, 2):
-        layer = trained(DoRALinear(base, 2, 4.0, dropout=0.5, generator=torch.Generator().manual_seed(3)))
+        layer = trained(DoRALayer(base, 2, 4.0, dropout=0.5, generator=torch.Generator().manual_seed(3)))
         outputs.append(output(seed))
     assert torch.equal(*outputs)
 
 
 def test_autocast_keeps_the_norm_whole_and_the_output_narrow():
     torch.manual_seed(0)
-    layer = trained(DoRALinear(linear(), 3, 6.0))
+    layer = trained(DoRALayer(linear(), 3, 6.0))
     x = torch.randn(8, 12)
     whole, norm = layer(x).detach(), layer._norm()
     with torch.autocast("cpu", torch.bfloat16):
@@ -124,14 +125,14 @@ def test_an_output_without_weights_is_refused():
     with torch.no_grad():
         base.weight[3] = 0
     with pytest.raises(ValueError, match="1 outputs of the layer have weights of zero only"):
-        DoRALinear(base, 2, 4.0)
+        DoRALayer(base, 2, 4.0)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_merging_gives_the_weight_that_the_layer_amounts_to_and_unmerging_is_exact(dtype):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), Conv1D(4, 8)).to(dtype)
-    inject(model, {"0": 3, "2": 2}, alpha=8.0, seed=1, kind=DoRALinear)
+    inject(model, {"0": 3, "2": 2}, alpha=8.0, seed=1, kind=DoRALayer)
     for layer in lora_layers(model).values():
         trained(layer)
     x = torch.randn(5, 6, dtype=dtype)
@@ -149,8 +150,8 @@ def test_merging_gives_the_weight_that_the_layer_amounts_to_and_unmerging_is_exa
 
 def test_a_pack_refuses_it():
     base = linear()
-    with pytest.raises(TypeError, match="DoRALinear cannot be packed"):
-        PackedLoRALinear(base, [LoRALinear(base, 2, 1.0), DoRALinear(base, 2, 1.0)], Layout())
+    with pytest.raises(TypeError, match="DoRALayer cannot be packed"):
+        PackedLoRALayer(base, [LoRALayer(base, 2, 1.0), DoRALayer(base, 2, 1.0)], Layout())
 
 
 # On disk ----------------------------------------------------------------------------------------------------------
@@ -159,7 +160,7 @@ def test_a_pack_refuses_it():
 def adapted(base, head="classifier"):
     model = copy.deepcopy(base)
     ranks = {name: rank for name, rank in mixed(base).items() if name in linear_names(base, head)}
-    inject(model, ranks, alpha=8.0, seed=1, kind=DoRALinear)
+    inject(model, ranks, alpha=8.0, seed=1, kind=DoRALayer)
     train_by_hand(model, head)
     for layer in lora_layers(model).values():
         trained(layer)
@@ -204,7 +205,7 @@ def test_the_file_holds_what_peft_itself_writes(tmp_path, monkeypatch):
 def test_layers_of_two_kinds_have_no_place_in_the_format(tmp_path):
     model = bert(1)
     names = linear_names(model)
-    for name, kind in zip(names[:2], (DoRALinear, LoRALinear), strict=True):
+    for name, kind in zip(names[:2], (DoRALayer, LoRALayer), strict=True):
         model.set_submodule(name, kind(model.get_submodule(name), 2, 4.0))
     with pytest.raises(ValueError, match=r"LoRA layers differ in use_dora \(False, True\)"):
         save(model, tmp_path)

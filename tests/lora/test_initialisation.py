@@ -15,11 +15,12 @@ from transformers.pytorch_utils import Conv1D
 
 from rankexp.lora.initialisation import principal_factors, principal_inputs, start_from_inputs
 from rankexp.lora.inject import eject, inject
-from rankexp.lora.layer import LoRALinear, lora_layers
+from rankexp.lora.layer import LoRALayer, lora_layers
 from rankexp.lora.merge import merge, unmerge
-from rankexp.lora.pack import Layout, PackedLoRALinear
-from rankexp.lora.peft_format import load_adapter, save_adapter
-from rankexp.lora.pissa import PiSSALinear
+from rankexp.lora.pack import Layout, PackedLoRALayer
+from rankexp.lora.peft_format import save_adapter
+from rankexp.lora.peft_reading import load_adapter
+from rankexp.lora.pissa import PiSSALayer
 from rankexp.lora.squeeze import squeeze
 
 quiet = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
@@ -55,7 +56,7 @@ def test_a_weight_and_its_mirror_image_give_right_vectors_of_one_sign():
 def test_a_fresh_pissa_layer_is_the_identity_bit_for_bit_and_leaves_its_base(make, dtype):
     base, x = make(dtype), torch.randn(4, 12).to(dtype)
     before = base.weight.clone()
-    layer = PiSSALinear(base, 2, 4.0)
+    layer = PiSSALayer(base, 2, 4.0)
     assert torch.equal(layer(x), base(x))
     assert layer.base is base
     assert torch.equal(base.weight, before)
@@ -79,7 +80,7 @@ def peft_pissa(layer):
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.float64, 1e-12)])
 def test_output_and_gradients_equal_pefts_pissa_at_the_start_and_after_twenty_steps(make, scaling, dtype, tolerance):
     torch.manual_seed(0)
-    layer = PiSSALinear(make(), 3, 6.0, scaling=scaling)
+    layer = PiSSALayer(make(), 3, 6.0, scaling=scaling)
     twin = peft_pissa(layer)
     residual = (layer.weight.double() - initial_product(layer).double()).to(dtype)
     # PEFT decomposes in float32: 1.3e-6 away from the decomposition in float64.
@@ -107,10 +108,10 @@ def initial_product(layer):
 
 @bases
 def test_dropout_hits_the_trained_factors_alone(make):
-    layer = PiSSALinear(make(torch.float64), 3, 6.0, dropout=0.5, generator=torch.Generator().manual_seed(0))
+    layer = PiSSALayer(make(torch.float64), 3, 6.0, dropout=0.5, generator=torch.Generator().manual_seed(0))
     residual = copy.deepcopy(layer.base)
     residual.weight -= initial_product(layer)
-    twin = LoRALinear(residual, 3, 6.0, dropout=0.5, generator=torch.Generator().manual_seed(0))
+    twin = LoRALayer(residual, 3, 6.0, dropout=0.5, generator=torch.Generator().manual_seed(0))
     twin.load_state_dict({**twin.state_dict(), "lora_A": layer.lora_A, "lora_B": layer.lora_B})
     x = torch.randn(8, 12, dtype=torch.float64)
     torch.testing.assert_close(layer(x), twin(x), rtol=0, atol=1e-12)
@@ -119,7 +120,7 @@ def test_dropout_hits_the_trained_factors_alone(make):
 
 def pissa_model(make, ranks, head, scaling="standard"):
     model = make()
-    inject(model, ranks, alpha=6.0, scaling=scaling, seed=1, kind=PiSSALinear)
+    inject(model, ranks, alpha=6.0, scaling=scaling, seed=1, kind=PiSSALayer)
     train_by_hand(model, head)
     return model
 
@@ -150,7 +151,7 @@ def test_peft_on_the_original_model_gives_the_logits_of_trained_pissa(make, head
 def trained_pissa(dtype=torch.float64):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), Conv1D(4, 8)).to(dtype)
-    inject(model, {"0": 2, "2": 3}, alpha=8.0, seed=1, kind=PiSSALinear)
+    inject(model, {"0": 2, "2": 3}, alpha=8.0, seed=1, kind=PiSSALayer)
     for layer in lora_layers(model).values():
         nn.init.normal_(layer.lora_B)
     return model
@@ -159,7 +160,7 @@ def trained_pissa(dtype=torch.float64):
 @scalings
 def test_the_plain_form_is_the_update_whatever_its_rank(scaling):
     for rank, shape in [(2, (6, 8)), (5, (6, 8)), (5, (8, 6)), (6, (6, 6))]:
-        layer = PiSSALinear(nn.Linear(*shape).double(), rank, 8.0, scaling=scaling)
+        layer = PiSSALayer(nn.Linear(*shape).double(), rank, 8.0, scaling=scaling)
         nn.init.normal_(layer.lora_B)
         plain = layer.plain()
         assert plain.rank == min(2 * rank, *shape)
@@ -180,8 +181,8 @@ def test_pissa_merges_into_the_original_weight_and_unmerging_is_exact():
 
 def test_pissa_is_neither_packed_nor_cut_as_it_trains():
     base = linear()
-    with pytest.raises(TypeError, match="PiSSALinear cannot be packed"):
-        PackedLoRALinear(base, [None, PiSSALinear(base, 2, 1.0)], Layout())
+    with pytest.raises(TypeError, match="PiSSALayer cannot be packed"):
+        PackedLoRALayer(base, [None, PiSSALayer(base, 2, 1.0)], Layout())
     with pytest.raises(ValueError, match="PiSSA layers cannot be cut"):
         squeeze(trained_pissa(), 1)
 
@@ -221,7 +222,7 @@ def test_pefts_principal_components_are_ours_where_inputs_have_no_mean():
 def test_a_layer_started_from_its_inputs_is_the_identity_and_trains_as_pefts():
     torch.manual_seed(0)
     x = inputs()
-    layer = LoRALinear(linear(), 3, 6.0)
+    layer = LoRALayer(linear(), 3, 6.0)
     start_from_inputs({"it": layer}, {"it": principal_inputs(x.T @ x, 3)})
     assert torch.equal(layer(x.float()), layer.base(x.float()))
     assert max(deviations_in_training(layer, copied(layer), torch.float32)) < 1e-6

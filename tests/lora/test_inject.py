@@ -6,7 +6,7 @@ from torch import nn
 from transformers import BertConfig, BertForSequenceClassification, GPT2Config, GPT2ForSequenceClassification
 
 from rankexp.lora.inject import eject, inject, linear_modules, target_shapes, trainable_parameters
-from rankexp.lora.layer import LoRALinear, lora_layers
+from rankexp.lora.layer import LoRALayer, lora_layers
 from rankexp.lora.merge import merge
 
 QUERY = "bert.encoder.layer.0.attention.self.query"
@@ -65,9 +65,9 @@ def test_target_shapes_match_as_peft_matches_lists():
 @pytest.mark.parametrize(
     ("target", "message"),
     [
-        ("querry", r"target 'querry' matches no linear layer outside the head; did you mean 'query'"),
-        ("uery", "target 'uery' matches no linear"),
-        ("classifier", "target 'classifier' matches no linear layer outside the head"),
+        ("querry", r"target 'querry' matches no layer outside the head; did you mean 'query'"),
+        ("uery", "target 'uery' matches no layer"),
+        ("classifier", "target 'classifier' matches no layer outside the head"),
     ],
 )
 def test_a_target_that_matches_nothing_is_named(target, message):
@@ -140,7 +140,7 @@ def test_eject_puts_the_original_layers_back():
     before = dict(model.named_modules())
     weight = before[QUERY].weight.clone()
     names = inject(model, {QUERY: 2, VALUE: 4}, alpha=4.0, seed=0)
-    assert isinstance(model.get_submodule(QUERY), LoRALinear)
+    assert isinstance(model.get_submodule(QUERY), LoRALayer)
     nn.init.ones_(model.get_submodule(QUERY).lora_B)
     merge(model)
     assert eject(model) == names
@@ -154,9 +154,9 @@ def test_eject_puts_the_original_layers_back():
     [
         (
             {QUERY.replace("query", "querry"): 2},
-            r"rank map: 'bert.*querry' is no linear layer.*did you mean 'bert.*query'",
+            r"rank map: 'bert.*querry' is no layer of the model to adapt.*did you mean 'bert.*query'",
         ),
-        ({"bert.encoder": 2}, "rank map: 'bert.encoder' is no linear layer"),
+        ({"bert.encoder": 2}, "rank map: 'bert.encoder' is no layer of the model to adapt"),
         ({QUERY: 17}, f"rank map: rank of '{QUERY}' is 17; it must be an integer from 1 to 16"),
         ({QUERY: -1}, "is -1; it must"),
         ({QUERY: 2.0}, "is 2.0; it must"),

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from rankexp.lora.layer import LoRALinear, features, lora_layers
+from rankexp.lora.layer import LoRALayer, features, lora_layers
 from rankexp.ranks import scaling_factor
 
 
@@ -34,7 +34,7 @@ scalings = pytest.mark.parametrize("scaling", ["standard", "rslora"])
 @bases
 @scalings
 def test_equals_the_dense_computation_in_float64(make, scaling):
-    layer = trained(LoRALinear(make(), 3, 12.0, scaling=scaling))
+    layer = trained(LoRALayer(make(), 3, 12.0, scaling=scaling))
     x = torch.randn(2, 5, 6, dtype=torch.float64)
     s = {"standard": 12 / 3, "rslora": 12 / math.sqrt(3)}[scaling]
     weight = layer.base.weight.T if make is conv1d else layer.base.weight
@@ -47,14 +47,14 @@ def test_equals_the_dense_computation_in_float64(make, scaling):
 def test_a_fresh_layer_is_the_identity_bit_for_bit(make, dtype):
     base, x = make(dtype), torch.randn(4, 6).to(dtype)
     expected = base(x)
-    layer = LoRALinear(base, 2, 4.0, dropout=0.5)
+    layer = LoRALayer(base, 2, 4.0, dropout=0.5)
     assert torch.equal(layer(x), expected)
     assert layer(x).dtype == dtype
 
 
 @bases
 def test_only_the_factors_get_gradients(make):
-    layer = trained(LoRALinear(make(), 2, 4.0))
+    layer = trained(LoRALayer(make(), 2, 4.0))
     layer(torch.randn(3, 6, dtype=torch.float64)).square().sum().backward()
     with_gradient = {name for name, p in layer.named_parameters() if p.grad is not None}
     assert with_gradient == {"lora_A", "lora_B"} == {n for n, p in layer.named_parameters() if p.requires_grad}
@@ -62,7 +62,7 @@ def test_only_the_factors_get_gradients(make):
 
 def test_the_base_is_kept_not_copied():
     base = linear()
-    layer = LoRALinear(base, 2, 4.0)
+    layer = LoRALayer(base, 2, 4.0)
     assert layer.base is base
     assert layer.weight is base.weight
     assert layer.bias is base.bias
@@ -73,13 +73,13 @@ def test_the_base_is_kept_not_copied():
     [(torch.bfloat16, torch.float32), (torch.float16, torch.float32), (torch.float64, torch.float64)],
 )
 def test_factors_are_at_least_float32(base_dtype, factor_dtype):
-    layer = LoRALinear(linear(base_dtype), 2, 4.0)
+    layer = LoRALayer(linear(base_dtype), 2, 4.0)
     assert layer.lora_A.dtype == layer.lora_B.dtype == factor_dtype
     assert (layer.lora_A.shape, layer.lora_B.shape) == ((2, 6), (10, 2))
 
 
 def test_the_initial_factor_fills_the_bounds_that_peft_uses():
-    layer = LoRALinear(nn.Linear(400, 300), 100, 1.0, generator=torch.Generator().manual_seed(0))
+    layer = LoRALayer(nn.Linear(400, 300), 100, 1.0, generator=torch.Generator().manual_seed(0))
     bound = 1 / math.sqrt(400)
     assert layer.lora_A.abs().max() <= bound
     assert layer.lora_A.abs().max() > 0.999 * bound
@@ -92,7 +92,7 @@ def test_the_generator_alone_decides_initialisation_and_dropout():
 
     def outputs(global_seed):
         torch.manual_seed(global_seed)
-        layer = trained(LoRALinear(base, 2, 4.0, dropout=0.5, generator=torch.Generator().manual_seed(3)))
+        layer = trained(LoRALayer(base, 2, 4.0, dropout=0.5, generator=torch.Generator().manual_seed(3)))
         return torch.stack([layer(x), layer(x)])
 
     first, again = outputs(1), outputs(2)
@@ -103,7 +103,7 @@ def test_the_generator_alone_decides_initialisation_and_dropout():
 def test_initialisation_does_not_depend_on_dropout_and_a_lower_rank_takes_the_leading_rows():
     def factor(rank, dropout):
         generator = torch.Generator().manual_seed(3)
-        return LoRALinear(linear(), rank, 4.0, dropout=dropout, generator=generator).lora_A
+        return LoRALayer(linear(), rank, 4.0, dropout=dropout, generator=generator).lora_A
 
     assert torch.equal(factor(4, 0.0), factor(4, 0.5))
     assert torch.equal(factor(2, 0.0), factor(4, 0.0)[:2])
@@ -114,7 +114,7 @@ def test_dropout_hits_only_the_input_of_the_update_and_keeps_its_mean(generator)
     torch.manual_seed(0)
     base = linear()
     nn.init.zeros_(base.weight)
-    layer = LoRALinear(base, 1, 1.0, dropout=0.25, generator=generator)
+    layer = LoRALayer(base, 1, 1.0, dropout=0.25, generator=generator)
     with torch.no_grad():
         layer.lora_A.copy_(torch.tensor([[1.0, 0, 0, 0, 0, 0]]))
         layer.lora_B.fill_(1.0)
@@ -127,7 +127,7 @@ def test_dropout_hits_only_the_input_of_the_update_and_keeps_its_mean(generator)
 
 
 def test_a_copy_and_a_restored_generator_repeat_the_masks():
-    layer = trained(LoRALinear(linear(), 2, 4.0, dropout=0.5, generator=torch.Generator().manual_seed(3)))
+    layer = trained(LoRALayer(linear(), 2, 4.0, dropout=0.5, generator=torch.Generator().manual_seed(3)))
     x = torch.ones(8, 6, dtype=torch.float64)
     twin, state = copy.deepcopy(layer), layer.dropout_generator.get_state()
     first = layer(x)
@@ -156,7 +156,7 @@ def peft_layer(base, layer):
 def test_output_and_gradients_equal_pefts_with_copied_weights(make, scaling, autocast):
     torch.manual_seed(0)
     dtype = torch.float32 if autocast else torch.float64
-    layer = trained(LoRALinear(make(dtype), 3, 6.0, scaling=scaling))
+    layer = trained(LoRALayer(make(dtype), 3, 6.0, scaling=scaling))
     twin = peft_layer(copy.deepcopy(layer.base), layer)
     x = torch.randn(4, 6, dtype=dtype)
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
@@ -177,7 +177,7 @@ def test_output_and_gradients_equal_pefts_with_copied_weights(make, scaling, aut
 @pytest.mark.parametrize("rank", [0, -1, 7, 2.0, True])
 def test_a_rank_out_of_range_is_refused(rank):
     with pytest.raises(ValueError, match=r"rank is .*; it must be an integer from 1 to 6"):
-        LoRALinear(linear(), rank, 4.0)
+        LoRALayer(linear(), rank, 4.0)
 
 
 @pytest.mark.parametrize(
@@ -191,22 +191,22 @@ def test_a_rank_out_of_range_is_refused(rank):
 )
 def test_a_bad_option_is_refused_by_name(options, message):
     with pytest.raises(ValueError, match=message):
-        LoRALinear(linear(), 2, **{"alpha": 4.0, **options})
+        LoRALayer(linear(), 2, **{"alpha": 4.0, **options})
 
 
-@pytest.mark.parametrize("base", [nn.ReLU(), nn.Embedding(4, 4)])
-def test_a_layer_that_is_not_linear_is_refused(base):
+@pytest.mark.parametrize("base", [nn.ReLU(), nn.Conv3d(4, 4, 1), nn.LayerNorm(4)])
+def test_a_layer_of_no_known_kind_is_refused(base):
     with pytest.raises(TypeError, match=f"base is {type(base).__name__}"):
-        LoRALinear(base, 1, 1.0)
+        LoRALayer(base, 1, 1.0)
 
 
 def test_a_lora_layer_is_not_adapted_twice():
-    with pytest.raises(TypeError, match="base is LoRALinear"):
-        LoRALinear(LoRALinear(linear(), 1, 1.0), 1, 1.0)
+    with pytest.raises(TypeError, match="base is LoRALayer"):
+        LoRALayer(LoRALayer(linear(), 1, 1.0), 1, 1.0)
 
 
 def test_features_and_layers_are_found():
-    model = nn.ModuleDict({"b": LoRALinear(linear(), 1, 1.0), "a": LoRALinear(conv1d(), 1, 1.0), "c": linear()})
+    model = nn.ModuleDict({"b": LoRALayer(linear(), 1, 1.0), "a": LoRALayer(conv1d(), 1, 1.0), "c": linear()})
     assert list(lora_layers(model)) == ["a", "b"]
     assert features(model["a"]) == features(model["b"]) == features(conv1d()) == (6, 10)
     assert scaling_factor(16, 32.0) == 2.0

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from rankexp.lora.inject import inject
-from rankexp.lora.layer import LoRALinear, lora_layers
-from rankexp.lora.nested import NestedLoRALinear
+from rankexp.lora.layer import LoRALayer, lora_layers
+from rankexp.lora.nested import NestedLoRALayer
 from rankexp.lora.squeeze import squeezed
 
 RANKS = (1, 2, 4)
@@ -17,14 +17,14 @@ RANKS = (1, 2, 4)
 @pytest.fixture
 def layer():
     torch.manual_seed(0)
-    made = NestedLoRALinear(nn.Linear(6, 5).double(), 4, 8.0, ranks=RANKS)
+    made = NestedLoRALayer(nn.Linear(6, 5).double(), 4, 8.0, ranks=RANKS)
     nn.init.normal_(made.lora_B)
     return made
 
 
 def alone(layer, rank):
     """Plain LoRA of the leading rank."""
-    plain = LoRALinear(layer.base, rank, layer.alpha, scaling=layer.scaling_rule)
+    plain = LoRALayer(layer.base, rank, layer.alpha, scaling=layer.scaling_rule)
     with torch.no_grad():
         plain.lora_A.copy_(layer.lora_A[:rank])
         plain.lora_B.copy_(layer.lora_B[:, :rank])
@@ -35,7 +35,7 @@ def alone(layer, rank):
 @pytest.mark.parametrize("scaling", ["standard", "rslora"])
 def test_rows_are_dealt_to_ranks_and_each_sees_its_leading_part_alone(shape, scaling):
     torch.manual_seed(0)
-    layer = NestedLoRALinear(nn.Linear(6, 5).double(), 4, 8.0, ranks=RANKS, scaling=scaling)
+    layer = NestedLoRALayer(nn.Linear(6, 5).double(), 4, 8.0, ranks=RANKS, scaling=scaling)
     nn.init.normal_(layer.lora_B)
     x = torch.randn(*shape, dtype=torch.float64)
     found = layer(x)
@@ -66,7 +66,7 @@ def test_when_not_training_it_is_plain_lora_of_the_largest_rank(layer):
 def test_a_cut_is_the_leading_part_at_its_own_scale_and_leaves_no_trace(rank):
     torch.manual_seed(1)
     net = nn.Sequential(nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 2)).double()
-    inject(net, {"0": 4, "2": 2}, alpha=8.0, seed=0, kind=lambda *a, **k: NestedLoRALinear(*a, ranks=RANKS, **k))
+    inject(net, {"0": 4, "2": 2}, alpha=8.0, seed=0, kind=lambda *a, **k: NestedLoRALayer(*a, ranks=RANKS, **k))
     for layer in lora_layers(net).values():
         nn.init.normal_(layer.lora_B)
     net.eval()
@@ -79,5 +79,5 @@ def test_a_cut_is_the_leading_part_at_its_own_scale_and_leaves_no_trace(rank):
 
 
 def test_a_layer_too_small_for_a_rank_takes_what_it_can():
-    layer = NestedLoRALinear(nn.Linear(6, 2), 2, 8.0, ranks=RANKS)
+    layer = NestedLoRALayer(nn.Linear(6, 2), 2, 8.0, ranks=RANKS)
     assert layer.ranks == (1, 2, 2)

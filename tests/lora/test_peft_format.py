@@ -18,7 +18,8 @@ from transformers import (
 
 from rankexp.lora.inject import eject, inject, target_shapes, trainable_parameters
 from rankexp.lora.layer import lora_layers
-from rankexp.lora.peft_format import load_adapter, save_adapter
+from rankexp.lora.peft_format import save_adapter
+from rankexp.lora.peft_reading import load_adapter
 
 pytestmark = [
     pytest.mark.slow,
@@ -320,15 +321,15 @@ def test_a_config_that_does_not_fit_is_refused(adapter, changes, message):
 PREFIX = "base_model.model."
 KEY = PREFIX + "bert.encoder.layer.0.attention.self.key"
 TENSOR_FAULTS = {
-    "has only one of lora_A and lora_B": lambda t: t.pop(f"{KEY}.lora_A.weight"),
-    r"key.lora_A' has shape \(2, 5\); the model needs \(2, 16\)": lambda t: t.update(
+    "has only one of its two factors": lambda t: t.pop(f"{KEY}.lora_A.weight"),
+    r"key.lora_A.weight' has shape \(2, 5\); the model needs \(2, 16\)": lambda t: t.update(
         {f"{KEY}.lora_A.weight": torch.zeros(2, 5)}
     ),
     "'classifier.weight' has shape": lambda t: t.update({f"{PREFIX}classifier.weight": torch.zeros(3, 16)}),
     "the model has no 'scorer.weight'": lambda t: t.update({f"{PREFIX}scorer.weight": torch.zeros(3)}),
     "names in PEFT's format start with": lambda t: t.update({"classifier.weight": torch.zeros(3)}),
     "the weights lack 'classifier.bias'": lambda t: t.pop(f"{PREFIX}classifier.bias"),
-    "'nowhere' is no linear layer": lambda t: t.update({f"{PREFIX}nowhere.lora_A.weight": torch.zeros(2, 16)}),
+    "'nowhere' is no layer of the model": lambda t: t.update({f"{PREFIX}nowhere.lora_A.weight": torch.zeros(2, 16)}),
 }
 
 

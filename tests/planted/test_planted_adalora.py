@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from rankexp.lora.adalora import AdaLoRALinear, PrunedAdapter
+from rankexp.lora.adalora import AdaLoRALayer, PrunedAdapter
 from rankexp.lora.inject import module_generator
 from rankexp.ranks import RankMap
 from rankexp.tasks.base import Texts
@@ -53,7 +53,7 @@ def kept_where_planted(seed):
 def slot_of(bases, seed):
     """A trial on these layers: optimizer, schedule, clipping and history are its own, only the loss is ours."""
     layers = {
-        f"layer{i}": AdaLoRALinear(
+        f"layer{i}": AdaLoRALayer(
             base, RANK, alpha=8.0, generator=module_generator(seed, f"layer{i}", (WIDTH, WIDTH))
         )
         for i, base in enumerate(bases)

@@ -70,7 +70,7 @@ def test_what_is_left_out_is_said_with_the_reason():
 def test_ranks_that_a_layer_cannot_hold_are_left_out_and_targets_that_select_nothing_refused():
     _, found = anatomy("llama", ranks=(8, 16, 17, 32))
     assert [cost.rank for cost in found.costs] == [8, 16]
-    with pytest.raises(ValueError, match="matches no linear layer"):
+    with pytest.raises(ValueError, match="matches no layer"):
         anatomy("llama", ["qurry"])
 
 

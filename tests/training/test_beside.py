@@ -12,7 +12,7 @@ from test_language import make_spec
 from tiny_language import MODELS, make_base, make_bench, placed, write_rows
 
 from rankexp.lora.inject import eject
-from rankexp.lora.peft_format import load_adapter
+from rankexp.lora.peft_reading import load_adapter
 from rankexp.lora.tokens import TrainedLogits, TrainedRows
 from rankexp.models.base import find_model
 from rankexp.models.beside import also_training, trained_whole
@@ -257,6 +257,10 @@ def test_inspect_counts_it(benches):
         for base in (make_base(), base_of("rows"), base_of("table"))
     )
     assert (plain, rows, table) == (0, 3 * 32, 288 * 32)
+    left = [one.why for one in anatomy_of(placed(base_of("rows")), "all-linear", [2], 16).left]
+    assert any("of which 3 rows are trained" in why for why in left)
+    left = [one.why for one in anatomy_of(placed(make_base()), "all-linear", [2], 16).left]
+    assert not any("are trained" in why for why in left)
 
 
 def test_a_model_that_is_found_again_is_the_same():

@@ -8,7 +8,7 @@ from test_pack import in_precision
 from tiny_bench import make_spec
 from torch import nn
 
-from rankexp.lora.nested import NestedLoRALinear
+from rankexp.lora.nested import NestedLoRALayer
 from rankexp.ranks import RankMap
 from rankexp.training.loop import Loop
 from rankexp.training.memory import capacity
@@ -99,6 +99,6 @@ def test_the_rows_that_are_computed_are_counted_as_tokens(bench):
 
 def test_nested_trials_train_alone(bench):
     spec = nested(bench, "summed")
-    assert isinstance(next(iter(bench.adapter(spec).layers.values())), NestedLoRALinear)
+    assert isinstance(next(iter(bench.adapter(spec).layers.values())), NestedLoRALayer)
     assert not spec.packs_with(spec)
     assert capacity(bench, spec) == 1

@@ -11,7 +11,7 @@ import torch
 from tiny_bench import digests, make_spec
 from torch import nn
 
-from rankexp.lora.layer import LoRALinear
+from rankexp.lora.layer import LoRALayer
 from rankexp.lora.pack import Pack
 from rankexp.ranks import RankMap
 from rankexp.record.trials import TrialStore
@@ -352,4 +352,4 @@ def test_ranks_of_zero_get_no_layer_and_their_slot_leaves_the_layer_as_it_is(ben
     bench.pack.hold(*adapters)
     bench.pack.hold()
     assert {name: module for name, module in bench.model.named_modules() if isinstance(module, nn.Linear)} == plain
-    assert not any(isinstance(module, LoRALinear) for module in bench.model.modules())
+    assert not any(isinstance(module, LoRALayer) for module in bench.model.modules())

@@ -10,11 +10,11 @@ from adapter_laws import check_packed, check_resumed
 from test_language import make_spec
 from tiny_language import MODELS, make_base, make_bench, placed
 
-from rankexp.lora.dora import DoRALinear
+from rankexp.lora.dora import DoRALayer
 from rankexp.lora.inject import inject, linear_modules
-from rankexp.lora.layer import LoRALinear
+from rankexp.lora.layer import LoRALayer
 from rankexp.lora.merge import merge
-from rankexp.lora.pissa import PiSSALinear
+from rankexp.lora.pissa import PiSSALayer
 from rankexp.models import quantised
 from rankexp.models.base import find_model
 from rankexp.models.files import ModelError
@@ -106,7 +106,7 @@ def test_every_kind_of_adapter_learns_and_leaves_the_base_as_it_was(benches, tmp
         assert torch.equal(one, other)
 
 
-@pytest.mark.parametrize("kind", [LoRALinear, DoRALinear, PiSSALinear])
+@pytest.mark.parametrize("kind", [LoRALayer, DoRALayer, PiSSALayer])
 def test_a_fresh_layer_gives_what_the_frozen_one_gives(kind):
     layer = placed(base_of()).model.layers[0].mlp.up_proj
     assert not layer.weight.is_floating_point()

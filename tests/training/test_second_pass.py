@@ -19,8 +19,8 @@ from tiny_language import make_base
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rankexp.lora.layer import LoRALinear
-from rankexp.lora.pack import PackedLoRALinear
+from rankexp.lora.layer import LoRALayer
+from rankexp.lora.pack import PackedLoRALayer
 from rankexp.metrics import LOSS, Metric
 from rankexp.models.kinds import CAUSAL
 from rankexp.objectives.base import Batch, Objective
@@ -61,7 +61,7 @@ def bare(model: nn.Module) -> Iterator[None]:
         with model.disable_adapter():
             yield
         return
-    layers = [m for m in model.modules() if isinstance(m, (LoRALinear, PackedLoRALinear))]
+    layers = [m for m in model.modules() if isinstance(m, (LoRALayer, PackedLoRALayer))]
     for layer in layers:
         layer.forward = layer.base.forward
     try:

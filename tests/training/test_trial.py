@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from tiny_bench import VARIANTS, digests, make_bench, make_spec
 
 from rankexp.analysis.updates.read_adapter import full_spectrum
-from rankexp.lora.layer import LoRALinear
+from rankexp.lora.layer import LoRALayer
 from rankexp.models.kinds import classifier
 from rankexp.record.trials import TrialStore
 from rankexp.training.scoring import score
@@ -181,7 +181,7 @@ def test_what_an_observer_raises_leaves_no_record_and_a_clean_bench(bench, store
     with pytest.raises(KeyboardInterrupt):
         train_trial(bench, make_spec(bench, method), store, stop_at(2))
     assert list(store.keys()) == []
-    assert not any(isinstance(module, LoRALinear) for module in bench.model.modules())
+    assert not any(isinstance(module, LoRALayer) for module in bench.model.modules())
 
 
 def test_benches_of_two_threads_do_not_disturb_each_other(bench, runs, tmp_path):

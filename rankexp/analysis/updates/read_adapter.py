@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,9 @@ from rankexp.ranks import scaling_factor
 from rankexp.record.files import DamagedRecordError
 from rankexp.record.trial import Trial
 
-_PREFIX, _A, _B = "base_model.model.", ".lora_A.weight", ".lora_B.weight"
+_PREFIX = "base_model.model."
+_ENDS = ((".lora_A.weight", ".lora_B.weight"), (".lora_embedding_A", ".lora_embedding_B"))
+"""Of the names of factors; those of a convolution have the sizes of its kernel as further dimensions."""
 WEIGHTS = "adapter/adapter_model.safetensors"
 FULL_SPECTRUM = "adapter/update_spectrum.safetensors"
 """Singular values of what full fine-tuning added to each layer, by the layer's name."""
@@ -30,10 +33,12 @@ def updates(trial: Trial) -> dict[str, Update]:
     tensors = _tensors(trial, WEIGHTS)
     found = {}
     for name, rank in trial.spec.rank_map.items():
-        a, b = (tensors.get(f"{_PREFIX}{name}{end}") for end in (_A, _B))
+        pairs = ([tensors.get(f"{_PREFIX}{name}{end}") for end in ends] for ends in _ENDS)
+        a, b = next(((a, b) for a, b in pairs if a is not None and b is not None), (None, None))
         if a is None or b is None:
             raise DamagedRecordError(f"{trial.folder / WEIGHTS} has no factors for layer {name!r}.")
-        found[name] = decompose(a, b, scaling_factor(rank, trial.spec.alpha, trial.spec.scaling))
+        scale = scaling_factor(rank, trial.spec.alpha, trial.spec.scaling)
+        found[name] = decompose(a.reshape(len(a), -1), b.reshape(len(b), -1), scale)
     return found
 
 
@@ -55,7 +60,8 @@ def adapter_parameters(trial: Trial) -> int:
     Raises:
         DamagedRecordError: The adapter is missing or altered.
     """
-    return sum(factor.size for name, factor in _tensors(trial, WEIGHTS).items() if name.endswith((_A, _B)))
+    ends = tuple(chain.from_iterable(_ENDS))
+    return sum(factor.size for name, factor in _tensors(trial, WEIGHTS).items() if name.endswith(ends))
 
 
 def layer_place(name: str) -> tuple[int | None, str]:

@@ -71,7 +71,7 @@ def _lines(name: str, noun: str, found: Anatomy, config: StudyConfig) -> Iterato
 
     yield f"{name}: {found.architecture}, as a {noun}; {found.parameters:,} parameters, {size(found.weights)} in memory"
     layers = sum(one.count for one in found.adapted)
-    yield f"\nadapted: {layers:,} linear layers, {percent(found.share)} of the base's parameters"
+    yield f"\nadapted: {layers:,} layers, {percent(found.share)} of the base's parameters"
     yield f"  {'layers':>6}  {'in':>7} {'out':>7}  name"
     for one in found.adapted:
         yield f"  {one.count:>6,}  {one.shape[0]:>7,} {one.shape[1]:>7,}  {one.name}"

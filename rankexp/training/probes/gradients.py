@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from rankexp.allocators.base import LayerGradient
-from rankexp.lora.kinds import kind_of
+from rankexp.lora.kinds import as_matrix
 from rankexp.option_errors import ConfigError
 
 PATTERNS = 2
@@ -80,8 +80,7 @@ def _requiring_grad(weights: Sequence[nn.Parameter]) -> Iterator[None]:
 
 def _oriented(layers: Mapping[str, nn.Module], sums: Sequence[Sequence[Tensor]]) -> list[list[Tensor]]:
     """Return the gradients of each layer's weight as (out, in)."""
-    kinds = [kind_of(layer) for layer in layers.values()]
-    return [[kind.matrix(g) if kind else g for g, kind in zip(total, kinds, strict=True)] for total in sums]
+    return [[as_matrix(layer, g) for g, layer in zip(total, layers.values(), strict=True)] for total in sums]
 
 
 __all__ = ["PATTERNS", "balanced_signs", "layer_gradients"]

@@ -8,6 +8,9 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from rankexp.lora.kinds import kind_of
+from rankexp.option_errors import ConfigError
+
 
 @torch.no_grad()
 def second_moments(
@@ -16,6 +19,8 @@ def second_moments(
     """Return the mean of x x^T over the inputs x of each layer, shape (in, in), in float64.
 
     There is an input for each token that is not padding, or for each example where a layer is given one row an example.
+
+    In a convolution there is one for each place of its kernel.
 
     Args:
         layers: Layers by name.
@@ -26,7 +31,10 @@ def second_moments(
     tokens = torch.zeros(())
 
     def see(name: str, _: nn.Module, given: tuple[Tensor, ...]) -> None:
-        inputs = given[0]
+        kind = kind_of(layers[name])
+        if kind is None or not kind.of_numbers:
+            raise ConfigError(f"{name} is given tokens and no numbers, so that nothing can be measured of its inputs.")
+        inputs = kind.inputs(layers[name], given[0])
         rows = inputs[tokens] if inputs.shape[:-1] == tokens.shape else inputs.reshape(-1, inputs.shape[-1])
         rows = rows.double()
         sums[name] = sums[name] + rows.T @ rows if name in sums else rows.T @ rows
