@@ -61,7 +61,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     base = find_model(name="MiniLM", source="asset", path="minilm")
-    bench = Bench.load(base, SentimentTask(max_length=48).load(base.tokenize, print), torch.device(options.device))
+    bench = Bench.load(base, SentimentTask(max_length=48).load(base.processor, print), torch.device(options.device))
     spec = spec_of(bench, Setting(bfloat16=options.precision == "bfloat16"))
     spec = replace(spec, evaluate=("train", "tune", "decide"))
     allocators = {name: make_allocator({"name": name}) for name in NAMES}

@@ -134,7 +134,7 @@ def tested(arms: Mapping[str, Arm], seed: int, device: str) -> dict[str, float]:
     """Accuracy of every arm's choice on ``test``, a trial that several arms share scored once."""
     threads = torch.get_num_threads()
     base = find_model(name="MiniLM", source="asset", path="minilm")
-    data = SentimentTask(split_seed=seed, max_length=48).load(base.tokenize, lambda _: None)
+    data = SentimentTask(split_seed=seed, max_length=48).load(base.processor, lambda _: None)
     torch.set_num_threads(2)
     bench, known = Bench.load(base, data, torch.device(device)), dict[str, float]()
     test = {name: held_out(bench, arm, known) for name, arm in arms.items()}
@@ -186,7 +186,7 @@ def peft_grid(count: int, device: torch.device) -> float | None:
     from baselines import Setting
 
     data: TaskData = SentimentTask(max_length=48).load(
-        find_model(name="M", source="asset", path="minilm").tokenize, print
+        find_model(name="M", source="asset", path="minilm").processor, print
     )
     picked = [GRID[i] for i in np.linspace(0, len(GRID) - 1, count).round().astype(int)]
     folder = str(asset_folder("minilm", print))

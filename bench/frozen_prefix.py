@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=300)
     options = parser.parse_args()
     base = find_model(name="MiniLM", source="asset", path="minilm")
-    bench = Bench.load(base, SentimentTask(max_length=48).load(base.tokenize, print), torch.device(options.device))
+    bench = Bench.load(base, SentimentTask(max_length=48).load(base.processor, print), torch.device(options.device))
     whole = spec_of(bench, Setting(steps=options.steps, bfloat16=True))
     upper = {name: rank for name, rank in whole.rank_map.items() if ".layer.5." in name}
     trials = {

@@ -106,7 +106,7 @@ def train(options: argparse.Namespace) -> None:
     config, device = parse(StudyConfig, values_of(options)), torch.device(options.device)
     base = find_model(name=options.model, source="config", path=None, dtype="bfloat16", device=device,
                       architecture=config.model.architecture)  # fmt: skip
-    data = make_task(config.task).load(base.tokenize, print)
+    data = make_task(config.task).load(base.processor, print)
     bench = Bench.load(base, data, device)
     specs = TrialSpecs(config, bench.base.fingerprint, data.fingerprint, "bfloat16", bench.shapes("all-linear"))
     queue = Packs(list(specs_of(specs)))

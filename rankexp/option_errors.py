@@ -27,6 +27,12 @@ class ConfigError(ValueError):
         super().__init__(beginning + (rest if len(rest) <= _LONGEST_END else f"…{rest[-_LONGEST_END:]}"))
 
 
+def reason(error: BaseException) -> str:
+    """Return the first sentence of an error on one line, or its kind if it says nothing."""
+    said = " ".join(str(error).split()).partition(". ")[0].rstrip(".:")
+    return said or type(error).__name__
+
+
 def near_miss(name: str, known: Sequence[str]) -> str:
     """Return ``; did you mean 'x'?`` for the known name nearest to ``name``, else a full stop."""
     last = {option: option for option in known} | {option.rpartition(".")[2]: option for option in known}

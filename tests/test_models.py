@@ -83,7 +83,7 @@ def test_a_folder_gives_the_saved_weights_and_its_own_tokenizer(saved):
     assert same(model.state_dict(), load_file(saved / "model.safetensors"))
     assert not model.training
     assert {p.dtype for p in model.parameters()} == {torch.float32}
-    assert base.tokenize(["good bad zzz", "bad"], 2, ["zzz"]) == [[2, 3], [3]]
+    assert base.processor(["good bad zzz", "bad"], 2, ["zzz"]) == [[2, 3], [3]]
     assert (base.pad_token_id, base.reference) == (0, str(saved))
 
 
@@ -230,7 +230,7 @@ def test_a_model_of_random_weights_depends_on_its_seed_alone(name):
 
 
 def test_words_of_the_training_texts_make_a_tokenizer():
-    tokenize = from_config("bert").tokenize
+    tokenize = from_config("bert").processor
     vocabulary = ["b a A", "c b a", " ".join(f"w{i}" for i in range(20))]
     assert tokenize(["a B", "c zzz a a"], 3, vocabulary) == [[2, 3], [4, 1, 2]]
     ids = [i for row in tokenize(vocabulary, 99, vocabulary) for i in row]

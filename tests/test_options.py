@@ -91,7 +91,10 @@ def test_a_near_miss_is_found_by_the_whole_name_and_by_its_end(name, expected):
     ("options", "message"),
     [
         ({"name": "cvs"}, "there is no task 'cvs'; did you mean 'csv'?"),
-        ({"name": "os.system"}, "there is no task 'os.system'; there are code, csv, sentiment, sft, strings."),
+        (
+            {"name": "os.system"},
+            "there is no task 'os.system'; there are code, csv, images, mnist, sentiment, sft, strings.",
+        ),
         ({"name": "csv", "txet": "x"}, "unknown option 'task.txet'; did you mean 'task.text'?"),
         ({"name": "csv", "_target_": "os.system"}, "unknown option 'task._target_'"),
         ({"name": "csv", "max_length": 0}, "option 'task.max_length' is 0: should be greater than 0."),

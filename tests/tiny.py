@@ -79,7 +79,7 @@ def rankexp(folder: Path, *arguments: str, **more: str) -> subprocess.CompletedP
     """Run the command in ``folder``, with ``more`` in its environment."""
     with started(folder, *arguments, **more) as process:
         try:
-            out, errors = process.communicate(timeout=240)
+            out, errors = process.communicate(timeout=550)
         finally:
             process.kill()
     return subprocess.CompletedProcess(list(arguments), process.returncode, out, errors)

@@ -51,7 +51,7 @@ def make_base() -> BaseModel:
 def make_bench(folder: Path, base: BaseModel | None = None) -> Bench:
     """Load the model, the BERT if none is given, and the data."""
     base = base or make_base()
-    data = CsvTask(path=write_csv(folder / "texts.csv")).load(base.tokenize, lambda _: None)
+    data = CsvTask(path=write_csv(folder / "texts.csv")).load(base.processor, lambda _: None)
     return Bench.load(base, data, torch.device("cpu"))
 
 

@@ -55,7 +55,7 @@ def placed(base: BaseModel, kind: ModelKind = CAUSAL) -> torch.nn.Module:
 def make_bench(folder: Path, name: str = "llama", base: BaseModel | None = None) -> Bench:
     """Load the model and the rows."""
     base = base or make_base(name)
-    data = SftTask(path=str(write_rows(folder / "rows.jsonl"))).load(base.tokenize, lambda _: None)
+    data = SftTask(path=str(write_rows(folder / "rows.jsonl"))).load(base.processor, lambda _: None)
     return Bench.load(base, data, torch.device("cpu"))
 
 

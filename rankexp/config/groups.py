@@ -62,7 +62,8 @@ class ModelConfig:
 
     Attributes:
         name: What to call it.
-        source: ``asset`` (ships in a registry package), ``path`` (a folder or a hub id), ``config`` (random weights).
+        source: ``asset`` (ships in a registry package), ``path`` (a folder or a hub id), ``config`` (random weights),
+            ``cache`` (made by a script into rankexp's cache).
         path: Folder or hub id; the asset's name for ``asset``.
         revision: Commit of a hub id.
         architecture: Configuration values for ``config``, ``model_type`` among them.
@@ -74,7 +75,7 @@ class ModelConfig:
     """
 
     name: str
-    source: Literal["asset", "path", "config"]
+    source: Literal["asset", "path", "config", "cache"]
     path: Place | None = None
     revision: str | None = None
     architecture: dict[str, Any] = field(default_factory=dict)

@@ -54,13 +54,14 @@ class Dealt:
     by_class: str | None = None
 
 
-def deal(rows: Sequence[Row], sizes: Mapping[str, float], seed: int) -> Dealt:
+def deal(rows: Sequence[Row], sizes: Mapping[str, float], seed: int, what: str = "text") -> Dealt:
     """Put each row into a split as its owner did, or at random, or by class where that leaves one out of ``train``.
 
     Args:
         rows: All rows; of equal texts the first is kept.
         sizes: As for :func:`assign`.
         seed: As for :func:`assign`.
+        what: What their texts are, for messages.
 
     Raises:
         TaskError: The rows cannot be split so that each split can be used.
@@ -68,13 +69,13 @@ def deal(rows: Sequence[Row], sizes: Mapping[str, float], seed: int) -> Dealt:
     first = first_of_each_text(rows)
     kept, lacking = list(first.values()), None
     if rows and rows[0].split is not None:
-        given = as_given(rows)
+        given = as_given(rows, what)
         splits = {name: [row for row in given[name] if first[normalised(row.text)] is row] for name in SPLITS}
     else:
-        splits = assign(kept, sizes, seed)
+        splits = assign(kept, sizes, seed, what)
         if lacking := _lacking(splits, kept):
             splits = assign_by_class(kept, sizes, seed)
-    return Dealt(splits, checked(splits), summarise(rows, first, splits), lacking)
+    return Dealt(splits, checked(splits), summarise(rows, first, splits, what), lacking)
 
 
 def _lacking(splits: Mapping[str, Sequence[Row]], rows: Sequence[Row]) -> str | None:
@@ -84,13 +85,14 @@ def _lacking(splits: Mapping[str, Sequence[Row]], rows: Sequence[Row]) -> str | 
     return next((row.label for row in needed if row.label not in known), None)
 
 
-def assign(rows: Sequence[Row], sizes: Mapping[str, float], seed: int) -> dict[str, list[Row]]:
+def assign(rows: Sequence[Row], sizes: Mapping[str, float], seed: int, what: str = "text") -> dict[str, list[Row]]:
     """Deal whole groups to the splits at random until each has its size.
 
     Args:
         rows: Rows without duplicates.
         sizes: Examples of each split; a number below 1 is a share of all rows.
         seed: Decides who goes where.
+        what: What their texts are, for messages.
 
     Returns:
         Rows of each split. A split holds at least its size; ``train`` holds what is left, up to its size.
@@ -106,7 +108,7 @@ def assign(rows: Sequence[Row], sizes: Mapping[str, float], seed: int) -> dict[s
             if group is None:
                 if name == "train" and splits[name] and sizes[name] < 1:
                     break
-                raise _too_few(rows, wanted)
+                raise _too_few(rows, wanted, what)
             splits[name] += group
     return splits
 
@@ -123,10 +125,10 @@ def _wanted(rows: Sequence[Row], sizes: Mapping[str, float]) -> dict[str, float]
     return {name: size * len(rows) if size < 1 else size for name, size in sizes.items()}
 
 
-def _too_few(rows: Sequence[Row], wanted: Mapping[str, float]) -> TaskError:
+def _too_few(rows: Sequence[Row], wanted: Mapping[str, float], what: str) -> TaskError:
     groups = len({row.group_id for row in rows})
     return TaskError(
-        f"the data has {len(rows)} different texts"
+        f"the data has {len(rows)} different {what}s"
         + (f" in {groups} group{'s' * (groups > 1)}, which are never cut" if groups < len(rows) else "")
         + ", too few for splits of "
         + ", ".join(f"{split} {int(wanted[split])}" for split in SPLITS)

@@ -69,13 +69,16 @@ class Summary:
         return "; ".join([f"of {self.read:,} rows {self.used:,} are used", *rules, *lost])
 
 
-def summarise(rows: Sequence[Row], first: Mapping[str, Row], splits: Mapping[str, Iterable[Row]]) -> Summary:
+def summarise(
+    rows: Sequence[Row], first: Mapping[str, Row], splits: Mapping[str, Iterable[Row]], what: str = "text"
+) -> Summary:
     """Count what became of each row.
 
     Args:
         rows: All rows.
         first: The row that is kept of each text, by its normalised text.
         splits: The rows that are used.
+        what: What their texts are, for messages.
     """
     used = {id(row) for split in splits.values() for row in split}
     places: dict[str, list[str]] = {rule: [] for rule in RULES}
@@ -87,4 +90,5 @@ def summarise(rows: Sequence[Row], first: Mapping[str, Row], splits: Mapping[str
             places["beyond_sizes"].append(row.place)
     left_out = {rule: LeftOut(len(found), found[0]) for rule, found in places.items() if found}
     labels = {row.label for row in rows} - {row.label for row in rows if id(row) in used}
-    return Summary(len(rows), len(used), left_out, tuple(sorted(labels)))
+    rules = {rule: said.replace("the text", f"the {what}") for rule, said in RULES.items()}
+    return Summary(len(rows), len(used), left_out, tuple(sorted(labels)), rules)

@@ -38,7 +38,7 @@ def save_adapter(
     folder: str | Path,
     *,
     base_model_name_or_path: str,
-    task_type: str = "SEQ_CLS",
+    task_type: str | None = "SEQ_CLS",
     modules_to_save: Sequence[str] = ("classifier",),
     revision: str | None = None,
 ) -> None:
@@ -48,7 +48,7 @@ def save_adapter(
         model: A model that `inject` has adapted; one without LoRA layers gives an adapter of its head alone.
         folder: Where to write; made if need be.
         base_model_name_or_path: What PEFT will load as the base, written as it is given.
-        task_type: PEFT's task type.
+        task_type: PEFT's task type; None where it has none.
         modules_to_save: Modules that are saved whole, by name or by the end of a name.
         revision: Revision of the base model on its hub.
 
@@ -59,7 +59,7 @@ def save_adapter(
     from safetensors.torch import save_file
 
     layers = lora_layers(model)
-    saved = [*modules_to_save, *_HEADS_PEFT_ADDS.get(task_type, ())]
+    saved = [*modules_to_save, *_HEADS_PEFT_ADDS.get(str(task_type), ())]
     heads, tables = head_modules(model, modules_to_save, saved), trained_rows(model)
     refuse_overlap(layers, saved, heads)
     config = {

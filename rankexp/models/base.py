@@ -6,6 +6,7 @@ Only safetensors are loaded, and no code that comes with a model is ever run.
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,20 +15,22 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from rankexp.assets import asset_folder
+from rankexp.assets import asset_folder, cache_folder
 from rankexp.canonical_json import content_key
 from rankexp.models.files import ModelError, check_folder, hash_file, read_config, weight_files
 from rankexp.models.gguf import as_safetensors
-from rankexp.models.kinds import ModelKind
-from rankexp.models.loading import head_names, load_model, prepared, reason
+from rankexp.models.images import ImageProcessor, processor_of, usual_processor
+from rankexp.models.kinds import ModelKind, Reads
+from rankexp.models.loading import head_names, load_model, prepared
 from rankexp.models.quantised import check_nf4, in_nf4
 from rankexp.models.tokenizers import Pretrained, Words
-from rankexp.option_errors import near_miss
+from rankexp.option_errors import near_miss, reason
 
 __all__ = [
     "BaseModel",
     "ModelError",
     "Padding",
+    "Processor",
     "Say",
     "Tokenize",
     "find_model",
@@ -42,6 +45,8 @@ Quantise = Literal["nf4"] | None
 Say = Callable[[str], None]
 Tokenize = Callable[[Sequence[str], int, Sequence[str]], list[list[int]]]
 """Turns texts into token ids, given the most ids of a text and the texts that a tokenizer may learn from."""
+Processor = Tokenize | ImageProcessor
+"""Turns what a model reads into numbers."""
 _IGNORED_KEYS = ("_name_or_path", "transformers_version")
 
 
@@ -67,7 +72,7 @@ class BaseModel:
         reference: What PEFT's ``base_model_name_or_path`` says: the hub id, asset or folder's name.
         fingerprint: Hash of configuration and weights.
         build: Makes the model as one of a kind, on the CPU in float32 and in evaluation mode.
-        tokenize: Turns texts into token ids; see :data:`Tokenize`.
+        processor: Turns what it reads into numbers.
         pad_token_id: Id that fills batches unless the model turns out to need another.
         padding: What the model was found to need; None while nobody has tried.
         dtype: What its weights are kept in, which :meth:`place` puts them into.
@@ -78,7 +83,7 @@ class BaseModel:
     reference: str
     fingerprint: str
     build: Callable[[ModelKind], nn.Module]
-    tokenize: Tokenize
+    processor: Processor
     pad_token_id: int
     padding: Padding | None = None
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -108,11 +113,13 @@ def find_model(
     device: torch.device | None = None,
     say: Say = lambda _: None,
     fetch: bool = True,
+    reads: Reads = "texts",
 ) -> BaseModel:
-    """Find a base model; the arguments are those of :class:`rankexp.config.ModelConfig`, and three more.
+    """Find a base model; the arguments are those of :class:`rankexp.config.ModelConfig`, and four more.
 
     ``device`` is where it is going to be, which decides what ``dtype`` ``auto`` is; the processor where there is none.
     ``say`` is told what is fetched; without ``fetch`` the hub is not asked for what its cache on this machine lacks.
+    ``reads`` says what it is to be given.
 
     Raises:
         ModelError: There is no such model, or it is of a kind that is refused.
@@ -120,17 +127,19 @@ def find_model(
     if quantise:
         check_nf4(device)
     if source == "config":
-        return _kept_in(_from_config(name, dict(architecture or {}), tokenizer, seed), dtype, quantise, device)
+        return _kept_in(_from_config(name, dict(architecture or {}), tokenizer, seed, reads), dtype, quantise, device)
     if not path:
         raise ModelError(f"option 'model.path' is missing; source {source!r} needs one.")
     if source == "asset":
         files = asset_folder(path, say)
         folder = as_safetensors(files, say)
-        found = _from_folder(name, folder, f"rankexp-asset:{path}", origin=None if folder == files else files)
+        found = _from_folder(name, folder, f"rankexp-asset:{path}", reads, origin=None if folder == files else files)
+    elif source == "cache":
+        found = _from_folder(name, _from_cache(path), f"rankexp-cache:{path}", reads)
     elif Path(path).is_dir():
-        found = _from_folder(name, Path(path), path)
+        found = _from_folder(name, Path(path), path, reads)
     else:
-        found = _from_folder(name, _from_hub(path, revision, fetch=fetch), path, of_hub=True)
+        found = _from_folder(name, _from_hub(path, revision, fetch=fetch), path, reads, of_hub=True)
     return _kept_in(found, dtype, quantise, device)
 
 
@@ -179,7 +188,7 @@ def _draw(modules: Iterable[nn.Module], std: float, seed: int) -> None:
 
 
 def _from_folder(
-    name: str, folder: Path, reference: str, *, of_hub: bool = False, origin: Path | None = None
+    name: str, folder: Path, reference: str, reads: Reads, *, of_hub: bool = False, origin: Path | None = None
 ) -> BaseModel:
     """Find the model of a folder; ``origin`` holds the files that it was converted from, which tell what it is."""
     check_folder(folder, of_hub=of_hub)
@@ -189,16 +198,20 @@ def _from_folder(
         known: list[object] = [config, {file.name: hash_file(file) for file in files}]
     else:  # what a later version of transformers writes of them may look otherwise
         known = [{file.name: hash_file(file) for file in sorted(origin.iterdir()) if file.is_file()}]
-    tokenizer = _tokenizer(folder)
-    pad = int(next((i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id) if i is not None), 0))
+    processor = processor_of(folder) if reads == "images" else Pretrained(_tokenizer(folder))
+    pad = 0 if isinstance(processor, ImageProcessor) else _pad(processor.tokenizer)
 
     def build(kind: ModelKind) -> nn.Module:
         return load_model(folder, files, kind, pad)
 
-    return BaseModel(name, reference, content_key(known), build, Pretrained(tokenizer), pad)
+    return BaseModel(name, reference, content_key(known), build, processor, pad)
 
 
-def _from_config(name: str, architecture: dict[str, Any], tokenizer: str | None, seed: int) -> BaseModel:
+def _pad(tokenizer: Any) -> int:
+    return int(next((i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id) if i is not None), 0))
+
+
+def _from_config(name: str, architecture: dict[str, Any], tokenizer: str | None, seed: int, reads: Reads) -> BaseModel:
     from transformers import CONFIG_MAPPING, AutoConfig
 
     kind = str(architecture.get("model_type"))
@@ -207,19 +220,33 @@ def _from_config(name: str, architecture: dict[str, Any], tokenizer: str | None,
         raise ModelError(f"option 'model.architecture.model_type' is {kind!r}, which transformers lacks{nearest}")
     values = {key: value for key, value in architecture.items() if key != "model_type"}
     try:
-        AutoConfig.for_model(kind, **values)
+        made = AutoConfig.for_model(kind, **values)
     except Exception as error:  # each model type checks its values in its own way
         raise ModelError(f"option 'model.architecture' is no configuration of {kind}: {reason(error)}.") from error
 
     def build(of: ModelKind) -> nn.Module:
         config = AutoConfig.for_model(kind, **values, **of.options)
+        config.architectures = config.architectures or []  # which transformers asks for where it has several classes
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return prepared(of.auto.from_config(config), of, 0)
 
-    words = Words(int(architecture.get("vocab_size", 1000)))
-    tokenize: Tokenize = Pretrained(_tokenizer(_checked(tokenizer))) if tokenizer else words
-    return BaseModel(name, f"rankexp-config:{name}", content_key([architecture, seed]), build, tokenize, 0)
+    processor: Processor = Words(int(architecture.get("vocab_size", 1000)))
+    if reads == "images":
+        processor = usual_processor(made)
+    elif tokenizer:
+        processor = Pretrained(_tokenizer(_checked(tokenizer)))
+    return BaseModel(name, f"rankexp-config:{name}", content_key([architecture, seed]), build, processor, 0)
+
+
+def _from_cache(name: str) -> Path:
+    folder = cache_folder() / "pretrained" / name
+    if re.fullmatch(r"[a-z0-9_]+", name) is None or not folder.is_dir():
+        raise ModelError(
+            f"model {name!r} is not in the cache {cache_folder()}; `python bench/pretrain.py {name}` makes it, in a "
+            "clone of rankexp's repository."
+        )
+    return folder
 
 
 def _from_hub(path: str, revision: str | None, *, fetch: bool) -> Path:

@@ -20,7 +20,8 @@ import torch
 from filelock import FileLock
 
 from rankexp.models.files import WEIGHTS, ModelError, hash_file
-from rankexp.models.loading import quiet, reason
+from rankexp.models.loading import quiet
+from rankexp.option_errors import reason
 
 _FOLDER, _HASHES = "safetensors", "converted.json"
 _NOT_OF_THE_MODEL = ("quantization_config", "_name_or_path", "_model_name_or_path")

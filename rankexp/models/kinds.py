@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from rankexp.options import plugins
+
+Reads = Literal["texts", "images"]
 
 
 @dataclass(frozen=True)
@@ -15,18 +17,20 @@ class ModelKind:
 
     Attributes:
         auto_class: Class of transformers that loads it.
-        peft_type: PEFT's name of the task, for ``adapter_config.json``.
+        peft_type: PEFT's name of the task, for ``adapter_config.json``; None where PEFT has none.
         new: Whether what stands beside the base is drawn anew and trained: a classifier's head is, the output layer of
             a language model is part of what was pretrained.
         options: Values of the configuration that the task decides, such as ``num_labels``.
+        reads: What it is given.
         noun: What it is called in messages.
     """
 
     auto_class: str
-    peft_type: str
+    peft_type: str | None
     new: bool
     noun: str
     options: dict[str, Any] = field(default_factory=dict)
+    reads: Reads = "texts"
 
     @property
     def auto(self) -> Any:
@@ -39,6 +43,12 @@ class ModelKind:
 def classifier(labels: int) -> ModelKind:
     """Return the kind of a classifier of texts."""
     return ModelKind("AutoModelForSequenceClassification", "SEQ_CLS", True, "classifier", {"num_labels": labels})
+
+
+def image_classifier(labels: int) -> ModelKind:
+    """Return the kind of a classifier of images."""
+    options = {"num_labels": labels}
+    return ModelKind("AutoModelForImageClassification", None, True, "classifier of images", options, "images")
 
 
 CAUSAL = ModelKind("AutoModelForCausalLM", "CAUSAL_LM", False, "causal language model")

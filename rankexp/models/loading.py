@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from rankexp.models.files import ModelError, tensors_in
 from rankexp.models.kinds import ModelKind
+from rankexp.option_errors import reason
 
 _MOST_DRAWN = 0.5
 """Share of the base that may be drawn before the files are those of another model."""
@@ -92,9 +93,14 @@ def brought_names(model: nn.Module) -> tuple[str, ...]:
 
 
 def beside_the_base(model: nn.Module) -> tuple[str, ...]:
-    """Names of the top-level modules that are neither the base nor without parameters."""
+    """Names of the top-level modules that are neither the base nor without parameters.
+
+    The base is the module that the model's class says it is, or the largest where there is none of that name.
+    """
+    sizes = {name: sum(p.numel() for p in child.parameters()) for name, child in model.named_children()}
     prefix = getattr(model, "base_model_prefix", "")
-    return tuple(n for n, child in model.named_children() if n != prefix and any(True for _ in child.parameters()))
+    base = prefix if prefix in sizes else max(sizes, key=lambda name: sizes[name], default=prefix)
+    return tuple(name for name, size in sizes.items() if name != base and size)
 
 
 def output_layer(model: Any) -> tuple[str, ...]:
@@ -157,12 +163,6 @@ def quiet() -> Iterator[None]:
     finally:
         logging.set_verbosity(verbosity)
         logging.enable_progress_bar()
-
-
-def reason(error: BaseException) -> str:
-    """Return the first sentence of an error on one line, or its kind if it says nothing."""
-    said = " ".join(str(error).split()).partition(". ")[0].rstrip(".:")
-    return said or type(error).__name__
 
 
 def _refuse_more_blocks_than_weights(folder: Path, files: tuple[Path, ...], kind: ModelKind) -> None:
@@ -240,7 +240,8 @@ def token_embeddings(model: Any) -> nn.Module | None:
         found = model.get_input_embeddings()
     except NotImplementedError:
         return None
-    return found if isinstance(found, nn.Module) and hasattr(found, "weight") else None
+    weight = getattr(found, "weight", None)
+    return found if isinstance(found, nn.Module) and isinstance(weight, Tensor) and weight.dim() == 2 else None
 
 
 def token_width(model: Any) -> int:

@@ -94,6 +94,16 @@ class Objective(ABC, Generic[E]):
     def answers(self, model: nn.Module, batch: Batch) -> Tensor:
         """Return what the model says of each row, shape (rows, numbers); laws compare two ways to compute it."""
 
+    def varied(self, batch: Batch, generators: Sequence[np.random.Generator]) -> Batch:
+        """Change a batch to train on at random; as it is where nothing is to vary.
+
+        Args:
+            batch: The examples of one or more slots.
+            generators: One for each slot, of its trial's seed and step alone.
+        """
+        del generators
+        return batch
+
     def weights(self, examples: E) -> NDArray[np.float64]:
         """Return the weight of each example in a mean over examples, shape (examples,)."""
         return np.ones(len(examples))

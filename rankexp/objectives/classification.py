@@ -1,4 +1,4 @@
-"""Text classification: cross entropy, and whether the likeliest class is right."""
+"""Classification: cross entropy, and whether the likeliest class is right."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -19,15 +19,18 @@ from rankexp.models.base import Padding
 from rankexp.models.kinds import ModelKind, classifier
 from rankexp.objectives.base import Batch, Objective
 from rankexp.objectives.tokens import padded
-from rankexp.tasks.base import Texts
+from rankexp.tasks.base import Images, Texts
 
 _NAMED_CLASSES = 8
 """Classes that are named where the balance is said."""
 
 
+C = TypeVar("C", bound=Texts | Images)
+
+
 @dataclass(frozen=True)
-class Classification(Objective[Texts]):
-    """Texts with one label each.
+class Classes(Objective[C]):
+    """Examples with one label each, whatever an example is.
 
     Attributes:
         labels: Names of the classes.
@@ -36,20 +39,9 @@ class Classification(Objective[Texts]):
     labels: tuple[str, ...]
     metrics: tuple[Metric, ...] = field(default=CLASSIFICATION, init=False, repr=False)
 
-    @cached_property
-    def kind(self) -> ModelKind:
-        """A classifier with a new head."""
-        return classifier(len(self.labels))
-
     def facts(self) -> dict[str, Any]:
         """Return the names of the classes."""
         return {"labels": list(self.labels)}
-
-    def collate(
-        self, examples: Texts, slots: Sequence[NDArray[np.int64]], padding: Padding, device: torch.device
-    ) -> Batch:
-        """Pad texts; ``labels`` are class indices, shape (slots * rows,)."""
-        return padded(examples, slots, padding, device, examples.labels, self.weights(examples))
 
     def losses(self, model: nn.Module, batch: Batch) -> Tensor:
         """Return the cross entropy of each row."""
@@ -70,7 +62,7 @@ class Classification(Objective[Texts]):
         logits: Tensor = model(**batch.inputs).logits
         return logits
 
-    def about(self, examples: Texts) -> str:
+    def about(self, examples: C) -> str:
         """Give the balance of the classes, the most frequent ones first."""
         shares = np.bincount(examples.labels, minlength=len(self.labels)) / max(len(examples), 1)
         order = np.argsort(-shares, kind="stable")
@@ -78,13 +70,29 @@ class Classification(Objective[Texts]):
         more = f" and {len(order) - _NAMED_CLASSES} more" if len(order) > _NAMED_CLASSES else ""
         return f"{len(order)} classes: {named}{more}"
 
-    def to_learn(self, examples: Texts) -> float:
+    def to_learn(self, examples: C) -> float:
         """Return the information in the labels, in bits, were each as likely as another."""
         return len(examples) * math.log2(max(len(self.labels), 1))
 
-    def without_training(self, examples: Texts, groups: NDArray[np.str_] | None = None) -> dict[str, Any]:
+    def without_training(self, examples: C, groups: NDArray[np.str_] | None = None) -> dict[str, Any]:
         """Score the best constant answer; see :func:`constant_answer`."""
         return constant_answer(examples.labels, self.labels, groups)
+
+
+@dataclass(frozen=True)
+class Classification(Classes[Texts]):
+    """Texts with one label each."""
+
+    @cached_property
+    def kind(self) -> ModelKind:
+        """A classifier with a new head."""
+        return classifier(len(self.labels))
+
+    def collate(
+        self, examples: Texts, slots: Sequence[NDArray[np.int64]], padding: Padding, device: torch.device
+    ) -> Batch:
+        """Pad texts; ``labels`` are class indices, shape (slots * rows,)."""
+        return padded(examples, slots, padding, device, examples.labels, self.weights(examples))
 
 
 def loss(logits: Tensor, labels: Tensor) -> Tensor:

@@ -67,7 +67,7 @@ class Model(TypedDict, total=False):
     parameters: _Count
     shapes: Required[dict[str, tuple[_Count, _Count]]]
     head: list[str]
-    task_type: Annotated[str, Field(pattern=r"^[A-Z_]{1,40}$")]
+    task_type: Annotated[str, Field(pattern=r"^[A-Z_]{1,40}$")] | None
     found: str
     padding: PaddingShape
     dtype: Literal["float32", "bfloat16"]

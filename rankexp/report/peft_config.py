@@ -51,7 +51,7 @@ def target_modules(adapted: Collection[str], layers: Iterable[str], head: Iterab
 
 def as_python(config: dict[str, Any], learning_rate: float) -> str:
     """Write the arguments as Python that can be pasted, with the tuned learning rate as a comment."""
-    lines = [f"    {name}={_literal(value)}," for name, value in config.items() if value not in ({}, [])]
+    lines = [f"    {name}={_literal(value)}," for name, value in config.items() if value not in ({}, [], None)]
     body = "\n".join(lines)
     return f"from peft import LoraConfig\n\nLoraConfig(\n{body}\n)  # tuned learning rate: {learning_rate:g}"
 

@@ -98,9 +98,11 @@ def _router(bench: Bench) -> list[str]:
 
 def _target_shapes(config: StudyConfig, bench: Bench) -> dict[str, tuple[int, int]]:
     try:
-        return bench.shapes(config.lora.target_modules)
+        shapes = bench.shapes(config.lora.target_modules)
     except ValueError as error:
         raise ConfigError(f"option 'lora.target_modules': {error}") from None
+    bench.check_layers(shapes)
+    return shapes
 
 
 def _new_record(

@@ -12,6 +12,7 @@ from torch import nn
 from rankexp.analysis.study import load_study
 from rankexp.models.base import find_model
 from rankexp.models.beside import also_training
+from rankexp.models.kinds import kind_of_task
 from rankexp.option_errors import ConfigError
 from rankexp.tasks.base import make_task
 from rankexp.training.device import find_device
@@ -32,9 +33,10 @@ def read_with_peft(folder: Path, say: Callable[[str], None]) -> Iterator[ReadBac
         raise ConfigError("--peft needs PEFT, which is not installed; `pip install peft` installs it.")
     study = load_study(folder)
     kept = {**asdict(study.config.model), "dtype": study.record.model.get("dtype", "float32")}
-    base = find_model(**kept, device=find_device("auto"), say=say, fetch=False)  # a study may be of somebody else
+    reads = kind_of_task(study.config.task).reads
+    base = find_model(**kept, device=find_device("auto"), say=say, fetch=False, reads=reads)  # maybe somebody else's
     base = also_training(base, study.config.lora.modules_to_save, study.config.lora.trainable_token_indices)
-    data = make_task(study.config.task).load(base.tokenize, say)
+    data = make_task(study.config.task).load(base.processor, say)
     for what, now, then in (
         ("model", base.fingerprint, study.record.model.get("found", study.record.model["fingerprint"])),
         ("data", data.fingerprint, study.record.data["fingerprint"]),

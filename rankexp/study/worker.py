@@ -16,6 +16,7 @@ from rankexp.config import StudyConfig
 from rankexp.metrics import Metric
 from rankexp.models.base import BaseModel, Padding, find_model
 from rankexp.models.beside import also_training
+from rankexp.models.kinds import kind_of_task
 from rankexp.progress import Display
 from rankexp.record.leftovers import remove_leftovers
 from rankexp.record.processes import this_machine
@@ -95,9 +96,10 @@ class Worker:
         """
         config = self.config
         task = make_task(config.task)
-        found = find_model(**asdict(config.model), device=find_device(config.device), say=self.display.say)
+        reads, device = kind_of_task(config.task).reads, find_device(config.device)
+        found = find_model(**asdict(config.model), device=device, say=self.display.say, reads=reads)
         found = also_training(found, config.lora.modules_to_save, config.lora.trainable_token_indices)
-        data = task.load(found.tokenize, self.display.say)
+        data = task.load(found.processor, self.display.say)
         return _loaded(config, _as_recorded(found, data, StudyStore(self.folder)), data)
 
     def led(self) -> bool:

@@ -6,6 +6,7 @@ options.
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -24,6 +25,7 @@ from rankexp.metrics import BEFORE, Metric
 from rankexp.options import plugin, plugins
 
 if TYPE_CHECKING:
+    from rankexp.models.base import Processor
     from rankexp.objectives.base import Objective
 
 Say = Callable[[str], None]
@@ -178,6 +180,30 @@ class Prompted(Targets):
 
 
 @dataclass(frozen=True)
+class Images(Examples):
+    """Images with a label each.
+
+    Attributes:
+        pixels: Shape (examples, channels, height, width), uint8 or float32; the objective scales them.
+        labels: Class index of each example, shape (examples,), int64.
+    """
+
+    pixels: NDArray[Any]
+    labels: NDArray[np.int64]
+
+    @cached_property
+    def sizes(self) -> NDArray[np.int64]:
+        """1 for each image, shape (examples,)."""
+        return np.ones(len(self), dtype=np.int64)
+
+    def content(self) -> list[Any]:
+        """Return ids, groups, labels, and a hash of each image's pixels."""
+        hashes = [hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest() for values in self.pixels]
+        known = [self.example_ids.tolist(), self.group_ids.tolist(), self.labels.tolist()]
+        return [*known, hashes, [str(self.pixels.dtype), *self.pixels.shape[1:]]]
+
+
+@dataclass(frozen=True)
 class TaskData:
     """The data of a task, ready to train on.
 
@@ -252,8 +278,8 @@ class Task(Protocol):
     model; a classifier where it has none. And ``learning_rates``, those that are tried first.
     """
 
-    def load(self, tokenize: Tokenize, say: Say) -> TaskData:
-        """Read, split and tokenise the data.
+    def load(self, processor: Processor, say: Say) -> TaskData:
+        """Read and split the data, and turn them into the numbers that the model reads.
 
         Raises:
             TaskError: The data cannot be used.

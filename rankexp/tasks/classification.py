@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import field
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from pydantic.dataclasses import dataclass
@@ -14,8 +14,12 @@ from rankexp.canonical_json import content_key
 from rankexp.data.rows import Row, normalised
 from rankexp.data.splits import Sizes, deal, usual_sizes
 from rankexp.metrics import CLASSIFICATION, Metric
+from rankexp.models.images import ImageProcessor
 from rankexp.options import CHECKED, Natural, Positive
 from rankexp.tasks.base import Say, TaskData, TaskError, Texts, Tokenize
+
+if TYPE_CHECKING:
+    from rankexp.models.base import Processor
 
 
 @dataclass(frozen=True, config=CHECKED)
@@ -46,17 +50,19 @@ class TextClassification(ABC):
             TaskError: The data cannot be read.
         """
 
-    def load(self, tokenize: Tokenize, say: Say) -> TaskData:
+    def load(self, processor: Processor, say: Say) -> TaskData:
         """Read, split and tokenise the data; see :class:`rankexp.tasks.base.Task`."""
         from rankexp.objectives.classification import Classification  # torch is needed only once data are loaded
 
+        if isinstance(processor, ImageProcessor):
+            raise TaskError(f"task {self.name} has texts, and the model was found as one that reads images.")
         dealt = deal(self.read(say), self.sizes, self.split_seed)
         if dealt.by_class is not None:
             say(f"rows are dealt by class, since by chance train would lack class {dealt.by_class!r}")
         say(dealt.summary.sentence())
         say(f"tokenising {dealt.summary.used:,} texts")
         texts = [row.text for row in dealt.splits["train"]]
-        data = {n: _encode(s, dealt.labels, tokenize, self.max_length, texts) for n, s in dealt.splits.items()}
+        data = {n: _encode(s, dealt.labels, processor, self.max_length, texts) for n, s in dealt.splits.items()}
         return TaskData(self.name, data, Classification(dealt.labels), dealt.summary)
 
 

@@ -9,13 +9,15 @@ from typing import ClassVar
 import numpy as np
 
 from rankexp.metrics import metrics_of
-from rankexp.tasks.base import SPLITS, Task, TaskData, Texts, TokenExamples
+from rankexp.models.base import Processor
+from rankexp.tasks.base import SPLITS, Images, Task, TaskData, Texts, TokenExamples
 
 
 class TaskConformance:
     """Laws of a task.
 
-    A subclass gives :meth:`make_task`, and :meth:`tokenize` where the words of a text will not do.
+    A subclass gives :meth:`make_task`, and :meth:`tokenize` where the words of a text will not do, or
+    :meth:`make_processor` where the model reads no texts.
     """
 
     _loaded: ClassVar[dict[type, TaskData]] = {}
@@ -29,9 +31,13 @@ class TaskConformance:
         del vocabulary
         return [[1 + sum(word.encode()) % 997 for word in text.split()][:max_length] for text in texts]
 
+    def make_processor(self) -> Processor:
+        """Return what turns the data into numbers."""
+        return self.tokenize
+
     def load(self) -> TaskData:
         """Load the data anew."""
-        return self.make_task().load(self.tokenize, lambda _: None)
+        return self.make_task().load(self.make_processor(), lambda _: None)
 
     def data(self) -> TaskData:
         """Return the data, loaded once for all tests of the class."""
@@ -114,7 +120,9 @@ class ClassificationConformance(TaskConformance):
     def test_every_label_is_known_to_train(self) -> None:
         """A class that was never seen cannot be predicted."""
         splits, labels = self.data().splits, self.data().objective.facts()["labels"]
-        found = {name: set(split.labels.tolist()) for name, split in splits.items() if isinstance(split, Texts)}
+        found = {
+            name: set(split.labels.tolist()) for name, split in splits.items() if isinstance(split, Texts | Images)
+        }
         assert len(set(labels)) == len(labels) >= 2
         assert found["train"] == set(range(len(labels)))
         assert all(some <= set(range(len(labels))) for some in found.values())

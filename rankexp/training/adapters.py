@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from rankexp.lora.adalora import AdaLoRALayer, PrunedAdapter
 from rankexp.lora.dora import DoRALayer
 from rankexp.lora.initialisation import start_from_inputs
-from rankexp.lora.inject import new_layers, target_shapes
+from rankexp.lora.inject import ALL_LAYERS, new_layers, target_shapes
 from rankexp.lora.kinds import as_matrix
 from rankexp.lora.layer import LoRALayer
 from rankexp.lora.nested import NestedLoRALayer
@@ -97,9 +97,9 @@ def _full(model: nn.Module, spec: TrialSpec, head: Sequence[str]) -> Adapter:
 
 
 def _subspace(model: nn.Module, spec: TrialSpec, head: Sequence[str]) -> Adapter:
-    """Copy the model's parts and let a random subspace move their linear layers."""
+    """Copy the model's parts and let a random subspace move their layers."""
     parts = {name: part for name, part in _copied(model).items() if name not in head}
-    names = (name.partition(".") for name in target_shapes(model, "all-linear", (*head, *output_layer(model))))
+    names = (name.partition(".") for name in target_shapes(model, ALL_LAYERS, (*head, *output_layer(model))))
     train_in_subspace([parts[top].get_submodule(rest) for top, _, rest in names], spec.dimension, spec.seed)
     return Adapter({}, {**parts, **new_head(model, spec.seed)})
 

@@ -82,8 +82,8 @@ class Anatomy:
         left: What is not.
         head: Parameters that are trained whole.
         costs: What each rank costs.
-        activations: Bytes that a row of ``length`` tokens keeps for the backward pass.
-        length: Those tokens: as many as asked for, or as many as the model takes.
+        activations: Bytes that a row keeps for the backward pass.
+        length: Tokens of that row: as many as asked for, or as many as the model takes; None where it has none.
         attention: How attention is computed, on which the activations depend.
         vocabulary: Numbers that the output layer of a language model gives for each token; 0 for another model.
         weights: Bytes of the base in memory, which all trials share.
@@ -97,7 +97,7 @@ class Anatomy:
     head: int
     costs: tuple[Cost, ...]
     activations: int
-    length: int
+    length: int | None
     attention: str
     vocabulary: int
     weights: int
@@ -111,6 +111,7 @@ def anatomy_of(
     tokens: int | None = None,
     *,
     recompute: bool = False,
+    row: Mapping[str, Tensor] | None = None,
 ) -> Anatomy:
     """Look at a model.
 
@@ -121,11 +122,13 @@ def anatomy_of(
         length: Tokens of a row.
         tokens: Tokens that its tokenizer knows, where it has one of its own.
         recompute: Whether its blocks are computed again in the backward pass.
+        row: What the model is given of one example, where that is no row of tokens.
 
     Raises:
         ValueError: A target selects nothing, or blocks are to be computed again and there are none.
     """
     length = min(length, positions(model) or length)
+    given = _tokens(model, length) if row is None else row
     saved = brought_names(model)
     shapes = target_layers(model, targets, saved)
     head = parameters_beside(model)
@@ -141,15 +144,20 @@ def anatomy_of(
         tuple(_left(model, reach, saved, total, targets, tokens)),
         head,
         tuple(Cost(rank, count, _OF_A_WEIGHT * (count + head)) for rank, count in counts.items()),
-        kept_bytes(model, RankMap.uniform(shapes, max(fitting, default=1)), length, recompute=recompute),
-        length,
+        kept_bytes(model, RankMap.uniform(shapes, max(fitting, default=1)), given, recompute=recompute),
+        length if row is None else None,
         attention_of(model),
         max((len(model.get_submodule(name).weight) for name in output_layer(model)), default=0),
         sum(p.numel() * p.element_size() for p in model.parameters()),
     )
 
 
-def kept_bytes(model: Any, ranks: Mapping[str, int], length: int, *, recompute: bool = False) -> int:
+def _tokens(model: Any, length: int) -> dict[str, Tensor]:
+    row = torch.ones((1, length), dtype=torch.int64, device=next(model.parameters()).device)
+    return {"input_ids": row, "attention_mask": torch.ones_like(row)}
+
+
+def kept_bytes(model: Any, ranks: Mapping[str, int], row: Mapping[str, Tensor], *, recompute: bool = False) -> int:
     """Count the bytes that one row keeps for the backward pass of an adapter, weights aside, by running it.
 
     Where blocks are computed again, that is what goes into each of them, and all of one.
@@ -157,12 +165,14 @@ def kept_bytes(model: Any, ranks: Mapping[str, int], length: int, *, recompute: 
     Args:
         model: The model.
         ranks: Rank of each adapted layer.
-        length: Tokens of the row.
+        row: What the model is given.
         recompute: Whether blocks are computed again in the backward pass.
     """
+    blocks = recomputable(model) if recompute else []
     inject(model, ranks, alpha=1.0, seed=0)
     weights = {_place(p) for p in model.parameters()}
     kept: dict[int, int] = {}
+    entering: list[int] = []
 
     def keep(tensor: Tensor) -> Tensor:
         if (place := _place(tensor)) not in weights:
@@ -170,22 +180,26 @@ def kept_bytes(model: Any, ranks: Mapping[str, int], length: int, *, recompute: 
         alive.append(tensor)  # else its memory is used again, and counted once
         return tensor
 
+    def enter(_: nn.Module, args: tuple[Any, ...], others: Mapping[str, Any]) -> None:
+        entering.append((args[0] if args else others["hidden_states"]).nbytes)
+
     alive: list[Tensor] = []
-    row = torch.ones((1, length), dtype=torch.int64, device=next(model.parameters()).device)
+    hooks = [block.register_forward_pre_hook(enter, with_kwargs=True) for block in blocks]
     whole = model if loading_of(model).new else model.get_decoder()
     half = next(model.parameters()).dtype is torch.bfloat16
-    precision = "bfloat16" if half else "float32"  # as it is trained
+    device = next(iter(row.values())).device
     try:
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), autocast(precision, row.device):
-            whole(input_ids=row, attention_mask=torch.ones_like(row))
+        with (
+            torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
+            autocast("bfloat16" if half else "float32", device),  # as it is trained
+        ):
+            whole(**row)
     finally:
+        for hook in hooks:
+            hook.remove()
         eject(model)
         model.requires_grad_(False)
-    if not recompute:
-        return sum(kept.values())
-    blocks, width = len(recomputable(model)), int(model.config.get_text_config().hidden_size)
-    size = int(next(model.parameters()).element_size())
-    return sum(kept.values()) // blocks + blocks * length * width * size
+    return sum(kept.values()) // len(blocks) + sum(entering) if recompute else sum(kept.values())
 
 
 def _place(tensor: Tensor) -> int:

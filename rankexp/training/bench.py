@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -16,20 +16,21 @@ from safetensors.torch import load_model
 from torch import Tensor, nn
 
 from rankexp.canonical_json import content_key
-from rankexp.lora.inject import eject, new_layers
+from rankexp.lora.inject import ALL_LAYERS, eject, new_layers
 from rankexp.lora.pack import Adapter, Pack
 from rankexp.lora.peft_reading import load_adapter
 from rankexp.lora.squeeze import squeezed
 from rankexp.models.base import BaseModel, Padding, head_names
 from rankexp.models.beside import check_gradients, trained_whole
-from rankexp.models.loading import brought_names, loading_of, quiet, reason, set_pad
+from rankexp.models.loading import brought_names, loading_of, quiet, set_pad
 from rankexp.objectives.base import Collator
-from rankexp.option_errors import ConfigError
+from rankexp.option_errors import ConfigError, reason
 from rankexp.record.scores import Scores
 from rankexp.record.trial import Trial
 from rankexp.tasks.base import Examples, TaskData
 from rankexp.training.adapters import make_adapter
 from rankexp.training.device import autocast
+from rankexp.training.out_of_memory import is_out_of_memory
 from rankexp.training.padding import check_fits, find_padding
 from rankexp.training.prefix import Prefix
 from rankexp.training.probes.calibration import Calibration
@@ -115,6 +116,10 @@ class Bench:
         return Collator(examples, self.data.objective, self.padding, self.device)
 
     @cached_property
+    def _collator(self) -> Collator:
+        return self.collator(self.data.splits["train"])
+
+    @cached_property
     def packs(self) -> bool:
         """Whether two trials in a pack give the answers that each gives alone; tried once.
 
@@ -123,9 +128,9 @@ class Bench:
         """
         if self.padding.side == "left":
             return False
-        collator = self.collator(self.data.splits["train"])
+        collator = self._collator
         index = np.arange(min(4, len(collator.examples)))
-        ranks = dict.fromkeys(self.shapes("all-linear"), 1)
+        ranks = dict.fromkeys(self.shapes(ALL_LAYERS), 1)
 
         def changed(seed: int) -> Adapter:
             layers = new_layers(self.model, ranks, alpha=1.0, seed=seed)
@@ -138,13 +143,31 @@ class Bench:
                 return self.data.objective.answers(model, collator(*indices)).float()
 
         pair = changed(0), changed(1)
-        alone = torch.cat([answers([index], adapter) for adapter in pair])
         try:
+            alone = torch.cat([answers([index], adapter) for adapter in pair])
             together = answers([index, index], *pair)
         except Exception:  # whatever a model makes of shapes that no pack splits, or of modules in several copies
             return False
         rounding = 1e-3 if self.base.dtype == "float32" else 5e-2
         return torch.allclose(alone, together, rtol=rounding, atol=rounding * float(alone.std()))
+
+    def check_layers(self, names: Iterable[str]) -> None:
+        """Refuse layers to adapt that the model does not merely call, such as to read the stride of a convolution.
+
+        Raises:
+            ConfigError: The model cannot be computed with LoRA around them, in PEFT no more than here.
+        """
+        layers, collator = new_layers(self.model, dict.fromkeys(names, 1), alpha=1.0, seed=0), self._collator
+        with self.pack.holding(Adapter(layers, {})) as model, torch.no_grad(), autocast(self.base.dtype, self.device):
+            try:
+                self.data.objective.answers(model, collator(np.arange(1)))
+            except (AttributeError, TypeError, RuntimeError) as error:
+                if is_out_of_memory(error):
+                    raise
+                raise ConfigError(
+                    f"option 'lora.target_modules' selects layers around which LoRA cannot go in this model, in PEFT "
+                    f"neither: {reason(error)}."
+                ) from None
 
     @cached_property
     def prefix(self) -> Prefix:

@@ -121,8 +121,9 @@ class Loop:
         drawn = [slot.draw() for slot in slots]
         weights = torch.tensor([self.collator.weights[np.concatenate(parts)].sum() / len(parts) for parts in drawn])
         weights = weights.to(self.device, torch.float32)
-        for parts in zip(*drawn, strict=True):
-            batch = self._batch(parts)
+        for place, parts in enumerate(zip(*drawn, strict=True)):
+            generators = [slot.generator(place) for slot in slots]
+            batch = self.collator.objective.varied(self._batch(parts), generators)
             self.pack.layout.rows, self.pack.layout.lengths = batch.rows, batch.lengths
             kept = self.prefix.skipped([slot.spec for slot in slots], parts, batch) if self.prefix else nullcontext()
             with kept, autocast(spec.precision, self.device):

@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from rankexp.lora.pack import Adapter, Pack
 from rankexp.models.base import Padding
 from rankexp.models.beside import trained_whole
-from rankexp.models.loading import loading_of, pad_of, reason, set_pad, token_embeddings
+from rankexp.models.loading import loading_of, pad_of, set_pad, token_embeddings
 from rankexp.objectives.base import Objective
-from rankexp.option_errors import ConfigError
+from rankexp.option_errors import ConfigError, reason
 from rankexp.tasks.base import Examples, TaskData, joined
 
 TOLERANCE = 1e-5
@@ -55,8 +55,9 @@ def find_padding(model: nn.Module, data: TaskData, usual: int) -> Padding:
     """
     examples = joined(list(data.splits.values()))
     rows = list(chain.from_iterable(examples.token_rows))
-    if not rows:
-        return Padding(usual)  # nothing is filled
+    if not rows:  # nothing is filled
+        _check_takes(model, data, Padding(usual))
+        return Padding(usual)
     own, failed = _own_pad(model), list[str]()
     with Pack(model).holding(Adapter({}, trained_whole(model, 0))) as held:
         for padding in _candidates(held, rows, usual):
@@ -68,6 +69,18 @@ def find_padding(model: nn.Module, data: TaskData, usual: int) -> Padding:
         f"the model scores a text differently beside a longer one than alone, whatever fills the batch ({failed[0]});"
         " it cannot be trained in batches, so take another model."
     )
+
+
+def _check_takes(model: nn.Module, data: TaskData, padding: Padding) -> None:
+    """Refuse examples that the model cannot compute, such as images of a size that is not its own."""
+    examples, objective = data.splits["train"], data.objective
+    batch = objective.collate(examples, [np.arange(1)], padding, torch.device("cpu"))
+    try:
+        with Pack(model).holding(Adapter({}, trained_whole(model, 0))) as held, torch.no_grad():
+            objective.answers(held, batch)
+    except _RAISED as error:
+        shapes = ", ".join(f"{name} of shape {tuple(value.shape)[1:]}" for name, value in batch.inputs.items())
+        raise ConfigError(f"the model cannot take {shapes}: {reason(error)}.") from None
 
 
 def check_fits(model: nn.Module, data: TaskData) -> None:
@@ -85,7 +98,7 @@ def check_fits(model: nn.Module, data: TaskData) -> None:
                 f" {known - 1}; its tokenizer was given tokens that its weights lack, so resize the model's"
                 " embeddings and save both, or take the tokenizer that belongs to it."
             )
-    texts = max(len(ids) for _, _, ids in _rows(data))
+    texts = max((len(ids) for _, _, ids in _rows(data)), default=0)
     if places is not None and texts > places:
         raise ConfigError(
             f"the longest text has {texts} tokens and the model takes {places}; lower task.max_length to {places}."

@@ -108,6 +108,10 @@ class Slot:
             self._drawn = [np.repeat(batch, self.spec.copies) for batch in batches]
         return self._drawn
 
+    def generator(self, place: int) -> np.random.Generator:
+        """Return what the micro-batch at this place of the next step may vary by, in a pack and after a stop alike."""
+        return np.random.default_rng([self.spec.seed, 2, self.step + 1, place])
+
     def update(self) -> Tensor:
         """Take a step with the gradients at hand and return their norm before clipping, on the device."""
         self._drawn = []

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from rankexp.analysis.scoring import means_of
 from rankexp.lora.pack import Adapter
+from rankexp.lora.inject import ALL_LAYERS
 from rankexp.lora.peft_format import save_adapter
 from rankexp.record.scores import Scores
 from rankexp.record.trial import Trial
@@ -192,7 +193,7 @@ def _save(bench: Bench, spec: TrialSpec, final: Adapter, folder: Path) -> None:
 
 
 def _update_spectrum(bench: Bench, trained: nn.Module) -> dict[str, Tensor]:
-    names = bench.shapes("all-linear")
+    names = bench.shapes(ALL_LAYERS)
     after = weights_of(trained, names)
     with bench.pack.holding() as base:
         return update_spectrum(weights_of(base, names), after)

@@ -159,7 +159,8 @@ def test_around_a_table_the_up_factor_is_drawn_as_pefts():
     torch.manual_seed(0)
     peft = PeftEmbedding(table(), "default", LoraConfig(), r=4, lora_alpha=8)
     ours = LoRALayer(table(), 4, 8.0)
-    assert not ours.lora_A.any() and not peft.lora_embedding_A["default"].any()
+    assert not ours.lora_A.any()
+    assert not peft.lora_embedding_A["default"].any()
     for factor in (ours.lora_B, peft.lora_embedding_B["default"]):
         assert 0.8 < float(factor.detach().std()) < 1.2
     lower, higher = (LoRALayer(table(), rank, 8.0, generator=torch.Generator().manual_seed(2)) for rank in (2, 4))
@@ -377,7 +378,9 @@ def test_dora_of_a_convolution_on_disk(tmp_path):
             layer.lora_B.normal_(generator=torch.Generator().manual_seed(1))
             layer.magnitude.mul_(1.1)
     save_adapter(model, tmp_path, base_model_name_or_path="x", task_type=None)
-    torch.testing.assert_close(answers(PeftModel.from_pretrained(Mixed(), tmp_path)), answers(model), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(
+        answers(PeftModel.from_pretrained(Mixed(), tmp_path)), answers(model), rtol=1e-5, atol=1e-6
+    )
     ours = Mixed()
     load_adapter(ours, tmp_path)
     assert torch.equal(answers(ours), answers(model))
@@ -400,7 +403,10 @@ def test_what_peft_writes_is_read(tmp_path):
     ("change", "says"),
     [
         (lambda t: t.update({"patch.lora_A.weight": t["patch.lora_A.weight"].flatten(1)}), "has shape"),
-        (lambda t: t.update({"words.lora_A.weight": t["words.lora_embedding_A"].clone()}), "is no factor of a Embedding"),
+        (
+            lambda t: t.update({"words.lora_A.weight": t["words.lora_embedding_A"].clone()}),
+            "is no factor of a Embedding",
+        ),
         (lambda t: t.pop("words.lora_embedding_B"), "only one of its two factors"),
         (lambda t: t.update({"depth.lora_B.weight": t["depth.lora_B.weight"].repeat(1, 2, 1, 1)}), "has shape"),
     ],

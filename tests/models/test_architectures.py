@@ -37,7 +37,7 @@ def made(name, tmp_path):
     folder = save(CASES[name], tmp_path / "model")
     texts = write_texts(tmp_path / "texts.csv", CASES[name].labels)
     base = find_model(name="m", source="path", path=str(folder))
-    data = CsvTask(path=texts).load(base.tokenize, lambda _: None)
+    data = CsvTask(path=texts).load(base.processor, lambda _: None)
     return Bench.load(base, data, CPU), folder, texts
 
 

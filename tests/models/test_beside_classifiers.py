@@ -27,7 +27,7 @@ def bench_of(name, folder, modules, tokens):
     save(CASES[name], folder / "model")
     texts = write_texts(folder / "texts.csv", CASES[name].labels)
     base = also_training(find_model(name="m", source="path", path=str(folder / "model")), modules, tokens)
-    return Bench.load(base, CsvTask(path=texts).load(base.tokenize, lambda _: None), CPU)
+    return Bench.load(base, CsvTask(path=texts).load(base.processor, lambda _: None), CPU)
 
 
 def check_in_peft(bench, folder, trial):

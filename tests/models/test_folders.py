@@ -227,7 +227,7 @@ def test_blocks_that_the_config_does_not_have_are_refused(folder, one_sentence):
 def bench_of(case, tmp_path, **task):
     folder = save(case, tmp_path / "model")
     base = find(folder)
-    data = CsvTask(path=write_texts(tmp_path / "texts.csv", 2), **task).load(base.tokenize, lambda _: None)
+    data = CsvTask(path=write_texts(tmp_path / "texts.csv", 2), **task).load(base.processor, lambda _: None)
     return Bench.load(base, data, CPU)
 
 

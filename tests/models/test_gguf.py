@@ -56,10 +56,10 @@ def test_the_ready_model_answers() -> None:
     base = find_model(name="smollm2", source="asset", path="smollm2")
     model = base.build(CAUSAL)
     assert sum(p.numel() for p in model.parameters()) == 134_515_008
-    ids = torch.tensor(base.tokenize(["The capital of France is"], 16, []))
+    ids = torch.tensor(base.processor(["The capital of France is"], 16, []))
     with torch.inference_mode():
         best = int(model(ids).logits[0, -1].argmax())
-    assert base.tokenize([" Paris"], 16, []) == [[best]]
+    assert base.processor([" Paris"], 16, []) == [[best]]
 
 
 def test_what_is_no_model_is_refused_and_leaves_nothing(tmp_path: Path) -> None:

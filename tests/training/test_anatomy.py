@@ -16,6 +16,11 @@ from rankexp.training.bench import prepare
 from rankexp.training.reach import target_layers
 
 
+def row_of(length):
+    row = torch.ones((1, length), dtype=torch.int64)
+    return {"input_ids": row, "attention_mask": torch.ones_like(row)}
+
+
 def anatomy(name="llama", targets="all-linear", ranks=(2, 4, 8), length=16):
     model = (make_bert().build(classifier(3)) if name == "bert" else make_base(name).build(CAUSAL)).requires_grad_(
         False
@@ -90,7 +95,7 @@ def test_what_a_row_keeps_is_what_autograd_keeps():
         def forward(self, input_ids, attention_mask):
             return self.inner(input_ids.float()[..., None].expand(*input_ids.shape, 8).contiguous()).tanh()
 
-    kept = kept_bytes(Whole(), {"inner.0": 2}, 10)
+    kept = kept_bytes(Whole(), {"inner.0": 2}, row_of(10))
     inputs, hidden, answers = 10 * 8, 10 * 2, 10 * 4
     assert kept == 4 * (inputs + hidden + answers)  # of A, of B, and of tanh
 
@@ -99,8 +104,8 @@ def test_blocks_that_are_computed_again_keep_what_goes_into_them_and_all_of_one(
     model = make_base("llama").build(CAUSAL).requires_grad_(False)
     prepare(model, torch.device("cpu"))
     ranks = dict.fromkeys(target_layers(model, "all-linear", ()), 2)
-    whole = kept_bytes(model, ranks, 10)
-    assert kept_bytes(model, ranks, 10, recompute=True) == whole // 2 + 2 * 10 * 32 * 4
+    whole = kept_bytes(model, ranks, row_of(10))
+    assert kept_bytes(model, ranks, row_of(10), recompute=True) == whole // 2 + 2 * 10 * 32 * 4
 
 
 def test_weights_in_bfloat16_take_half_the_memory():

@@ -171,7 +171,7 @@ def test_around_a_base_in_bfloat16_it_is_trained_in_float32(tmp_path, kind):
 def test_around_a_base_in_bfloat16_what_is_trained_writes_too(tmp_path, modules):
     base = replace(also_training(make_base(), modules, []), dtype="bfloat16")
     task = SftTask(path=str(write_rows(tmp_path / "rows.jsonl")), generate=["exact_match"], max_new_tokens=6)
-    bench = Bench.load(base, task.load(base.tokenize, lambda _: None), torch.device("cpu"))
+    bench = Bench.load(base, task.load(base.processor, lambda _: None), torch.device("cpu"))
     trial = train_trial(bench, make_spec(bench, steps=4, precision="bfloat16"), TrialStore(tmp_path / "runs"))
     assert trial.result.status == "completed", trial.result.reason
     assert len(trial.generations("decide")) == len(trial.scores("decide"))

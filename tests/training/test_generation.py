@@ -34,7 +34,7 @@ def make_bench(folder, name="llama", **options):
     base = make_base(name)
     folder.mkdir(exist_ok=True)
     task = SftTask(path=str(write_rows(folder / "rows.jsonl")), **{**ASKED, **options})
-    return Bench.load(base, task.load(base.tokenize, lambda _: None), torch.device("cpu"))
+    return Bench.load(base, task.load(base.processor, lambda _: None), torch.device("cpu"))
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +115,7 @@ def test_it_writes_the_same_where_blocks_are_computed_again(benches):
 def test_a_base_in_bfloat16_writes_too_and_the_same_twice(tmp_path):
     base = find_model(name="m", source="config", path=None, architecture=MODELS["llama"], dtype="bfloat16")
     task = SftTask(path=str(write_rows(tmp_path / "rows.jsonl")), **ASKED)
-    bench = Bench.load(base, task.load(base.tokenize, lambda _: None), torch.device("cpu"))
+    bench = Bench.load(base, task.load(base.processor, lambda _: None), torch.device("cpu"))
     trial = train_trial(bench, make_spec(bench, steps=20, precision="bfloat16"), TrialStore(tmp_path))
     again = bench.score_trial(trial, Scoring("decide"))
     assert again.written == trial.generations("decide")
@@ -257,7 +257,7 @@ def test_texts_without_prompts_are_refused(tmp_path):
     path = tmp_path / "texts.jsonl"
     path.write_text("".join(json.dumps({"text": f"a text of number {i}"}) + "\n" for i in range(200)))
     with pytest.raises(TaskError, match="has nothing before its answer, so there is nothing to ask"):
-        SftTask(path=str(path), **ASKED).load(make_base().tokenize, lambda _: None)
+        SftTask(path=str(path), **ASKED).load(make_base().processor, lambda _: None)
 
 
 def test_prompts_that_leave_no_room_for_an_answer_are_refused(tmp_path):

@@ -11,6 +11,8 @@ from rankexp.cli.command import Command, Section, hydra_flags
 from rankexp.cli.output import OK, say
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from rankexp.config import StudyConfig
     from rankexp.models.base import BaseModel
     from rankexp.training.anatomy import Anatomy
@@ -42,7 +44,8 @@ def _inspect(config: StudyConfig) -> None:
 
     kind = kind_of_task(config.task)
     with Display() as display:
-        base = find_model(**asdict(config.model), device=find_device(config.device), say=display.say)
+        device = find_device(config.device)
+        base = find_model(**asdict(config.model), device=device, say=display.say, reads=kind.reads)
         base = also_training(base, config.lora.modules_to_save, config.lora.trainable_token_indices)
         model = base.place(base.build(kind), torch.device("cpu")).requires_grad_(False)
         prepare(model, torch.device("cpu"), config.attention)
@@ -50,7 +53,7 @@ def _inspect(config: StudyConfig) -> None:
         try:
             found = anatomy_of(
                 model, config.lora.target_modules, config.search.ranks, length, _tokens(base),
-                recompute=config.gradient_checkpointing,
+                recompute=config.gradient_checkpointing, row=_image(base),
             )  # fmt: skip
         except ValueError as error:
             raise ConfigError(f"option 'lora.target_modules': {error}") from None
@@ -58,11 +61,24 @@ def _inspect(config: StudyConfig) -> None:
         say(line)
 
 
+def _image(base: BaseModel) -> dict[str, Tensor] | None:
+    """What a model that reads images is given of one; None of another."""
+    import torch
+    from PIL import Image
+
+    from rankexp.models.images import ImageProcessor
+
+    if not isinstance(base.processor, ImageProcessor):
+        return None
+    pixels = base.processor.pixels([Image.new("RGB", (256, 256))])
+    return {"pixel_values": torch.zeros(pixels.values.shape)}
+
+
 def _tokens(base: BaseModel) -> int | None:
     """Tokens that a model's own tokenizer knows; None where it has none of its own."""
     from rankexp.models.tokenizers import Pretrained
 
-    return len(base.tokenize.tokenizer) if isinstance(base.tokenize, Pretrained) else None
+    return len(base.processor.tokenizer) if isinstance(base.processor, Pretrained) else None
 
 
 def _lines(name: str, noun: str, found: Anatomy, config: StudyConfig) -> Iterator[str]:
@@ -85,11 +101,12 @@ def _lines(name: str, noun: str, found: Anatomy, config: StudyConfig) -> Iterato
         share = f"{cost.parameters / found.parameters:.3%}"
         yield f"  {cost.rank:>6}  {cost.parameters:>12,}  {share:>11}  {size(cost.file):>8}  {size(cost.trained):>11}"
     rows, again = config.train.batch_size, ", blocks computed again" * config.gradient_checkpointing
-    logits = min(4 * 4 * rows * found.length * found.vocabulary, MOST_OF_LOSS)
+    logits = min(4 * 4 * rows * (found.length or 0) * found.vocabulary, MOST_OF_LOSS)
+    what = "images" if found.length is None else f"rows of {found.length} tokens, the longest there are"
     loss = f", and at most {size(logits)} for the loss" if logits else ""
     yield (
-        f"\na trial takes that, and {size(rows * found.activations)} for {rows} rows of {found.length} tokens, the "
-        f"longest there are ({found.attention} attention{again}){loss}; "
+        f"\na trial takes that, and {size(rows * found.activations)} for {rows} {what} "
+        f"({found.attention} attention{again}){loss}; "
         f"all trials share the base's {size(found.weights)}"
     )
 

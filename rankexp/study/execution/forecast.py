@@ -11,8 +11,7 @@ from rankexp.analysis.statistics.seed_lines import usual_power
 from rankexp.analysis.statistics.sparse import LEAST_GROUPS
 from rankexp.config import StudyConfig
 from rankexp.metrics import Metric
-from rankexp.models.loading import reason
-from rankexp.option_errors import ConfigError
+from rankexp.option_errors import ConfigError, reason
 from rankexp.progress import duration
 from rankexp.report.formats import amount, percent, size
 from rankexp.training.batching import MOST_WORK

@@ -6,7 +6,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import field
-from typing import Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import BeforeValidator
 from pydantic.dataclasses import dataclass
@@ -18,11 +18,14 @@ from rankexp.models.kinds import CAUSAL, ModelKind
 from rankexp.option_errors import ConfigError
 from rankexp.options import CHECKED, Natural, Positive
 from rankexp.scorers.base import find_scorers, metric_of_scorer
-from rankexp.tasks.base import Say, TaskData, Tokenize
+from rankexp.tasks.base import Say, TaskData
 from rankexp.tasks.sft.encode import Encoder, Loss
 from rankexp.tasks.sft.prepare import Reading, prepare, whole
 from rankexp.tasks.sft.prompts import PROMPTED, check_references
 from rankexp.tasks.sft.templates import find_chat
+
+if TYPE_CHECKING:
+    from rankexp.models.base import Processor
 
 
 def _listed(value: object) -> object:
@@ -100,12 +103,12 @@ class LanguageTask(ABC):
             TaskError: They cannot be read, or none can be used.
         """
 
-    def load(self, tokenize: Tokenize, say: Say) -> TaskData:
+    def load(self, processor: Processor, say: Say) -> TaskData:
         """Read, split and tokenise the data; see :class:`rankexp.tasks.base.Task`."""
         from rankexp.objectives.generation import Generation  # torch is needed only once data are loaded
         from rankexp.objectives.language import LanguageModelling
 
-        tokenizer = getattr(tokenize, "tokenizer", None)
+        tokenizer = getattr(processor, "tokenizer", None)
         if tokenizer is None:
             raise TaskError(f"task {self.name} needs a tokenizer of transformers; option 'model.tokenizer' names one.")
         chat = find_chat(tokenizer, self.chat_template, self.chat_template_kwargs)
