@@ -14,8 +14,8 @@ from safetensors.torch import save_file, save_model
 from torch import Tensor, nn
 
 from rankexp.analysis.scoring import means_of
-from rankexp.lora.pack import Adapter
 from rankexp.lora.inject import ALL_LAYERS
+from rankexp.lora.pack import Adapter
 from rankexp.lora.peft_format import save_adapter
 from rankexp.record.scores import Scores
 from rankexp.record.trial import Trial
