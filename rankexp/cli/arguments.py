@@ -71,15 +71,18 @@ class _Help(argparse.Action):
         parser.exit()
 
 
-def parser(describe: Callable[[argparse.ArgumentParser, Command], object] | None = None) -> argparse.ArgumentParser:
+def parser(
+    describe: Callable[[argparse.ArgumentParser, Command], object] | None = None, wanted: str = ""
+) -> argparse.ArgumentParser:
     """Return what takes a command line apart; ``run`` of the result is what it asks for.
 
     Args:
         describe: Adds to the parser of each command what is not needed to run it.
+        wanted: A word; where it is a command, no other is loaded.
     """
     top = _Parser(prog="rankexp", add_help=True)
     top.add_argument("--version", action="version", version=f"rankexp {__version__}")
-    top.listed = commands()
+    top.listed = commands(wanted)
     added = top.add_subparsers(metavar="COMMAND", parser_class=argparse.ArgumentParser)
     for name, command in top.listed.items():
         own = added.add_parser(

@@ -69,10 +69,11 @@ class Command:
     place: int = 9
 
 
-def commands() -> dict[str, Command]:
-    """Load the commands by name, in the order of the help."""
+def commands(wanted: str = "") -> dict[str, Command]:
+    """Load the commands by name, in the order of the help; the wanted one alone, where there is one of that name."""
     package = importlib.import_module("rankexp.cli.commands")
     names = [module.name for module in pkgutil.iter_modules(package.__path__)]
+    names = [wanted] if wanted in names else names
     found = {name: importlib.import_module(f"{package.__name__}.{name}").COMMAND for name in names}
     order = list(Section)
     return dict(sorted(found.items(), key=lambda item: (order.index(item[1].section), item[1].place, item[0])))

@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not _is_text(word):
             complain(f"argument {word!r} is not UTF-8; rename the file, or give it through a link with another name.")
             return BAD_INPUT
-    options, rest = parser().parse_known_args(given)
+    options, rest = parser(wanted=given[0] if given else "").parse_known_args(given)
     if not hasattr(options, "run"):
         parser().print_help()
         return OK if not given else BAD_INPUT

@@ -1,6 +1,6 @@
 """The studies of a workspace, one line each: read from the record, and fast, so that nothing is computed.
 
-The verdict is the one that stands in a study's report; ``rankexp status STUDY`` decides again.
+The verdict is the one that stands in a study's report.
 """
 
 from __future__ import annotations
@@ -20,9 +20,17 @@ from rankexp.record.files import DamagedRecordError, ForeignRecordError, RecordE
 from rankexp.record.json_shape import shaped_json
 from rankexp.record.studies import StudyStore
 from rankexp.record.trials import TrialStore
+from rankexp.safety.printable import printable
 
 _UNFINISHED = "UNFINISHED"
 State = Literal["begun", "unfinished", "finished", "damaged", "foreign", "unreadable"]
+
+
+@with_config(ConfigDict(extra="allow"))
+class _Summary(TypedDict):
+    """What is read of the summary in ``report.json``."""
+
+    headline: str
 
 
 @with_config(ConfigDict(extra="allow"))
@@ -31,6 +39,7 @@ class _ReportFile(TypedDict):
 
     status: Literal["SETTLED", "SAFE", "INSUFFICIENT", "DESCRIPTIVE", "UNFINISHED"]
     chosen_rank: int | None
+    summary: _Summary
 
 
 @dataclass(frozen=True)
@@ -103,13 +112,26 @@ def _listed(folder: Path) -> Listed:
     return Listed(folder.name, state, done, len(keys), verdict if state == "finished" else "", record.created)
 
 
+def reported(store: StudyStore) -> str | None:
+    """Return what the report of a study says of it, or None where there is none, or it was not finished then."""
+    report = _report(store)
+    return None if report is None else f"{report['status']}. {printable(report['summary']['headline'])}"
+
+
 def _verdict(store: StudyStore) -> str:
+    report = _report(store)
+    if report is None:
+        return ""
+    rank = "" if report["chosen_rank"] is None else f", {CandidateName.of_rank(report['chosen_rank'])}"
+    return f"{report['status']}{rank}"
+
+
+def _report(store: StudyStore) -> _ReportFile | None:
     path = store.path("report/report.json")
     if not os.path.lexists(path):
-        return ""
-    report = parse_file(path, partial(shaped_json, _ReportFile))
-    rank = "" if report["chosen_rank"] is None else f", {CandidateName.of_rank(report['chosen_rank'])}"
-    return "" if report["status"] == _UNFINISHED else f"{report['status']}{rank}"
+        return None
+    report: _ReportFile = parse_file(path, partial(shaped_json, _ReportFile))
+    return None if report["status"] == _UNFINISHED else report
 
 
 def _state_of(error: RecordError) -> State:

@@ -24,7 +24,7 @@ SERVER = "http://me:hunter2@127.0.0.1:{port}"
 def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.setattr(doctor, "entry_points", lambda group: [])
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: [])
 
 
 def found(workspace: Path = Path("runs"), *, connect: bool = False) -> dict[str, list[str]]:
@@ -125,7 +125,7 @@ def test_no_torch(monkeypatch: pytest.MonkeyPatch) -> None:
         return "1.0"
 
     monkeypatch.setattr(doctor, "find_spec", lambda _: None)
-    monkeypatch.setattr(doctor, "version", version_of)
+    monkeypatch.setattr("importlib.metadata.version", version_of)
     kinds = found()
     assert kinds["wrong"] == ["torch is not installed."]
     assert {"torch not installed", "peft not installed"} <= set(kinds["fact"])
@@ -133,5 +133,5 @@ def test_no_torch(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_plugin_that_cannot_be_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     broken = EntryPoint("mine", "nowhere.to.be:Found", "rankexp.tasks")
-    monkeypatch.setattr(doctor, "entry_points", lambda group: [broken] if group == broken.group else [])
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: [broken] if group == broken.group else [])
     assert found()["wrong"] == ["mine of rankexp.tasks cannot be loaded (No module named 'nowhere'); install again."]

@@ -12,6 +12,7 @@ import pytest
 from fake_study import make_study
 
 import rankexp
+from rankexp.analysis.study import load_study
 from rankexp.cli.main import main
 from rankexp.report.build import write_report
 
@@ -36,8 +37,6 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_each_study_has_a_line(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from rankexp import load_study
-
     study = load_study(workspace / "studies" / "reported-01234567")
     write_report(study)
     trials = len({item.key for item in study.record.planned})
@@ -106,3 +105,32 @@ def test_what_answers_at_once_loads_nothing_heavy(workspace: Path, words: list[s
     loaded = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()}
     assert "rankexp" in loaded
     assert not loaded & {"torch", "pandas", "scipy", "sqlalchemy", "mlflow", "hydra", "omegaconf", "matplotlib"}
+
+
+def test_what_a_report_says_is_said_at_once_and_is_what_the_trials_say(
+    workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = "reported-01234567"
+    assert main(["status", name]) == 0
+    computed = capsys.readouterr().out
+    write_report(load_study(workspace / "studies" / name))
+    code = "import sys; from rankexp.cli import main; main(sys.argv[1:]); print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "status", name], cwd=workspace.parent, capture_output=True, text=True, timeout=60
+    )
+    *said, loaded = done.stdout.splitlines()
+    assert "\n".join(said) + "\n" == computed
+    assert not {module.partition(".")[0] for module in loaded.split()} & {"torch", "pandas", "scipy"}
+
+
+def test_a_study_whose_decision_lacks_a_run_is_unfinished_whatever_its_report_says(
+    workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = load_study(workspace / "studies" / "reported-01234567")
+    write_report(study)
+    key = next(item.key for item in study.record.planned if item.phase == "decide")
+    os.rename(workspace / "trials" / key, workspace / "gone")
+    assert main(["status", "reported-01234567"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "reported-01234567: UNFINISHED. Not decided yet: the study is unfinished."
+    assert any(line.split() == ["decide", "1", "waiting"] for line in said)

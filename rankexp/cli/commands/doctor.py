@@ -12,7 +12,6 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, entry_points, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -163,6 +162,8 @@ def _accelerator(number: int) -> Finding:
 
 
 def _versions() -> Findings:
+    from importlib.metadata import PackageNotFoundError, version  # every command would wait for it
+
     yield Finding("fact", platform.python_version(), "python")
     for name in ("rankexp", *_PACKAGES):
         try:
@@ -175,6 +176,8 @@ def _versions() -> Findings:
 
 def _plugins() -> Findings:
     """Load every task, allocator and strategy, as a study would."""
+    from importlib.metadata import entry_points
+
     for plural in _PLUGINS:
         for entry in entry_points(group=f"rankexp.{plural}"):
             try:

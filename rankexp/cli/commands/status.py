@@ -10,6 +10,9 @@ from rankexp.cli.command import Command, Section
 from rankexp.cli.output import DAMAGED, OK, say
 from rankexp.cli.settings import study_folder, workspace_of
 
+_UNFINISHED = "UNFINISHED. Not decided yet: the study is unfinished."
+"""What a report says then, too."""
+
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
@@ -40,21 +43,36 @@ def _list(workspace: Path) -> int:
 
 
 def _say_how_far(folder: Path) -> int:
-    from rankexp.analysis.study import load_study
-    from rankexp.report.document import brief
+    from rankexp.cli.study_list import reported
+    from rankexp.record.studies import StudyStore
+    from rankexp.record.trials import TrialStore
     from rankexp.study.verify import at_work
 
-    study = load_study(folder)
-    doc = brief(study)
-    say(f"{study.name}: {doc['status']}. {doc['summary']['headline']}")
-    outcomes = {key: trial.result.status for key, trial in study.by_key.items()}
-    counts = Counter((item.phase, outcomes.get(item.key, "waiting")) for item in study.record.planned)
-    counts += Counter((item.planned.phase, "pruned") for item in study.pruned)
+    store = StudyStore(folder)
+    record, trials = store.read(), TrialStore(store.workspace)
+    keys = dict.fromkeys(item.key for item in record.planned)
+    outcomes = {key: trials.read(key).result.status for key in keys if key in trials}
+    report = reported(store) if len(outcomes) == len(keys) else None
+    if any(item.phase == "decide" and item.key not in outcomes for item in record.planned):
+        say(f"{record.name}: {_UNFINISHED}")
+    else:
+        say(f"{record.name}: {_concluded(folder) if report is None else report}")
+    counts = Counter((item.phase, outcomes.get(item.key, "waiting")) for item in record.planned)
+    counts += Counter((item.planned.phase, "pruned") for item in store.pruned())
     for (phase, status), count in counts.items():
         say(f"  {phase:<10} {count:>4} {status}")
-    for sentence in at_work(study.store.folder):
+    for sentence in at_work(store.folder):
         say(sentence)
     return OK
+
+
+def _concluded(folder: Path) -> str:
+    """Work out what the trials allow to be said, where no report says so: it takes what statistics take to load."""
+    from rankexp.analysis.study import load_study
+    from rankexp.report.document import brief
+
+    doc = brief(load_study(folder))
+    return f"{doc['status']}. {doc['summary']['headline']}"
 
 
 COMMAND = Command(
