@@ -27,7 +27,8 @@ from transformers import (
 
 from rankexp.models.base import Padding
 from rankexp.objectives.base import Batch
-from rankexp.tasks.base import TaskData, Texts
+from rankexp.tasks.base import TaskData
+from rankexp.tasks.examples import Texts
 from rankexp.training.batching import training_batches
 from rankexp.training.device import autocast
 from rankexp.training.optim import rate_factor

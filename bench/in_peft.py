@@ -25,7 +25,8 @@ from rankexp.models.base import find_model
 from rankexp.models.gguf import as_safetensors
 from rankexp.objectives.language import IGNORED
 from rankexp.record.trial import Trial
-from rankexp.tasks.base import Prompted, make_task
+from rankexp.tasks.base import make_task
+from rankexp.tasks.examples import Prompted
 
 FLOAT32 = 1e-4
 

@@ -19,7 +19,8 @@ from sklearn.preprocessing import StandardScaler
 
 from rankexp.models.base import Padding, find_model
 from rankexp.models.kinds import classifier
-from rankexp.tasks.base import TaskData, Texts
+from rankexp.tasks.base import TaskData
+from rankexp.tasks.examples import Texts
 from rankexp.tasks.sentiment import SentimentTask
 from rankexp.training.batching import scoring_batches
 

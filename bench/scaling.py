@@ -22,7 +22,8 @@ import torch
 from rankexp.models.base import find_model
 from rankexp.objectives.classification import Classification
 from rankexp.ranks import RankMap
-from rankexp.tasks.base import SPLITS, TaskData, Texts
+from rankexp.tasks.base import SPLITS, TaskData
+from rankexp.tasks.examples import Texts
 from rankexp.training.bench import Bench
 from rankexp.training.device import find_precision
 from rankexp.training.loop import Loop

@@ -37,7 +37,7 @@ from rankexp.models.base import find_model
 from rankexp.models.gguf import as_safetensors
 from rankexp.models.loading import output_layer
 from rankexp.ranks import RankMap
-from rankexp.tasks.base import Targets
+from rankexp.tasks.examples import Targets
 from rankexp.tasks.sft.code import CodeTask
 from rankexp.training.batching import training_batches
 from rankexp.training.bench import Bench

@@ -57,7 +57,7 @@ class Metric:
         >>> MACRO_F1.title, ACCURACY.title
         ('macro F1', 'accuracy')
         """
-        return self.name.replace("_", " ").replace("f1", "F1").replace("chrf", "chrF")
+        return self.name.replace("_", " ").replace("f1", "F1").replace("chrf", "chrF").replace("bleu", "BLEU")
 
     @property
     def usual_weight(self) -> Weight:
@@ -148,13 +148,32 @@ EXACT_MATCH = Metric("exact_match", "point", scale=100, decimals=2, generated=Tr
 CHRF = Metric("chrf", "point", decimals=2, default_margin=1.0, generated=True)
 """How many character n-grams a completion and its reference share, 0 to 100."""
 
+ORDERS = {"bleu": 4, "chrf": 6}
+"""Lengths of the n-grams that are counted, from 1 on: of words, and of characters."""
+
+BLEU = Metric(
+    "bleu", "point", decimals=2, default_margin=1.0, generated=True,
+    parts=(
+        *(f"bleu_matches_{n}" for n in range(1, ORDERS["bleu"] + 1)),
+        *(f"bleu_written_{n}" for n in range(1, ORDERS["bleu"] + 1)),
+        "bleu_length", "bleu_reference_length",
+    ),
+)  # fmt: skip
+"""BLEU of a whole corpus, 0 to 100."""
+
+CORPUS_CHRF = Metric(
+    "corpus_chrf", "point", decimals=2, default_margin=1.0, generated=True,
+    parts=tuple(f"chrf_{of}_{n}" for n in range(1, ORDERS["chrf"] + 1) for of in ("written", "reference", "matches")),
+)  # fmt: skip
+"""chrF of a whole corpus, 0 to 100."""
+
 BEFORE = (ACCURACY, LOSS)
 """The metrics of records that name none: all tasks were classifications."""
 
 CLASSIFICATION = (*BEFORE, MACRO_F1, BALANCED_ACCURACY)
 """The metrics of examples with one class each."""
 
-STANDARD = {metric.name: metric for metric in (*CLASSIFICATION, SCORE, EXACT_MATCH, CHRF)}
+STANDARD = {metric.name: metric for metric in (*CLASSIFICATION, SCORE, EXACT_MATCH, CHRF, BLEU, CORPUS_CHRF)}
 """Metrics that are known by their names alone."""
 
 

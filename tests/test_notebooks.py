@@ -26,7 +26,9 @@ def test_there_are_notebooks():
     assert set(NOTEBOOKS) == {"choosing_a_rank", OF_CHATS}
 
 
-@pytest.mark.parametrize("name", NOTEBOOKS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.thorough if "chat" in name else ()) for name in NOTEBOOKS]
+)
 def test_a_notebook_defines_nothing_and_carries_no_output(name):
     lines = "\n".join("".join(cell["source"]).replace("%matplotlib inline", "") for cell in cells_of(name))
     kinds = {type(node) for node in ast.walk(ast.parse(lines))}

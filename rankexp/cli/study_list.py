@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 from pydantic import ConfigDict, with_config
 from typing_extensions import TypedDict
@@ -130,8 +130,8 @@ def _report(store: StudyStore) -> _ReportFile | None:
     path = store.path("report/report.json")
     if not os.path.lexists(path):
         return None
-    report: _ReportFile = parse_file(path, partial(shaped_json, _ReportFile))
-    return None if report["status"] == _UNFINISHED else report
+    report = parse_file(path, partial(shaped_json, _ReportFile))
+    return None if report["status"] == _UNFINISHED else cast(_ReportFile, report)
 
 
 def _state_of(error: RecordError) -> State:

@@ -61,6 +61,22 @@ def read_table(path: Path, named: str = "the file", otherwise: str = "") -> Tabl
     return _TEXT[kind](name, _decoded(name, data))
 
 
+def read_lines(path: Path, named: str = "the file") -> list[str]:
+    """Read the lines of a text, also of one that gzip has packed; only ends of lines cut it.
+
+    Args:
+        path: The file; ``~`` stands for the home folder.
+        named: What names the file, for messages.
+
+    Raises:
+        TaskError: It cannot be read, or is no UTF-8.
+    """
+    path, subject = _at_home(path), f"{named} is {str(path)!r}"
+    data = _unpacked(path, subject) if path.suffix.lower() == ".gz" else read_bytes(path, subject)
+    lines = _decoded(printable(str(path)), data).replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    return lines[:-1] if lines[-1] == "" else lines
+
+
 def _at_home(path: Path) -> Path:
     try:
         return path if os.path.exists(path) else path.expanduser()

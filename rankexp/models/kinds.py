@@ -55,6 +55,10 @@ CAUSAL = ModelKind("AutoModelForCausalLM", "CAUSAL_LM", False, "causal language 
 """A model that foretells the next token."""
 
 
+SEQ2SEQ = ModelKind("AutoModelForSeq2SeqLM", "SEQ_2_SEQ_LM", False, "model with an encoder and a decoder")
+"""A model that reads a text and writes another."""
+
+
 def kind_of_task(options: Mapping[str, Any]) -> ModelKind:
     """Return what the task that ``options["name"]`` names needs of a base model, before its data are known.
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from rankexp.metrics import Metric
 from rankexp.models.base import Padding
 from rankexp.models.kinds import ModelKind
-from rankexp.tasks.base import Examples
+from rankexp.tasks.examples import Examples
 
 if TYPE_CHECKING:
     from rankexp.objectives.generation import Generation
@@ -37,6 +37,7 @@ class Batch:
             :class:`rankexp.lora.pack.Layout`.
         sizes: Work of each slot: its tokens that are not padding.
         mask: True where an input is no padding, shape (slots * rows, length); None where there is nothing like it.
+        others: The same where rows are of several lengths, of each, none of which is another's.
     """
 
     inputs: dict[str, Tensor]
@@ -46,6 +47,12 @@ class Batch:
     lengths: Mapping[int, tuple[int, ...]]
     sizes: tuple[int, ...]
     mask: Tensor | None = None
+    others: tuple[Tensor, ...] = ()
+
+    @property
+    def masks(self) -> tuple[Tensor, ...]:
+        """All of them."""
+        return self.others if self.mask is None else (self.mask, *self.others)
 
 
 E = TypeVar("E", bound=Examples)

@@ -19,7 +19,7 @@ from rankexp.models.base import Padding
 from rankexp.models.kinds import ModelKind, classifier
 from rankexp.objectives.base import Batch, Objective
 from rankexp.objectives.tokens import padded
-from rankexp.tasks.base import Images, Texts
+from rankexp.tasks.examples import Images, Texts
 
 _NAMED_CLASSES = 8
 """Classes that are named where the balance is said."""

@@ -20,7 +20,10 @@ from rankexp.models.base import Padding
 from rankexp.objectives.tokens import filled, moved
 from rankexp.record.generations import Generated
 from rankexp.scorers.base import Scorer
-from rankexp.tasks.base import Prompted
+from rankexp.tasks.examples import Prompted, PromptedPairs
+
+Asked = Prompted | PromptedPairs
+"""Examples for which a model writes."""
 
 _CLOSE = 1e-3
 """Share of their spread by which logits may differ beside padding."""
@@ -56,11 +59,11 @@ class Generation:
         found = {"scorers": names, "answer": self.answer, "max_new_tokens": self.max_new_tokens}
         return {**found, "stops": list(self.stops)}
 
-    def sizes(self, examples: Prompted) -> NDArray[np.int64]:
+    def sizes(self, examples: Asked) -> NDArray[np.int64]:
         """Return the most places that each example takes, shape (examples,)."""
         return np.array([len(ids) for ids in examples.prompts], dtype=np.int64) + self.max_new_tokens
 
-    def pads(self, model: nn.Module, examples: Prompted, padding: Padding, device: torch.device) -> bool:
+    def pads(self, model: nn.Module, examples: Asked, padding: Padding, device: torch.device) -> bool:
         """Whether prompts of several lengths can stand in one batch: whether padding before one changes no logit."""
         order = np.argsort(self.sizes(examples), kind="stable")
         index = order[[0, -1]]
@@ -69,14 +72,14 @@ class Generation:
         return torch.allclose(alone, together, rtol=_CLOSE, atol=_CLOSE * float(alone.std()))
 
     def complete(
-        self, model: nn.Module, examples: Prompted, index: NDArray[np.int64], padding: Padding, device: torch.device
+        self, model: nn.Module, examples: Asked, index: NDArray[np.int64], padding: Padding, device: torch.device
     ) -> list[str]:
         """Let a model write what comes after each of some prompts."""
         found = self._run(model, examples, index, padding, device, self.max_new_tokens).sequences
         width = max(len(examples.prompts[i]) for i in index)
         return [self._text(ids) for ids in found[:, width:].tolist()]
 
-    def judge(self, examples: Prompted, completions: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+    def judge(self, examples: Asked, completions: Sequence[str]) -> dict[str, NDArray[np.float32]]:
         """Score what was written for each example by each scorer.
 
         Raises:
@@ -87,10 +90,11 @@ class Generation:
             for text, reference in zip(completions, examples.references, strict=True)
         ]
         rows = list(zip(examples.example_ids.tolist(), examples.prompt_texts, pairs, strict=True))
-        return {
-            scorer.metric.name: np.array([_judged(scorer, *row) for row in rows], dtype=np.float32)
-            for scorer in self.scorers
-        }
+        found = dict[str, NDArray[np.float32]]()
+        for scorer in self.scorers:
+            numbers = np.array([_judged(scorer, *row) for row in rows], dtype=np.float32).reshape(len(rows), -1)
+            found |= dict(zip(scorer.metric.parts or (scorer.metric.name,), numbers.T, strict=True))
+        return found
 
     def compared(self, text: str) -> str | None:
         """Return what of a text is compared; None where the pattern finds nothing.
@@ -108,11 +112,11 @@ class Generation:
         text: str = self.tokenizer.decode(ids[:end], skip_special_tokens=False, clean_up_tokenization_spaces=False)
         return text
 
-    def _first_logits(self, model: nn.Module, examples: Prompted, index: Any, padding: Padding, device: Any) -> Any:
+    def _first_logits(self, model: nn.Module, examples: Asked, index: Any, padding: Padding, device: Any) -> Any:
         return self._run(model, examples, index, padding, device, 1, output_logits=True).logits[0].float()
 
     def _run(
-        self, model: Any, examples: Prompted, index: Any, padding: Padding, device: Any, most: int, **wanted: bool
+        self, model: Any, examples: Asked, index: Any, padding: Padding, device: Any, most: int, **wanted: bool
     ) -> Any:
         prompts = [examples.prompts[i] for i in index]
         lengths = np.array([len(ids) for ids in prompts])
@@ -126,14 +130,16 @@ class Generation:
             )
 
 
-def _judged(scorer: Scorer, example: str, prompt: str, pair: tuple[str | None, str]) -> float:
+def _judged(scorer: Scorer, example: str, prompt: str, pair: tuple[str | None, str]) -> list[float]:
+    """Return what a scorer gives: one number, or as many as its metric has parts."""
     completion, reference = pair
     found: object = scorer.score(prompt, "" if completion is None else completion, reference)
-    if not isinstance(found, bool | int | float | np.number) or not math.isfinite(found):
-        raise TaskError(
-            f"scorer {scorer.metric.name!r} gave {str(found)[:40]!r} for example {example}, and a score is a number."
-        )
-    return float(found)
+    numbers: list[Any] = list(found) if scorer.metric.parts and isinstance(found, Sequence) else [found]
+    real = all(isinstance(one, bool | int | float | np.number) and math.isfinite(one) for one in numbers)
+    if not real or len(numbers) != max(len(scorer.metric.parts), 1):
+        wanted = f"{len(scorer.metric.parts)} numbers are needed" if scorer.metric.parts else "a score is a number"
+        raise TaskError(f"scorer {scorer.metric.name!r} gave {str(found)[:40]!r} for example {example}, and {wanted}.")
+    return [float(one) for one in numbers]
 
 
 @contextmanager
@@ -157,7 +163,7 @@ def _greedy(model: Any, most: int, stops: Sequence[int], pad: int) -> Iterator[A
         base.generation_config = before
 
 
-def side_by_side(examples: Prompted, completions: Sequence[str]) -> tuple[Generated, ...]:
+def side_by_side(examples: Asked, completions: Sequence[str]) -> tuple[Generated, ...]:
     """Put what was asked, to be written and written side by side."""
     rows = zip(examples.example_ids.tolist(), examples.prompt_texts, examples.references, completions, strict=True)
     return tuple(Generated(*row) for row in rows)

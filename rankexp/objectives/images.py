@@ -18,7 +18,7 @@ from rankexp.models.kinds import ModelKind, image_classifier
 from rankexp.objectives.base import Batch
 from rankexp.objectives.classification import Classes
 from rankexp.objectives.tokens import moved
-from rankexp.tasks.base import Images
+from rankexp.tasks.examples import Images
 
 _MOVED = 8
 """An image is moved by up to its size divided by this."""

@@ -21,7 +21,7 @@ from rankexp.models.kinds import CAUSAL, ModelKind
 from rankexp.objectives.base import Batch, Objective
 from rankexp.objectives.generation import Generation
 from rankexp.objectives.tokens import padded
-from rankexp.tasks.base import Prompted, Targets
+from rankexp.tasks.examples import Prompted, Targets
 
 MOST_BYTES = 1 << 28
 """Of the logits, in float32, that are in memory at a time, whatever the vocabulary: rows of a chunk are that few."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -12,14 +12,25 @@ from torch import Tensor
 
 from rankexp.models.base import Padding
 from rankexp.objectives.base import Batch
-from rankexp.tasks.base import TokenExamples
 
 BUCKETS = {"cpu": 1, "cuda": 8}
 """Lengths are padded to a multiple of this; the fast products of a GPU want one of 8."""
 
 
+class Rows(Protocol):
+    """Rows of tokens, without padding, and how many each has."""
+
+    @property
+    def tokens(self) -> Sequence[NDArray[np.int32]]:
+        """Token ids of each."""
+
+    @property
+    def sizes(self) -> NDArray[np.int64]:
+        """How many each has."""
+
+
 def padded(
-    examples: TokenExamples,
+    examples: Rows,
     slots: Sequence[NDArray[np.int64]],
     padding: Padding,
     device: torch.device,

@@ -18,11 +18,12 @@ _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 class Score(Protocol):
     """A function that says how good a completion is.
 
-    It may have an attribute ``metric``, what its numbers are; more is better where it has none.
+    It may have an attribute ``metric``, what its numbers are; more is better where it has none. Where that is no mean,
+    but one of a whole corpus, the function returns a number for each of the metric's ``parts``.
     """
 
-    def __call__(self, prompt: str, completion: str, reference: str) -> float:
-        """Return a finite number.
+    def __call__(self, prompt: str, completion: str, reference: str) -> float | Sequence[float]:
+        """Return a finite number, or several.
 
         Args:
             prompt: What the model was given.

@@ -16,7 +16,8 @@ from rankexp.data.splits import Sizes, deal, usual_sizes
 from rankexp.metrics import CLASSIFICATION, Metric
 from rankexp.models.images import ImageProcessor
 from rankexp.options import CHECKED, Natural, Positive
-from rankexp.tasks.base import Say, TaskData, TaskError, Texts, Tokenize
+from rankexp.tasks.base import Say, TaskData, TaskError, Tokenize
+from rankexp.tasks.examples import Texts
 
 if TYPE_CHECKING:
     from rankexp.models.base import Processor

@@ -23,7 +23,8 @@ from rankexp.models.images import ImageProcessor
 from rankexp.models.kinds import ModelKind, image_classifier
 from rankexp.options import CHECKED, Natural
 from rankexp.safety.printable import printable
-from rankexp.tasks.base import Images, Say, TaskData, TaskError
+from rankexp.tasks.base import Say, TaskData, TaskError
+from rankexp.tasks.examples import Images
 from rankexp.tasks.tabular import Name
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ import numpy as np
 
 from rankexp.metrics import metrics_of
 from rankexp.models.base import Processor
-from rankexp.tasks.base import SPLITS, Images, Task, TaskData, Texts, TokenExamples
+from rankexp.tasks.base import SPLITS, Task, TaskData
+from rankexp.tasks.examples import Images, Texts, TokenExamples
 
 
 class TaskConformance:

@@ -153,8 +153,10 @@ def anatomy_of(
 
 
 def _tokens(model: Any, length: int) -> dict[str, Tensor]:
+    """Return a row of tokens, and one to be written where a model has a decoder for that."""
     row = torch.ones((1, length), dtype=torch.int64, device=next(model.parameters()).device)
-    return {"input_ids": row, "attention_mask": torch.ones_like(row)}
+    written = {"decoder_input_ids": row} if model.config.is_encoder_decoder and not loading_of(model).new else {}
+    return {"input_ids": row, "attention_mask": torch.ones_like(row), **written}
 
 
 def kept_bytes(model: Any, ranks: Mapping[str, int], row: Mapping[str, Tensor], *, recompute: bool = False) -> int:
@@ -185,7 +187,7 @@ def kept_bytes(model: Any, ranks: Mapping[str, int], row: Mapping[str, Tensor], 
 
     alive: list[Tensor] = []
     hooks = [block.register_forward_pre_hook(enter, with_kwargs=True) for block in blocks]
-    whole = model if loading_of(model).new else model.get_decoder()
+    whole = model if loading_of(model).new or "decoder_input_ids" in row else model.get_decoder()
     half = next(model.parameters()).dtype is torch.bfloat16
     device = next(iter(row.values())).device
     try:

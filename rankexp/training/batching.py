@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from rankexp.tasks.base import Examples
+from rankexp.tasks.examples import Examples
 
 _POOL = 50
 """Batches that are sorted by length together."""

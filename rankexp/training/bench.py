@@ -27,7 +27,8 @@ from rankexp.objectives.base import Collator
 from rankexp.option_errors import ConfigError, reason
 from rankexp.record.scores import Scores
 from rankexp.record.trial import Trial
-from rankexp.tasks.base import Examples, TaskData
+from rankexp.tasks.base import TaskData
+from rankexp.tasks.examples import Examples
 from rankexp.training.adapters import make_adapter
 from rankexp.training.device import autocast
 from rankexp.training.out_of_memory import is_out_of_memory

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from rankexp.tasks.base import Examples
+from rankexp.tasks.examples import Examples
 from rankexp.training.loop import Loop
 from rankexp.training.slot import Slot
 from rankexp.trial_spec import TrialSpec

@@ -24,7 +24,8 @@ from rankexp.models.beside import trained_whole
 from rankexp.models.loading import loading_of, pad_of, set_pad, token_embeddings
 from rankexp.objectives.base import Objective
 from rankexp.option_errors import ConfigError, reason
-from rankexp.tasks.base import Examples, TaskData, joined
+from rankexp.tasks.base import TaskData
+from rankexp.tasks.examples import Examples, joined
 
 TOLERANCE = 1e-5
 """Of the logits' scale, in float32, by which a text may score otherwise in a batch."""

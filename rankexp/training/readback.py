@@ -22,7 +22,8 @@ from rankexp.models.loading import brought_names, loading_of, set_pad, token_emb
 from rankexp.objectives.base import Objective
 from rankexp.record.scores import Scores
 from rankexp.record.trial import Trial
-from rankexp.tasks.base import Examples, TaskData
+from rankexp.tasks.base import TaskData
+from rankexp.tasks.examples import Examples
 from rankexp.training.device import autocast
 from rankexp.training.out_of_memory import is_out_of_memory
 

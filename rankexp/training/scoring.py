@@ -17,7 +17,7 @@ from rankexp.objectives.base import Collator
 from rankexp.objectives.generation import Generation, side_by_side
 from rankexp.record.generations import Generated
 from rankexp.record.scores import Scores
-from rankexp.tasks.base import Prompted
+from rankexp.tasks.examples import Prompted
 from rankexp.training.batching import scoring_batches
 from rankexp.training.device import autocast
 from rankexp.training.out_of_memory import is_out_of_memory

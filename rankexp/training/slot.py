@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rankexp.lora.pack import Adapter
-from rankexp.tasks.base import Examples
+from rankexp.tasks.examples import Examples
 from rankexp.training.batching import training_batches
 from rankexp.training.optim import adamw, rate_factor, set_rate
 from rankexp.training.stop import Observe, Row, StopTrialError

@@ -156,7 +156,7 @@ def test_the_sweeps_are_these() -> None:
         (["sweep", "rank_gird"], "there is no sweep 'rank_gird'; did you mean 'rank_grid'?"),
         (
             ["sweep", "model=minilmm"],
-            "there is no 'minilmm' in group 'model'; there is digits_resnet, digits_vit, local, minilm, smollm2, tiny, tiny_llama, tiny_vit.",
+            "there is no 'minilmm' in group 'model'; there is digits_resnet, digits_vit, local, minilm, smollm2, tiny, tiny_llama, tiny_t5, tiny_vit.",
         ),
         (["sweep", "task=csv"], "option 'task.path' is missing"),
         (["sweep", "search.ranks=[4,-4]"], "'search.ranks.1' is -4: should be greater than 0."),

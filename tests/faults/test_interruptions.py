@@ -42,9 +42,8 @@ def test_kill_9_at_random_moments(tmp_path: Path, undisturbed: Path, kills: int)
         TrialStore(tmp_path / "runs").verify(key)
 
 
-@pytest.mark.parametrize(
-    ("sent", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.thorough)]
-)
+@pytest.mark.thorough
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_polite_signal_stops_cleanly(tmp_path: Path, undisturbed: Path, sent: signal.Signals, code: int) -> None:
     write_texts(tmp_path / "texts.csv")
     process = start(tmp_path, *ARGUMENTS)

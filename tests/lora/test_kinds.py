@@ -253,7 +253,7 @@ def test_the_inputs_of_a_convolution_are_what_its_matrix_is_applied_to(name):
     products = kind.inputs(base, x) @ as_matrix(base, base.weight).T
     expected = kind.features_last(base(x)).flatten(1, 2) - (0 if base.bias is None else base.bias)
     torch.testing.assert_close(products, expected)
-    moment = second_moments({"c": base}, [(None, lambda: base(x))])["c"]
+    moment = second_moments({"c": base}, [((), lambda: base(x))])["c"]
     rows = kind.inputs(base, x).flatten(0, 1)
     torch.testing.assert_close(moment, rows.T @ rows / len(rows))
 
@@ -305,7 +305,7 @@ def test_dora_and_moments_need_numbers():
         DoRALayer(table(), 2, 1.0)
     base = table()
     with pytest.raises(ValueError, match="e is given tokens and no numbers"):
-        second_moments({"e": base}, [(None, lambda: base(tokens()))])
+        second_moments({"e": base}, [((), lambda: base(tokens()))])
 
 
 class Shared(nn.Module):

@@ -60,6 +60,7 @@ def test_the_noise_is_as_large_as_stated():
     assert sum(edges) / len(edges) == pytest.approx(2 * 5 * 2 * (SIZE / BATCHES / EXAMPLES) ** 0.5, rel=0.05)
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_without_an_update_one_layer_in_three_shows_a_direction():
     """The mean is then noise too, and its largest value is the largest of three in a third of layers."""

@@ -12,7 +12,7 @@ from torch import nn
 from rankexp.lora.adalora import AdaLoRALayer, PrunedAdapter
 from rankexp.lora.inject import module_generator
 from rankexp.ranks import RankMap
-from rankexp.tasks.base import Texts
+from rankexp.tasks.examples import Texts
 from rankexp.training.slot import Slot
 from rankexp.trial_spec import Pruning, TrialSpec
 

@@ -29,7 +29,7 @@ def test_a_heading_sorts_its_table_and_turns_it_round(tmp_path):
     assert sort == "ascending"
 
 
-@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("width", [390, pytest.param(1280, marks=pytest.mark.thorough)])
 @pytest.mark.parametrize(
     "kind", ["settled", *(pytest.param(k, marks=pytest.mark.thorough) for k in ("insufficient", "failures"))]
 )

@@ -77,6 +77,7 @@ def test_the_report_says_what_the_new_seeds_say(confirmed):
     assert once["passed"]
 
 
+@pytest.mark.thorough
 def test_a_second_run_trains_nothing_and_other_new_seeds_are_refused(place, confirmed):
     again, _ = run(study_of(place, decide=DECIDE, confirm={"seeds": 3}))
     assert again.store.folder == confirmed.store.folder

@@ -78,7 +78,10 @@ def without_report(monkeypatch):
 @pytest.mark.usefixtures("without_report")
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=pytest.mark.thorough if name in {"gp", "pareto", "optuna"} else ()) for name in SEARCHES],
+    [
+        pytest.param(name, marks=pytest.mark.thorough if name in {"gp", "halving", "pareto", "optuna"} else ())
+        for name in SEARCHES
+    ],
 )
 def test_every_strategy_screens_a_language_model(tmp_path, name):
     study = run(study_of(tmp_path, search={"strategy": name, **SEARCHES[name]}))
@@ -96,7 +99,8 @@ ONE_OF_EACH = ("rule_of_thumb", "grid", "optuna", "nested", "summed", "squeeze",
 """Every strategy, with one allocator and two kinds of LoRA."""
 
 
-@pytest.mark.parametrize("names", [ONE_OF_EACH, pytest.param(tuple(CONTENDERS), marks=pytest.mark.thorough)])
+@pytest.mark.thorough
+@pytest.mark.parametrize("names", [ONE_OF_EACH, tuple(CONTENDERS)])
 def test_every_contender_is_tuned_and_compared(tmp_path, names):
     contenders = {name: CONTENDERS[name] for name in names}
     study = run(study_of(tmp_path, contest={"contenders": contenders, "rank": 4, "trials": 2}))
@@ -108,6 +112,7 @@ def test_every_contender_is_tuned_and_compared(tmp_path, names):
     assert "accuracy" not in (study.store.folder / "report" / "report.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.thorough
 def test_references_full_fine_tuning_and_subspaces_among_them_are_trained(tmp_path):
     references = {"head": [1e-2], "full": [1e-3], "subspace": [1e-1], "dimensions": [10, 100]}
     study = run(study_of(tmp_path, references=references))
@@ -156,6 +161,7 @@ for base, adapter, examples in asked:
 """Knows transformers and PEFT, and nothing of rankexp."""
 
 
+@pytest.mark.thorough
 def test_adapters_read_by_peft_in_a_fresh_process_give_every_recorded_loss(tmp_path):
     names, asked, recorded = ["llama", "qwen2", "gemma3", "gpt2", "qwen3_moe"], [], []
     for name in names:
@@ -206,6 +212,7 @@ def test_the_report_of_a_language_model_says_what_its_rows_are_and_speaks_of_no_
     assert any(line.startswith("trials ") for line in study.record.said_before)
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("without_report")
 def test_a_study_whose_trials_are_lost_gives_the_same_bits_again(tmp_path):
     study = run(study_of(tmp_path))

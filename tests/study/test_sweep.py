@@ -177,6 +177,7 @@ def scores_in(folder: Path) -> list[Path]:
     return sorted((folder / "runs" / "trials").glob("*/scores/*.npz"))
 
 
+@pytest.mark.thorough
 def test_what_counts_and_a_metric_that_is_no_mean_are_decided_from_what_was_trained(copied: Path) -> None:
     for name, options in {"f1": ["decide.score=macro_f1"], "examples": ["decide.weight=example"]}.items():
         done = sweep(copied, f"study={name}", *options)

@@ -79,6 +79,7 @@ def test_the_report_shows_what_was_written_and_what_is_forgotten(study):
     assert "what they cost of the chrF is not known" in checks["Rates tuned well enough for the margin"]["evidence"]
 
 
+@pytest.mark.thorough
 def test_deciding_by_the_loss_of_the_same_data_trains_nothing_anew(study, folder):
     before = {path: path.stat().st_mtime_ns for path in Path(folder, "runs", "trials").glob("*/result.json")}
     again = run(study_of(folder, task=task(folder), decide={"seeds": 3}, references={"head": [], "full": []}))

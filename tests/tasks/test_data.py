@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from rankexp.objectives.classification import Classification
-from rankexp.tasks.base import SPLITS, TaskData, Texts
+from rankexp.tasks.base import SPLITS, TaskData
+from rankexp.tasks.examples import Texts
 
 
 def make_data(texts_of, size=3, tokens_of=len):

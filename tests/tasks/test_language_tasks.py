@@ -50,6 +50,7 @@ class TestSft(LanguageConformance):
         return SftTask(path=self.path, generate=["chrf"])
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 class TestCode(LanguageConformance):
     def make_task(self):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from rankexp.models.base import Padding
 from rankexp.objectives.classification import Classification
-from rankexp.tasks.base import Texts
+from rankexp.tasks.examples import Texts
 from rankexp.training.batching import scoring_batches, training_batches
 
 CPU = torch.device("cpu")

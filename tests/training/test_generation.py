@@ -17,7 +17,8 @@ from rankexp.option_errors import ConfigError
 from rankexp.record.files import DamagedRecordError
 from rankexp.record.trials import TrialStore
 from rankexp.scorers.base import Scorer, find_scorers
-from rankexp.tasks.base import Prompted, TaskError, metrics_of_task
+from rankexp.tasks.base import TaskError, metrics_of_task
+from rankexp.tasks.examples import Prompted
 from rankexp.tasks.sft.task import SftTask
 from rankexp.training.bench import Bench
 from rankexp.training.recompute import recompute_blocks

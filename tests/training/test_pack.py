@@ -122,6 +122,7 @@ class _Job:
         self.spec, self.observe, self.publishing = spec, observe, nullcontext
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_the_same_pack_gives_the_same_bits(bench, tmp_path):
     runs = []

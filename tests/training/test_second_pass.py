@@ -27,7 +27,8 @@ from rankexp.objectives.base import Batch, Objective
 from rankexp.objectives.language import IGNORED, LanguageModelling
 from rankexp.objectives.tokens import padded
 from rankexp.record.trials import TrialStore
-from rankexp.tasks.base import Examples, Targets, TaskData
+from rankexp.tasks.base import TaskData
+from rankexp.tasks.examples import Examples, Targets
 from rankexp.training.bench import Bench
 from rankexp.training.scoring import score
 from rankexp.training.trial import train_trial

@@ -143,6 +143,7 @@ def runs(bench, tmp_path_factory):
     }
 
 
+@pytest.mark.thorough
 def test_a_fresh_process_gives_the_same_bits(runs, tmp_path):
     code = [sys.executable, "-W", "ignore", tiny_bench.__file__, str(tmp_path)]
     done = subprocess.run(code, capture_output=True, text=True, check=True)

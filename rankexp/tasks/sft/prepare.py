@@ -14,7 +14,7 @@ from rankexp.data.splits import SPLITS
 from rankexp.data.table import TaskError
 from rankexp.options import CHECKED
 from rankexp.safety.printable import printable
-from rankexp.tasks.base import Targets
+from rankexp.tasks.examples import Targets
 from rankexp.tasks.sft.columns import Layout, recognise
 from rankexp.tasks.sft.dealing import Dealt, deal_rows
 from rankexp.tasks.sft.encode import Encoded, Encoder

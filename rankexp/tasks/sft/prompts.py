@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rankexp.data.table import TaskError, brief
-from rankexp.tasks.base import Prompted, Targets
+from rankexp.tasks.examples import Prompted, Targets
 from rankexp.tasks.sft.encode import Encoded
 
 PROMPTED = ("decide", "test")

@@ -19,6 +19,8 @@ RULES: Mapping[str, str] = {
     "not_text": "left out for content that is no text, such as a number or an image",
     "bad_tools": "left out for tools or tool calls that are no JSON objects with a name",
     "bad_weight": "left out for a weight of a turn that is neither 0 nor 1",
+    "unsure": "left out for a translation that is marked as unsure",
+    "several_forms": "left out for several forms of one text",
     "empty_prompt": "left out for an empty prompt",
     "empty_answer": "left out for an empty answer",
     "empty_text": "left out for an empty text",

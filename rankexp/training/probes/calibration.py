@@ -56,5 +56,5 @@ class Calibration:
         with self.pack.holding() as model:
             layers = {name: model.get_submodule(name) for name in names}
             return second_moments(
-                layers, [(b.mask, partial(self.collator.objective.losses, model, b)) for b in batches]
+                layers, [(b.masks, partial(self.collator.objective.losses, model, b)) for b in batches]
             )

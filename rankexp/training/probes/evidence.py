@@ -22,7 +22,7 @@ from rankexp.allocators.base import LayerGradient
 from rankexp.lora.pack import Adapter
 from rankexp.models.base import new_head
 from rankexp.objectives.base import Batch
-from rankexp.tasks.base import Examples
+from rankexp.tasks.examples import Examples
 from rankexp.training.batching import training_batches
 from rankexp.training.bench import Bench
 from rankexp.training.device import autocast
@@ -85,7 +85,7 @@ class DataEvidence:
     @cached_property
     def _inputs(self) -> dict[str, Tensor]:
         with self._timed(), self._bench.pack.holding() as model:
-            runs = [(b.mask, partial(self._loss, model, b)) for b in self._batches()]
+            runs = [(b.masks, partial(self._loss, model, b)) for b in self._batches()]
             return {name: moment.float() for name, moment in second_moments(self._layers(model), runs).items()}
 
     def _batches(self) -> list[Batch]:

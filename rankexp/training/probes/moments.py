@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 
 import torch
@@ -14,7 +14,7 @@ from rankexp.option_errors import ConfigError
 
 @torch.no_grad()
 def second_moments(
-    layers: Mapping[str, nn.Module], runs: Iterable[tuple[Tensor | None, Callable[[], object]]]
+    layers: Mapping[str, nn.Module], runs: Iterable[tuple[Sequence[Tensor], Callable[[], object]]]
 ) -> dict[str, Tensor]:
     """Return the mean of x x^T over the inputs x of each layer, shape (in, in), in float64.
 
@@ -24,26 +24,28 @@ def second_moments(
 
     Args:
         layers: Layers by name.
-        runs: A batch's mask, shape (rows, length), None where nothing is padding, and what sends it through the model.
+        runs: A batch's masks, each of a shape (rows, length) of its own, none where nothing is padding, and what sends
+            it through the model.
     """
     sums: dict[str, Tensor] = {}
     counts = dict.fromkeys(layers, 0)
-    tokens = torch.zeros(())
+    tokens = dict[torch.Size, Tensor]()
 
     def see(name: str, _: nn.Module, given: tuple[Tensor, ...]) -> None:
         kind = kind_of(layers[name])
         if kind is None or not kind.of_numbers:
             raise ConfigError(f"{name} is given tokens and no numbers, so that nothing can be measured of its inputs.")
         inputs = kind.inputs(layers[name], given[0])
-        rows = inputs[tokens] if inputs.shape[:-1] == tokens.shape else inputs.reshape(-1, inputs.shape[-1])
+        mask = tokens.get(inputs.shape[:-1])
+        rows = inputs.reshape(-1, inputs.shape[-1]) if mask is None else inputs[mask]
         rows = rows.double()
         sums[name] = sums[name] + rows.T @ rows if name in sums else rows.T @ rows
         counts[name] += len(rows)
 
     hooks = [layer.register_forward_pre_hook(partial(see, name)) for name, layer in layers.items()]
     try:
-        for mask, run in runs:
-            tokens = torch.zeros(()) if mask is None else mask.bool()
+        for masks, run in runs:
+            tokens = {mask.shape: mask.bool() for mask in masks}
             run()
     finally:
         for hook in hooks:
