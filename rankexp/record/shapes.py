@@ -67,7 +67,7 @@ class Model(TypedDict, total=False):
     parameters: _Count
     shapes: Required[dict[str, tuple[_Count, _Count]]]
     head: list[str]
-    task_type: Annotated[str, Field(pattern=r"^[A-Z_]{1,40}$")] | None
+    task_type: Annotated[str, Field(pattern=r"^[A-Z0-9_]{1,40}$")] | None
     found: str
     padding: PaddingShape
     dtype: Literal["float32", "bfloat16"]
@@ -104,7 +104,7 @@ class MetricCard(TypedDict):
     chance: float | None
     each: NotRequired[Annotated[str, Field(pattern=r"^[A-Za-z ]{0,40}$")]]
     exponential: NotRequired[Annotated[str, Field(pattern=r"^[A-Za-z ]{0,40}$")]]
-    parts: NotRequired[Annotated[list[Annotated[str, Field(pattern=r"^[a-z_]{1,40}$")]], Field(max_length=20)]]
+    parts: NotRequired[Annotated[list[Annotated[str, Field(pattern=r"^[a-z0-9_]{1,40}$")]], Field(max_length=20)]]
     generated: NotRequired[bool]
 
 
