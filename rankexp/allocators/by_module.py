@@ -16,8 +16,8 @@ from rankexp.ranks import RankMap
 
 Weight = Annotated[float, Field(ge=0)]
 QUERIES_AND_VALUES = (
-    *("query", "value", "q_proj", "v_proj", "query_proj", "value_proj", "q_lin", "v_lin", "wq", "wv"),
-    *("qkv_proj", "query_key_value", "c_attn", "Wqkv", "in_proj"),
+    *("query", "value", "q_proj", "v_proj", "query_proj", "value_proj", "q_lin", "v_lin", "wq", "wv", "q", "v"),
+    *("qkv", "qkv_proj", "query_key_value", "c_attn", "Wqkv", "in_proj"),
 )
 """What transformers' models call the layers of attention's queries and values; the last few hold keys as well."""
 _ATTENTION = re.compile("attn|attention", re.IGNORECASE)
