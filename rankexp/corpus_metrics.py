@@ -173,3 +173,6 @@ _METRICS = {
     CORPUS_CHRF.name: _OfSums(partial(_added, CORPUS_CHRF.parts), _chrf),
 }
 """By name: of how often each class is right, is meant and is answered, or of n-grams."""
+
+KNOWN = tuple(_METRICS)
+"""Names of all such metrics."""

@@ -39,6 +39,7 @@ class _ReportFile(TypedDict):
 
     status: Literal["SETTLED", "SAFE", "INSUFFICIENT", "DESCRIPTIVE", "UNFINISHED"]
     chosen_rank: int | None
+    finished: str
     summary: _Summary
 
 
@@ -112,10 +113,20 @@ def _listed(folder: Path) -> Listed:
     return Listed(folder.name, state, done, len(keys), verdict if state == "finished" else "", record.created)
 
 
-def reported(store: StudyStore) -> str | None:
-    """Return what the report of a study says of it, or None where there is none, or it was not finished then."""
-    report = _report(store)
-    return None if report is None else f"{report['status']}. {printable(report['summary']['headline'])}"
+def reported(store: StudyStore, finished: str) -> str | None:
+    """Return what the report of a study says of it; None where none says anything of its trials as they are now.
+
+    Args:
+        store: The study.
+        finished: When its last trial finished.
+    """
+    try:
+        report = _report(store)
+    except RecordError:
+        return None
+    if report is None or report["finished"] != finished:
+        return None
+    return f"{report['status']}. {printable(report['summary']['headline'])}"
 
 
 def _verdict(store: StudyStore) -> str:

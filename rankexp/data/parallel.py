@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from rankexp.data.readers import read_bytes, read_lines
+from rankexp.data.readers import at_home, read_bytes, read_lines
 from rankexp.data.table import TaskError
 from rankexp.safety.printable import printable
 
@@ -21,7 +21,7 @@ class Pair:
         target: Its translation; empty where there is none.
         place: Where it stands, for messages.
         unsure: Whether whoever translated it marked it so.
-        forms: How many forms the translation has; more than one of a text with a plural.
+        forms: How many forms the text has; two where it has a plural.
     """
 
     source: str
@@ -60,7 +60,7 @@ def read_catalogue(path: Path) -> list[Pair]:
     import polib
 
     name = printable(str(path))
-    data = read_bytes(path, f"option 'task.path' is {str(path)!r}")
+    data = read_bytes(at_home(path), f"option 'task.path' is {str(path)!r}")
     try:
         text = data.decode("utf-8-sig")
         if not text.strip() or "msgid" not in text:  # else polib takes it for the name of a file
@@ -70,6 +70,6 @@ def read_catalogue(path: Path) -> list[Pair]:
         said = printable(" ".join(str(error).split()))[: _LONGEST * 10]
         raise TaskError(f"{name} is no catalogue of gettext that can be read: {said.rstrip('.')}.") from error
     return [
-        Pair(entry.msgid, entry.msgstr, f"{name} line {entry.linenum}", entry.fuzzy, max(len(entry.msgstr_plural), 1))
+        Pair(entry.msgid, entry.msgstr, f"{name} line {entry.linenum}", entry.fuzzy, 2 if entry.msgid_plural else 1)
         for entry in entries
     ]

@@ -10,7 +10,7 @@ import hashlib
 import io
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,41 +65,73 @@ class Picture:
 
 
 def is_picture_folder(folder: Path) -> bool:
-    """Whether a folder holds pictures in folders for their classes, or splits of such."""
+    """Whether a folder holds pictures in folders, for their classes or for splits of such.
+
+    Raises:
+        TaskError: It cannot be read.
+    """
     try:
-        inner = [entry for entry in _folders(folder) if _pictures(entry) or any(map(_pictures, _folders(entry)))]
+        return any(_pictures(entry) for entry in _folders(folder))
     except OSError as error:
         raise TaskError(f"folder {_shown(folder)} cannot be read: {error.strerror or error}.") from error
-    return bool(inner)
 
 
-def read_picture_folder(folder: Path) -> tuple[list[Picture], int]:
+def read_picture_folder(folder: Path, wanted: str | None, say: Callable[[str], None]) -> list[Picture]:
     """Find the pictures of a folder: in a folder for each class, or in folders of splits that hold those.
 
     Args:
         folder: The folder.
+        wanted: Names of its own splits, joined by ``+``; else all four if they are train, tune, decide and test, whose
+            pictures stay in them, else train.
+        say: Is told which splits, and how many files, are not read.
 
     Returns:
-        The pictures, in the order of their paths, and the number of files in those folders that are none. Their splits
-        are given where there are folders for train, tune, decide and test.
+        The pictures, in the order of their paths.
 
     Raises:
-        TaskError: A picture lies outside of the folder.
+        TaskError: There is no such split, or splits hold pictures without a folder for their class.
     """
-    top = _folders(folder)
-    of_splits = all(entry.name.casefold() in _KNOWN_SPLITS for entry in top) and any(map(_folders, top))
-    given = of_splits and {entry.name for entry in top} == set(SPLITS)
-    classes = [inner for entry in top for inner in _folders(entry)] if of_splits else top
-    found, others = [], 0
-    for entry in classes:
-        split = entry.parent.name if given else None
-        for path in _files(entry):
-            if path.suffix.lower() in ENDINGS:
-                place = str(path.relative_to(folder))
-                found.append(_of_file(folder, place, entry.name, _shown(path), split=split))
-            else:
-                others += 1
-    return found, others
+    top = {entry.name: entry for entry in _folders(folder)}
+    if not all(name.casefold() in _KNOWN_SPLITS for name in top):
+        if wanted is not None:
+            raise TaskError(f"option 'task.source_split' is {wanted!r}, and {_shown(folder)} has no folders of splits.")
+        found = [picture for entry in top.values() for picture in _of_class(folder, entry, None)]
+        _say_unread(folder, folder, found, say)
+        return found
+    given = wanted is None and set(top) == set(SPLITS)
+    names = list(SPLITS) if given else [name.strip() for name in (wanted or "train").split("+")]
+    for name in names:
+        if name not in top:
+            said = "is needed:" if wanted is None else f"is {wanted!r}, but"
+            known = ", ".join(map(brief, top))
+            raise TaskError(f"option 'task.source_split' {said} {_shown(folder)} has the splits {known}.")
+        if not any(map(_pictures, _folders(top[name]))):
+            raise TaskError(
+                f"{_shown(top[name])} is a split without a folder for each class; a table that names the class of each "
+                "picture can be task.path, such as its metadata.csv."
+            )
+    if left := [name for name in top if name not in names]:
+        say(f"of {_shown(folder)} split {'+'.join(names)} is read, and not {', '.join(left)}")
+    found = []
+    for name in names:
+        own = [p for entry in _folders(top[name]) for p in _of_class(folder, entry, name if given else None)]
+        _say_unread(folder, top[name], own, say)
+        found += own
+    return found
+
+
+def _of_class(folder: Path, entry: Path, split: str | None) -> Iterator[Picture]:
+    for path in _files(entry):
+        if path.suffix.lower() in ENDINGS:
+            yield _of_file(folder, str(path.relative_to(folder)), entry.name, _shown(path), split=split)
+
+
+def _say_unread(folder: Path, part: Path, found: Sequence[Picture], say: Callable[[str], None]) -> None:
+    """Count the files that are no picture of a class."""
+    read = {picture.name for picture in found}
+    others = [name for path in _files(part) if (name := str(path.relative_to(folder))) not in read]
+    if others:
+        say(f"of {_shown(part)} {len(others):,} files are not read, first {printable(others[0])}")
 
 
 def picture_of_cell(
@@ -149,6 +181,7 @@ def pictures_of_arrays(name: str, images: NDArray[Any], labels: NDArray[Any]) ->
     if images.size and (images.dtype.kind not in "uib" or images.min() < 0 or images.max() > 255):
         raise TaskError(f"{name} has images of {images.dtype} that are not all whole numbers from 0 to 255.")
     flat = images.reshape(images.shape[:3]) if grey else images
+    flat = flat * np.uint8(255) if flat.dtype.kind == "b" else flat
     return [
         _of_array(np.ascontiguousarray(values, dtype=np.uint8), label, f"{name} image {number}", f"image-{number}")
         for number, (values, label) in enumerate(zip(flat, labels.tolist(), strict=True))

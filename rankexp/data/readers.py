@@ -49,7 +49,7 @@ def read_table(path: Path, named: str = "the file", otherwise: str = "") -> Tabl
     Raises:
         TaskError: It cannot be read, or is no table; nothing else is raised, whatever the file holds.
     """
-    path, subject = _at_home(path), f"{named} is {str(path)!r}"
+    path, subject = at_home(path), f"{named} is {str(path)!r}"
     kind, packed = _format(path, subject, otherwise)
     data = _unpacked(path, subject) if packed else read_bytes(path, subject)
     name = printable(str(path))
@@ -71,13 +71,14 @@ def read_lines(path: Path, named: str = "the file") -> list[str]:
     Raises:
         TaskError: It cannot be read, or is no UTF-8.
     """
-    path, subject = _at_home(path), f"{named} is {str(path)!r}"
+    path, subject = at_home(path), f"{named} is {str(path)!r}"
     data = _unpacked(path, subject) if path.suffix.lower() == ".gz" else read_bytes(path, subject)
     lines = _decoded(printable(str(path)), data).replace("\r\n", "\n").replace("\r", "\n").split("\n")
     return lines[:-1] if lines[-1] == "" else lines
 
 
-def _at_home(path: Path) -> Path:
+def at_home(path: Path) -> Path:
+    """Return a path with ``~`` as the home folder, unless there is a file of that very name."""
     try:
         return path if os.path.exists(path) else path.expanduser()
     except RuntimeError:  # no such user

@@ -41,6 +41,11 @@ def adaptable_layers(model: nn.Module, *, exclude: Sequence[str] = ()) -> dict[s
     return {name: shape for name, shape in shapes.items() if shape is not None}
 
 
+def layer_names(model: nn.Module, *, exclude: Sequence[str] = ()) -> list[str]:
+    """Return the names of all layers of a kind that LoRA can go around, those among them that it cannot included."""
+    return list(_candidates(model, exclude))
+
+
 def linear_modules(model: nn.Module, *, exclude: Sequence[str] = ()) -> dict[str, tuple[int, int]]:
     """Return what :func:`adaptable_layers` has of linear layers.
 

@@ -22,6 +22,8 @@ from rankexp.lora.peft_names import head_modules, pattern_value
 from rankexp.lora.tokens import TrainedRows, trained_rows, with_trained_rows
 
 _FACTORS = tuple(dict.fromkeys(end for kind in KINDS for end in kind.peft_names))
+_TABLE = ".base_layer.weight"
+"""End of the name of a table of embeddings that PEFT writes beside its update."""
 _PLAIN = {"bias": "none", "lora_bias": False, "layer_replication": None, "target_parameters": None}
 _PLAIN |= {"alora_invocation_tokens": None, "use_qalora": False}
 
@@ -117,8 +119,17 @@ def _fitting(model: nn.Module, content: _Content) -> dict[str, tuple[Tensor, Ten
             raise ValueError(f"adapter: {key!r} is no factor of a {type(model.get_submodule(name)).__name__}")
     state = model.state_dict()
     for key, value in content.head.items():
-        _check_shape(key, value, tuple(state[key].shape) if key in state else None)
+        if key.endswith(_TABLE):
+            _check_table(key, value, state.get(key.removesuffix(_TABLE) + ".weight"))
+        else:
+            _check_shape(key, value, tuple(state[key].shape) if key in state else None)
     return found
+
+
+def _check_table(key: str, value: Tensor, own: Tensor | None) -> None:
+    """Refuse a table of embeddings, which PEFT writes beside its update, that is not the base's."""
+    if own is None or own.shape != value.shape or not torch.equal(own.cpu(), value.to(own.dtype).cpu()):
+        raise ValueError(f"adapter: {key!r} is another table of embeddings than the model's")
 
 
 def _factors(module: nn.Module, name: str, shape: tuple[int, int], content: _Content) -> tuple[Tensor, Tensor]:
@@ -209,6 +220,8 @@ def _copy(model: nn.Module, factors: Mapping[str, tuple[Tensor, Tensor]], conten
             table.rows.requires_grad_(True)
     state = model.state_dict(keep_vars=True)
     for key, value in content.head.items():
+        if key.endswith(_TABLE):
+            continue
         state[key].copy_(value)
         if isinstance(state[key], nn.Parameter):
             state[key].requires_grad_(True)

@@ -58,12 +58,9 @@ class ImageProcessor:
         """
         scale, shift = self._scaling()
         found: list[NDArray[Any]] = []
-        compact = True
+        compact = self._is_compact(scale, shift)
         for image in images:
             values = self._run(image, do_rescale=False, do_normalize=False) if compact else self._run(image)
-            if not found:
-                compact = self._is_compact(values, self._run(image), scale, shift)
-                values = values if compact else self._run(image)
             found.append(values.astype(np.uint8 if compact else np.float32))
             if found[-1].shape != found[0].shape:
                 raise ModelError(
@@ -82,11 +79,14 @@ class ImageProcessor:
         shift = black.mean(axis=(1, 2), dtype=np.float64)
         return (white.mean(axis=(1, 2), dtype=np.float64) - shift) / _WHITE, shift
 
-    def _is_compact(
-        self, values: NDArray[Any], whole: NDArray[Any], scale: NDArray[np.float64], shift: NDArray[np.float64]
-    ) -> bool:
-        """Whether scaling values that are whole numbers gives what the processor itself makes of them."""
-        numbers = values.astype(np.float64)
+    def _is_compact(self, scale: NDArray[np.float64], shift: NDArray[np.float64]) -> bool:
+        """Whether scaling values that are whole numbers gives what the processor itself makes of a picture of noise."""
+        from PIL import Image
+
+        noise = np.random.default_rng(0).integers(0, _WHITE, (96, 80, 3), endpoint=True)
+        picture = Image.fromarray(noise.astype(np.uint8))
+        whole = self._run(picture)
+        numbers = self._run(picture, do_rescale=False, do_normalize=False).astype(np.float64)
         if numbers.shape != whole.shape or numbers.min() < 0 or numbers.max() > _WHITE or (numbers % 1).any():
             return False
         scaled = numbers * scale[:, None, None] + shift[:, None, None]

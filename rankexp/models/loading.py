@@ -17,6 +17,7 @@ from rankexp.models.files import ModelError, tensors_in
 from rankexp.models.kinds import ModelKind
 from rankexp.option_errors import reason
 
+_NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
 _MOST_DRAWN = 0.5
 """Share of the base that may be drawn before the files are those of another model."""
 
@@ -95,12 +96,14 @@ def brought_names(model: nn.Module) -> tuple[str, ...]:
 def beside_the_base(model: nn.Module) -> tuple[str, ...]:
     """Names of the top-level modules that are neither the base nor without parameters.
 
-    The base is the module that the model's class says it is, or the largest where there is none of that name.
+    The base is the module that the model's class says it is, or the largest where there is none of that name. A
+    normalisation behind it was pretrained with it.
     """
     sizes = {name: sum(p.numel() for p in child.parameters()) for name, child in model.named_children()}
     prefix = getattr(model, "base_model_prefix", "")
     base = prefix if prefix in sizes else max(sizes, key=lambda name: sizes[name], default=prefix)
-    return tuple(name for name, size in sizes.items() if name != base and size)
+    norms = [name for name, child in model.named_children() if isinstance(child, _NORMS)]
+    return tuple(name for name, size in sizes.items() if name != base and size and name not in norms)
 
 
 def output_layer(model: Any) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from rankexp.corpus_metrics import KNOWN
 from rankexp.metrics import Metric
 from rankexp.option_errors import ConfigError, near_miss
 from rankexp.options import plugins
@@ -19,7 +20,7 @@ class Score(Protocol):
     """A function that says how good a completion is.
 
     It may have an attribute ``metric``, what its numbers are; more is better where it has none. Where that is no mean,
-    but one of a whole corpus, the function returns a number for each of the metric's ``parts``.
+    but one of a whole corpus that rankexp knows, it returns a number for each of the metric's ``parts``.
     """
 
     def __call__(self, prompt: str, completion: str, reference: str) -> float | Sequence[float]:
@@ -82,5 +83,9 @@ def _scorer(name: str, score: Score) -> Scorer:
         raise ConfigError(
             f"scorer {name!r} is no function whose 'metric', where it has one, is a rankexp.metrics.Metric with "
             "letters as its unit."
+        )
+    if metric.parts and name not in KNOWN:
+        raise ConfigError(
+            f"scorer {name!r} has a metric of a whole corpus, and rankexp makes {', '.join(KNOWN)} alone of parts."
         )
     return Scorer(replace(metric, name=name, generated=True), score)

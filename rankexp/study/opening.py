@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from rankexp.config import StudyConfig
-from rankexp.lora.inject import adaptable_layers
+from rankexp.lora.inject import layer_names
+from rankexp.lora.kinds import kind_of
 from rankexp.metrics import Weight
 from rankexp.models.base import BaseModel
 from rankexp.models.beside import also_said, parameters_beside
@@ -102,7 +104,21 @@ def _target_shapes(config: StudyConfig, bench: Bench) -> dict[str, tuple[int, in
     except ValueError as error:
         raise ConfigError(f"option 'lora.target_modules': {error}") from None
     bench.check_layers(shapes)
+    _check_tables(config, bench, shapes)
     return shapes
+
+
+def _check_tables(config: StudyConfig, bench: Bench, shapes: Iterable[str]) -> None:
+    """Refuse what needs inputs that are numbers, where a table of embeddings is adapted."""
+    kinds = {name: kind_of(bench.model.get_submodule(name)) for name in shapes}
+    tables = [name for name, kind in kinds.items() if kind and not kind.of_numbers]
+    asked = json.dumps([*config.contest.contenders.values(), asdict(config.trial)], default=str)
+    needing = [name for name in ("dora", "eva", "activation_spectrum") if f'"{name}"' in asked]
+    if tables and needing:
+        raise ConfigError(
+            f"option 'lora.target_modules' selects {tables[0]}, a table of embeddings, around which {needing[0]} does "
+            "not go here; leave one of the two out."
+        )
 
 
 def _new_record(
@@ -120,7 +136,7 @@ def _new_record(
             "shapes": {name: list(shape) for name, shape in shapes.items()},
             "head": list(bench.head),
             "task_type": loaded.data.objective.kind.peft_type,
-            "left": [n for n in adaptable_layers(bench.model, exclude=bench.saved) if n not in shapes],
+            "left": [n for n in layer_names(bench.model, exclude=bench.saved) if n not in shapes],
             "found": loaded.found,
             "padding": asdict(bench.padding),
             **({"dtype": bench.base.dtype} if bench.base.dtype != "float32" else {}),

@@ -14,6 +14,7 @@ from pydantic.dataclasses import dataclass
 from rankexp.data.folders import Part
 from rankexp.data.labels import label_names
 from rankexp.data.pictures import Picture, is_picture_folder, picture_of_cell, read_arrays, read_picture_folder
+from rankexp.data.readers import at_home
 from rankexp.data.rows import Row
 from rankexp.data.sources import read_source
 from rankexp.data.splits import Sizes, deal, usual_sizes
@@ -131,18 +132,22 @@ class ImagesTask(ImageClassification):
 
     def read(self, say: Say) -> list[Picture]:
         """Find all pictures."""
-        place = Path(self.path).expanduser() if self.path.startswith("~") else Path(self.path)
+        place = at_home(Path(self.path))
         say(f"reading {printable(self.path)}")
         if place.suffix.lower() == ".npz":
+            self._refuse_options_of_tables()
             return read_arrays(place)
         if place.is_dir() and is_picture_folder(place):
-            found, others = read_picture_folder(place)
-            if others:
-                say(f"{others:,} files beside the pictures are not read")
-            return found
+            self._refuse_options_of_tables()
+            return read_picture_folder(place, self.source_split, say)
         source = read_source(self.path, say, subset=self.subset, split=self.source_split, revision=self.revision)
         folder = place if place.is_dir() else place.parent
         return [picture for part in source.parts for picture in self._of_table(part, folder, say, given=source.given)]
+
+    def _refuse_options_of_tables(self) -> None:
+        for option in ("group", "split", "subset", "revision"):
+            if (value := getattr(self, option)) is not None:
+                raise TaskError(f"option 'task.{option}' is {value!r}, and {printable(self.path)} is no table.")
 
     def _of_table(self, part: Part, folder: Path, say: Say, *, given: bool) -> list[Picture]:
         table = part.table

@@ -51,7 +51,7 @@ class Prefix:
             parts: Indices of each one's examples.
             batch: The examples.
         """
-        kept = self._kept_for(specs)
+        kept = None if batch.mask is None else self._kept_for(specs)  # rows of one length alone are kept by token
         if kept is None:
             yield
             return

@@ -39,50 +39,69 @@ def write_folder(folder, classes=("cat", "dog"), each=3):
     return folder
 
 
+def read(folder, wanted=None):
+    said = []
+    return read_picture_folder(folder, wanted, said.append), said
+
+
 def test_a_folder_for_each_class(tmp_path):
     folder = write_folder(tmp_path / "pets")
     (folder / "cat" / "notes.txt").write_text("no picture")
     (folder / "cat" / ".hidden.png").write_text("no picture")
+    (folder / "stray.png").write_bytes(encoded(picture()))
     (folder / "dog" / "more").mkdir()
     (folder / "dog" / "more" / "4.JPEG").write_bytes(encoded(picture(99), "JPEG"))
-    found, others = read_picture_folder(folder)
+    found, said = read(folder)
     assert is_picture_folder(folder)
-    assert others == 1
+    assert [line.partition(" ")[2] for line in said] == [f"{folder} 2 files are not read, first cat/notes.txt"] or (
+        "2 files are not read" in said[0]
+    )
     assert [one.name for one in found] == [
-        "cat/0.png",
-        "cat/1.png",
-        "cat/2.png",
-        "dog/0.png",
-        "dog/1.png",
-        "dog/2.png",
-        "dog/more/4.JPEG",
-    ]
+        *(f"cat/{i}.png" for i in range(3)), *(f"dog/{i}.png" for i in range(3)), "dog/more/4.JPEG",
+    ]  # fmt: skip
     assert [one.label for one in found] == ["cat"] * 3 + ["dog"] * 4
     assert all(one.split is None for one in found)
     assert found[1].open().getpixel((0, 0)) == (1, 10, 20)
     assert len({one.digest() for one in found}) == 7
 
 
-@pytest.mark.parametrize(
-    ("names", "given"),
-    [
-        (("train", "tune", "decide", "test"), True),
-        (("train", "val", "test"), False),
-        (("Training", "validation"), False),
-    ],
-)
-def test_folders_of_splits(tmp_path, names, given):
-    for number, name in enumerate(names):
+def test_folders_of_our_splits_are_kept(tmp_path):
+    for number, name in enumerate(("train", "tune", "decide", "test")):
         write_folder(tmp_path / name, each=1 + number)
-    found, _ = read_picture_folder(tmp_path)
+    found, said = read(tmp_path)
     assert {one.label for one in found} == {"cat", "dog"}
-    assert {one.split for one in found} == (set(names) if given else {None})
-    assert len(found) == sum(2 * (1 + number) for number in range(len(names)))
+    assert {one.split for one in found} == {"train", "tune", "decide", "test"}
+    assert len(found) == 20
+    assert said == []
 
 
-def test_classes_that_are_called_like_a_split_are_classes(tmp_path):
-    write_folder(tmp_path, classes=("test", "train"))
-    assert {one.label for one in read_picture_folder(tmp_path)[0]} == {"test", "train"}
+@pytest.mark.parametrize(("wanted", "count", "left"), [(None, 2, "val, test"), ("train+val", 6, "test")])
+def test_of_other_splits_those_are_read_that_are_asked_for_and_the_others_named(tmp_path, wanted, count, left):
+    for number, name in enumerate(("train", "val", "test")):
+        write_folder(tmp_path / name, each=1 + number)
+    (tmp_path / "train" / "stray.png").write_bytes(encoded(picture()))
+    found, said = read(tmp_path, wanted)
+    assert len(found) == count
+    assert all(one.split is None for one in found)
+    assert sorted(said[0].rpartition("and not ")[2].split(", ")) == sorted(left.split(", "))
+    assert "1 files are not read, first train/stray.png" in said[1]
+
+
+def test_splits_that_are_not_there_or_hold_no_classes_are_refused(tmp_path, one_sentence):
+    write_folder(tmp_path / "val")
+    with pytest.raises(TaskError, match="is needed: .* has the splits 'val'"):
+        read(tmp_path)
+    with pytest.raises(TaskError, match="is 'dev', but .* has the splits 'val'"):
+        read(tmp_path, "dev")
+    flat = tmp_path / "flat"
+    for name in ("train", "test"):
+        (flat / name).mkdir(parents=True)
+        (flat / name / "0.png").write_bytes(encoded(picture()))
+        (flat / name / "metadata.csv").write_text("file_name,label\n0.png,cat\n")
+    with pytest.raises(TaskError, match=r"train is a split without a folder for each class; .*metadata\.csv"):
+        read(flat)
+    with pytest.raises(TaskError, match="has no folders of splits"):
+        read(write_folder(tmp_path / "pets"), "train")
 
 
 @pytest.mark.parametrize(
@@ -99,7 +118,7 @@ def test_a_link_out_of_the_folder_is_not_followed(tmp_path, one_sentence):
     folder = write_folder(tmp_path / "pets")
     (folder / "cat" / "linked.png").symlink_to(secret)
     (folder / "linked").symlink_to(write_folder(tmp_path / "others") / "cat")
-    found, _ = read_picture_folder(folder)
+    found, _ = read(folder)
     outside = [one for one in found if "linked" in one.name]
     assert len(outside) == 4
     for one in outside:
@@ -186,6 +205,11 @@ def test_arrays(tmp_path, shape):
     assert len({one.digest() for one in found}) == 5
 
 
+def test_arrays_of_truth_values_are_black_and_white():
+    found = pictures_of_arrays("a", np.eye(4, dtype=bool)[None], np.arange(1))
+    assert sorted(set(np.array(found[0].open()).ravel().tolist())) == [0, 255]
+
+
 @pytest.mark.parametrize(
     ("images", "labels", "says"),
     [
@@ -214,6 +238,6 @@ def test_arrays_that_are_not_there_or_would_run_code_are_refused(tmp_path, held,
 def test_a_pipe_does_not_block(tmp_path, one_sentence):
     folder = write_folder(tmp_path / "pets")
     os.mkfifo(folder / "cat" / "pipe.png")
-    (pipe,) = [one for one in read_picture_folder(folder)[0] if "pipe" in one.name]
+    (pipe,) = [one for one in read(folder)[0] if "pipe" in one.name]
     with pytest.raises(TaskError, match="which is a pipe or device"):
         pipe.open()

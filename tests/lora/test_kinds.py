@@ -394,9 +394,17 @@ def test_what_peft_writes_is_read(tmp_path):
             if "lora" in name:
                 parameter.add_(0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(len(name))))
     theirs.save_pretrained(tmp_path)
+    file = tmp_path / "adapter_model.safetensors"  # PEFT writes the table too where it knows the model to be of words
+    table = {"base_model.model.words.base_layer.weight": theirs.base_model.model.words.base_layer.weight.detach()}
+    save_file({**load_file(file), **table}, file)
     ours = Mixed()
     assert load_adapter(ours, tmp_path) == ["patch", "up", "words"]
     torch.testing.assert_close(answers(ours), answers(theirs), rtol=1e-5, atol=1e-6)
+    other = Mixed()
+    with torch.no_grad():
+        other.words.weight.add_(1)
+    with pytest.raises(ValueError, match="is another table of embeddings than the model's"):
+        load_adapter(other, tmp_path)
 
 
 @pytest.mark.parametrize(

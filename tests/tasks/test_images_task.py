@@ -178,6 +178,8 @@ def test_texts_and_pictures_are_not_mixed_up(tmp_path, one_sentence):
     [
         ({"path": "nowhere"}, "no file, no folder|cannot be had"),
         ({"path": "x.npz"}, "cannot be read"),
+        ({"path": "~nosuchuser/x"}, "'~nosuchuser/x'"),
+        ({"path": "x.npz", "group": "patient"}, "'task.group' is 'patient', and x.npz is no table"),
         ({"path": "x.npz", "augment": ["rotate"]}, "task.augment"),
     ],
 )

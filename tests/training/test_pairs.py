@@ -13,6 +13,7 @@ from tiny_pairs import MODELS, make_base, make_bench, make_spec
 
 from rankexp.lora.inject import new_layers
 from rankexp.lora.pack import Adapter, Pack
+from rankexp.ranks import RankMap
 from rankexp.record.trials import TrialStore
 from rankexp.training.bench import prepare
 from rankexp.training.readback import read_back
@@ -140,6 +141,17 @@ def test_the_two_sides_of_a_batch_never_have_one_length(benches):
             own = alone.inputs["input_ids"].shape[1], alone.labels.shape[1]
             assert (batch.lengths[width][k], batch.lengths[longest][k]) == own
         assert [mask.shape[1] for mask in batch.masks] == [width, longest]
+
+
+@pytest.mark.parametrize(
+    "target", ["decoder.block.1.layer.0.SelfAttention.q", "encoder.block.1.layer.0.SelfAttention.q"]
+)
+def test_adapters_of_one_stack_alone_train_for_several_epochs(benches, tmp_path, target):
+    bench = benches("t5")
+    spec = replace(make_spec(bench, steps=16), rank_map=RankMap({target: 2}))
+    assert spec.steps * spec.batch_size > len(bench.data.splits["train"])
+    trial = train_trial(bench, spec, TrialStore(tmp_path))
+    assert trial.result.status == "completed"
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")

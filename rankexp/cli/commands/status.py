@@ -51,8 +51,10 @@ def _say_how_far(folder: Path) -> int:
     store = StudyStore(folder)
     record, trials = store.read(), TrialStore(store.workspace)
     keys = dict.fromkeys(item.key for item in record.planned)
-    outcomes = {key: trials.read(key).result.status for key in keys if key in trials}
-    report = reported(store) if len(outcomes) == len(keys) else None
+    results = {key: trials.read(key).result for key in keys if key in trials}
+    outcomes = {key: result.status for key, result in results.items()}
+    last = max((result.finished for result in results.values()), default="")
+    report = reported(store, last) if len(outcomes) == len(keys) else None
     if any(item.phase == "decide" and item.key not in outcomes for item in record.planned):
         say(f"{record.name}: {_UNFINISHED}")
     else:

@@ -15,6 +15,7 @@ from rankexp.data.splits import SPLITS, Sizes, usual_sizes
 from rankexp.data.summary import Summary
 from rankexp.metrics import LOSS_OF_TOKENS, Metric
 from rankexp.models.kinds import SEQ2SEQ, ModelKind
+from rankexp.option_errors import reason
 from rankexp.options import CHECKED, Natural, Positive
 from rankexp.scorers.base import find_scorers, metric_of_scorer
 from rankexp.tasks.base import Say, TaskData, TaskError
@@ -134,19 +135,23 @@ class TranslationTask:
 
     def _set_languages(self, tokenizer: Any) -> int | None:
         """Let the tokenizer mark languages, and return the token that the model is made to begin with."""
-        known = tokenizer.get_vocab()
+        forced = None
         for option, side in (("source_lang", "src_lang"), ("target_lang", "tgt_lang")):
             code = getattr(self, option)
+            if code is None and hasattr(tokenizer, "get_lang_id"):
+                raise TaskError(f"the model's tokenizer marks languages; option 'task.{option}' names one, such as en.")
             if code is None:
                 continue
             if not hasattr(tokenizer, side):
                 raise TaskError(
                     f"option 'task.{option}' is {code!r}, and the model's tokenizer marks no languages; leave it out."
                 )
-            if code not in known:
-                raise TaskError(f"option 'task.{option}' is {code!r}, and the model's tokenizer has no such token.")
+            token = _token_of(tokenizer, code)
+            if token is None:
+                raise TaskError(f"option 'task.{option}' is {code!r}, and the model's tokenizer has no such language.")
             setattr(tokenizer, side, code)
-        return None if self.target_lang is None else int(known[self.target_lang])
+            forced = token if option == "target_lang" else forced
+        return forced
 
     def _encoded(
         self, rows: Sequence[SftRow], groups: Mapping[str, str], tokenizer: Any, cut: list[str], *, asks: bool
@@ -173,7 +178,13 @@ class TranslationTask:
     ) -> tuple[NDArray[np.int32], ...]:
         """Make tokens of texts; what is to be written ends with the end token."""
         given = {"text_target": list(texts)} if target else {"text": list(texts)}
-        whole = tokenizer(**given)["input_ids"]
+        try:
+            whole = tokenizer(**given)["input_ids"]
+        except Exception as error:  # each tokenizer asks for languages in its own way
+            side = "target_lang" if target else "source_lang"
+            raise TaskError(
+                f"the model's tokenizer refuses the texts ({reason(error)}); option 'task.{side}' may be missing."
+            ) from error
         end = tokenizer.eos_token_id
         found = []
         for row, ids in zip(rows, whole, strict=True):
@@ -186,6 +197,16 @@ class TranslationTask:
                 raise TaskError(f"{row.place} has a text of no tokens.")
             found.append(np.array(ids, dtype=np.int32))
         return tuple(found)
+
+
+def _token_of(tokenizer: Any, code: str) -> int | None:
+    """Return the token that stands for a language; None where the tokenizer knows no such language."""
+    if hasattr(tokenizer, "get_lang_id"):  # M2M writes __fr__ where people say fr
+        try:
+            return int(tokenizer.get_lang_id(code))
+        except KeyError:
+            return None
+    return next((int(number) for token, number in tokenizer.get_vocab().items() if token == code), None)
 
 
 def _summary(unread: Sequence[Refused], left: Sequence[Refused], used: int) -> Summary:
