@@ -83,3 +83,12 @@ def test_documents_of_several_texts_are_left_out_whole():
     whole = theirs(BLEU, written, references)
     others = [theirs(BLEU, np.array(written)[documents != d], np.array(references)[documents != d]) for d in range(4)]
     assert pseudo[2] == pytest.approx(whole + 3 * (np.mean(others) - without), abs=1e-3)
+
+
+def test_a_scorer_of_parts_that_nobody_can_put_together_is_refused_by_its_name(one_sentence):
+    from rankexp.option_errors import ConfigError
+    from rankexp.scorers.base import _scorer
+
+    assert _scorer("bleu", bleu).metric.parts == BLEU.parts
+    with pytest.raises(ConfigError, match="scorer 'my_bleu' has a metric of a whole corpus"):
+        _scorer("my_bleu", bleu)

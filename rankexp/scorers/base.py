@@ -61,6 +61,18 @@ def metric_of_scorer(name: str) -> Metric:
     return _scorer(name, found[name].load()).metric if name in found else Metric(name, generated=True)
 
 
+def listed(value: object) -> object:
+    """Take one name for a list of it, as Hydra reads ``task.generate=chrf``, and nothing for none."""
+    return [value] if isinstance(value, str) else [] if value is None else value
+
+
+def metrics_named(value: object) -> tuple[Metric, ...]:
+    """Return what the scorers give that ``task.generate`` names; what is no name is left to whoever checks options."""
+    named = listed(value)
+    names = [name for name in named if isinstance(name, str)] if isinstance(named, list | tuple) else []
+    return tuple(map(metric_of_scorer, names))
+
+
 def _find(name: str, names: Sequence[str]) -> Scorer:
     found = plugins("scorer")
     if name not in found:

@@ -17,7 +17,7 @@ from rankexp.metrics import LOSS_OF_TOKENS, Metric
 from rankexp.models.kinds import CAUSAL, ModelKind
 from rankexp.option_errors import ConfigError
 from rankexp.options import CHECKED, Natural, Positive
-from rankexp.scorers.base import find_scorers, metric_of_scorer
+from rankexp.scorers.base import find_scorers, listed, metrics_named
 from rankexp.tasks.base import Say, TaskData
 from rankexp.tasks.sft.encode import Encoder, Loss
 from rankexp.tasks.sft.prepare import Reading, prepare, whole
@@ -26,11 +26,6 @@ from rankexp.tasks.sft.templates import find_chat
 
 if TYPE_CHECKING:
     from rankexp.models.base import Processor
-
-
-def _listed(value: object) -> object:
-    """Take one name as a list of it, and nothing as none."""
-    return [value] if isinstance(value, str) else [] if value is None else value
 
 
 @dataclass(frozen=True, config=CHECKED, kw_only=True)
@@ -63,7 +58,7 @@ class LanguageTask(ABC):
     loss: Loss = "answers"
     chat_template: str | None = None
     chat_template_kwargs: dict[str, Any] = field(default_factory=dict)
-    generate: Annotated[list[str], BeforeValidator(_listed)] = field(default_factory=list)
+    generate: Annotated[list[str], BeforeValidator(listed)] = field(default_factory=list)
     answer: str | None = None
     max_new_tokens: Positive = 256
     retain: str | None = None
@@ -71,9 +66,7 @@ class LanguageTask(ABC):
     @classmethod
     def metrics_with(cls, options: Mapping[str, Any]) -> tuple[Metric, ...]:
         """Return what examples are scored by under some options: the loss, and what scorers give."""
-        named = _listed(options.get("generate"))
-        names = [name for name in named if isinstance(name, str)] if isinstance(named, list | tuple) else []
-        return (*cls.metrics, *map(metric_of_scorer, names))
+        return (*cls.metrics, *metrics_named(options.get("generate")))
 
     def __post_init__(self) -> None:
         find_scorers(self.generate)

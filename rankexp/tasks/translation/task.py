@@ -17,7 +17,7 @@ from rankexp.metrics import LOSS_OF_TOKENS, Metric
 from rankexp.models.kinds import SEQ2SEQ, ModelKind
 from rankexp.option_errors import reason
 from rankexp.options import CHECKED, Natural, Positive
-from rankexp.scorers.base import find_scorers, metric_of_scorer
+from rankexp.scorers.base import find_scorers, listed, metrics_named
 from rankexp.tasks.base import Say, TaskData, TaskError
 from rankexp.tasks.examples import Pairs, PromptedPairs
 from rankexp.tasks.sft.dealing import deal_rows
@@ -29,11 +29,6 @@ from rankexp.tasks.translation.pairs import PairsAsked, read_pairs
 
 if TYPE_CHECKING:
     from rankexp.models.base import Processor
-
-
-def _listed(value: object) -> object:
-    """Take one name for a list of it, as Hydra reads ``task.generate=chrf``."""
-    return [value] if isinstance(value, str) else [] if value is None else value
 
 
 @dataclass(frozen=True, config=CHECKED, kw_only=True)
@@ -82,16 +77,14 @@ class TranslationTask:
     sizes: Sizes = field(default_factory=usual_sizes)
     split_seed: Natural = 0
     max_length: Positive = 128
-    generate: Annotated[list[str], BeforeValidator(_listed)] = field(default_factory=list)
+    generate: Annotated[list[str], BeforeValidator(listed)] = field(default_factory=list)
     max_new_tokens: Positive = 128
     num_beams: Positive | None = None
 
     @classmethod
     def metrics_with(cls, options: Mapping[str, Any]) -> tuple[Metric, ...]:
         """Return what examples are scored by under some options: the loss, and what scorers give."""
-        named = _listed(options.get("generate"))
-        names = [name for name in named if isinstance(name, str)] if isinstance(named, list | tuple) else []
-        return (*cls.metrics, *map(metric_of_scorer, names))
+        return (*cls.metrics, *metrics_named(options.get("generate")))
 
     def __post_init__(self) -> None:
         find_scorers(self.generate)
@@ -206,7 +199,8 @@ def _token_of(tokenizer: Any, code: str) -> int | None:
             return int(tokenizer.get_lang_id(code))
         except KeyError:
             return None
-    return next((int(number) for token, number in tokenizer.get_vocab().items() if token == code), None)
+    found: int | None = tokenizer.get_vocab().get(code)
+    return found
 
 
 def _summary(unread: Sequence[Refused], left: Sequence[Refused], used: int) -> Summary:
