@@ -64,7 +64,7 @@ def meaning(doc: Document) -> str:
         return "The numbers describe what was run, and conclude nothing."
     chosen = doc["chosen_rank"]
     if chosen is None and nothing_learned(doc):
-        return f"No run is better than {'an answer that reads no text' if has_head(doc) else start(doc)}."
+        return f"No run is better than {'an answer that reads no example' if has_head(doc) else start(doc)}."
     if chosen is None:
         return "The evidence is too thin to name a rank."
     if len(doc["ranks"]) == 1:
