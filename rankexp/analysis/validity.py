@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from statistics import mean
 
 from rankexp.analysis.check import RECOMMENDED_SEEDS, Check, example_count, listed, no_heavy_document, seed_count
 from rankexp.analysis.diagnosis import Diagnosis
 from rankexp.analysis.opened_split import test_once
 from rankexp.analysis.rate_validity import equal_tuning, own_tuning_runs, rates_inside, rates_tuned_well, tuned_rates
 from rankexp.analysis.study import Study
-from rankexp.candidates import CandidateName
+from rankexp.candidates import HEAD, CandidateName
 from rankexp.record.trial import Trial
 from rankexp.trial_spec import TrialSpec
 
@@ -40,6 +41,7 @@ def checks(study: Study) -> tuple[Check, ...]:
         enough_examples(study),
         no_heavy_document(study.comparison),
         head_reference(study),
+        gains_more_than_margin(study),
     )
 
 
@@ -210,6 +212,24 @@ def head_reference(study: Study) -> Check:
     else:
         evidence = f"{evidence}, so a run that learned nothing cannot be told from a poor one."
     return Check(name, False, evidence, remedy, advisory=True)
+
+
+def gains_more_than_margin(study: Study) -> Check:
+    """The reference rank gains more on ``decide`` than the margin forgives; else training nothing would do as well."""
+    name, verdict, metric = "Training gains more than the margin", study.verdict, study.metric
+    rank = 0 if verdict is None else verdict.reference_rank
+    before, after = study.decide_means(HEAD), study.decide_means(CandidateName.of_rank(rank)) if rank else {}
+    if not before or not after:
+        return Check(name, None, "Nothing is compared yet, or nothing was scored before any rank.", advisory=True)
+    gained = mean(after.values()) - mean(before.values())
+    passed = gained > study.margin
+    more = f"{metric.amount(gained)} {'better' if gained >= 0 else 'worse'} than {study.start}"
+    evidence = f"Rank {rank} is {more} on decide; the margin is {metric.amount(study.margin)}."
+    remedy = (
+        "Set a margin that is a small part of what training gains (decide.margin), train longer, or compare by another "
+        "metric: no rank at all would be within this margin."
+    )
+    return Check(name, passed, evidence, "" if passed else remedy)
 
 
 def _evidence_specs(study: Study) -> list[TrialSpec]:

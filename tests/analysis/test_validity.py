@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 
+import numpy as np
 import pytest
 from fake_study import make_scores, make_study, make_trial
 
@@ -35,7 +36,7 @@ def edit_data(folder, **changes):
 @pytest.mark.slow
 def test_a_proper_study_passes_every_check(tmp_path):
     found = checks(load_study(make_study(tmp_path, seeds=5, examples=2400, open_test=True)))
-    assert len({item.name for item in found}) == len(found) == 18
+    assert len({item.name for item in found}) == len(found) == 19
     assert [item.name for item in found if item.passed is not True] == []
     assert all(item.evidence.endswith(".") and item.remedy == "" for item in found)
 
@@ -315,3 +316,28 @@ def test_rates_from_cut_runs_are_mentioned(tmp_path):
     found = check(folder, name)
     assert (found.passed, found.advisory) == (False, True)
     assert found.evidence.endswith("cut to it: r=8.")
+
+
+@pytest.mark.parametrize(("options", "passed"), [({"margin": 0.2}, True), ({"margin": 0.23}, False)])
+def test_a_margin_as_large_as_what_training_gains_would_forgive_no_rank_at_all(tmp_path, options, passed):
+    folder = make_study(tmp_path, **options)
+    found = check(folder, "Training gains more than the margin")
+    assert (found.passed, found.advisory) == (passed, False)
+    study = load_study(folder)
+    gained = [np.mean(list(study.decide_means(name).values())) for name in ("r=32", "head")]
+    assert study.metric.amount(gained[0] - gained[1]) in found.evidence
+    assert bool(found.remedy) is not passed
+
+
+def test_what_training_gains_is_not_told_where_nothing_was_scored_before_any_rank(tmp_path):
+    folder = make_study(tmp_path)
+    store = StudyStore(folder)
+    planned = tuple(item for item in store.read().planned if item.candidate != "head")
+    edit(folder, planned=planned)
+    assert check(folder, "Training gains more than the margin").passed is None
+
+
+def test_a_loss_that_rises_in_training_is_no_gain(tmp_path):
+    worse = dict.fromkeys((4, 8, 16, 32), 0.45)
+    found = check(make_study(tmp_path, score="loss", accuracies=worse), "Training gains more than the margin")
+    assert found.passed is not True
