@@ -123,6 +123,7 @@ def test_the_source_is_read():
     assert "rankexp.config" in reachable(["rankexp.cli.compose"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("packages", "home"), [
     (("hydra", "omegaconf"), "rankexp.cli"),
     (("optuna",), "rankexp.study.search"),
@@ -203,6 +204,7 @@ def test_what_a_task_is_scored_by_is_named_nowhere_else(room):
     assert found == []
 
 
+@pytest.mark.slow
 def test_files_functions_and_rooms_are_small():
     """What a person can read at once."""
     long = {module: count for module, path in SOURCES.items() if (count := len(path.read_text().splitlines())) > 320}

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from thorough import later, later_but
 
 from rankexp.cli.compose import run_with_hydra
 from rankexp.config import SearchConfig, StudyConfig
@@ -38,21 +39,21 @@ def of(search: dict[str, Any]) -> StudyConfig:
     ("command", "folder"),
     [
         ("config search=grid search.surface=false", "study-363a4e9e"),
-        ("config search=halving", "study-381888d7"),
+        later("config search=halving", "study-381888d7"),
         ("config search=tpe search.surface=false", "study-65963bfd"),
-        ("config search=gp search.surface=false", "study-dd148391"),
-        ("config search=pareto search.surface=false", "study-cea0ed35"),
+        later("config search=gp search.surface=false", "study-dd148391"),
+        later("config search=pareto search.surface=false", "study-cea0ed35"),
         ("config search=nested", "study-84494d53"),
-        ("config search=squeeze", "study-82dd4f6c"),
+        later("config search=squeeze", "study-82dd4f6c"),
         ("rank_grid search.surface=false", "rank_grid-6a25cfa3"),
-        ("alpha_scaling search.surface=false", "alpha_scaling-2bcea742"),
+        later("alpha_scaling search.surface=false", "alpha_scaling-2bcea742"),
         ("rank_alpha search.surface=false", "rank_alpha-7ebe58c1"),
-        ("pareto search.surface=false", "pareto-f1c02115"),
-        ("auto search.surface=false", "auto-4dc80305"),
+        later("pareto search.surface=false", "pareto-f1c02115"),
+        later("auto search.surface=false", "auto-4dc80305"),
         ("strategies search.surface=false", "strategies-ec205236"),
         ("rank_grid search=halving search.first_rung=15", "rank_grid-aae967ab"),
         ("rank_grid search.widen=2 search.alphas=[8,16] search.surface=false", "rank_grid-26f634a7"),
-        ("rank_grid search.widen=2 search.alphas=[16.0,8] search.surface=false", "rank_grid-26f634a7"),
+        later("rank_grid search.widen=2 search.alphas=[16.0,8] search.surface=false", "rank_grid-26f634a7"),
         (
             "pareto search.sampler=nsga2 search.max_adapter_mib=1.5 search.max_parameters=99999 search.surface=false",
             "pareto-7b18c6da",
@@ -67,7 +68,9 @@ def test_a_command_finds_the_study_that_it_began_before_strategies_had_options_o
     assert composed(*command.split()).study_folder.name == folder
 
 
-@pytest.mark.parametrize("name", ["grid", "halving", "tpe", "gp", "pareto", "nested", "squeeze"])
+@pytest.mark.parametrize(
+    "name", later_but({"grid", "tpe", "nested"}, ["grid", "halving", "tpe", "gp", "pareto", "nested", "squeeze"])
+)
 def test_a_search_that_locates_rates_is_another_question_and_where_it_cannot_it_is_the_same(name: str) -> None:
     with_surface, without = (
         composed("config", f"search={name}", f"search.surface={surface}") for surface in ("true", "false")

@@ -50,6 +50,7 @@ def test_without_a_place_to_keep_it_nothing_is_remembered_and_nothing_raised(tmp
     assert not has_consent(tmp_path, URL)
 
 
+@pytest.mark.slow
 def test_several_at_once_lose_nothing(tmp_path):
     code = "import sys; from pathlib import Path; from rankexp.safety.consent import give_consent\n"
     code += "for i in range(10): give_consent(Path(sys.argv[1]), f'{sys.argv[2]}-{i}')"

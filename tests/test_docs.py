@@ -72,6 +72,7 @@ def by_place(found):
     return {"argvalues": found, "ids": [place for place, _ in found]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
 def test_python_of_a_page_runs_from_top_to_bottom(page, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)

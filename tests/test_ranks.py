@@ -35,6 +35,7 @@ SPECS = st.builds(
 )
 
 
+@pytest.mark.slow
 @given(RANKS, st.randoms())
 def test_a_rank_map_ignores_order_and_zeros(ranks, random):
     shuffled = list(ranks.items())
@@ -210,6 +211,7 @@ def test_the_rank_of_a_spec():
     assert dataclasses.replace(SPEC, method="full", rank_map={}).rank is None
 
 
+@pytest.mark.slow
 @given(
     st.dictionaries(st.text(max_size=3), st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text())
 )

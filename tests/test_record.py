@@ -193,6 +193,7 @@ def test_a_result_that_is_not_finite_leaves_nothing_behind_that_counts(store):
     assert list(store.keys()) == []
 
 
+@pytest.mark.slow
 def test_killed_before_the_rename_a_trial_is_not_there_and_can_be_written_again(tmp_path, store):
     writer = run(
         "os.rename = lambda *_: os.kill(os.getpid(), 9)\n"
@@ -208,6 +209,7 @@ def test_killed_before_the_rename_a_trial_is_not_there_and_can_be_written_again(
     assert store.write(SPEC, DONE, {}).result == DONE
 
 
+@pytest.mark.slow
 def test_killed_before_the_rename_a_file_keeps_its_old_content(tmp_path):
     study = tmp_path / "studies" / "one"
     path = study / "report" / "file.json"

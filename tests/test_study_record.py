@@ -205,6 +205,7 @@ print("".join(str(int(TestLedger(workspace).open(f"{i:020}", name, [name * 20]))
 """
 
 
+@pytest.mark.slow
 def test_of_two_that_open_a_split_at_once_exactly_one_wins(tmp_path):
     go = tmp_path / "go"
     racers = [

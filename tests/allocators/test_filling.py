@@ -18,6 +18,7 @@ def unpacked(found):
     return shapes, {f"layer.{i}": weight for i, (_, _, weight) in enumerate(found)}
 
 
+@pytest.mark.slow
 @given(layers, st.integers(0, 5000))
 def test_ranks_fit_and_the_budget_holds(found, budget):
     shapes, weights = unpacked(found)

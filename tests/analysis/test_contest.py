@@ -105,6 +105,7 @@ def test_the_best_and_the_quickest_are_within_the_budget(found):
     assert found.quickest.name == "good"
 
 
+@pytest.mark.slow
 def test_the_quickest_is_a_contender_near_the_best(tmp_path):
     close = {"one": (RISING, 0.722), "same": CONTENDERS["same"], "poor": CONTENDERS["poor"]}
     found = contest(load_study(make_study(tmp_path, contenders=close, margin=0.05)))

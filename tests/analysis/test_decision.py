@@ -273,6 +273,7 @@ def ladder(count):
     return [2**k for k in range(count)]
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(MEANS, st.integers(0, 10**6), st.sampled_from([0.0, 0.003, 0.02]))
 def test_the_order_of_seeds_and_examples_does_not_matter(means, stream, seed_sd):
@@ -283,6 +284,7 @@ def test_the_order_of_seeds_and_examples_does_not_matter(means, stream, seed_sd)
     same_verdict(*verdicts)
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(MEANS, st.integers(0, 10**6), st.lists(st.floats(-3, 3), min_size=5, max_size=5))
 def test_what_a_seed_adds_to_every_score_cancels(means, stream, shifts):
@@ -292,6 +294,7 @@ def test_what_a_seed_adds_to_every_score_cancels(means, stream, shifts):
     same_verdict(*verdicts, means_too=False)
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(MEANS, st.integers(0, 10**6), st.sampled_from([0.125, 8.0]))
 def test_the_unit_of_the_score_does_not_matter(means, stream, factor):
@@ -306,6 +309,7 @@ def test_the_unit_of_the_score_does_not_matter(means, stream, factor):
     assert plain.rows[0].difference == pytest.approx(scaled.rows[0].difference / factor)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(MEANS, st.integers(0, 10**6), st.sampled_from([0.0, 0.003, 0.02]))
 def test_a_wider_margin_accepts_no_fewer_ranks(means, stream, seed_sd):
@@ -317,6 +321,7 @@ def test_a_wider_margin_accepts_no_fewer_ranks(means, stream, seed_sd):
         assert wide.chosen_rank <= narrow.chosen_rank
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(MEANS, st.integers(0, 10**6), st.data())
 def test_a_verdict_is_consistent(means, stream, data):

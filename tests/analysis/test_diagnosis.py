@@ -82,6 +82,7 @@ def test_the_majority_class_comes_from_labels_alone():
     assert constant_answer(np.zeros(3, dtype=np.int64), "xy")["loss"] == 0
 
 
+@pytest.mark.slow
 def test_a_study_without_a_majority_class_reads_as_before_and_one_with_it_has_its_floor(tmp_path, monkeypatch):
     study = load_study(make_study(tmp_path, accuracies={4: 0.55, 8: 0.72}, examples=300))
     assert study.majority is None
@@ -107,6 +108,7 @@ def test_where_no_rank_beats_the_floor_the_verdict_says_so(tmp_path):
     assert "learned nothing yet" in study.verdict.reason
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lowered", [[(8, 2)], [(8, 2), (32, 0)]])
 def test_a_seed_far_below_its_fellows_makes_its_rank_unstable(tmp_path, lowered):
     study = load_study(make_study(tmp_path, seeds=5, lowered=lowered))

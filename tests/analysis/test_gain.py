@@ -41,6 +41,7 @@ def test_the_report_says_what_it_is_a_share_of(tmp_path):
     assert document(load_study(make_study(tmp_path / "other", margin=0.01)))["gain"] is None
 
 
+@pytest.mark.slow
 def test_ranks_that_are_unstable_do_not_count_and_later_looks_leave_it_as_it_is(tmp_path):
     every = study_with(tmp_path / "all", seeds=6, looks=[3, 6], look=0)
     later = study_with(tmp_path / "later", seeds=6, looks=[3, 6], look=1)
@@ -71,6 +72,7 @@ def test_a_contest_is_drawn_without_a_margin_too(tmp_path):
     assert "A filled ring ends right of the dotted line" not in page.read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_without_a_score_of_the_start_there_is_no_verdict_and_the_reason_is_said(tmp_path):
     study = load_study(without_start(tmp_path))
     assert study.gain is None

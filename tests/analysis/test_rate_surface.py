@@ -40,6 +40,7 @@ def line(rank, start=-2.45, slope=-0.02):
     return start + slope * math.log2(rank)
 
 
+@pytest.mark.slow
 @given(st.floats(-2.6, -2.3), st.floats(-0.04, 0.04), st.floats(0.01, 50))
 def test_a_parabola_without_noise_is_found_exactly(start, slope, curvature):
     found = located_rates(screen(lambda rank: line(rank, start, slope), curvature), STEP)

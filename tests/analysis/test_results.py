@@ -87,6 +87,7 @@ def test_a_run_collapses_by_the_score_that_is_compared():
     assert not is_unstable(result, -1.0, LOSS)
 
 
+@pytest.mark.slow
 def test_a_study_is_found_from_its_report_and_from_inside_its_folder(tmp_path, monkeypatch):
     folder = make_study(tmp_path, examples=50)
     (folder / "report").mkdir()
@@ -103,6 +104,7 @@ def test_complete_means_a_result_of_any_kind_for_every_seed(tmp_path):
     assert not load_study(make_study(tmp_path / "b", missing=[(16, 0)])).complete
 
 
+@pytest.mark.slow
 def test_unstable_ranks_are_those_that_diverged_or_collapsed(tmp_path):
     study = load_study(make_study(tmp_path, accuracies={4: 0.45, 8: 0.72, 16: 0.72}, diverged=[(16, 2)]))
     assert study.unstable == (4, 16)

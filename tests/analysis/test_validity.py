@@ -171,6 +171,7 @@ def test_a_rate_that_was_not_the_best_fails(tmp_path):
     assert "r=8" in found.evidence
 
 
+@pytest.mark.slow
 def test_half_the_best_rate_is_right_for_a_rank_that_was_trained_again(tmp_path):
     folder, store, plan = opened(tmp_path)
     decide = [item for item in plan if item.candidate == "r=8" and item.phase == "decide"]
@@ -266,6 +267,7 @@ def test_few_seeds(tmp_path, seeds, passed, advisory):
     assert (found.passed, found.advisory) == (passed, advisory)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("examples", "passed"), [(400, False), (2400, True)])
 def test_few_examples(tmp_path, examples, passed):
     found = check(make_study(tmp_path, examples=examples), "Enough examples")

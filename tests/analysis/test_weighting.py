@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from fake_study import make_study
+from thorough import later
 
 import rankexp
 from rankexp.analysis.scoring import Documents, all_means_of, means_of
@@ -76,7 +77,7 @@ def test_a_result_has_every_mean_that_is_another_number():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("weight", ["document", "example"])
+@pytest.mark.parametrize("weight", [later("document"), "example"])
 def test_one_decides_and_both_are_shown_in_every_form(tmp_path, weight):
     study = rankexp.load_study(make_study(tmp_path, weight=weight))
     other = {"document": "example", "example": "document"}[weight]

@@ -70,6 +70,7 @@ def test_pages_fit_the_terminal(
     assert longest <= max(80, min(columns, 120))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["sweep", "train"])
 def test_each_option_has_a_sentence_and_its_default(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     """What the help says an option is by default is what is composed, where nothing else is chosen."""
@@ -251,6 +252,7 @@ def test_a_multirun_leaves_nothing_in_the_current_folder(capsys: pytest.CaptureF
     assert [path.name for path in kept.iterdir()] == ["multirun.yaml"]
 
 
+@pytest.mark.slow
 def test_a_sweep_of_ones_own_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "mine").mkdir()
     text = "defaults:\n  - config\n  - _self_\nstudy: my_sweep\nsearch:\n  ranks: [2, 3]\n"
@@ -274,6 +276,7 @@ def test_train_status_and_multirun(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "4 completed" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_model_is_inspected_without_data(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["inspect", "model=tiny_llama", "task=sft", "search.ranks=[2,64]"]) == 0
     said = capsys.readouterr().out

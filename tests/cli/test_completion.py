@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from fake_study import make_study
+from thorough import later
 
 import rankexp
 from rankexp.cli.command import commands
@@ -109,30 +110,30 @@ def bash(here: Path) -> Iterator[Shell]:
     ("typed", "expected"),
     [
         ("rankexp sw", "rankexp sweep "),
-        ("./rankexp sw", "./rankexp sweep "),
-        ("rankexp sweep rank_al", "rankexp sweep rank_alpha "),
+        later("./rankexp sw", "./rankexp sweep "),
+        later("rankexp sweep rank_al", "rankexp sweep rank_alpha "),
         ("rankexp sweep ra", "rankexp sweep rank_"),
         ("rankexp sweep rank_grid search.ra", "rankexp sweep rank_grid search.ranks="),
-        ("rankexp sweep search.ra", "rankexp sweep search.ranks="),
+        later("rankexp sweep search.ra", "rankexp sweep search.ranks="),
         ("rankexp sweep task=cs", "rankexp sweep task=csv "),
         ("rankexp sweep task=csv task.path=te", "rankexp sweep task=csv task.path=texts.csv "),
-        ("rankexp sweep search.strategy=ne", "rankexp sweep search.strategy=nested "),
+        later("rankexp sweep search.strategy=ne", "rankexp sweep search.strategy=nested "),
         ("rankexp sweep decide.verdict=f", "rankexp sweep decide.verdict=false "),
-        ("rankexp sweep --config-d", "rankexp sweep --config-dir "),
+        later("rankexp sweep --config-d", "rankexp sweep --config-dir "),
         ("rankexp sweep --config-dir ru", "rankexp sweep --config-dir runs/"),
-        ("rankexp sweep --cfg j", "rankexp sweep --cfg job "),
+        later("rankexp sweep --cfg j", "rankexp sweep --cfg job "),
         ("rankexp train --mu", "rankexp train --multirun "),
-        ("rankexp train trial.ra", "rankexp train trial.rank="),
-        ("rankexp report mi", "rankexp report mine "),
+        later("rankexp train trial.ra", "rankexp train trial.rank="),
+        later("rankexp report mi", "rankexp report mine "),
         ("rankexp report mine rank_grid-8", "rankexp report mine rank_grid-89abcdef "),
-        ("rankexp status mine worksp", "rankexp status mine workspace="),
+        later("rankexp status mine worksp", "rankexp status mine workspace="),
         ("rankexp status mine workspace=ru", "rankexp status mine workspace=runs/"),
-        ("rankexp worker mine chec", "rankexp worker mine checkpoint_every="),
+        later("rankexp worker mine chec", "rankexp worker mine checkpoint_every="),
         ("rankexp sync mine track", "rankexp sync mine tracking.uri="),
-        ("rankexp decide te", "rankexp decide texts.csv "),
+        later("rankexp decide te", "rankexp decide texts.csv "),
         ("rankexp decide me", "rankexp decide meine\\ Läufe\\ \\(1\\).csv "),
         ("rankexp sweep task.path=me", "rankexp sweep task.path=meine\\ Läufe\\ \\(1\\).csv "),
-        ("rankexp completion f", "rankexp completion fish "),
+        later("rankexp completion f", "rankexp completion fish "),
         ("rankexp verify mine --pe", "rankexp verify mine --peft "),
     ],
 )

@@ -199,6 +199,7 @@ def test_power_says_both_ways_and_which_takes_less_time(tmp_path, capsys):
     assert "target is 0.01" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_power_of_an_unfinished_study_says_so(tmp_path, capsys):
     make_study(tmp_path / "runs", missing=[(8, 1)], examples=200)
     assert main(["power", "fake"]) == 0
@@ -255,6 +256,7 @@ def test_studies_without_common_ranks_are_refused(tmp_path, capsys):
     assert "the studies share 0 stable ranks" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("words", "sentence"), [
     (["one", "one"], "study 'one-01234560' is named more than once."),
     (["one", "two", "late"], "study 'late-01234567' is unfinished"),
@@ -286,6 +288,7 @@ def test_a_single_seed_gives_no_interval_of_the_mean():
     assert aggregate([ladder(0.5, examples=3)] * 3, 4, 8).mean_interval is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seeds", [3, 5])
 def test_the_interval_of_the_mean_covers_what_it_should_even_with_few_seeds(seeds):
     rng, inside, draws = np.random.default_rng(seeds), 0, 500

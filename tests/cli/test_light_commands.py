@@ -30,6 +30,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("words", "needless"), [
     (("status", NAME), _HEAVY),
     (("verify", NAME), {*_HEAVY, "numpy", "scipy"}),

@@ -92,6 +92,7 @@ def test_a_row_that_is_wrong_is_named_whatever_the_delimiter(write):
 TEXT = st.text(st.sampled_from('ab",;\t\n\r| é'), max_size=12)
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(TEXT, TEXT, TEXT), min_size=1, max_size=12), st.sampled_from(",;\t|"), st.booleans())
 def test_what_a_program_quotes_is_read_as_it_was_or_refused_with_its_row(rows, delimiter, every):
     """A row is refused only where its lines could be rows of a writer who does not quote; a quoted header tells."""

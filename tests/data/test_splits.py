@@ -50,6 +50,7 @@ def test_the_first_of_equal_texts_is_kept(rows):
     assert without_duplicates(kept) == kept
 
 
+@pytest.mark.slow
 @given(tables(), st.integers(0, 3), st.randoms())
 def test_dealt_splits_are_disjoint_whole_groups_of_the_wanted_size_and_deterministic(rows, seed, random):
     rows = without_duplicates(rows)
@@ -170,6 +171,7 @@ def kept_apart(splits):
     return len(dealt) == len(set(dealt))
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.sampled_from("aaaaaabbbcd"), min_size=40, max_size=90), st.integers(0, 3), st.booleans(), st.booleans()
 )

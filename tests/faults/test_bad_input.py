@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 from mounts import mounted
+from thorough import later
 from tiny import OPTIONS, rankexp, study_of, sweep, write_texts
 
 pytestmark = pytest.mark.slow
 
 Check = Callable[[object], str]
 EVIL = "<script>alert(1)</script>"
-thorough = pytest.mark.thorough
 
 
 class Evil:
@@ -53,12 +53,12 @@ def sweep_words(*more: str, path: str = "texts.csv") -> list[str]:
     ("name", "said"),
     [
         ("../../x", "'../../x'"),
-        pytest.param("/etc/x", "'/etc/x'", marks=thorough),
-        pytest.param("a\nb", "study", marks=thorough),
-        pytest.param("'a\nb'", "study", marks=thorough),
-        pytest.param("x" * 600, "at most 100", marks=thorough),
-        pytest.param(f"'{EVIL}'", "script", marks=thorough),
-        pytest.param("''", "study", marks=thorough),
+        later("/etc/x", "'/etc/x'"),
+        later("a\nb", "study"),
+        later("'a\nb'", "study"),
+        later("x" * 600, "at most 100"),
+        later(f"'{EVIL}'", "script"),
+        later("''", "study"),
     ],
 )
 def test_a_study_name_that_is_no_folder_name(refused: Callable[..., str], tmp_path: Path, name: str, said: str) -> None:
@@ -72,25 +72,23 @@ def test_a_study_name_that_is_no_folder_name(refused: Callable[..., str], tmp_pa
         ("search.ranks=[4,-4]", "'search.ranks.1' is -4"),
         ("search.learning_rates=[0]", "'search.learning_rates.0' is 0"),
         ("train.setps=3", "'train.setps'; did you mean 'train.steps'?"),
-        pytest.param("search.ranks=[3.5]", "'search.ranks.0' is 3.5", marks=thorough),
-        pytest.param("search.ranks=[4,4]", "lists 4 twice", marks=thorough),
-        pytest.param("trial.rank=-4", "'trial.rank' is -4", marks=thorough),
-        pytest.param("lora.alpha=0", "'lora.alpha' is 0", marks=thorough),
-        pytest.param("lora.alpha=nan", "'lora.alpha' is nan", marks=thorough),
-        pytest.param("search.learning_rates=[-1e-3]", "'search.learning_rates.0' is -0.001", marks=thorough),
-        pytest.param("trial.learning_rate=-1", "'trial.learning_rate' is -1", marks=thorough),
-        pytest.param("serach.ranks=[4]", "'serach.ranks'; did you mean 'search.ranks'?", marks=thorough),
-        pytest.param("task.pth=x", "'task.pth'; did you mean 'task.path'?", marks=thorough),
-        pytest.param(
-            "model=minilmm", "'minilmm' in group 'model'; there is local, minilm, smollm2, tiny", marks=thorough
-        ),
+        later("search.ranks=[3.5]", "'search.ranks.0' is 3.5"),
+        later("search.ranks=[4,4]", "lists 4 twice"),
+        later("trial.rank=-4", "'trial.rank' is -4"),
+        later("lora.alpha=0", "'lora.alpha' is 0"),
+        later("lora.alpha=nan", "'lora.alpha' is nan"),
+        later("search.learning_rates=[-1e-3]", "'search.learning_rates.0' is -0.001"),
+        later("trial.learning_rate=-1", "'trial.learning_rate' is -1"),
+        later("serach.ranks=[4]", "'serach.ranks'; did you mean 'search.ranks'?"),
+        later("task.pth=x", "'task.pth'; did you mean 'task.path'?"),
+        later("model=minilmm", "'minilmm' in group 'model'; there is local, minilm, smollm2, tiny"),
     ],
 )
 def test_a_value_that_nothing_can_be_trained_with(refused: Callable[..., str], option: str, said: str) -> None:
     assert said in refused(*sweep_words(option))
 
 
-@thorough
+@pytest.mark.thorough
 @pytest.mark.parametrize("rank", [33, 64])
 def test_a_rank_above_what_a_layer_holds(refused: Callable[..., str], tmp_path: Path, rank: int) -> None:
     write_texts(tmp_path / "texts.csv")
@@ -103,17 +101,15 @@ def test_a_rank_above_what_a_layer_holds(refused: Callable[..., str], tmp_path: 
     ("option", "said"),
     [
         ("+model._target_=os.mkdir", "'model._target_' is refused"),
-        pytest.param("+contest.contenders.x={_target_: os.mkdir}", "_target_", marks=thorough),
-        pytest.param("task._target_=os.mkdir", "'task._target_' is refused", marks=thorough),
+        later("+contest.contenders.x={_target_: os.mkdir}", "_target_"),
+        later("task._target_=os.mkdir", "'task._target_' is refused"),
     ],
 )
 def test_code_that_an_option_names(refused: Callable[..., str], option: str, said: str) -> None:
     assert said in refused(*sweep_words(option))
 
 
-@pytest.mark.parametrize(
-    "place", ["task", pytest.param("lora", marks=thorough), pytest.param("search", marks=thorough)]
-)
+@pytest.mark.parametrize("place", ["task", later("lora"), later("search")])
 def test_code_that_a_config_file_names(refused: Callable[..., str], tmp_path: Path, place: str) -> None:
     made = tmp_path / "made"
     text = f"defaults:\n  - config\n  - _self_\nstudy: mine\n{place}:\n  _target_: os.mkdir\n  _args_: [{made}]\n"
@@ -150,7 +146,7 @@ def test_a_model_with_code_of_its_own(refused: Callable[..., str], tmp_path: Pat
     assert not (tmp_path / "made").exists()
 
 
-@thorough
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "model.safetensors", "adapter_model.bin"])
 def test_a_pickle_as_a_model(refused: Callable[..., str], tmp_path: Path, name: str) -> None:
     write_texts(tmp_path / "texts.csv")
@@ -163,9 +159,9 @@ def test_a_pickle_as_a_model(refused: Callable[..., str], tmp_path: Path, name: 
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        pytest.param("texts.csv", "is not UTF-8", marks=thorough),
-        pytest.param("texts.jsonl", "is not UTF-8", marks=thorough),
-        pytest.param("texts.pkl", "a file ending in .csv", marks=thorough),
+        later("texts.csv", "is not UTF-8"),
+        later("texts.jsonl", "is not UTF-8"),
+        later("texts.pkl", "a file ending in .csv"),
     ],
 )
 def test_a_pickle_as_data(refused: Callable[..., str], tmp_path: Path, name: str, said: str) -> None:
@@ -199,24 +195,21 @@ LAST = 82
             rows("Text train0 is  0,0,test"),
             f"texts.csv row {LAST} in split 'test' has the same text as texts.csv row 2",
         ),
-        pytest.param(rows(missing="test"), "split 'test' is empty", marks=thorough),
-        pytest.param(
-            rows("a new one,2,decide"), f"texts.csv row {LAST} in split 'decide' has label '2'", marks=thorough
-        ),
-        pytest.param(rows("a new one,1.5,train"), f"texts.csv row {LAST} has label '1.5'", marks=thorough),
-        pytest.param(rows("a new one,good,train"), f"texts.csv row {LAST} has label 'good'", marks=thorough),
-        pytest.param(rows("a new one,,train"), f"texts.csv row {LAST} has label ''", marks=thorough),
-        pytest.param(rows("a new one,1,train,more"), f"texts.csv row {LAST} has 4 fields", marks=thorough),
-        pytest.param(rows("a new one,1"), f"texts.csv row {LAST} has 2 fields", marks=thorough),
-        pytest.param(rows("caf\udce9,1,train"), f"texts.csv row {LAST} is not UTF-8", marks=thorough),
-        pytest.param(rows("a new one,nan,train"), f"texts.csv row {LAST} has label 'nan'", marks=thorough),
-        pytest.param(rows('"a new,1,train', 'one",1,train'), f"texts.csv row {LAST} has a quote that", marks=thorough),
-        pytest.param(rows().replace("label", "label,label", 1), "has 3 fields, the header 4", marks=thorough),
-        pytest.param(rows().replace("text,", "label,", 1), "has no column 'text'", marks=thorough),
+        later(rows(missing="test"), "split 'test' is empty"),
+        later(rows("a new one,2,decide"), f"texts.csv row {LAST} in split 'decide' has label '2'"),
+        later(rows("a new one,1.5,train"), f"texts.csv row {LAST} has label '1.5'"),
+        later(rows("a new one,good,train"), f"texts.csv row {LAST} has label 'good'"),
+        later(rows("a new one,,train"), f"texts.csv row {LAST} has label ''"),
+        later(rows("a new one,1,train,more"), f"texts.csv row {LAST} has 4 fields"),
+        later(rows("a new one,1"), f"texts.csv row {LAST} has 2 fields"),
+        later(rows("caf\udce9,1,train"), f"texts.csv row {LAST} is not UTF-8"),
+        later(rows("a new one,nan,train"), f"texts.csv row {LAST} has label 'nan'"),
+        later(rows('"a new,1,train', 'one",1,train'), f"texts.csv row {LAST} has a quote that"),
+        later(rows().replace("label", "label,label", 1), "has 3 fields, the header 4"),
+        later(rows().replace("text,", "label,", 1), "has no column 'text'"),
         pytest.param(
             rows("one,1,decide", missing="decide"),
             f"'decide' has one group only, that of texts.csv row {LAST - 20}",
-            marks=thorough,
         ),
     ],
 )
@@ -238,14 +231,12 @@ def allocated(allocator: str) -> str:
     ("contender", "said"),
     [
         ("strategy: nonsense", "'nonsense'"),
-        pytest.param(allocated("{name: pattern, r: 99}"), "rank 99", marks=thorough),
-        pytest.param("strategy: grid, rnks: [4]", "'contest.contenders.x.rnks'; did you mean", marks=thorough),
-        pytest.param("strategy: adalora, first: .9, last: .2", "first 0.9 must be below last 0.2", marks=thorough),
-        pytest.param(allocated("by_depth"), "'contest.contenders.x.allocator' is 'by_depth'", marks=thorough),
-        pytest.param(allocated("{name: by_dept}"), "'by_dept'", marks=thorough),
-        pytest.param(
-            allocated("{name: by_module, weights: {qeury: 1}}"), "'qeury', which ends no layer's name", marks=thorough
-        ),
+        later(allocated("{name: pattern, r: 99}"), "rank 99"),
+        later("strategy: grid, rnks: [4]", "'contest.contenders.x.rnks'; did you mean"),
+        later("strategy: adalora, first: .9, last: .2", "first 0.9 must be below last 0.2"),
+        later(allocated("by_depth"), "'contest.contenders.x.allocator' is 'by_depth'"),
+        later(allocated("{name: by_dept}"), "'by_dept'"),
+        later(allocated("{name: by_module, weights: {qeury: 1}}"), "'qeury', which ends no layer's name"),
     ],
 )
 def test_a_contender_that_cannot_be(refused: Callable[..., str], tmp_path: Path, contender: str, said: str) -> None:
@@ -253,14 +244,14 @@ def test_a_contender_that_cannot_be(refused: Callable[..., str], tmp_path: Path,
     assert said in refused(*sweep_words(f"+contest.contenders.x={{{contender}}}", "contest.rank=2"))
 
 
-@thorough
+@pytest.mark.thorough
 def test_a_key_of_a_rank_map_that_matches_no_layer(refused: Callable[..., str], tmp_path: Path) -> None:
     write_texts(tmp_path / "texts.csv")
     said = refused(*sweep_words(pattern(querry=4), "contest.rank=2"))
     assert "'querry', which matches no layer; did you mean 'bert.encoder.layer." in said
 
 
-@thorough
+@pytest.mark.thorough
 def test_two_keys_of_a_rank_map_for_one_layer(refused: Callable[..., str], tmp_path: Path) -> None:
     write_texts(tmp_path / "texts.csv")
     said = refused(*sweep_words(pattern(query=4, **{"self.query": 2}), "contest.rank=2"))
@@ -276,7 +267,7 @@ def test_a_folder_that_is_read_only(refused: Callable[..., str], tmp_path: Path)
     assert "Read-only file system" in said
 
 
-@thorough
+@pytest.mark.thorough
 def test_resume_takes_no_overrides(refused: Callable[..., str], tmp_path: Path) -> None:
     assert sweep(tmp_path, "workers=0").returncode == 0
     said = refused("resume", study_of(tmp_path).name, "lora.alpha=8")

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from thorough import later
 from tiny import OPTIONS, report_of, write_texts
 from tiny import rankexp as run
 
@@ -44,10 +45,10 @@ def delete(path: Path) -> None:
 
 
 DAMAGE = [
-    pytest.param("result.json", truncate, marks=pytest.mark.thorough),
-    pytest.param("adapter/adapter_model.safetensors", flip_a_bit, marks=pytest.mark.thorough),
-    pytest.param("spec.json", truncate, marks=pytest.mark.thorough),
-    pytest.param("scores/decide.npz", delete, marks=pytest.mark.thorough),
+    later("result.json", truncate),
+    later("adapter/adapter_model.safetensors", flip_a_bit),
+    later("spec.json", truncate),
+    later("scores/decide.npz", delete),
 ]
 
 
@@ -100,8 +101,8 @@ def as_a_link(path: Path) -> None:
     "change",
     [
         of_a_newer_version,
-        pytest.param(as_a_pipe, marks=pytest.mark.thorough),
-        pytest.param(as_a_link, marks=pytest.mark.thorough),
+        later(as_a_pipe),
+        later(as_a_link),
     ],
 )
 def test_what_is_not_ours_to_judge_is_neither_thrown_away_nor_trained_again(

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import pytest
 from mounts import mounted
+from thorough import later
 from tiny import OPTIONS, rankexp, started, write_texts
 
 pytestmark = pytest.mark.slow
@@ -42,8 +43,8 @@ class Ended(NamedTuple):
 
 CASES = [
     pytest.param(("checkpoints", "checkpoints/*/checkpoint.json"), id="at a checkpoint"),
-    pytest.param(("trials", "trials/*/result.json"), id="at a result", marks=pytest.mark.thorough),
-    pytest.param((".", "trials/*/result.json"), id="everywhere", marks=pytest.mark.thorough),
+    later(("trials", "trials/*/result.json"), id="at a result"),
+    later((".", "trials/*/result.json"), id="everywhere"),
 ]
 
 

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from thorough import later
 from tiny import OPTIONS, finished, report_of, start, sweep, wait_until, write_texts
 
 from rankexp.record.trials import TrialStore
@@ -19,7 +20,7 @@ pytestmark = pytest.mark.slow
 ARGUMENTS = ["sweep", *OPTIONS, "task.path=texts.csv", "jobs=2"]
 
 
-@pytest.mark.parametrize("kills", [1, pytest.param(10, marks=pytest.mark.thorough)])
+@pytest.mark.parametrize("kills", [1, later(10)])
 def test_kill_9_at_random_moments(tmp_path: Path, undisturbed: Path, kills: int) -> None:
     draw = random.Random(3)
     write_texts(tmp_path / "texts.csv")
@@ -58,6 +59,7 @@ def test_a_polite_signal_stops_cleanly(tmp_path: Path, undisturbed: Path, sent: 
     assert report_of(tmp_path) == report_of(undisturbed)
 
 
+@pytest.mark.thorough
 def test_the_second_of_two_at_once_is_told_who_has_the_study(tmp_path: Path) -> None:
     write_texts(tmp_path / "texts.csv")
     first = start(tmp_path, *ARGUMENTS)

@@ -103,6 +103,7 @@ def test_a_leader_that_was_paused_past_its_lease_goes_on_as_a_helper(tmp_path: P
     assert_whole(tmp_path)
 
 
+@pytest.mark.thorough
 def test_when_the_leader_is_killed_another_worker_leads(tmp_path: Path, undisturbed: Path) -> None:
     study = begin(tmp_path)
     leader = start_worker(tmp_path, study)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from fake_study import make_study
 from hostile.servers import canary_server
+from thorough import later
 from tiny import rankexp
 
 from rankexp.record.files import DamagedRecordError, ForeignRecordError, RecordError, UnreadableRecordError, parse_file
@@ -360,9 +361,7 @@ def test_a_folder_of_the_workspace_that_is_a_link(tmp_path: Path, workspace: Pat
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "commands", [("status",), pytest.param((*READING[1:], "resume", "worker"), marks=pytest.mark.thorough)]
-)
+@pytest.mark.parametrize("commands", [("status",), later((*READING[1:], "resume", "worker"))])
 def test_a_database_that_a_workspace_names_is_not_asked(
     tmp_path: Path, workspace: Path, study: Path, commands: tuple[str, ...]
 ) -> None:

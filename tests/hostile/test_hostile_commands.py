@@ -23,6 +23,7 @@ from hostile.tricks import (
     state_of,
 )
 from planted_modules import SHADOWED, plant_modules
+from thorough import later, later_but
 from tiny import environment, write_texts
 
 pytestmark = pytest.mark.slow
@@ -30,7 +31,6 @@ WATCHED = Path(__file__).with_name("watched.py")
 STRACE = shutil.which("strace")
 SECRET = "hunter2"
 MODULES = (*SHADOWED, "optuna", "random")
-thorough = pytest.mark.thorough
 
 
 @dataclass(frozen=True)
@@ -113,12 +113,12 @@ def study(place: Place) -> str:
     ("words", "codes"),
     [
         (["status"], {0, 3}),
-        pytest.param(["verify"], {3, 4}, marks=thorough),
-        pytest.param(["report"], {3}, marks=thorough),
-        pytest.param(["power"], {0, 2, 3}, marks=thorough),
+        later(["verify"], {3, 4}),
+        later(["report"], {3}),
+        later(["power"], {0, 2, 3}),
         (["sync"], {2, 3, 5}),
-        pytest.param(["resume"], {2, 3}, marks=thorough),
-        pytest.param(["worker"], {2, 3}, marks=thorough),
+        later(["resume"], {2, 3}),
+        later(["worker"], {2, 3}),
     ],
 )
 def test_commands_on_a_study_of_somebody_else(place: Place, study: str, words: Sequence[str], codes: set[int]) -> None:
@@ -130,9 +130,9 @@ def test_commands_on_a_study_of_somebody_else(place: Place, study: str, words: S
     "words",
     [
         ["clean", "--delete"],
-        pytest.param(["clean"], marks=thorough),
-        pytest.param(["ui", "--no-browser", "--port", "5999"], marks=thorough),
-        pytest.param(["assets", "nonsense"], marks=thorough),
+        later(["clean"]),
+        later(["ui", "--no-browser", "--port", "5999"]),
+        later(["assets", "nonsense"]),
     ],
 )
 def test_commands_on_a_workspace_of_somebody_else(place: Place, study: str, words: Sequence[str]) -> None:
@@ -141,7 +141,7 @@ def test_commands_on_a_workspace_of_somebody_else(place: Place, study: str, word
 
 @pytest.mark.parametrize(
     ("words", "codes"),
-    [(["status"], {0, 3}), pytest.param(["doctor"], {0, 5}, marks=thorough), (["sweep", "--help"], {0})],
+    [(["status"], {0, 3}), later(["doctor"], {0, 5}), (["sweep", "--help"], {0})],
 )
 def test_commands_that_look_around(place: Place, study: str, words: Sequence[str], codes: set[int]) -> None:
     done = place.run(*words)
@@ -154,7 +154,7 @@ TINY = [
 ]  # fmt: skip
 
 
-@thorough
+@pytest.mark.thorough
 def test_training_in_a_workspace_of_somebody_else(place: Place, study: str) -> None:
     """Its database is not the user's, so nothing is trained there before the user has named it."""
     assert place.run("train", *TINY).returncode in {2, 3}
@@ -163,9 +163,7 @@ def test_training_in_a_workspace_of_somebody_else(place: Place, study: str) -> N
 TRICKS = list(evil_configurations(Path("/canary"), Path("/made")))
 
 
-@pytest.mark.parametrize(
-    "trick", [pytest.param(name, marks=() if name in {"callbacks", "leaves"} else thorough) for name in TRICKS]
-)
+@pytest.mark.parametrize("trick", later_but({"callbacks", "leaves"}, TRICKS))
 def test_configurations_of_somebody_else(place: Place, trick: str) -> None:
     folder = place.here / "conf"
     folder.mkdir()
@@ -180,7 +178,7 @@ def test_configurations_of_somebody_else(place: Place, trick: str) -> None:
 MODELS = ("auto_map", "pickle", "index", "link", "adapter", "nested_code", "config_link", "deep", "tokenizer_code")
 
 
-@thorough  # in the process, tests/models/test_folders.py refuses each on every change
+@pytest.mark.thorough  # in the process, tests/models/test_folders.py refuses each on every change
 @pytest.mark.parametrize("trick", MODELS)
 def test_models_of_somebody_else(place: Place, trick: str) -> None:
     folder = hostile_model(place.here / "models", place.canary, place.made)[trick]
@@ -189,7 +187,7 @@ def test_models_of_somebody_else(place: Place, trick: str) -> None:
     assert str(folder) in done.stderr
 
 
-@thorough
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", ["=cmd.csv", "\x1b[2Jx.csv", "x\n.csv"])
 def test_names_of_files_that_steer_a_terminal(place: Place, name: str) -> None:
     (place.here / name).write_text("rank,seed,example,score\n4,0,a,x\n")

@@ -335,6 +335,7 @@ def test_with_every_layer_empty_the_head_alone_is_saved(bench, tmp_path):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_the_best_weights_of_early_stopping_are_pruned_ones(bench, store):
     spec = make_spec(
         bench, "adalora", rank=4, steps=60, learning_rate=0.3, eval_every=2, patience=2,
@@ -358,6 +359,7 @@ def test_bfloat16_trains_prunes_and_scores_again_as_it_did(bench, store):
     assert (bench.score_trial(trial, Scoring("decide")).values["loss"] == trial.scores("decide").values["loss"]).all()
 
 
+@pytest.mark.slow
 def test_the_recorded_loss_is_the_tasks(bench, store):
     """The penalty of fresh directions is far larger than ln 2, which is what a fresh classifier loses."""
     heavy, light = (

@@ -172,6 +172,7 @@ def save(model, folder, head="classifier"):
     return json.loads((folder / "adapter_config.json").read_text())
 
 
+@pytest.mark.slow
 @quiet
 @pytest.mark.parametrize(("make", "head"), [(lambda: bert(2), "classifier"), (gpt2, "score")], ids=["bert", "gpt2"])
 def test_peft_gives_the_same_logits_and_loading_restores_everything(make, head, tmp_path):

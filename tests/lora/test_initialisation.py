@@ -10,6 +10,7 @@ from peft import LoraConfig
 from peft.tuners.lora import Linear
 from peft_twin import conv1d, copied, deviations_in_training, linear
 from test_peft_format import bert, gpt2, in_peft, linear_names, logits, train_by_hand
+from thorough import later
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
@@ -125,10 +126,11 @@ def pissa_model(make, ranks, head, scaling="standard"):
     return model
 
 
+@pytest.mark.slow
 @quiet
 @scalings
 @pytest.mark.parametrize(("make", "head"), [(lambda: bert(2), "classifier"), (gpt2, "score")], ids=["bert", "gpt2"])
-@pytest.mark.parametrize("rank", [3, 12, "map"])
+@pytest.mark.parametrize("rank", [later(3), later(12), "map"])
 def test_peft_on_the_original_model_gives_the_logits_of_trained_pissa(make, head, rank, scaling, tmp_path):
     base = make()
     names = linear_names(base, head)

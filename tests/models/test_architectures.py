@@ -9,6 +9,7 @@ import torch
 from architectures import CASES, save, write_texts
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
+from thorough import later_but
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -26,9 +27,7 @@ pytestmark = pytest.mark.slow
 CPU = torch.device("cpu")
 FAST = ("gpt2 that ends its texts", "llama padded otherwise", "roberta", "qwen3_moe", "bert without pooler",
         "half precision and five labels", "bart without a pad in the tokenizer")  # fmt: skip
-EACH = pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name in FAST else pytest.mark.thorough) for name in CASES]
-)
+EACH = pytest.mark.parametrize("name", later_but(FAST, CASES))
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import torch
 from architectures import CASES, SIZE, save, write_texts
 from safetensors.torch import load_file
 from test_architectures import CPU, as_the_readme_says, losses_one_at_a_time, spec_of
+from thorough import later_but
 
 from rankexp.models.base import find_model
 from rankexp.models.beside import also_training
@@ -39,10 +40,7 @@ def check_in_peft(bench, folder, trial):
     assert read_back(bench.base, bench.data, trial, CPU).passed
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=() if name in QUICK else pytest.mark.thorough) for name in CASES if name not in SHARED],
-)
+@pytest.mark.parametrize("name", later_but(QUICK, (name for name in CASES if name not in SHARED)))
 def test_rows_are_trained_and_brought_along(tmp_path, store, name):
     bench = bench_of(name, tmp_path, [], TOKENS)
     before = [p.detach().clone() for p in bench.model.parameters()]

@@ -55,6 +55,7 @@ def test_detected_ranks_are_the_planted_ones():
     assert (off <= 1).float().mean() >= 0.9
 
 
+@pytest.mark.slow
 def test_the_noise_is_as_large_as_stated():
     edges = [max(map(largest_singular_value, g.noise)) for g in gradients_of(0, noise=5.0).values()]
     assert sum(edges) / len(edges) == pytest.approx(2 * 5 * 2 * (SIZE / BATCHES / EXAMPLES) ** 0.5, rel=0.05)
@@ -70,6 +71,7 @@ def test_without_an_update_one_layer_in_three_shows_a_direction():
     assert (detected > 1).float().mean() < 0.12
 
 
+@pytest.mark.slow
 def test_directions_drown_when_the_noise_is_stronger_than_they_are():
     """Twice the noise hides most of them, so that the test above is not passed by counting anything else."""
     off = errors(noise=10.0, seeds=range(3))

@@ -3,6 +3,7 @@
 import pytest
 from chromium import BROWSER, answer, layout
 from fake_study import make_study
+from thorough import later
 
 from rankexp.analysis.study import load_study
 from rankexp.report.build import render_html
@@ -29,10 +30,8 @@ def test_a_heading_sorts_its_table_and_turns_it_round(tmp_path):
     assert sort == "ascending"
 
 
-@pytest.mark.parametrize("width", [390, pytest.param(1280, marks=pytest.mark.thorough)])
-@pytest.mark.parametrize(
-    "kind", ["settled", *(pytest.param(k, marks=pytest.mark.thorough) for k in ("insufficient", "failures"))]
-)
+@pytest.mark.parametrize("width", [390, later(1280)])
+@pytest.mark.parametrize("kind", ["settled", *(later(k) for k in ("insufficient", "failures"))])
 def test_the_page_never_scrolls_sideways(tmp_path, width, kind):
     options = {
         "settled": {"seeds": 5, "open_test": True, "dimensions": (10, 100, 1000)},

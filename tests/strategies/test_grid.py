@@ -114,6 +114,7 @@ LOSSES = st.dictionaries(
 )
 
 
+@pytest.mark.slow
 @given(LOSSES, st.integers(0, 3), st.randoms())
 def test_the_rows_alone_decide_so_a_replay_goes_the_same_way(losses, widen, random):
     def loss(setting):

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from thorough import later
 
 from rankexp.ranks import RankMap
 from rankexp.strategies.base import Question, Strategy
@@ -45,6 +46,7 @@ def test_the_uniform_maps_within_the_budget_come_first_the_largest_before_the_ot
     assert [[setting.rank for setting in some] for some in cut] == [[8, 4]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["tpe", "gp"])
 @pytest.mark.parametrize("trials", [6, 9])
 def test_what_is_asked_hangs_on_what_was_told_within_the_runs_of_a_contest(sampler: str, trials: int) -> None:
@@ -76,8 +78,8 @@ def test_alphas_are_searched_where_there_are_several() -> None:
 
 @pytest.mark.parametrize("options", [
     {"space": "uniform"}, {"space": "per_layer"}, {"space": "per_layer", "at_once": 3},
-    pytest.param({"space": "per_layer", "sampler": "gp"}, marks=pytest.mark.thorough),
-    pytest.param({"sampler": "gp", "at_once": 2}, marks=pytest.mark.thorough),
+    later({"space": "per_layer", "sampler": "gp"}),
+    later({"sampler": "gp", "at_once": 2}),
 ])  # fmt: skip
 def test_a_contest_that_is_resumed_at_any_run_asks_the_very_same(options: dict[str, Any]) -> None:
     walks = Walks(**options)
@@ -113,6 +115,7 @@ SHAPES = st.dictionaries(
 )
 
 
+@pytest.mark.slow
 @given(SHAPES, st.data())
 def test_a_fitted_map_is_within_the_budget_and_keeps_proportions(shapes: Any, data: st.DataObject) -> None:
     ranks = {name: data.draw(st.integers(0, min(shape))) for name, shape in shapes.items()}
@@ -135,6 +138,7 @@ def found_share(ranks: dict[str, int], found: RankMap) -> float:
     return min((found.get(name, 0) + 1) / rank for name, rank in ranks.items() if rank)
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(SHAPES, st.integers(1, 4), st.integers(1, 14), st.sampled_from(["uniform", "per_layer"]))
 def test_no_setting_is_over_the_budget_and_every_one_can_be_trained(

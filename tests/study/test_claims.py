@@ -135,6 +135,7 @@ def test_a_paused_owner_loses_its_claim_and_its_late_result_is_refused(storage: 
     claims.close()
 
 
+@pytest.mark.slow
 def test_a_claim_outlives_its_lease_while_its_owner_lives(storage: Storage) -> None:
     busy, other = Claims(storage, lease=0.4), Claims(storage)
     token = busy.take("k")
@@ -184,6 +185,7 @@ def test_workspaces_that_share_a_database_do_not_meet(server: str, tmp_path: Pat
         assert [offer.count() for offer in offers] == [1, 0]
 
 
+@pytest.mark.slow
 def test_what_is_offered_is_taken_by_those_who_come(storage: Storage) -> None:
     specs = [replace(SPEC, seed=seed) for seed in range(30)]
     with closing(Claims(storage)) as claims:
@@ -237,6 +239,7 @@ def test_whoever_has_lost_the_lead_offers_nothing_more(storage: Storage) -> None
         assert offers.count() == 1
 
 
+@pytest.mark.slow
 def test_a_claim_that_is_being_published_does_not_keep_the_others_from_being_renewed(storage: Storage) -> None:
     with closing(Claims(storage, lease=0.6)) as busy, closing(Claims(storage)) as other:
         tokens = {key: busy.take(key) for key in ("slow", "k")}
@@ -278,7 +281,7 @@ def test_a_claim_says_whether_another_machine_has_done_what_it_is_for(storage: S
             assert claims.done_elsewhere(machine) is elsewhere
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_a_server_that_is_started_again_is_waited_for(tmp_path: Path) -> None:
     with postgresql_server() as server, closing(Claims(Storage.of(tmp_path, server.url), lease=2)) as claims:
         token = claims.take("k")

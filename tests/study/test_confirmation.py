@@ -95,6 +95,7 @@ def test_a_study_without_it_keeps_its_name_and_what_it_knows(place, confirmed):
     assert report_of(plain)["anew"] is None
 
 
+@pytest.mark.thorough
 def test_where_nothing_is_chosen_that_is_said(tmp_path):
     _, said = run(study_of(tmp_path, decide={"seeds": 3, "margin": "1e-9nat"}, confirm={"seeds": 3}))
     assert "nothing is trained anew (confirm.seeds=3): " in said

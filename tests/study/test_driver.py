@@ -133,6 +133,7 @@ def screened(runner: Runner, **search: Any) -> tuple[list[Setting], list[Setting
     return *screen.run(), notes
 
 
+@pytest.mark.slow
 def test_a_grid_is_tuned_beside_the_references_and_a_curve_before_them() -> None:
     runner = Runner(best=1e-2)
     chosen, references, notes = screened(runner, learning_rates=[1e-3, 3e-3])

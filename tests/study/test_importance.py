@@ -43,6 +43,7 @@ def by_alpha(rank: int, alpha: float, rate: float) -> float:
     return abs(alpha - 8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("screen", [grid, sampled])
 @pytest.mark.parametrize(("loss", "cause"), [(by_rate, "learning_rate"), (by_rank, "rank"), (by_alpha, "alpha")])
 def test_the_only_cause_has_by_far_the_largest_share(

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import tiny_bench
 from safetensors.numpy import load_file
+from thorough import later_but
 from tiny_language import MODELS, make_bench, study_of
 
 from rankexp.analysis.study import load_study
@@ -76,13 +77,7 @@ def without_report(monkeypatch):
 
 
 @pytest.mark.usefixtures("without_report")
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=pytest.mark.thorough if name in {"gp", "halving", "pareto", "optuna"} else ())
-        for name in SEARCHES
-    ],
-)
+@pytest.mark.parametrize("name", later_but({"tpe", "nested"}, SEARCHES))
 def test_every_strategy_screens_a_language_model(tmp_path, name):
     study = run(study_of(tmp_path, search={"strategy": name, **SEARCHES[name]}))
     assert study.complete

@@ -8,6 +8,7 @@ import pytest
 import tiny_images
 import tiny_pairs
 from test_language_studies import CONTENDERS, ONE_OF_EACH, SEARCHES, run
+from thorough import later
 
 from rankexp.candidates import BASE, HEAD
 from rankexp.config import StudyConfig
@@ -48,7 +49,7 @@ def study_of(folder, model, **changes) -> StudyConfig:
     return parse(StudyConfig, values)
 
 
-@pytest.mark.parametrize("model", ["resnet", "t5", pytest.param("vit", marks=pytest.mark.thorough)])
+@pytest.mark.parametrize("model", ["resnet", later("t5"), later("vit")])
 def test_a_study_ends_in_a_report_with_its_own_references(tmp_path, model):
     task = {"generate": ["chrf", "bleu"], "max_new_tokens": 8} if model == "t5" else {"augment": ["flip"]}
     study = run(study_of(tmp_path, model, task=task))
@@ -99,7 +100,7 @@ def test_every_contender_is_tuned_and_compared(tmp_path, model, names):
     assert all(row["seeds"] == 3 for row in report["contest"]["rows"].values())
 
 
-@pytest.mark.parametrize("score", ["bleu", pytest.param("corpus_chrf", marks=pytest.mark.thorough)])
+@pytest.mark.parametrize("score", [later("bleu"), later("corpus_chrf")])
 def test_a_metric_of_a_corpus_decides_by_the_jackknife(tmp_path, score):
     task = {"generate": [score], "max_new_tokens": 8}
     study = run(study_of(tmp_path, "t5", task=task, decide={"score": score, "margin": "2pt"}, references={}))

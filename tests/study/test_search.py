@@ -7,6 +7,7 @@ from pathlib import Path
 
 import optuna
 import pytest
+from thorough import later
 
 from rankexp.strategies.rank_space import RankSpace
 from rankexp.strategies.setting import Setting
@@ -49,7 +50,7 @@ def price_of(setting: Setting) -> float:
 
 
 WAYS: list[tuple[SamplerName, Price | None]] = [
-    ("tpe", None), pytest.param("gp", None, marks=pytest.mark.thorough), ("tpe", price_of), ("nsga2", price_of)
+    later("tpe", None), later("gp", None), later("tpe", price_of), ("nsga2", price_of)
 ]  # fmt: skip
 
 
@@ -109,7 +110,7 @@ def test_a_gaussian_process_prunes_nothing_and_finds_what_is_best(tmp_path: Path
     assert min(map(loss_at, tried)) < 1 / 32 + 1 / 3 + 0.05
 
 
-@pytest.mark.parametrize("sampler", ["tpe", pytest.param("gp", marks=pytest.mark.thorough)])
+@pytest.mark.parametrize("sampler", ["tpe", later("gp")])
 def test_a_sampler_turns_back_from_rates_that_diverge(tmp_path: Path, sampler: SamplerName) -> None:
     diverged: list[bool] = []
 

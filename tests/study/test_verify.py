@@ -57,6 +57,7 @@ FAULTS: list[tuple[str, Callable[[Path], None], str]] = [
 ]
 
 
+@pytest.mark.slow
 def test_a_whole_study_has_none(workspace: Path) -> None:
     assert problems(study(workspace)) == []
     said: list[str] = []

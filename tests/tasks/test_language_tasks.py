@@ -154,6 +154,7 @@ def test_rows_are_cut_where_they_are_long_and_that_is_said():
     assert np.all([split.sizes.min() > 0 for split in data.splits.values()])
 
 
+@pytest.mark.slow
 def test_rows_to_retain_that_are_trained_on_are_counted(rows, tmp_path):
     said, other = [], tmp_path / "other.jsonl"
     other.write_text('{"question": "Who?", "answer": "Nobody."}\n{"question": "", "answer": ""}\n')

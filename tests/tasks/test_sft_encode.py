@@ -148,6 +148,7 @@ def test_tokenizers_that_cannot_give_a_text_back_are_believed():
 TEXT = st.text(st.sampled_from("ab \n\té日🙂.'"), min_size=1, max_size=10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @settings(deadline=None)
 @given(TEXT, TEXT)

@@ -12,6 +12,7 @@ import pytest
 from chat_tokenizers import chat_tokenizer
 from hypothesis import given
 from hypothesis import strategies as st
+from thorough import later
 
 import rankexp
 from rankexp.data.rows import normalised
@@ -64,6 +65,7 @@ def tables(draw):
     return [row(i, prompt, answer, f"g-{group}" if group else None) for i, (prompt, answer, group) in enumerate(cells)]
 
 
+@pytest.mark.slow
 @given(tables(), st.integers(0, 2))
 def test_no_prompt_and_no_group_is_in_two_splits(rows, seed):
     try:
@@ -361,14 +363,14 @@ needs_shared = pytest.mark.skipif(
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "template", "named", "rows", "lost"), [
     ("identity.json", "smollm2", None, 91, {}),
-    ("identity.json", None, None, 91, {}),
-    ("alpaca_en_demo.json", "llama3", None, 999, {"repeated": 14}),
+    later("identity.json", None, None, 91, {}),
+    later("alpaca_en_demo.json", "llama3", None, 999, {"repeated": 14}),
     ("alpaca_en_demo.json", None, None, 999, {"repeated": 14}),
-    ("alpaca_en_demo.json", "gemma", None, 999, {"repeated": 14}),
-    ("glaive_toolcall_en_demo.json", "qwen3", None, 300, {"repeated": 35}),
+    later("alpaca_en_demo.json", "gemma", None, 999, {"repeated": 14}),
+    later("glaive_toolcall_en_demo.json", "qwen3", None, 300, {"repeated": 35}),
     ("glaive_toolcall_en_demo.json", "smollm2", "chatml", 300, {"repeated": 35}),
     ("glaive_toolcall_en_demo.json", "smollm2", None, 300, {"repeated": 35, "not_shown": 171}),
-    ("glaive_toolcall_en_demo.json", "mistral", None, 300, {"repeated": 35}),
+    later("glaive_toolcall_en_demo.json", "mistral", None, 300, {"repeated": 35}),
     ("gsm8k/test.jsonl", "smollm2", None, 1319, {}),
 ])  # fmt: skip
 def test_data_of_others_is_read_as_it_is(name, template, named, rows, lost):
@@ -400,6 +402,7 @@ def test_each_turn_of_a_data_set_of_others_is_there():
     assert sum(row.content.turns for row in reading.rows) == sum(turns.values())
 
 
+@pytest.mark.slow
 @needs_shared
 def test_each_answer_of_gsm8k_is_what_is_learned():
     encode = encoder("smollm2")

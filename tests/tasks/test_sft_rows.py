@@ -310,6 +310,7 @@ JSON = st.recursive(
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @given(st.sampled_from(["messages", "prompt", "text", "instruction", "tools"]), JSON)
 def test_whatever_a_cell_holds_it_is_read_or_refused_by_name(column, value):
     from rankexp.data.table import Table

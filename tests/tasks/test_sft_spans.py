@@ -6,6 +6,7 @@ import pytest
 from chat_tokenizers import ENDS, SPECIALS, TEMPLATES, chat_tokenizer
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
+from thorough import later
 
 from rankexp.data.table import TaskError
 from rankexp.tasks.sft.encode import Encoder
@@ -394,7 +395,7 @@ def conversations(draw):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["byte_level", "metaspace"])
+@pytest.mark.parametrize("kind", ["byte_level", later("metaspace")])
 @pytest.mark.parametrize("template", TEMPLATES)
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
 @given(turns=conversations())
@@ -435,7 +436,7 @@ def with_tools(draw):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("template", "named"), [
-    ("llama3", None), ("qwen3", None), ("mistral_system_first", None), ("smollm2", "chatml"),
+    later("llama3", None), ("qwen3", None), ("mistral_system_first", None), later("smollm2", "chatml"),
 ])  # fmt: skip
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
 @given(turns=with_tools(), tools=st.sampled_from([None, TOOLS]))

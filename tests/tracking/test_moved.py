@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from mirrored import NAME, OF_MLFLOW, TRIALS, client_of, fake, last, live_through, runs_of
+from thorough import later
 
 from rankexp.analysis.study import load_study
 from rankexp.record.files import sha256
@@ -17,7 +18,7 @@ from rankexp.tracking import MlflowTracker
 from rankexp.tracking.own_store import open_own_store
 
 pytestmark = OF_MLFLOW
-NAMES = ["runs", *(pytest.param(n, marks=pytest.mark.thorough) for n in ("a b", "50% %2e%2e #1?")), "über é&=@[x]"]
+NAMES = ["runs", *(later(n) for n in ("a b", "50% %2e%2e #1?")), "über é&=@[x]"]
 
 
 def tree(folder: Path) -> dict[str, tuple[str, int]]:

@@ -9,6 +9,7 @@ import torch
 from adapter_laws import check_packed, check_resumed
 from safetensors.torch import load_file
 from test_language import make_spec
+from thorough import later, later_but
 from tiny_language import MODELS, make_base, make_bench, placed, write_rows
 
 from rankexp.lora.inject import eject
@@ -42,7 +43,7 @@ KINDS = {
     "scaled rows": ("gemma3", [], TOKENS),
     "rows and norms": ("qwen2", ["model.norm"], TOKENS),
 }
-SOME = [pytest.param(kind, marks=() if kind in {"both", "tied rows"} else pytest.mark.thorough) for kind in KINDS]
+SOME = later_but({"both", "tied rows"}, KINDS)
 
 
 def base_of(kind):
@@ -55,7 +56,7 @@ def benches(tmp_path_factory):
     return cache(lambda kind: make_bench(tmp_path_factory.mktemp("bench"), kind, base_of(kind)))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", SOME)
 def test_it_is_trained_beside_lora_and_leaves_the_base_as_it_was(benches, tmp_path, kind):
     bench = benches(kind)
     before = {name: p.detach().clone() for name, p in bench.model.named_parameters()}
@@ -81,7 +82,7 @@ def test_it_is_trained_beside_lora_and_leaves_the_base_as_it_was(benches, tmp_pa
 
 
 @pytest.mark.filterwarnings("ignore")  # of transformers and PEFT, about tied weights
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", later_but({"both", "tied rows", "norms", "scaled rows"}, KINDS))
 def test_the_adapter_in_peft_and_read_back_gives_the_recorded_losses(benches, tmp_path, kind):
     from peft import PeftModel
 
@@ -125,7 +126,7 @@ def test_interrupted_and_resumed_it_ends_with_the_bits_of_one_go(benches, tmp_pa
     check_resumed(bench, tmp_path, spec)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", SOME)
 def test_a_pack_is_each_of_it_alone_where_it_packs(benches, tmp_path, kind):
     bench = benches(kind)
     assert bench.packs == (kind not in {"output", "both", "tied rows", "scaled rows"})
@@ -145,7 +146,7 @@ def test_a_pack_is_each_of_it_alone_where_it_packs(benches, tmp_path, kind):
     ],
     ids=["dora", "pissa", "nested", "adalora"],
 )
-@pytest.mark.parametrize("kind", [pytest.param("table", marks=pytest.mark.thorough), "tied rows"])
+@pytest.mark.parametrize("kind", [later("table"), "tied rows"])
 def test_it_goes_with_every_method(benches, tmp_path, kind, changes):
     bench = benches(kind)
     spec = make_spec(bench, **{"steps": 10, **changes})
@@ -155,7 +156,7 @@ def test_it_goes_with_every_method(benches, tmp_path, kind, changes):
     np.testing.assert_allclose(again.values["loss"], recorded.values["loss"], rtol=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["table", "rows", "tied rows"])
+@pytest.mark.parametrize("kind", [later("table"), later("rows"), "tied rows"])
 def test_around_a_base_in_bfloat16_it_is_trained_in_float32(tmp_path, kind):
     base = replace(base_of(kind), dtype="bfloat16")
     bench = make_bench(tmp_path, kind, replace(base, fingerprint=f"{base.fingerprint}b"))
@@ -167,7 +168,7 @@ def test_around_a_base_in_bfloat16_it_is_trained_in_float32(tmp_path, kind):
     assert read_back(bench.base, bench.data, trial, bench.device).passed
 
 
-@pytest.mark.parametrize("modules", [["embed_tokens"], ["lm_head"], ["input_layernorm", "model.norm"]])
+@pytest.mark.parametrize("modules", [later(["embed_tokens"]), ["lm_head"], later(["input_layernorm", "model.norm"])])
 def test_around_a_base_in_bfloat16_what_is_trained_writes_too(tmp_path, modules):
     base = replace(also_training(make_base(), modules, []), dtype="bfloat16")
     task = SftTask(path=str(write_rows(tmp_path / "rows.jsonl")), generate=["exact_match"], max_new_tokens=6)

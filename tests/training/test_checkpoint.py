@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from thorough import later
 from tiny_bench import digests, make_spec
 
 from rankexp.record.leftovers import remove_leftovers
@@ -93,7 +94,7 @@ def train(bench, store, *specs, cut=None, size=1, every=1000, said=None):
     return jobs
 
 
-@pytest.mark.parametrize("cut", [1, 5, 9])
+@pytest.mark.parametrize("cut", [later(1), 5, later(9)])
 @pytest.mark.parametrize("name", TRIALS)
 def test_resumed_it_ends_as_in_one_go(bench, tmp_path, name, cut):
     spec = make_spec(bench, **TRIALS[name])

@@ -9,6 +9,7 @@ import tiny_bench
 import torch
 from adapter_laws import check_packed, check_resumed
 from test_language import make_spec
+from thorough import later
 from tiny_language import MODELS, make_bench, placed
 
 from rankexp.models.base import find_model, new_head
@@ -42,10 +43,9 @@ def test_it_is_another_model_and_auto_is_float32_on_a_processor():
 @pytest.mark.parametrize(
     ("name", "method"),
     [
-        *(("llama", method) for method in ("lora", "dora", "full")),
-        ("gpt2", "lora"),
-        *(pytest.param("gpt2", method, marks=pytest.mark.thorough) for method in ("dora", "full")),
-        *(pytest.param("gemma3", method, marks=pytest.mark.thorough) for method in ("lora", "dora", "full")),
+        *(("llama", method) for method in ("lora", "full")),
+        later("llama", "dora"),
+        *(later(name, method) for name in ("gpt2", "gemma3") for method in ("lora", "dora", "full")),
     ],
 )
 def test_what_is_trained_is_float32_and_learns(benches, tmp_path, name, method):
@@ -62,7 +62,7 @@ def test_what_is_trained_is_float32_and_learns(benches, tmp_path, name, method):
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
-@pytest.mark.parametrize("name", ["llama", pytest.param("gpt2", marks=pytest.mark.thorough)])
+@pytest.mark.parametrize("name", ["llama", later("gpt2")])
 def test_the_adapter_in_peft_gives_about_the_recorded_losses(benches, tmp_path, name):
     from peft import PeftModel
 

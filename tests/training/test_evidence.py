@@ -148,6 +148,7 @@ def test_a_fitted_head_makes_gradients_say_something_of_the_task(bench, names):
     assert abs(agreement(Adapter({}, new_head(bench.model, seed)) for seed in (0, 1))) < 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["fisher", "gradient_spectrum", "activation_spectrum"])
 def test_an_allocation_from_data_can_be_trained(bench, store, name):
     shapes = bench.shapes("all-linear")

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from test_language import in_float64, make_spec
+from thorough import later
 from tiny_language import MODELS, make_base, write_rows
 
 from rankexp.metrics import EXACT_MATCH, metrics_of
@@ -162,7 +163,7 @@ def test_of_a_cut_row_the_whole_answer_is_asked_for(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
-@pytest.mark.parametrize("name", ["llama", "gpt2", "gemma3"])
+@pytest.mark.parametrize("name", ["llama", later("gpt2"), later("gemma3")])
 def test_the_adapter_in_peft_writes_what_was_recorded(benches, tmp_path, name):
     from peft import PeftModel
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from adapter_laws import check_packed, check_resumed
+from thorough import later_but
 from tiny_bench import digests
 from tiny_images import MODELS, make_base, make_bench, make_spec
 
@@ -29,7 +30,7 @@ pytestmark = [
 ]
 
 SOME = ["vit", "resnet"]
-EVERY = [pytest.param(name, marks=() if name in SOME else pytest.mark.thorough) for name in MODELS]
+EVERY = later_but(SOME, MODELS)
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +122,9 @@ def test_a_change_keeps_the_size_and_what_is_not_at_the_edge():
     assert 5 < sum(turned) < 35
 
 
-@pytest.mark.parametrize("method", ["lora", "dora", "adalora", "nested", "head", "full", "subspace"])
+@pytest.mark.parametrize(
+    "method", later_but({"adalora", "full"}, ["lora", "dora", "adalora", "nested", "head", "full", "subspace"])
+)
 @pytest.mark.parametrize("name", ["vit", "resnet"])
 def test_every_method_trains(benches, tmp_path, name, method):
     bench = benches(name)

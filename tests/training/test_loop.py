@@ -44,6 +44,7 @@ def first(split, count):
     return split.take(np.arange(count))
 
 
+@pytest.mark.slow
 def test_the_loss_falls_and_only_what_is_trainable_changes(run, bench):
     base = {name: p.detach().clone() for name, p in bench.model.named_parameters()}
     begun = []

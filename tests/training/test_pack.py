@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from thorough import later
 from tiny_bench import digests, make_spec
 from torch import nn
 
@@ -67,7 +68,7 @@ def train(bench, slots, size, seats=None):
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("accumulation", [1, pytest.param(2, marks=pytest.mark.thorough)])
+@pytest.mark.parametrize("accumulation", [1, later(2)])
 def test_each_trial_of_a_pack_ends_where_it_ends_alone(bench, device, accumulation):
     bench = in_precision(bench, torch.float64, device)
     specs = mixed(bench, accumulation=accumulation)
@@ -134,7 +135,7 @@ def test_the_same_pack_gives_the_same_bits(bench, tmp_path):
     assert len(runs[0]) == 7
 
 
-@pytest.mark.parametrize("step", [1, pytest.param(7, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("step", [1, later(7)])
 def test_a_trial_that_diverges_leaves_the_others_bit_identical(bench, step):
     """The third trial's factors become NaN at a step; in the other run it stays healthy."""
 

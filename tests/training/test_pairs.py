@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from adapter_laws import check_packed, check_resumed
+from thorough import later, later_but
 from tiny_bench import digests
 from tiny_pairs import MODELS, make_base, make_bench, make_spec
 
@@ -27,7 +28,7 @@ pytestmark = [
 ]
 
 SOME = ["t5", "bart"]
-EVERY = [pytest.param(name, marks=() if name in SOME else pytest.mark.thorough) for name in MODELS]
+EVERY = later_but(SOME, MODELS)
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +74,9 @@ def test_interrupted_and_resumed_it_ends_with_the_bits_of_one_go(benches, tmp_pa
     check_resumed(benches(name), tmp_path, make_spec(benches(name), dropout=0.2))
 
 
-@pytest.mark.parametrize("method", ["lora", "dora", "adalora", "nested", "full", "subspace"])
+@pytest.mark.parametrize(
+    "method", later_but({"adalora", "full"}, ["lora", "dora", "adalora", "nested", "full", "subspace"])
+)
 def test_every_method_trains(benches, tmp_path, method):
     bench = benches("t5")
     options = {"nested_ranks": (1, 2)} if method == "nested" else {"dimension": 200} if method == "subspace" else {}
@@ -155,7 +158,7 @@ def test_adapters_of_one_stack_alone_train_for_several_epochs(benches, tmp_path,
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-@pytest.mark.parametrize("beams", [None, 1, 3])
+@pytest.mark.parametrize("beams", [None, later(1), 3])
 def test_what_is_written_is_what_the_model_itself_writes_and_peft_too(tmp_path, beams):
     bench = make_bench(
         tmp_path, "bart", generate=["chrf", "bleu", "corpus_chrf", "exact_match"], max_new_tokens=12, num_beams=beams

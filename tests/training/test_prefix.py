@@ -113,6 +113,7 @@ def test_the_lowest_adapter_of_a_pack_counts(exact):
     assert found == [1, 2, 1, 0, 0]
 
 
+@pytest.mark.slow
 def test_a_model_that_does_not_give_its_own_logits_from_what_is_kept_is_computed(exact):
     """Here a block adds what its forerunner computed inside, which is no longer there once that one is skipped."""
     lower, upper_block = blocks_of(exact.model)[1]
@@ -135,6 +136,7 @@ def test_a_model_that_does_not_give_its_own_logits_from_what_is_kept_is_computed
     assert list(prefix._kept.values()) == [None]
 
 
+@pytest.mark.slow
 def test_more_than_fits_is_computed(exact, monkeypatch):
     monkeypatch.setattr("rankexp.training.prefix._MOST_BYTES", 1000)
     prefix = Prefix(exact.pack, exact.collator(exact.data.splits["train"]))
@@ -142,6 +144,7 @@ def test_more_than_fits_is_computed(exact, monkeypatch):
     assert list(prefix._kept.values()) == [None]
 
 
+@pytest.mark.slow
 def test_the_blocks_are_themselves_again_afterwards(exact):
     prefix = Prefix(exact.pack, exact.collator(exact.data.splits["train"]))
     train(exact, [upper(exact)], prefix)

@@ -135,6 +135,7 @@ def test_before_a_step_no_answer_is_preferred(bench):
     torch.testing.assert_close(found, torch.full((8,), math.log(2.0)))
 
 
+@pytest.mark.slow
 def test_a_pack_of_mixed_slots_is_each_of_them_alone(bench):
     bench = in_float64(bench)
     specs = [make_spec(bench, rank, seed=seed, steps=4) for rank, seed in ((1, 0), (2, 1), (4, 0), (8, 2))]
@@ -145,6 +146,7 @@ def test_a_pack_of_mixed_slots_is_each_of_them_alone(bench):
     assert len({slot.history[-1]["loss"] for slot in alone}) == len(specs)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
 def test_it_learns_is_recorded_and_read_by_peft(bench, tmp_path):
     from peft import PeftModel

@@ -13,6 +13,7 @@ import pytest
 import tiny_bench
 import torch
 from safetensors.torch import load_file
+from thorough import later
 from tiny_bench import VARIANTS, digests, make_bench, make_spec
 
 from rankexp.analysis.updates.read_adapter import full_spectrum
@@ -154,7 +155,7 @@ def test_a_fresh_process_gives_the_same_bits(runs, tmp_path):
 
 
 @pytest.mark.usefixtures("clean")
-@pytest.mark.parametrize("before", ["nothing", "lora", "full", "diverged", "interrupted"])
+@pytest.mark.parametrize("before", ["nothing", later("lora"), later("full"), later("diverged"), "interrupted"])
 def test_a_trial_does_not_depend_on_what_was_trained_before_it(bench, runs, store, before):
     torch.manual_seed(99)
     if before in ("lora", "full"):
