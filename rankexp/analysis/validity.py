@@ -12,7 +12,7 @@ from rankexp.analysis.diagnosis import Diagnosis
 from rankexp.analysis.opened_split import test_once
 from rankexp.analysis.rate_validity import equal_tuning, own_tuning_runs, rates_inside, rates_tuned_well, tuned_rates
 from rankexp.analysis.study import Study
-from rankexp.candidates import HEAD, CandidateName
+from rankexp.candidates import BASE, HEAD, CandidateName
 from rankexp.record.trial import Trial
 from rankexp.trial_spec import TrialSpec
 
@@ -218,7 +218,8 @@ def gains_more_than_margin(study: Study) -> Check:
     """The reference rank gains more on ``decide`` than the margin forgives; else training nothing would do as well."""
     name, verdict, metric = "Training gains more than the margin", study.verdict, study.metric
     rank = 0 if verdict is None else verdict.reference_rank
-    before, after = study.decide_means(HEAD), study.decide_means(CandidateName.of_rank(rank)) if rank else {}
+    before = study.decide_means(HEAD if study.record.has_head else BASE)
+    after = study.decide_means(CandidateName.of_rank(rank)) if rank else {}
     if not before or not after:
         return Check(name, None, "Nothing is compared yet, or nothing was scored before any rank.", advisory=True)
     gained = mean(after.values()) - mean(before.values())
