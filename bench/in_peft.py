@@ -23,7 +23,7 @@ from rankexp import load_study
 from rankexp.assets import asset_folder
 from rankexp.models.base import find_model
 from rankexp.models.gguf import as_safetensors
-from rankexp.objectives.language import IGNORED
+from rankexp.objectives.token_losses import IGNORED
 from rankexp.record.trial import Trial
 from rankexp.tasks.base import make_task
 from rankexp.tasks.examples import Prompted

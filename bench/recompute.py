@@ -25,7 +25,8 @@ from rankexp.lora.inject import new_layers
 from rankexp.models.base import find_model
 from rankexp.models.kinds import CAUSAL
 from rankexp.objectives.base import Batch
-from rankexp.objectives.language import IGNORED, LanguageModelling
+from rankexp.objectives.language import LanguageModelling
+from rankexp.objectives.token_losses import IGNORED
 from rankexp.training.bench import prepare
 from rankexp.training.reach import target_layers
 from rankexp.training.recompute import recompute_blocks

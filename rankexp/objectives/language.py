@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -15,11 +15,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from rankexp.metrics import LOSS_OF_TOKENS, Metric
 from rankexp.models.base import Padding
 from rankexp.models.kinds import CAUSAL, ModelKind
-from rankexp.objectives.base import Batch, Objective
-from rankexp.objectives.generation import Generation
+from rankexp.objectives.base import Batch
+from rankexp.objectives.token_losses import IGNORED, TokenLosses
 from rankexp.objectives.tokens import padded
 from rankexp.tasks.examples import Prompted, Targets
 
@@ -29,49 +28,23 @@ MOST_BYTES = 1 << 28
 MOST_OF_LOSS = 4 * MOST_BYTES
 """Bytes that the loss takes at most: the logits, their softmax, its gradient, and a copy in the model's precision."""
 
-IGNORED = -100
-"""Label of a token that is no target, as transformers has it."""
-
 
 @dataclass(frozen=True)
-class LanguageModelling(Objective[Targets]):
+class LanguageModelling(TokenLosses[Targets]):
     """Rows of tokens, some of which are to be foretold.
 
-    A row's loss is the mean over its target tokens, and it weighs as many as it has: so the loss of a batch is the mean
-    over all its target tokens, as transformers has it. Logits are made at the targets alone, a chunk at a time.
-
-    Attributes:
-        writing: How a model writes where examples have prompts; None where none has.
+    Logits are made at the targets alone, a chunk at a time.
     """
-
-    writing: Generation | None = None
-
-    @property
-    def metrics(self) -> tuple[Metric, ...]:  # type: ignore[override]  # of a fixed value
-        """The loss, and what is made of what the model writes."""
-        return (LOSS_OF_TOKENS, *(self.writing.metrics if self.writing else ()))
 
     @property
     def kind(self) -> ModelKind:
         """A causal language model, of which nothing is new."""
         return CAUSAL
 
-    def facts(self) -> dict[str, Any]:
-        """Return how the model writes and is judged; else nothing, as the tokens say it all."""
-        return {"generation": self.writing.facts()} if self.writing else {}
-
-    def generation(self, examples: Targets) -> Generation | None:
-        """Return how a model writes for examples with prompts."""
-        return self.writing if isinstance(examples, Prompted) else None
-
     def places(self, examples: Targets) -> int:
         """Return the tokens of the longest example, or of the longest prompt and what may be written after it."""
         asked = self.writing.sizes(examples) if self.writing and isinstance(examples, Prompted) else ()
         return max([*examples.sizes.tolist(), *asked], default=0)
-
-    def weights(self, examples: Targets) -> NDArray[np.float64]:
-        """Return the number of target tokens of each example."""
-        return examples.counts
 
     def about(self, examples: Targets) -> str:
         """Count the tokens, and those that are learned."""
@@ -92,10 +65,6 @@ class LanguageModelling(Objective[Targets]):
         found = _in_chunks(hidden[rows, places], tokens, logits)
         sums = found.new_zeros(len(batch.labels)).index_add(0, rows, found)
         return sums / batch.weights.to(found.dtype)
-
-    def scores(self, model: nn.Module, batch: Batch) -> Mapping[str, Tensor]:
-        """Return the mean loss of each row's target tokens."""
-        return {LOSS_OF_TOKENS.name: self.losses(model, batch)}
 
     def answers(self, model: nn.Module, batch: Batch) -> Tensor:
         """Return the logits of each row's last target token, shape (rows, vocabulary)."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,55 +12,30 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rankexp.metrics import LOSS_OF_TOKENS, Metric
 from rankexp.models.base import Padding
 from rankexp.models.kinds import SEQ2SEQ, ModelKind
-from rankexp.objectives.base import Batch, Objective
-from rankexp.objectives.generation import Generation
-from rankexp.objectives.language import IGNORED
+from rankexp.objectives.base import Batch
+from rankexp.objectives.token_losses import IGNORED, TokenLosses
 from rankexp.objectives.tokens import BUCKETS, filled, moved, padded
-from rankexp.tasks.examples import Pairs, PromptedPairs
+from rankexp.tasks.examples import Pairs
 
 
 @dataclass(frozen=True)
-class PairsOfTexts(Objective[Pairs]):
+class PairsOfTexts(TokenLosses[Pairs]):
     """Rows of tokens that are read, each with one that is to be written.
 
-    A row's loss is the mean over the tokens to be written, and it weighs as many as it has. The decoder begins as the
-    model's own configuration says. What is read and what is written are padded each to a length of its own, and these
-    are never the same, so that whoever meets rows of one of them knows which.
-
-    Attributes:
-        writing: How a model writes; None where nothing is written.
+    The decoder begins as the model's own configuration says. What is read and what is written are padded each to a
+    length of its own, and these are never the same, so that whoever meets rows of one of them knows which.
     """
-
-    writing: Generation | None = None
-
-    @property
-    def metrics(self) -> tuple[Metric, ...]:  # type: ignore[override]  # of a fixed value
-        """The loss, and what is made of what the model writes."""
-        return (LOSS_OF_TOKENS, *(self.writing.metrics if self.writing else ()))
 
     @property
     def kind(self) -> ModelKind:
         """A model with an encoder and a decoder, of which nothing is new."""
         return SEQ2SEQ
 
-    def facts(self) -> dict[str, Any]:
-        """Return how the model writes and is judged."""
-        return {"generation": self.writing.facts()} if self.writing else {}
-
-    def generation(self, examples: Pairs) -> Generation | None:
-        """Return how a model writes for examples that are asked for."""
-        return self.writing if isinstance(examples, PromptedPairs) else None
-
     def places(self, examples: Pairs) -> int:
         """Return the tokens of the longest row, or the most that are written."""
         return max(super().places(examples), self.writing.max_new_tokens if self.writing else 0)
-
-    def weights(self, examples: Pairs) -> NDArray[np.float64]:
-        """Return the number of tokens to be written of each example."""
-        return examples.counts
 
     def about(self, examples: Pairs) -> str:
         """Count the tokens that are read, and those that are learned."""
@@ -98,10 +73,6 @@ class PairsOfTexts(Objective[Pairs]):
             logits.flatten(0, 1), batch.labels.flatten(), ignore_index=IGNORED, reduction="none"
         )
         return flat.view(batch.labels.shape).sum(dim=1) / batch.weights.to(flat.dtype)
-
-    def scores(self, model: nn.Module, batch: Batch) -> Mapping[str, Tensor]:
-        """Return the mean loss of each row's tokens."""
-        return {LOSS_OF_TOKENS.name: self.losses(model, batch)}
 
     def answers(self, model: nn.Module, batch: Batch) -> Tensor:
         """Return the logits of each row's last token, shape (rows, vocabulary)."""

@@ -24,7 +24,8 @@ from rankexp.lora.pack import PackedLoRALayer
 from rankexp.metrics import LOSS, Metric
 from rankexp.models.kinds import CAUSAL
 from rankexp.objectives.base import Batch, Objective
-from rankexp.objectives.language import IGNORED, LanguageModelling
+from rankexp.objectives.language import LanguageModelling
+from rankexp.objectives.token_losses import IGNORED
 from rankexp.objectives.tokens import padded
 from rankexp.record.trials import TrialStore
 from rankexp.tasks.base import TaskData

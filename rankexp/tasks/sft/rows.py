@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
@@ -89,6 +89,10 @@ class Plain:
         system = [{"role": "system", "content": self.system}] if self.system else []
         turns = [{"role": "user", "content": self.question}, {"role": "assistant", "content": self.answer}]
         return [[*system, *turns], []]
+
+
+OfPair = Callable[[str, str], Conversation | Plain]
+"""Makes of a text and its translation what a row holds."""
 
 
 @dataclass(frozen=True)

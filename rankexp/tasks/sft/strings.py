@@ -1,26 +1,19 @@
-"""English strings of a program's interface with their French translations, as questions and answers.
-
-Data: the French language pack of JupyterLab (BSD-3-Clause), one JSON catalogue a program.
-"""
+"""Strings of an interface with their translations, as questions and answers."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
 from dataclasses import field
-from pathlib import Path
 
 from pydantic.dataclasses import dataclass
 
-from rankexp.assets import ASSETS, asset_folder
 from rankexp.data.splits import Sizes
 from rankexp.options import CHECKED, Positive
 from rankexp.tasks.base import Say
+from rankexp.tasks.interface_strings import read_strings
 from rankexp.tasks.sft.language import LanguageTask
 from rankexp.tasks.sft.prepare import Reading
-from rankexp.tasks.sft.rows import Conversation, SftRow
+from rankexp.tasks.sft.rows import Conversation
 
-ASSET = "interface_fr"
 _ASKED = "Translate into French: {}"
 
 
@@ -38,21 +31,11 @@ class StringsTask(LanguageTask):
         return "strings"
 
     def read(self, say: Say, *, has_template: bool) -> Reading:
-        """Read the pairs of all catalogues; untranslated ones and plurals are left out."""
+        """Read all pairs."""
         del has_template
-        folder = asset_folder(ASSET, say)
-        rows = tuple(row for name in sorted(ASSETS[ASSET].members) for row in _rows(folder / name))
-        say(f"{len(rows):,} strings of JupyterLab's interface, each with its French translation")
-        return Reading(rows, ())
+        return read_strings(_content, say)
 
 
-def _rows(path: Path) -> Iterator[SftRow]:
-    catalogue = json.loads(path.read_text(encoding="utf-8"))
-    for number, (english, translations) in enumerate(catalogue.items()):
-        text = english.rpartition("\x04")[2]  # what stands before says where the string is used
-        if not text.strip() or not isinstance(translations, list) or len(translations) != 1:
-            continue
-        french = str(translations[0])
-        if french.strip() and french != text:
-            turns = [{"role": "user", "content": _ASKED.format(text)}, {"role": "assistant", "content": french}]
-            yield SftRow(f"{path.stem}-{number}", None, None, Conversation(turns, (1,)), f"{path.name} entry {number}")
+def _content(source: str, target: str) -> Conversation:
+    turns = [{"role": "user", "content": _ASKED.format(source)}, {"role": "assistant", "content": target}]
+    return Conversation(turns, (1,))

@@ -59,8 +59,7 @@ class PromptedTranslationTask(LanguageTask):
     def read(self, say: Say, *, has_template: bool) -> Reading:
         """Read all pairs."""
         del has_template
-        asked = {name: getattr(self, name) for name in PairsAsked.__dataclass_fields__}
-        return read_pairs(PairsAsked(**asked), self._content, say)
+        return read_pairs(PairsAsked.of(self), self._content, say)
 
     def _content(self, source: str, target: str) -> Conversation:
         said = self.instruction.replace(_TEXT, source)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,11 @@ from rankexp.data.table import ABSENT, TaskError, brief, is_missing
 from rankexp.safety.printable import printable
 from rankexp.tasks.base import Say
 from rankexp.tasks.sft.prepare import Reading
-from rankexp.tasks.sft.rows import Conversation, Plain, SftRow
+from rankexp.tasks.sft.rows import OfPair, SftRow
 from rankexp.tasks.sft.rules import Refused
 
 _NESTED = "translation"
 """A column that holds both texts by their language, as data sets of translations have it."""
-
-Content = Callable[[str, str], Conversation | Plain]
-"""Makes of a text and its translation what a row holds."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +35,13 @@ class PairsAsked:
     source_split: str | None = None
     revision: str | None = None
 
+    @classmethod
+    def of(cls, task: Any) -> PairsAsked:
+        """Return what a task has options of these names for."""
+        return cls(**{name: getattr(task, name) for name in cls.__dataclass_fields__})
 
-def read_pairs(asked: PairsAsked, content: Content, say: Say) -> Reading:
+
+def read_pairs(asked: PairsAsked, content: OfPair, say: Say) -> Reading:
     """Read all pairs.
 
     Args:
@@ -66,7 +68,7 @@ def read_pairs(asked: PairsAsked, content: Content, say: Say) -> Reading:
     return Reading(kept, refused)
 
 
-def _of_pairs(pairs: Sequence[Pair], content: Content) -> Iterator[SftRow | Refused]:
+def _of_pairs(pairs: Sequence[Pair], content: OfPair) -> Iterator[SftRow | Refused]:
     for number, pair in enumerate(pairs, 1):
         if pair.forms > 1:
             yield Refused("several_forms", pair.place)
@@ -76,7 +78,7 @@ def _of_pairs(pairs: Sequence[Pair], content: Content) -> Iterator[SftRow | Refu
             yield _row((pair.source, pair.target), content, name=f"row-{number}", place=pair.place)
 
 
-def _of_tables(asked: PairsAsked, content: Content, say: Say) -> Iterator[SftRow | Refused]:
+def _of_tables(asked: PairsAsked, content: OfPair, say: Say) -> Iterator[SftRow | Refused]:
     source = read_source(asked.path, say, subset=asked.subset, split=asked.source_split, revision=asked.revision)
     for part in source.parts:
         for note in part.table.notes:
@@ -86,7 +88,7 @@ def _of_tables(asked: PairsAsked, content: Content, say: Say) -> Iterator[SftRow
 
 
 def _of_table(
-    asked: PairsAsked, part: Part, prefix: str, given: str | None, content: Content
+    asked: PairsAsked, part: Part, prefix: str, given: str | None, content: OfPair
 ) -> Iterator[SftRow | Refused]:
     table = part.table
     nested = table.cells(_NESTED) if _NESTED in table.names and asked.source not in table.names else None
@@ -118,7 +120,7 @@ def _inside(cell: Any, name: str) -> Any:
 
 
 def _row(
-    sides: Sequence[Any], content: Content, *, name: str, place: str, group: str | None = None, split: str | None = None
+    sides: Sequence[Any], content: OfPair, *, name: str, place: str, group: str | None = None, split: str | None = None
 ) -> SftRow | Refused:
     for value, empty in zip(sides, ("empty_prompt", "empty_answer"), strict=True):
         if value is ABSENT:
