@@ -38,6 +38,7 @@ LAYERS = (
     {"__init__"},
     {"strategies", "training", "report", "tracking"},
     {"study", "testing"},
+    {"export"},
     {"cli"},
     {"__main__"},
 )

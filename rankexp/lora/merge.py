@@ -45,6 +45,22 @@ def unmerge(model: nn.Module) -> list[str]:
     return list(layers)
 
 
+def merge_and_unload(model: nn.Module) -> list[str]:
+    """Merge for good: the model is a plain one afterwards, and its original weights are gone.
+
+    Returns:
+        The names of the layers that were adapted.
+
+    Raises:
+        ValueError: As :func:`merge`.
+    """
+    merge(model)
+    layers = _layers(model)
+    for name, layer in layers.items():
+        model.set_submodule(name, layer.base)
+    return list(layers)
+
+
 def _layers(model: nn.Module) -> dict[str, LoRALayer]:
     layers = lora_layers(model)
     if not layers:

@@ -77,6 +77,7 @@ class BaseModel:
         padding: What the model was found to need; None while nobody has tried.
         dtype: What its weights are kept in, which :meth:`place` puts them into.
         quantise: Whether the weights of linear layers are kept in 4 bits.
+        loads_from: What transformers loads it from as it stands, a folder or a hub id; None where there are no files.
     """
 
     name: str
@@ -88,6 +89,7 @@ class BaseModel:
     padding: Padding | None = None
     dtype: Literal["float32", "bfloat16"] = "float32"
     quantise: Quantise = None
+    loads_from: str | None = None
 
     def place(self, model: nn.Module, device: torch.device) -> nn.Module:
         """Put a model that was built onto a device, in place and in what its weights are kept in.
@@ -204,7 +206,8 @@ def _from_folder(
     def build(kind: ModelKind) -> nn.Module:
         return load_model(folder, files, kind, pad)
 
-    return BaseModel(name, reference, content_key(known), build, processor, pad)
+    loads_from = reference if of_hub else str(folder.absolute())
+    return BaseModel(name, reference, content_key(known), build, processor, pad, loads_from=loads_from)
 
 
 def _pad(tokenizer: Any) -> int:

@@ -65,6 +65,23 @@ def in_nf4(model: Any, device: torch.device) -> nn.Module:
     return placed
 
 
+def dequantised(model: Any) -> nn.Module:
+    """Put ordinary layers in the place of those in 4 bits, with the very numbers that those stand for."""
+    from bitsandbytes.functional import dequantize_4bit
+    from bitsandbytes.nn.modules import Linear4bit
+
+    for name, layer in [item for item in model.named_modules() if isinstance(item[1], Linear4bit)]:
+        with torch.device("meta"):
+            made = nn.Linear(layer.in_features, layer.out_features, layer.bias is not None)
+        numbers = dequantize_4bit(layer.weight.data, layer.weight.quant_state)
+        made.weight = nn.Parameter(numbers.to(layer.compute_dtype), requires_grad=False)
+        made.bias = layer.bias
+        model.set_submodule(name, made.train(layer.training))
+    model.is_loaded_in_4bit = False
+    found: nn.Module = model
+    return found
+
+
 def count_parameters(model: nn.Module) -> int:
     """Return how many numbers the parameters of a model stand for: bitsandbytes keeps two in a byte."""
     return sum(count_numbers(parameter) for parameter in model.parameters())

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 
 from torch import nn
 
 from rankexp.analysis.study import load_study
-from rankexp.models.base import find_model
-from rankexp.models.beside import also_training
-from rankexp.models.kinds import kind_of_task
 from rankexp.option_errors import ConfigError
-from rankexp.tasks.base import make_task
+from rankexp.study.as_recorded import base_of, data_of
 from rankexp.training.device import find_device
 from rankexp.training.readback import ReadBack, read_back
 
@@ -31,28 +27,18 @@ def read_with_peft(folder: Path, say: Callable[[str], None]) -> Iterator[ReadBac
     """
     if find_spec("peft") is None:
         raise ConfigError("--peft needs PEFT, which is not installed; `pip install peft` installs it.")
-    study = load_study(folder)
-    kept = {**asdict(study.config.model), "dtype": study.record.model.get("dtype", "float32")}
-    reads = kind_of_task(study.config.task).reads
-    base = find_model(**kept, device=find_device("auto"), say=say, fetch=False, reads=reads)  # maybe somebody else's
-    base = also_training(base, study.config.lora.modules_to_save, study.config.lora.trainable_token_indices)
-    data = make_task(study.config.task).load(base.processor, say)
-    for what, now, then in (
-        ("model", base.fingerprint, study.record.model.get("found", study.record.model["fingerprint"])),
-        ("data", data.fingerprint, study.record.data["fingerprint"]),
-    ):
-        if now != then:
-            raise ConfigError(
-                f"the {what} has changed since study {study.name} was run; --peft needs what it was run on."
-            )
+    study, device = load_study(folder), find_device("auto")
+    base = base_of(study, device, say)
+    data = data_of(study, base, say)
     first = [[t for t in study.chosen_trials(rank) if not t.cleaned][:1] for rank in study.ranks]
     if not any(first):
         raise ConfigError(f"study {study.name} has no adapter of its decision yet that PEFT could load.")
     for trial in (trial for trials in first for trial in trials):
-        yield read_back(base, data, trial, find_device("auto"), _with_peft)
+        yield read_back(base, data, trial, device, attach_with_peft)
 
 
-def _with_peft(model: nn.Module, adapter: Path) -> nn.Module:
+def attach_with_peft(model: nn.Module, adapter: Path) -> nn.Module:
+    """Let PEFT put an adapter around a bare base model."""
     from peft import PeftModel
 
     loaded: nn.Module = PeftModel.from_pretrained(model, str(adapter))
