@@ -137,8 +137,8 @@ def test_a_framework_has_one_home(packages, home):
 
 
 def test_peft_is_not_needed():
-    assert users("peft") == {"rankexp.study.with_peft"}  # `verify --peft`, which says so where it is missing
-    assert not any(found.when_loaded for found in imports("rankexp.study.with_peft") if found.name == "peft")
+    assert users("peft") == {"rankexp.export.with_peft"}  # `verify --peft`, which says so where it is missing
+    assert not any(found.when_loaded for found in imports("rankexp.export.with_peft") if found.name == "peft")
 
 
 def test_imports_run_downwards():

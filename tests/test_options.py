@@ -93,7 +93,7 @@ def test_a_near_miss_is_found_by_the_whole_name_and_by_its_end(name, expected):
         ({"name": "cvs"}, "there is no task 'cvs'; did you mean 'csv'?"),
         (
             {"name": "os.system"},
-            "there is no task 'os.system'; there are code, csv, images, mnist, sentiment, sft, strings, translation, translation_by_prompt.",
+            "there is no task 'os.system'; there are code, csv, images, interface, mnist, sentiment, sft, strings, translation, translation_by_prompt.",
         ),
         ({"name": "csv", "txet": "x"}, "unknown option 'task.txet'; did you mean 'task.text'?"),
         ({"name": "csv", "_target_": "os.system"}, "unknown option 'task._target_'"),

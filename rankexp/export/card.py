@@ -13,7 +13,7 @@ from rankexp import __version__
 from rankexp.analysis.study import Study
 from rankexp.analysis.validity import checks
 from rankexp.config.study import NO_QUESTION
-from rankexp.export.target import Target
+from rankexp.export.target import Format, Target
 from rankexp.record.trial import Trial
 from rankexp.report import formats
 from rankexp.report.document import brief
@@ -31,12 +31,10 @@ class Told:
 
     Attributes:
         format: As what it was written.
-        language: Of the lines that load it.
         why: Why this trial, in a few words.
     """
 
-    format: str
-    language: str
+    format: Format
     why: str
 
 

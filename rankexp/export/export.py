@@ -7,21 +7,21 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
-from rankexp.analysis.study import load_study
+from rankexp.analysis.study import Study, load_study
+from rankexp.export.as_recorded import base_of, data_of
 from rankexp.export.card import Told, card, configuration
 from rankexp.export.chosen import choose_trial
 from rankexp.export.measured import EXAMPLES, Said, said_by
 from rankexp.export.merged import write_merged
 from rankexp.export.peft import write_peft
 from rankexp.export.serving import write_serving
-from rankexp.export.target import Target, Written
+from rankexp.export.target import Format, Target, Written
 from rankexp.option_errors import ConfigError
-from rankexp.study.as_recorded import base_of, data_of
+from rankexp.record.trial import Trial
 from rankexp.training.device import find_device
 
-Format = Literal["peft", "serving", "merged"]
 FORMATS: Mapping[Format, Callable[[Target], Written]] = {
     "peft": write_peft,
     "serving": write_serving,
@@ -41,6 +41,7 @@ class Exported:
         before: Means of metrics on some examples of ``decide`` with the trial's own adapter.
         after: The same with what was read back.
         use: How to load it.
+        language: Of these lines.
         notes: What else there is to know, a sentence each.
     """
 
@@ -50,6 +51,7 @@ class Exported:
     before: Mapping[str, float]
     after: Mapping[str, float]
     use: str
+    language: str
     notes: tuple[str, ...]
 
 
@@ -90,19 +92,24 @@ def export(
         )
         target.folder.mkdir()
         say(f"exporting trial {chosen.key}, {why}, as {format}")
-        written = FORMATS[format](target)
-        before, after = said_by(target.adapted(), base, data), said_by(written.read(), base, data)
-        apart = _checked(written, before, after)
-        use = written.use.replace(str(target.folder), str(folder))
-        done = Exported(
-            folder, chosen.key, apart, before.scores, after.scores, use, (*written.notes, _measured(format))
-        )
-        text = card(found, chosen, target, done, Told(format, written.language, why))
-        (target.folder / "README.md").write_text(text, encoding="utf-8")
-        (target.folder / "study.yaml").write_text(configuration(found), encoding="utf-8")
+        done = _written(target, found, chosen, Told(format, why), folder)
         if folder.exists():
             folder.rmdir()
         shutil.move(target.folder, folder)
+    return done
+
+
+def _written(target: Target, study: Study, trial: Trial, told: Told, folder: Path) -> Exported:
+    """Write one format into the target's folder, compare what is read back, and describe it."""
+    written = FORMATS[told.format](target)
+    before = said_by(target.adapted(), target.base, target.data)
+    after = said_by(written.read(), target.base, target.data)
+    apart = _checked(written, before, after)
+    use = written.use.replace(str(target.folder), str(folder))
+    notes = (*written.notes, _measured(told.format))
+    done = Exported(folder, trial.key, apart, before.scores, after.scores, use, written.language, notes)
+    (target.folder / "README.md").write_text(card(study, trial, target, done, told), encoding="utf-8")
+    (target.folder / "study.yaml").write_text(configuration(study), encoding="utf-8")
     return done
 
 

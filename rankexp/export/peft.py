@@ -9,8 +9,8 @@ from importlib.util import find_spec
 from torch import nn
 
 from rankexp.export.target import Target, Written
+from rankexp.export.with_peft import attach_with_peft
 from rankexp.lora.peft_format import CONFIG_NAME, WEIGHTS_NAME
-from rankexp.study.with_peft import attach_with_peft
 
 ROUNDING = 1e-4
 """Of logits in float32, relative to the largest above 1, over the layers of a model."""

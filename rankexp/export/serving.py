@@ -47,22 +47,7 @@ def write_serving(target: Target) -> Written:
     if rank > ALLOWED[-1]:
         raise ConfigError(f"{target.name} has rank {rank}, and servers take {ALLOWED[-1]} at most.")
     tensors = {key: value for name, layer in loaded.items() for key, value in _factors(name, layer, rank)}
-    written = {
-        "base_model_name_or_path": target.loads_from,
-        "bias": "none",
-        "fan_in_fan_out": config["fan_in_fan_out"],
-        "inference_mode": True,
-        "lora_alpha": rank,
-        "lora_dropout": 0.0,
-        "modules_to_save": None,
-        "peft_type": "LORA",
-        "r": rank,
-        "revision": target.revision,
-        "target_modules": target_modules(model, loaded),
-        "task_type": config["task_type"],
-        "use_dora": False,
-        "use_rslora": False,
-    }
+    written = _config(target, config, rank, target_modules(model, loaded))
     text = json.dumps(written, indent=2, sort_keys=True) + "\n"
     (target.folder / CONFIG_NAME).write_text(text, encoding="utf-8")
     save_file(tensors, target.folder / WEIGHTS_NAME, metadata={"format": "pt"})
@@ -80,6 +65,26 @@ def write_serving(target: Target) -> Written:
         "bash",
         (f"One rank of {rank} holds {filled}; every scale is multiplied into the factors, so that it is 1.",),
     )
+
+
+def _config(target: Target, config: Mapping[str, Any], rank: int, targets: list[str] | str) -> dict[str, Any]:
+    """Return the config of an adapter whose scale is 1 in every layer."""
+    return {
+        "base_model_name_or_path": target.loads_from,
+        "bias": "none",
+        "fan_in_fan_out": config["fan_in_fan_out"],
+        "inference_mode": True,
+        "lora_alpha": rank,
+        "lora_dropout": 0.0,
+        "modules_to_save": None,
+        "peft_type": "LORA",
+        "r": rank,
+        "revision": target.revision,
+        "target_modules": targets,
+        "task_type": config["task_type"],
+        "use_dora": False,
+        "use_rslora": False,
+    }
 
 
 def _refused(config: Mapping[str, Any], layers: Mapping[str, LoRALayer]) -> Iterator[str]:

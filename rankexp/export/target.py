@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import nn
@@ -13,6 +14,8 @@ from rankexp.lora.peft_reading import load_adapter
 from rankexp.models.base import BaseModel
 from rankexp.option_errors import ConfigError
 from rankexp.tasks.base import TaskData
+
+Format = Literal["peft", "serving", "merged"]
 
 
 @dataclass(frozen=True)

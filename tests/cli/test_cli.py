@@ -144,7 +144,7 @@ def test_the_sweeps_are_these() -> None:
             "per_layer",
         ),
         *("per_layer_search", "rank_alpha", "rank_grid", "rank_vs_data", "rank_vs_data_sft", "rule_of_thumb", "sft"),
-        *("sft_grid", "strategies", "target_modules", "variants"),
+        *("sft_grid", "strategies", "target_modules", "translation", "variants"),
     ]
 
 
@@ -157,7 +157,7 @@ def test_the_sweeps_are_these() -> None:
         (["sweep", "rank_gird"], "there is no sweep 'rank_gird'; did you mean 'rank_grid'?"),
         (
             ["sweep", "model=minilmm"],
-            "there is no 'minilmm' in group 'model'; there is digits_resnet, digits_vit, local, minilm, smollm2, tiny, tiny_llama, tiny_t5, tiny_vit.",
+            "there is no 'minilmm' in group 'model'; there is digits_resnet, digits_vit, local, minilm, smollm2, strings_t5, tiny, tiny_llama, tiny_t5, tiny_vit.",
         ),
         (["sweep", "task=csv"], "option 'task.path' is missing"),
         (["sweep", "search.ranks=[4,-4]"], "'search.ranks.1' is -4: should be greater than 0."),

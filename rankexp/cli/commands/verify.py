@@ -42,7 +42,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
 
 def _verified_with_peft(folder: Path) -> int:
     """Load adapters with PEFT, and list how far their scores are from the record."""
-    from rankexp.study.with_peft import read_with_peft
+    from rankexp.export.with_peft import read_with_peft
 
     whole = True
     for found in read_with_peft(folder, say):

@@ -9,8 +9,8 @@ from pathlib import Path
 from torch import nn
 
 from rankexp.analysis.study import load_study
+from rankexp.export.as_recorded import base_of, data_of
 from rankexp.option_errors import ConfigError
-from rankexp.study.as_recorded import base_of, data_of
 from rankexp.training.device import find_device
 from rankexp.training.readback import ReadBack, read_back
 
