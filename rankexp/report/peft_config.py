@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Collection, Iterable
 from typing import Any
 
 from rankexp.analysis.study import Study
-from rankexp.trial_spec import TrialSpec
+from rankexp.record.trial import Trial
 
 
-def lora_config(study: Study, rank: int | None) -> dict[str, Any] | None:
-    """Give the arguments of PEFT's ``LoraConfig`` that reproduce the evidence of ``rank``; None without a rank."""
-    trials = study.chosen_trials(rank) if rank is not None else []
-    if not trials:
-        return None
-    spec, model = trials[0].spec, study.record.model
+def lora_config(study: Study, trial: Trial) -> dict[str, Any]:
+    """Give the arguments of PEFT's ``LoraConfig`` with which a trial was trained."""
+    spec, model = trial.spec, study.record.model
+    rank = spec.rank_map.uniform_rank or _most_common(spec.rank_map.values())
     saved = list(dict.fromkeys([*model.get("head", []), *model.get("whole", []), *model.get("drawn", [])]))
     return {
         "task_type": model.get("task_type", "SEQ_CLS"),
@@ -24,7 +23,7 @@ def lora_config(study: Study, rank: int | None) -> dict[str, Any] | None:
         "use_rslora": spec.scaling == "rslora",
         "lora_dropout": spec.dropout,
         "target_modules": target_modules(spec.rank_map, model.get("shapes", {}), [*saved, *model.get("left", [])]),
-        "rank_pattern": _rank_pattern(spec),
+        "rank_pattern": {name: one for name, one in spec.rank_map.items() if one != rank},
         "alpha_pattern": {},
         "modules_to_save": saved,
         **({"trainable_token_indices": rows} if (rows := model.get("rows")) else {}),
@@ -56,8 +55,10 @@ def as_python(config: dict[str, Any], learning_rate: float) -> str:
     return f"from peft import LoraConfig\n\nLoraConfig(\n{body}\n)  # tuned learning rate: {learning_rate:g}"
 
 
-def _rank_pattern(spec: TrialSpec) -> dict[str, int]:
-    return {} if spec.rank_map.uniform_rank else dict(spec.rank_map)
+def _most_common(ranks: Iterable[int]) -> int:
+    """Return the rank that most layers have, the smallest of several."""
+    counts = Counter(ranks)
+    return min(counts, key=lambda rank: (-counts[rank], rank))
 
 
 def _shortest_ending(name: str, others: Collection[str]) -> str:

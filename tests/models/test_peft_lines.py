@@ -66,7 +66,8 @@ def test_a_study_of_a_model_without_pooler_says_so_and_exports_it(tmp_path):
     assert record["model"]["drawn"] == ["bert.pooler.dense"]
     assert record["model"]["padding"] == {"token": 0, "side": "right"}
     assert record["notes"]["read_back"]["passed"] is True
-    config = lora_config(load_study(study), 2)
+    read = load_study(study)
+    config = lora_config(read, read.chosen_trials(2)[0])
     assert config["modules_to_save"] == ["classifier", "bert.pooler.dense"]
     report = json.loads((study / "report/report.json").read_text())
     passed = {check["name"]: check["passed"] for check in report["validity"]}

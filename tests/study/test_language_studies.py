@@ -232,7 +232,7 @@ def test_what_is_trained_beside_lora_is_said_read_back_and_part_of_the_config_to
     assert "trained beside LoRA: the module model.norm, the embeddings of 2 tokens" in said.getvalue()
     assert study.record.notes["read_back"]["passed"]
     assert study.store.folder != study_of(tmp_path).study_folder
-    pasted = lora_config(study, 4)
+    pasted = lora_config(study, study.chosen_trials(4)[0])
     assert (pasted["modules_to_save"], pasted["trainable_token_indices"]) == (["model.norm"], [68, 82])
     assert "trainable_token_indices=[68, 82]," in as_python(pasted, 1e-3)
 

@@ -62,7 +62,7 @@ def test_a_study_ends_in_a_report_with_its_own_references(tmp_path, model):
     checks = {check["name"]: check for check in report["validity"]}
     assert checks["The adapter on disk gives its recorded scores"]["passed"]
     assert report["spectrum"] is not None
-    pasted = as_python(lora_config(study, 2), 1e-3)
+    pasted = as_python(lora_config(study, study.chosen_trials(2)[0]), 1e-3)
     assert ("task_type=" in pasted) == (model == "t5")
     assert study.config.decide.margin == ("2%" if model == "t5" else 0.01)
 

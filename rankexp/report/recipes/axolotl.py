@@ -1,0 +1,42 @@
+"""axolotl's YAML."""
+
+from __future__ import annotations
+
+from rankexp.report.recipe import MODEL, Recipe, Setting, Written, as_yaml, notes_on
+
+
+def write(setting: Setting) -> Written:
+    """Write a configuration; only its data are left out."""
+    started = {"pissa": "pissa", "eva": "eva"}.get(setting.initialisation)
+    text = as_yaml({
+        "base_model": setting.model or MODEL,
+        "adapter": "qlora" if setting.nf4 else "lora",
+        "load_in_4bit": setting.nf4 or None,
+        "lora_r": setting.rank,
+        "lora_alpha": setting.whole_alpha,
+        "lora_dropout": setting.dropout,
+        "lora_target_modules": setting.targets,
+        "lora_rank_pattern": dict(setting.ranks),
+        "lora_modules_to_save": setting.saved,
+        "peft_use_rslora": setting.rslora or None,
+        "peft_use_dora": setting.method == "dora" or None,
+        "peft_init_lora_weights": started,
+        "peft_trainable_token_indices": setting.rows,
+        "loraplus_lr_ratio": setting.loraplus if setting.loraplus != 1 else None,
+        "sequence_len": setting.longest,
+        "max_steps": setting.steps,
+        "micro_batch_size": setting.batch,
+        "gradient_accumulation_steps": setting.accumulation,
+        "optimizer": "adamw_torch",
+        "learning_rate": setting.rate,
+        "lr_scheduler": setting.scheduler,
+        "warmup_steps": setting.warmup,
+        "weight_decay": setting.decay,
+        "max_grad_norm": setting.clip,
+        "seed": setting.seed,
+        "bf16": setting.half,
+    })  # fmt: skip
+    return Written(text, notes_on(setting))
+
+
+RECIPE = Recipe("axolotl", "axolotl 0.19", "yaml", write, place=3)
