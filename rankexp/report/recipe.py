@@ -35,7 +35,7 @@ class Setting:
         loraplus: Rate of B over that of A.
         targets: Ends of the names of the adapted layers.
         saved: Modules that are trained whole.
-        rows: Tokens whose embeddings are trained.
+        rows: Ids whose rows of the embedding are trained.
         rate: Peak learning rate of AdamW.
         steps: Optimizer steps.
         batch: Rows in one forward pass.
@@ -46,7 +46,7 @@ class Setting:
         clip: Largest norm of a gradient; 0 for none.
         seed: Seed.
         half: Whether it was trained by autocast in bfloat16.
-        longest: Most tokens of a row; None where the task has no such bound.
+        longest: Most places of a row; None where the task has no such bound.
         nf4: Whether the base was kept in 4 bits.
     """
 
@@ -209,7 +209,7 @@ def notes_on(setting: Setting, *, rows: bool = True) -> tuple[str, ...]:
     if not setting.model:
         found.append(f"Write your base model for {MODEL}: rankexp makes or fetches that of this study itself.")
     if setting.rows and not rows:
-        found.append("The embeddings of single tokens that were trained besides cannot be told.")
+        found.append("The rows of the embedding that were trained besides cannot be told.")
     if not setting.clip:
         found.append("Gradients were not clipped; 0 says so.")
     return tuple(found)
