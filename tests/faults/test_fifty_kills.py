@@ -28,7 +28,8 @@ SWEEP = [
     *(option for option in OPTIONS if option != "tracking=none"),
     "task.path=texts.csv",
     "jobs=2",
-    "train.steps=60",
+    "train.steps=45",
+    "decide.seeds=3",
     "checkpoint_every=3",
 ]
 PHASES = {
