@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 
-def later(*values: Any) -> Any:
-    """One set of values that waits for `make test-all`."""
-    return pytest.param(*values, marks=pytest.mark.thorough)
+def later(*values: Any, **how: Any) -> Any:
+    """One set of values that waits for `make test-all`; ``how`` may give it an id."""
+    return pytest.param(*values, marks=pytest.mark.thorough, **how)
 
 
 def later_but(some: Collection[Any], values: Iterable[Any]) -> list[Any]:
