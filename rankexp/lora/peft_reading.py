@@ -81,7 +81,7 @@ def _read_config(path: Path) -> dict[str, Any]:
     if not isinstance(config, dict) or config.get("peft_type") != "LORA":
         raise ValueError(f"{path} has no peft_type LORA; only LoRA adapters can be loaded")
     for option, plain in _PLAIN.items():
-        if config.get(option, plain) != plain:
+        if (config.get(option) or plain) != plain:  # PEFT writes an empty list where there is nothing
             raise ValueError(f"{path} sets {option} to {config[option]!r}; only {plain!r} can be loaded")
     return config
 
