@@ -33,6 +33,7 @@ class Metric:
         parts: What is kept of each example where it is no mean: the arrays that :mod:`rankexp.corpus_metrics` makes
             it of.
         default_margin: The margin where the user names none: in its unit, or a share of the gain such as ``2%``.
+        signature: How a library that others use names this very way to compute it; empty where none does.
         generated: Whether it is of text that a model writes. That takes long, so *decide* and *test* alone are scored
             by it, and runs are tuned by their loss.
     """
@@ -49,6 +50,7 @@ class Metric:
     parts: tuple[str, ...] = ()
     default_margin: float | str = field(default=0.01, compare=False)
     generated: bool = False
+    signature: str = field(default="", compare=False)
 
     @property
     def title(self) -> str:
@@ -106,7 +108,9 @@ class Metric:
 
     def card(self) -> dict[str, Any]:
         """Return it as JSON values; :meth:`of_card` is the inverse but for the margin, since a study has its own."""
-        left_out = {"default_margin"} | {name for name in ("parts", "generated") if not getattr(self, name)}
+        left_out = {"default_margin"} | {
+            name for name in ("parts", "generated", "signature") if not getattr(self, name)
+        }
         return {name: value for name, value in asdict(self).items() if name not in left_out}
 
     @classmethod
@@ -145,7 +149,9 @@ BALANCED_ACCURACY = Metric("balanced_accuracy", "point", scale=100, decimals=2, 
 EXACT_MATCH = Metric("exact_match", "point", scale=100, decimals=2, generated=True)
 """Share of completions that are what was to be written."""
 
-CHRF = Metric("chrf", "point", decimals=2, default_margin=1.0, generated=True)
+_OF_CHRF = "sacrebleu nrefs:1|case:mixed|eff:yes|nc:6|nw:0|space:no"
+
+CHRF = Metric("chrf", "point", decimals=2, default_margin=1.0, generated=True, signature=_OF_CHRF)
 """How many character n-grams a completion and its reference share, 0 to 100."""
 
 ORDERS = {"bleu": 4, "chrf": 6}
@@ -153,6 +159,7 @@ ORDERS = {"bleu": 4, "chrf": 6}
 
 BLEU = Metric(
     "bleu", "point", decimals=2, default_margin=1.0, generated=True,
+    signature="sacrebleu nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp",
     parts=(
         *(f"bleu_matches_{n}" for n in range(1, ORDERS["bleu"] + 1)),
         *(f"bleu_written_{n}" for n in range(1, ORDERS["bleu"] + 1)),
@@ -162,7 +169,7 @@ BLEU = Metric(
 """BLEU of a whole corpus, 0 to 100."""
 
 CORPUS_CHRF = Metric(
-    "corpus_chrf", "point", decimals=2, default_margin=1.0, generated=True,
+    "corpus_chrf", "point", decimals=2, default_margin=1.0, generated=True, signature=_OF_CHRF,
     parts=tuple(f"chrf_{of}_{n}" for n in range(1, ORDERS["chrf"] + 1) for of in ("written", "reference", "matches")),
 )  # fmt: skip
 """chrF of a whole corpus, 0 to 100."""

@@ -29,6 +29,7 @@ LAYERS = (
         "assets",
         "progress",
         "margins",
+        "peft_patterns",
         "safety",
         "record",
         "data",
@@ -137,7 +138,7 @@ def test_a_framework_has_one_home(packages, home):
 
 
 def test_peft_is_not_needed():
-    assert users("peft") == {"rankexp.export.with_peft"}  # `verify --peft`, which says so where it is missing
+    assert users("peft") == {"rankexp.export.with_peft", "rankexp.export.composed"}  # which say so where it is missing
     assert not any(found.when_loaded for found in imports("rankexp.export.with_peft") if found.name == "peft")
 
 

@@ -271,3 +271,13 @@ for seed in range(40):
     assert [writer.returncode for writer in writers] == [0, 0], errors
     assert {store.verify(key).spec.seed for key in store.keys()} == set(range(40))
     assert not leftovers(store.root)
+
+
+def test_what_was_half_mirrored_goes_and_what_mlflow_holds_stays(tmp_path):
+    artifacts = tmp_path / "mlartifacts" / "one" / "run" / "artifacts" / "report" / "figures"
+    artifacts.mkdir(parents=True)
+    stale = artifacts / f".tmp-power.png-999999999@{this_machine()}"
+    for path in (stale, artifacts / "power.png", artifacts / ".tmp-of-somebody"):
+        path.write_bytes(b"x")
+    remove_leftovers(tmp_path, tmp_path / "studies" / "one")
+    assert sorted(path.name for path in artifacts.iterdir()) == [".tmp-of-somebody", "power.png"]

@@ -6,7 +6,7 @@ from sacrebleu.metrics import BLEU as SacreBLEU  # noqa: N811
 from sacrebleu.metrics import CHRF as SacreCHRF  # noqa: N811
 
 from rankexp.corpus_metrics import pseudo_values, value_of
-from rankexp.metrics import BLEU, CORPUS_CHRF
+from rankexp.metrics import BLEU, CHRF, CORPUS_CHRF, Metric
 from rankexp.scorers.bleu import bleu
 from rankexp.scorers.corpus_chrf import corpus_chrf
 
@@ -83,6 +83,14 @@ def test_documents_of_several_texts_are_left_out_whole():
     whole = theirs(BLEU, written, references)
     others = [theirs(BLEU, np.array(written)[documents != d], np.array(references)[documents != d]) for d in range(4)]
     assert pseudo[2] == pytest.approx(whole + 3 * (np.mean(others) - without), abs=1e-3)
+
+
+def test_signatures_are_sacrebleus_own_without_the_version():
+    for metric, theirs_of in ((BLEU, SacreBLEU()), (CORPUS_CHRF, SacreCHRF()), (CHRF, SacreCHRF())):
+        theirs_of.corpus_score(["a cat"], [["a cat"]])
+        own, _, _ = str(theirs_of.get_signature()).partition("|version:")
+        assert metric.signature == f"sacrebleu {own}"
+        assert Metric.of_card(metric.card()).signature == metric.signature
 
 
 def test_a_scorer_of_parts_that_nobody_can_put_together_is_refused_by_its_name(one_sentence):

@@ -105,7 +105,9 @@ def _training(study: Study, trial: Trial) -> dict[str, Any]:
         "alpha": f"{spec.alpha:g}, {spec.scaling} scaling",
         "dropout": f"{spec.dropout:g}",
         "learning rate": f"{spec.learning_rate:g}, {spec.schedule}, {spec.warmup_steps} steps of warm-up",
-        "steps": spec.steps,
+        "steps": f"{spec.steps}, ended early after {spec.patience} evaluations without a lower loss on tune"
+        if spec.patience
+        else spec.steps,
         "examples a step": spec.batch_size * spec.accumulation,
         "weight decay": f"{spec.weight_decay:g}",
         "seed": spec.seed,

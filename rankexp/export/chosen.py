@@ -19,6 +19,7 @@ def choose_trial(study: Study, key: str | None = None, rank: int | None = None) 
 
     Raises:
         ConfigError: There is no such trial, or its adapter is not there.
+        RecordError: A file of it is not what was recorded.
     """
     if key is not None:
         return _there(study, _of_key(study, key)), "named by its key"
@@ -30,6 +31,7 @@ def choose_trial(study: Study, key: str | None = None, rank: int | None = None) 
     if not found:
         raise ConfigError(f"study {study.name} has no adapter of rank {rank} in its decision{_others(study)}.")
     best = max(found, key=lambda trial: tune_score(trial.result, study.tune_metric))
+    best.check()
     return best, f"the best on tune of {len(found)} seeds" if len(found) > 1 else "the only one of its rank"
 
 
@@ -49,4 +51,5 @@ def _there(study: Study, trial: Trial) -> Trial:
         raise ConfigError(f"trial {trial.key} of study {study.name} is no LoRA, but method={trial.spec.method}.")
     if trial.result.status != "completed" or trial.cleaned or not trial.adapter.is_dir():
         raise ConfigError(f"trial {trial.key} of study {study.name} has no adapter, or no longer.")
+    trial.check()
     return trial

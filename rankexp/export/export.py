@@ -75,8 +75,9 @@ def export(
         say: Is told what is being done.
 
     Raises:
-        ConfigError: There is no such trial, the format cannot hold it, or the model or data are others by now.
-        RuntimeError: What was written does not say what the trial's adapter says; nothing is kept then.
+        ConfigError: There is no such trial, the format cannot hold it, the model or data are others by now, or what was
+            written does not say what the trial's adapter says; nothing is kept then.
+        RecordError: A file of the trial is not what was recorded.
     """
     folder = _empty(Path(out).absolute())
     if format not in get_args(Format):
@@ -123,9 +124,9 @@ def _empty(folder: Path) -> Path:
 def _checked(written: Written, before: Said, after: Said) -> float:
     apart, largest = after.apart(before), float(before.logits.abs().max())
     if not apart < float("inf"):
-        raise RuntimeError("what was exported gives logits that are no numbers; nothing is kept.")
+        raise ConfigError("what was exported gives logits that are no numbers, so nothing is kept; please report it.")
     if written.allowed is not None and apart > written.allowed * max(1.0, largest):
-        raise RuntimeError(f"what was exported gives logits that are {apart:.2g} off; nothing is kept.")
+        raise ConfigError(f"what was exported gives logits {apart:.2g} off, so nothing is kept; please report it.")
     return apart
 
 

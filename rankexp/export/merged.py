@@ -17,6 +17,7 @@ from rankexp.models.kinds import ModelKind
 from rankexp.models.loading import quiet, token_embeddings
 from rankexp.models.quantised import dequantised
 from rankexp.models.tokenizers import Pretrained
+from rankexp.option_errors import ConfigError
 
 
 def write_merged(target: Target) -> Written:
@@ -48,14 +49,18 @@ def write_merged(target: Target) -> Written:
         f"from transformers import {kind.auto_class}\n\n"
         f"model = {kind.auto_class}.from_pretrained({str(target.folder)!r})"
     )
-    return Written(lambda: _read(target, kind), None, use, notes=tuple(notes))
+    rounds = target.base.dtype != "float32" or target.base.quantise
+    return Written(lambda: _read(target, kind), None if rounds else target.rounding, use, notes=tuple(notes))
 
 
 def merged_into(model: Any, target: Target) -> None:
     """Put an adapter into a bare model for good: into weights, heads, and rows of the table."""
     load_adapter(model, target.adapter)
     if lora_layers(model):
-        merge_and_unload(model)
+        try:
+            merge_and_unload(model)
+        except ValueError as error:
+            raise ConfigError(f"{target.name} cannot be merged: {error}.") from None
     _put_rows(model)
     model.to(_dtype(target))
     table, output = token_embeddings(model), model.get_output_embeddings()

@@ -12,9 +12,6 @@ from rankexp.export.target import Target, Written
 from rankexp.export.with_peft import attach_with_peft
 from rankexp.lora.peft_format import CONFIG_NAME, WEIGHTS_NAME
 
-ROUNDING = 1e-4
-"""Of logits in float32, relative to the largest above 1, over the layers of a model."""
-
 
 def write_peft(target: Target) -> Written:
     """Write the two files of PEFT.
@@ -34,7 +31,8 @@ def write_peft(target: Target) -> Written:
         return attach_with_peft(target.bare(), target.folder).to(target.device)
 
     reader = "rankexp's own reader, since PEFT is not installed" if find_spec("peft") is None else "PEFT"
-    return Written(read, ROUNDING, _use(target), notes=(f"Read back by {reader}.",))
+    kept = f"The base was kept in {target.base.quantise} while training; load it so." if target.base.quantise else ""
+    return Written(read, target.rounding, _use(target), notes=(f"Read back by {reader}.", *([kept] if kept else [])))
 
 
 def _use(target: Target) -> str:
@@ -42,6 +40,10 @@ def _use(target: Target) -> str:
     options = "".join(f", {name}={value!r}" for name, value in kind.options.items())
     return (
         f"from peft import PeftModel\nfrom transformers import {kind.auto_class}\n\n"
-        f"base = {kind.auto_class}.from_pretrained({target.loads_from!r}{options})\n"
+        f"base = {kind.auto_class}.from_pretrained({target.loads_from!r}{options}{_pinned(target)})\n"
         f"model = PeftModel.from_pretrained(base, {str(target.folder)!r})"
     )
+
+
+def _pinned(target: Target) -> str:
+    return f", revision={target.revision!r}" if target.revision else ""

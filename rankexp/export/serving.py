@@ -8,6 +8,7 @@ zeros, and each layer's scale is multiplied into its B, so that the scale of all
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -15,7 +16,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from rankexp.export.peft import ROUNDING
 from rankexp.export.target import Target, Written
 from rankexp.lora.dora import DoRALayer
 from rankexp.lora.layer import LoRALayer, lora_layers
@@ -51,16 +51,17 @@ def write_serving(target: Target) -> Written:
     text = json.dumps(written, indent=2, sort_keys=True) + "\n"
     (target.folder / CONFIG_NAME).write_text(text, encoding="utf-8")
     save_file(tensors, target.folder / WEIGHTS_NAME, metadata={"format": "pt"})
+    pinned = f" --revision {shlex.quote(target.revision)}" if target.revision else ""
     most = next(size for size in ALLOWED if size >= rank)
     use = (
-        f"vllm serve {target.loads_from} --enable-lora --max-lora-rank {most} \\\n"
-        f"    --lora-modules {target.name}={target.folder}"
+        f"vllm serve {shlex.quote(target.loads_from)}{pinned} --enable-lora --max-lora-rank {most} \\\n"
+        f"    --lora-modules {shlex.quote(f'{target.name}={target.folder}')}"
     )
     ranks = sorted({layer.rank for layer in loaded.values()})
     filled = f"layers of rank {', '.join(map(str, ranks))}" if len(ranks) > 1 else f"all layers of rank {rank}"
     return Written(
         lambda: target.adapted(target.folder),
-        ROUNDING,
+        target.rounding,
         use,
         "bash",
         (f"One rank of {rank} holds {filled}; every scale is multiplied into the factors, so that it is 1.",),

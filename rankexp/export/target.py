@@ -51,6 +51,11 @@ class Target:
         return model.to(self.device).eval()
 
     @property
+    def rounding(self) -> float:
+        """Largest difference of a logit that rounding explains, relative to the largest logit above 1."""
+        return 1e-4 if self.base.dtype == "float32" and not self.base.quantise else 5e-2
+
+    @property
     def loads_from(self) -> str:
         """What others load the base model from.
 

@@ -19,8 +19,9 @@ from torch import Tensor, nn
 
 from rankexp.lora.dora import DoRALayer
 from rankexp.lora.layer import LoRALayer, lora_layers
-from rankexp.lora.peft_names import head_modules, pattern, refuse_overlap, target_modules, whole
+from rankexp.lora.peft_names import head_modules, refuse_overlap, target_modules
 from rankexp.lora.tokens import TrainedRows, trained_rows
+from rankexp.peft_patterns import pattern, whole
 
 CONFIG_NAME = "adapter_config.json"
 WEIGHTS_NAME = "adapter_model.safetensors"

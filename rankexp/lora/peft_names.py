@@ -1,9 +1,8 @@
 """How PEFT finds modules by name, which decides what an adapter's config must say.
 
-PEFT's rules (read in version 0.21) have edges that this module works around:
+PEFT's rules (read in version 0.21) have edges that this module works around, beside those of
+:mod:`rankexp.peft_patterns`:
 
-* A key of ``rank_pattern`` or ``alpha_pattern`` is a regular expression on the end of a module's name, and the first
-  that matches wins. Keys are full names here, anchored where a full name is the end of another.
 * An entry of ``target_modules`` also selects every module whose name ends in a dot and it. Where that would select
   too much, the whole list becomes one regular expression, which PEFT matches in full.
 * Sequence and token classification always save "classifier" and "score" whole, and every module whose name merely
@@ -15,7 +14,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 from torch import nn
 
@@ -25,41 +23,6 @@ from rankexp.lora.tokens import TrainedLogits, TrainedRows
 
 NO_TARGET = "dummy-target-modules"
 """The reserved ``target_modules`` with which PEFT accepts an adapter that targets nothing."""
-
-
-def pattern(values: Mapping[str, float], default: float) -> dict[str, float]:
-    """Return PEFT's pattern for the layers whose value is not the default."""
-    odd = {name: value for name, value in values.items() if value != default}
-    return {_pattern_key(name, values): whole(value) for name, value in odd.items()}
-
-
-def _pattern_key(name: str, names: Iterable[str]) -> str:
-    """Return ``name``, or an anchored expression for it where PEFT's rule would hit another of ``names`` too."""
-    return name if not any(hits(name, other) for other in names if other != name) else f"^{re.escape(name)}"
-
-
-def whole(value: float) -> float:
-    """Return a number as JSON shall show it: without a fraction if it has none."""
-    return int(value) if value == int(value) else value
-
-
-def hits(key: str, name: str) -> bool:
-    """Tell whether PEFT applies a pattern's ``key`` to the module ``name`` (its get_pattern_key)."""
-    return re.match(rf"(.*\.)?({key})$", name) is not None
-
-
-def pattern_value(config: Mapping[str, Any], what: str, name: str) -> Any:
-    """Return what a config says of a module: ``what`` is "rank" or "alpha".
-
-    Raises:
-        ValueError: A key of the pattern is no regular expression.
-    """
-    found = config.get(f"{what}_pattern") or {}
-    default = config.get("r" if what == "rank" else "lora_alpha", 8)
-    try:
-        return next((value for key, value in found.items() if hits(key, name)), default)
-    except re.error as error:
-        raise ValueError(f"adapter: {what}_pattern holds an invalid expression: {error}") from error
 
 
 def target_modules(model: nn.Module, layers: Mapping[str, LoRALayer]) -> list[str] | str:

@@ -18,8 +18,9 @@ from rankexp.lora.inject import adaptable_layers, inject, near_misses
 from rankexp.lora.kinds import KINDS, LayerKind, kind_of
 from rankexp.lora.layer import LoRALayer, lora_layers
 from rankexp.lora.peft_format import CONFIG_NAME, MAGNITUDE, PREFIX, ROWS, WEIGHTS_NAME
-from rankexp.lora.peft_names import head_modules, pattern_value
+from rankexp.lora.peft_names import head_modules
 from rankexp.lora.tokens import TrainedRows, trained_rows, with_trained_rows
+from rankexp.peft_patterns import MOVING_STARTS, pattern_value
 
 _FACTORS = tuple(dict.fromkeys(end for kind in KINDS for end in kind.peft_names))
 _TABLE = ".base_layer.weight"
@@ -83,6 +84,9 @@ def _read_config(path: Path) -> dict[str, Any]:
     for option, plain in _PLAIN.items():
         if (config.get(option) or plain) != plain:  # PEFT writes an empty list where there is nothing
             raise ValueError(f"{path} sets {option} to {config[option]!r}; only {plain!r} can be loaded")
+    start = config.get("init_lora_weights", True)
+    if isinstance(start, str) and start.startswith(MOVING_STARTS):
+        raise ValueError(f"{path} starts from {start!r}, for which PEFT takes a part off the base at each loading")
     return config
 
 

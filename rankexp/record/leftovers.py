@@ -12,7 +12,7 @@ from rankexp.record.trials import TrialStore
 
 
 def remove_leftovers(workspace: Path, study: Path) -> None:
-    """Delete what writers that no longer run left half-written, of trials, of a study, and of the test ledger.
+    """Delete what writers that no longer run left half-written: of trials, a study, the test ledger, MLflow's files.
 
     Checkpoints of trials that have not ended stay, and those of trials that have are deleted.
 
@@ -32,6 +32,7 @@ def remove_leftovers(workspace: Path, study: Path) -> None:
     ):
         _remove_abandoned(_listed(folder, f"{TEMPORARY}*", workspace), workspace)
     _remove_abandoned(list(study.rglob(f"{TEMPORARY}*")), study)
+    _remove_abandoned(_listed(workspace / "mlartifacts", f"**/{TEMPORARY}*", workspace), workspace)
 
 
 def _listed(folder: Path, pattern: str, workspace: Path) -> list[Path]:

@@ -106,6 +106,7 @@ class MetricCard(TypedDict):
     exponential: NotRequired[Annotated[str, Field(pattern=r"^[A-Za-z ]{0,40}$")]]
     parts: NotRequired[Annotated[list[Annotated[str, Field(pattern=r"^[a-z0-9_]{1,40}$")]], Field(max_length=20)]]
     generated: NotRequired[bool]
+    signature: NotRequired[Annotated[str, Field(max_length=200)]]
 
 
 @with_config(_OPEN)

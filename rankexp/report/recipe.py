@@ -48,6 +48,8 @@ class Setting:
         half: Whether it was trained by autocast in bfloat16.
         longest: Most places of a row; None where the task has no such bound.
         nf4: Whether the base was kept in 4 bits.
+        patience: Evaluations without a lower loss after which it ended, with the best weights; 0 for none.
+        every: Steps between two evaluations.
     """
 
     model: str
@@ -76,6 +78,8 @@ class Setting:
     half: bool
     longest: int | None
     nf4: bool
+    patience: int = 0
+    every: int = 0
 
     @property
     def scheduler(self) -> str:
@@ -131,6 +135,8 @@ def setting_of(study: Study, trial: Trial) -> Setting:
         half=spec.precision == "bfloat16",
         longest=longest if isinstance(longest, int) else None,
         nf4=config.model.quantise == "nf4",
+        patience=spec.patience,
+        every=spec.eval_every,
     )
 
 
@@ -198,20 +204,26 @@ def as_yaml(values: Mapping[str, Any]) -> str:
     return yaml.safe_dump(kept, sort_keys=False, allow_unicode=True, width=110, default_flow_style=None).rstrip()
 
 
-def notes_on(setting: Setting, *, rows: bool = True) -> tuple[str, ...]:
+def notes_on(setting: Setting, *, rows: bool = True, eva: bool = True) -> tuple[str, ...]:
     """Say what of a setting must be seen to besides.
 
     Args:
         setting: The setting.
         rows: Whether the tool can be told of trained embeddings.
+        eva: Whether it can start factors from the inputs of layers.
     """
     found = []
     if not setting.model:
         found.append(f"Write your base model for {MODEL}: rankexp makes or fetches that of this study itself.")
     if setting.rows and not rows:
         found.append("The rows of the embedding that were trained besides cannot be told.")
-    if not setting.clip:
-        found.append("Gradients were not clipped; 0 says so.")
+    if setting.initialisation == "eva" and not eva:
+        found.append("EVA cannot be told; factors start at random.")
+    if setting.patience:
+        found.append(
+            f"It ended early: after {setting.patience} evaluations, every {setting.every} steps, without a lower loss "
+            f"on held-out rows, with the best weights; {setting.steps:,} steps were the most."
+        )
     return tuple(found)
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import platform
+import sys
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from importlib.metadata import version
 
 import torch
 
@@ -62,4 +64,5 @@ def environment_of(device: torch.device) -> dict[str, str]:
         "transformers": transformers.__version__,
         "device": f"{device.type} ({name})",
         "threads": str(torch.get_num_threads()),
+        **({"sacrebleu": version("sacrebleu")} if "sacrebleu" in sys.modules else {}),
     }

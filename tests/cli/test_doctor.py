@@ -55,6 +55,7 @@ def test_words_that_it_does_not_take(capsys: pytest.CaptureFixture[str]) -> None
     assert "unknown argument" in capsys.readouterr().err
 
 
+@pytest.mark.thorough
 def test_a_server_is_asked_by_the_users_word_alone(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -109,6 +109,26 @@ def test_a_trial_that_is_no_lora_and_one_by_its_key(home, tmp_path, monkeypatch)
     assert Path(config["base_model_name_or_path"]) == home / "model"
 
 
+def test_an_adapter_that_is_not_what_was_recorded_is_no_export(home, tmp_path):
+    study = load_study(study_in(home))
+    trial = study.chosen_trials(4)[0]
+    file = trial.adapter / "adapter_model.safetensors"
+    kept = file.read_bytes()
+    try:
+        file.write_bytes(kept[:-1] + bytes([kept[-1] ^ 1]))
+        done = rankexp(home, "export", "s", "--trial", trial.key, "--out", str(tmp_path / "out"))
+        assert done.returncode == 3, done.stderr
+        file.unlink()
+        (tmp_path / "elsewhere").write_bytes(kept)
+        file.symlink_to(tmp_path / "elsewhere")
+        linked = rankexp(home, "export", "s", "--trial", trial.key, "--out", str(tmp_path / "out"))
+        assert linked.returncode == 3, linked.stderr
+    finally:
+        file.unlink()
+        file.write_bytes(kept)
+    assert not (tmp_path / "out").exists()
+
+
 def test_data_that_have_changed_are_told(home, tmp_path):
     text = (home / "texts.csv").read_text()
     try:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from thorough import later
 from tiny import OPTIONS, rankexp, report_of, start, study_of, sweep, wait_until, write_texts
 
 from rankexp.record.trials import TrialStore
@@ -88,9 +89,9 @@ def test_wrong_options_of_a_launcher_are_refused(tmp_path: Path, options: list[s
 @pytest.mark.parametrize(
     "content",
     [
-        "hydra:\n  callbacks:\n    x:\n      _target_: logging.warning\n      msg: ran\n",
+        later("hydra:\n  callbacks:\n    x:\n      _target_: logging.warning\n      msg: ran\n"),
         'hydra:\n  callbacks:\n    x:\n      "_tar\\x67et_": logging.warning\n      msg: ran\n',
-        "hydra:\n  callbacks: ${oc.decode:'{x:{_tar\\get_:logging.warning,msg:ran}}'}\n",
+        later("hydra:\n  callbacks: ${oc.decode:'{x:{_tar\\get_:logging.warning,msg:ran}}'}\n"),
         "hydra:\n  searchpath: [file:///elsewhere]\n",
     ],
 )

@@ -163,7 +163,7 @@ def test_training_in_a_workspace_of_somebody_else(place: Place, study: str) -> N
 TRICKS = list(evil_configurations(Path("/canary"), Path("/made")))
 
 
-@pytest.mark.parametrize("trick", later_but({"callbacks", "leaves"}, TRICKS))
+@pytest.mark.parametrize("trick", later_but({"callbacks"}, TRICKS))
 def test_configurations_of_somebody_else(place: Place, trick: str) -> None:
     folder = place.here / "conf"
     folder.mkdir()

@@ -262,7 +262,7 @@ def test_equal_models_give_equal_bytes_and_no_local_path(tmp_path):
 def test_the_reader_agrees_with_pefts_matching_rule():
     from peft.utils.other import get_pattern_key
 
-    from rankexp.lora.peft_names import hits
+    from rankexp.peft_patterns import hits
 
     keys = ["layer.1", r"^layer\.1", "1", "er.1", r"(a|inner)\.layer\.1", "^a"]
     names = ["layer.1", "inner.layer.1", "layer.11", "layerx1", "a.layer.1"]

@@ -33,6 +33,7 @@ def study_of(name, folder):
     return study, done
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of transformers and PEFT, about what they are given
 def test_the_readmes_lines_give_the_recorded_scores_of_a_half_precision_folder_with_other_labels(tmp_path, monkeypatch):

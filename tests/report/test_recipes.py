@@ -39,6 +39,7 @@ OTHERS = {
     "loraplus": {"loraplus": 4.0},
     "beside": {"saved": ["embed_tokens"], "rows": [1, 2]},
     "four bits": {"nf4": True, "revision": "main", "longest": None},
+    "early": {"patience": 3, "every": 10},
     "all of the mlp": {"targets": ["q_proj", "o_proj", "gate_proj", "up_proj", "down_proj"], "model": ""},
 }
 
@@ -63,8 +64,9 @@ MADE_BY_TRL = {"model", "args", "peft_config", "train_dataset", "processing_clas
 @pytest.mark.parametrize("name", OTHERS)
 def test_a_recipe_has_only_keys_that_the_tool_reads(tool, name):
     recipe, setting = recipes()[tool], replace(PLAIN, **OTHERS[name])
-    if tool == "torchtune" and name == "beside":
-        with pytest.raises(ConfigError, match="alone, in every block"):
+    refused = {("torchtune", "beside"): "alone, in every block", ("unsloth", "eva"): "does not start factors"}
+    if (tool, name) in refused:
+        with pytest.raises(ConfigError, match=refused[tool, name]):
             recipe.write(setting)
         return
     text = recipe.write(setting).text
@@ -73,6 +75,23 @@ def test_a_recipe_has_only_keys_that_the_tool_reads(tool, name):
     assert len(found) >= 14
     for value in (setting.rank, setting.steps, setting.batch, setting.accumulation, setting.warmup, setting.seed):
         assert str(value) in text
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_what_a_tool_is_not_told_is_said(tool):
+    early = recipes()[tool].write(replace(PLAIN, patience=3, every=10))
+    assert any("ended early: after 3 evaluations" in note for note in early.notes)
+    if tool not in ("unsloth", "peft", "trl"):
+        from_inputs = recipes()[tool].write(replace(PLAIN, initialisation="eva"))
+        assert any("EVA cannot be told" in note or "Other starts" in note for note in from_inputs.notes)
+        assert "eva" not in from_inputs.text
+    pinned = recipes()[tool].write(replace(PLAIN, revision="v1.2"))
+    assert ("v1.2" in pinned.text) is (tool not in ("peft", "torchtune"))
+
+
+def test_a_module_that_unsloth_does_not_train_whole_is_refused():
+    with pytest.raises(ConfigError, match="norms whole, and not mlp"):
+        recipes()["unsloth"].write(replace(PLAIN, saved=["lm_head", "model.norm", "mlp"]))
 
 
 def test_every_tool_of_the_command_is_there_and_no_other():

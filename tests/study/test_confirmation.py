@@ -88,6 +88,7 @@ def test_a_second_run_trains_nothing_and_other_new_seeds_are_refused(place, conf
     assert report_of(other)["anew"] is None
 
 
+@pytest.mark.thorough
 def test_a_study_without_it_keeps_its_name_and_what_it_knows(place, confirmed):
     plain, _ = run(study_of(place, decide=DECIDE))
     assert plain.store.folder == study_of(place, decide=DECIDE, confirm={"seeds": 0}).study_folder.absolute()

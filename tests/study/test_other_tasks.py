@@ -109,3 +109,5 @@ def test_a_metric_of_a_corpus_decides_by_the_jackknife(tmp_path, score):
     values = trial.scores("decide").values
     assert set(study.metric.parts) <= values.keys()
     assert study.decide_means("r=4")[trial.spec.seed] == pytest.approx(trial.result.metrics["decide"][score])
+    said = json.loads((study.store.folder / "report" / "report.json").read_text(encoding="utf-8"))["generations"]
+    assert said["how"] == "as the model's own settings say, with nothing drawn at random,"

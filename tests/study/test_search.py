@@ -79,6 +79,7 @@ def test_an_interrupted_search_goes_on_with_the_same_trial_and_ends_with_the_sam
     assert len(set(whole)) > 12
 
 
+@pytest.mark.thorough
 def test_a_kill_before_a_proposal_was_stored_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
@@ -139,7 +140,7 @@ def test_two_objectives_prune_nothing_and_are_both_kept(tmp_path: Path) -> None:
     assert [t.values for t in study.trials] == [[loss_at(s), price_of(s)] for s in tried]
 
 
-@pytest.mark.parametrize("queued", [1, 3])
+@pytest.mark.parametrize("queued", [1, later(3)])
 def test_baselines_that_a_kill_kept_from_the_queue_are_heard_all_the_same(tmp_path: Path, queued: int) -> None:
     whole = tmp_path / "whole"
     whole.mkdir()

@@ -197,6 +197,7 @@ def test_what_counts_and_a_metric_that_is_no_mean_are_decided_from_what_was_trai
     assert "macro F1" in (study.store.folder / "report" / "report.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.thorough
 def test_a_trial_of_before_a_metric_was_kept_is_left_as_it_is_and_named(copied: Path) -> None:
     store = TrialStore(copied / "runs")
     old = rankexp.load_study(study_of(copied)).chosen_trials(4)[0]

@@ -67,6 +67,9 @@ def test_the_report_shows_what_was_written_and_what_is_forgotten(study):
     assert set(first["completions"]) == {"base", "r=2", "r=4"}
     assert len(found["examples"]) == 4
     page, text = render_html(doc), render_markdown(doc)
+    ways = ("Written greedily", "chrF is sacrebleu nrefs:1|case:mixed|eff:yes|nc:6|nw:0|space:no")
+    assert all(way in page for way in ways)
+    assert doc["versions"]["sacrebleu"]
     for said in ("What the model writes", "What is forgotten", "It decides.", "exact match"):
         assert said in page
         assert said in text

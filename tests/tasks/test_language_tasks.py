@@ -144,6 +144,7 @@ def test_rates_are_those_of_a_language_model():
         )
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_rows_are_cut_where_they_are_long_and_that_is_said():
     said = []

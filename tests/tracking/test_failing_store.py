@@ -19,6 +19,7 @@ from rankexp.tracking.client import Client
 pytestmark = OF_MLFLOW
 
 
+@pytest.mark.thorough
 def test_a_server_that_is_down_stops_nothing(
     study: Study, workspace: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -46,6 +46,7 @@ def original(workspace: Path) -> Path:
     return workspace
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", NAMES)
 def test_a_copy_writes_nothing_in_the_original(original: Path, tmp_path: Path, name: str) -> None:
     copied = Path(shutil.copytree(original, tmp_path / "elsewhere" / name))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from adapter_laws import check_packed, check_resumed
-from thorough import later_but
+from thorough import later, later_but
 from tiny_bench import digests
 from tiny_images import MODELS, make_base, make_bench, make_spec
 
@@ -94,7 +94,9 @@ def test_interrupted_and_resumed_it_ends_with_the_bits_of_one_go(benches, tmp_pa
     check_resumed(bench, tmp_path, make_spec(bench, dropout=0.2))
 
 
-@pytest.mark.parametrize("augment", [("flip",), ("crop",), ("flip", "crop")], ids=lambda names: "+".join(names))
+@pytest.mark.parametrize(
+    "augment", [later(("flip",)), later(("crop",)), ("flip", "crop")], ids=lambda names: "+".join(names)
+)
 def test_pictures_that_are_changed_at_random_are_so_by_the_trials_seed_alone(tmp_path, augment):
     bench = make_bench(tmp_path, augment=augment)
     plain = make_bench(tmp_path)

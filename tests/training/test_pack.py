@@ -90,7 +90,7 @@ def names(slot):
     ]
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize("device", DEVICES)
 def test_scores_of_packed_trials_are_those_of_lone_ones(bench, tmp_path, device):
     bench = in_precision(bench, torch.float32, device)

@@ -128,7 +128,7 @@ def test_interrupted_and_resumed_it_ends_with_the_bits_of_one_go(benches, tmp_pa
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
-@pytest.mark.parametrize("name", ["llama", "qwen2"])
+@pytest.mark.parametrize("name", ["llama", later("qwen2")])
 def test_the_adapter_in_peft_around_such_a_base_gives_the_recorded_losses(benches, tmp_path, name):
     from peft import PeftModel
 

@@ -72,7 +72,7 @@ def layer_place(name: str) -> tuple[int | None, str]:
     """
     parts = name.split(".")
     for place, part in enumerate(parts):
-        if part.isdigit():
+        if part.isdecimal():
             return int(part), ".".join(parts[place + 1 :]) or ".".join(parts[:place])
     return None, name
 

@@ -7,9 +7,14 @@ from rankexp.report.recipe import MODEL, Recipe, Setting, Written, as_yaml, note
 
 def write(setting: Setting) -> Written:
     """Write a configuration; only its data are left out."""
-    started = {"pissa": "pissa", "eva": "eva"}.get(setting.initialisation)
+    notes = list(notes_on(setting, eva=False))
+    if setting.loraplus != 1 and setting.decay:
+        notes.append("axolotl's LoRA+ decays no weights.")
+    if setting.warmup == 1:
+        notes.append("axolotl makes one step of warm-up two.")
     text = as_yaml({
         "base_model": setting.model or MODEL,
+        "revision_of_model": setting.revision,
         "adapter": "qlora" if setting.nf4 else "lora",
         "load_in_4bit": setting.nf4 or None,
         "lora_r": setting.rank,
@@ -20,7 +25,7 @@ def write(setting: Setting) -> Written:
         "lora_modules_to_save": setting.saved,
         "peft_use_rslora": setting.rslora or None,
         "peft_use_dora": setting.method == "dora" or None,
-        "peft_init_lora_weights": started,
+        "peft_init_lora_weights": "pissa" if setting.initialisation == "pissa" else None,
         "peft_trainable_token_indices": setting.rows,
         "loraplus_lr_ratio": setting.loraplus if setting.loraplus != 1 else None,
         "sequence_len": setting.longest,
@@ -36,7 +41,7 @@ def write(setting: Setting) -> Written:
         "seed": setting.seed,
         "bf16": setting.half,
     })  # fmt: skip
-    return Written(text, notes_on(setting))
+    return Written(text, tuple(notes))
 
 
 RECIPE = Recipe("axolotl", "axolotl 0.19", "yaml", write, place=3)

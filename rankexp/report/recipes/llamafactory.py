@@ -7,9 +7,6 @@ from rankexp.report.recipe import MODEL, Recipe, Setting, Written, as_yaml, note
 
 def write(setting: Setting) -> Written:
     """Write a configuration; only its data and template are left out."""
-    notes = list(notes_on(setting, rows=False))
-    if setting.initialisation == "eva":
-        notes.append("EVA cannot be told; factors start at random.")
     text = as_yaml({
         "model_name_or_path": setting.model or MODEL,
         "model_revision": setting.revision,
@@ -39,7 +36,7 @@ def write(setting: Setting) -> Written:
         "seed": setting.seed,
         "bf16": setting.half,
     })  # fmt: skip
-    return Written(text, tuple(notes))
+    return Written(text, notes_on(setting, rows=False, eva=False))
 
 
 RECIPE = Recipe("LLaMA-Factory", "llamafactory 0.9.5", "yaml", write, maps=False, place=4)

@@ -45,9 +45,9 @@ def beside(setting: Setting) -> tuple[str, ...]:
     """Say what a trainer of transformers is not told by its arguments."""
     found = list(notes_on(setting))
     if setting.loraplus != 1:
-        found.append(
-            f"LoRA+: give the trainer PEFT's `create_loraplus_optimizer(…, loraplus_lr_ratio={setting.loraplus:g})`."
-        )
+        decay = f", loraplus_weight_decay={setting.decay:g}" if setting.decay else ""
+        ratio = f"loraplus_lr_ratio={setting.loraplus:g}{decay}"
+        found.append(f"LoRA+: give the trainer PEFT's `create_loraplus_optimizer(…, {ratio})`.")
     if setting.initialisation == "eva":
         found.append("EVA: call `peft.initialize_lora_eva_weights(model, dataloader)` before training.")
     if setting.nf4:

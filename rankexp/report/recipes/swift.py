@@ -11,6 +11,7 @@ def write(setting: Setting) -> Written:
     """Write a command; only its data are left out."""
     values = {
         "model": setting.model or MODEL,
+        "use_hf": "true",
         "model_revision": setting.revision,
         "tuner_type": "lora",
         "quant_method": "bnb" if setting.nf4 else None,
@@ -32,19 +33,17 @@ def write(setting: Setting) -> Written:
         "lr_scheduler_type": setting.scheduler,
         "warmup_steps": setting.warmup,
         "weight_decay": setting.decay,
+        "adam_beta2": 0.999,
         "max_grad_norm": setting.clip,
         "seed": setting.seed,
         "torch_dtype": "bfloat16" if setting.half else "float32",
     }
-    notes = list(notes_on(setting, rows=False))
-    if setting.initialisation == "eva":
-        notes.append("EVA cannot be told; factors start at random.")
     lines = [
         f"    --{name} {' '.join(map(shlex.quote, value)) if isinstance(value, list) else shlex.quote(str(value))}"
         for name, value in values.items()
         if value is not None
     ]
-    return Written(" \\\n".join(["swift sft", *lines]), tuple(notes))
+    return Written(" \\\n".join(["swift sft", *lines]), notes_on(setting, rows=False, eva=False))
 
 
 RECIPE = Recipe("ms-swift", "ms-swift 4.6", "bash", write, maps=False, place=7)

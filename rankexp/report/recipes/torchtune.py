@@ -23,6 +23,7 @@ def write(setting: Setting) -> Written:
         raise ConfigError("torchtune adapts q_proj, k_proj, v_proj, o_proj and all of the MLP alone, in every block.")
     notes = [
         "Take the configuration of your model for llama3_2/1B_lora_single_device; its own values are overridden.",
+        f"An epoch ends with the data: raise epochs where {setting.steps:,} steps are more than one pass over yours.",
         *notes_on(setting, rows=False),
     ]
     if setting.schedule != "cosine":
@@ -41,6 +42,7 @@ def write(setting: Setting) -> Written:
         "model.lora_alpha": f"{alpha:.6g}",
         "model.lora_dropout": setting.dropout,
         **({"model.use_dora": True} if setting.method == "dora" else {}),
+        **({"model.quantize_base": True} if setting.nf4 else {}),
         **({"tokenizer.max_seq_len": setting.longest} if setting.longest else {}),
         "epochs": 1,
         "max_steps_per_epoch": setting.steps,

@@ -11,7 +11,8 @@ from rankexp.report.recipes.peft import beside, lora_arguments, training_argumen
 def write(setting: Setting) -> Written:
     """Write a trainer; only its data are left out."""
     config = arguments("LoraConfig", lora_arguments(setting))
-    trainer = arguments("SFTConfig", {**training_arguments(setting), "max_length": setting.longest})
+    pinned = {"model_init_kwargs": {"revision": setting.revision}} if setting.revision else {}
+    trainer = arguments("SFTConfig", {**training_arguments(setting), "max_length": setting.longest, **pinned})
     head = "from peft import LoraConfig\nfrom trl import SFTConfig, SFTTrainer\n\n"
     run = (
         f"trainer = SFTTrainer(\n    model={json.dumps(setting.model or MODEL)},\n    args=arguments,\n"

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from rankexp.option_errors import ConfigError
 from rankexp.report.recipe import MODEL, Recipe, Setting, Written, arguments
 from rankexp.report.recipes.peft import beside, lora_arguments, training_arguments
 
+_WHOLE = ("lm_head", "embed_tokens")
+
 
 def write(setting: Setting) -> Written:
-    """Write a trainer; only its data are left out."""
+    """Write a trainer; only its data are left out.
+
+    Raises:
+        ConfigError: It is one that Unsloth refuses.
+    """
+    if setting.initialisation == "eva":
+        raise ConfigError("Unsloth does not start factors from the inputs of layers (EVA).")
+    if other := [name for name in setting.saved if name.rpartition(".")[2] not in _WHOLE and "norm" not in name]:
+        raise ConfigError(f"Unsloth trains {', '.join(_WHOLE)} and norms whole, and not {other[0]}.")
     loaded = arguments(
         "FastLanguageModel.from_pretrained",
         {

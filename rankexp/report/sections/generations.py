@@ -8,7 +8,7 @@ import numpy as np
 
 from rankexp.analysis.study import Study
 from rankexp.candidates import BASE, CandidateName
-from rankexp.metrics import metrics_of
+from rankexp.metrics import Metric, metrics_of
 from rankexp.record.generations import Generated
 from rankexp.record.trial import Trial
 from rankexp.report.canvas import Document
@@ -31,9 +31,18 @@ def generations(study: Study) -> Document | None:
         "scores": {
             str(name): {metric.name: _mean(trials, metric.name) for metric in judged} for name, trials in wrote.items()
         },
+        "how": _how(study.record.data.get("generation")),
         "seeds": {str(name): trial.spec.seed for name, trial in first.items() if name in study.ladder},
         "examples": _examples({name: trial.generations("decide") for name, trial in first.items()}),
     }
+
+
+def _how(facts: object) -> str:
+    """Say how texts were written; greedily where the task does not say otherwise."""
+    beams = facts.get("num_beams", 1) if isinstance(facts, Mapping) else 1
+    if beams is None:
+        return "as the model's own settings say, with nothing drawn at random,"
+    return "greedily" if beams == 1 else f"with {beams} beams"
 
 
 def _mean(trials: Sequence[Trial], metric: str) -> float:
@@ -62,10 +71,17 @@ def sentence(doc: Document) -> str:
     role = "It decides" if decides else "It explains, and decides nothing"
     seed = f" of seed {next(iter(found['seeds'].values()))}" if found["seeds"] else ""
     return (
-        f"Written greedily for the examples of decide, a mean over seeds. {role}. Below are "
+        f"Written {found['how']} for the examples of decide, a mean over seeds. {role}.{_signatures(found)} Below are "
         f"{len(found['examples'])} of them, each rank by its run{seed}; all are in generations/decide.json in the "
         "folder of each trial."
     )
+
+
+def _signatures(found: Document) -> str:
+    """Name the library that computes each score in the same way."""
+    metrics = [Metric.of_card(card) for card in found["metrics"]]
+    said = [f"{metric.title} is {metric.signature}" for metric in metrics if metric.signature]
+    return f" {'; '.join(said)}." if said else ""
 
 
 SECTION = Section(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from rankexp.report import formats
@@ -13,20 +14,33 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+_TALLEST = 40.0
+"""Inches."""
+
 
 def draw(doc: Document, size: Size = WIDE) -> Figure | None:
     """Draw effective over allocated rank, layer by module, for the chosen rank or the largest."""
     if doc["spectrum"] is None:
         return None
     rank = _shown_rank(doc)
-    cells = {(layer["module"], layer["depth"]): layer["ranks"][rank] for layer in doc["spectrum"]["layers"]}
-    modules = list(dict.fromkeys(module for module, _ in cells))
-    depths = sorted({depth for _, depth in cells}, key=lambda depth: (depth is None, depth or 0))
-    figure, axes = new_axes((size[0], 1.1 + 0.42 * len(modules)))
-    for (module, depth), row in cells.items():
-        _cell(axes, depths.index(depth), modules.index(module), row["entropy_rank"] / int(rank), len(depths) <= 12)
+    shares = {
+        (layer["module"], layer["depth"]): layer["ranks"][rank]["entropy_rank"] / int(rank)
+        for layer in doc["spectrum"]["layers"]
+    }
+    return draw_shares(shares, size)
+
+
+def draw_shares(shares: Mapping[tuple[str, int | None], float], size: Size) -> Figure:
+    """Draw a share for each layer, by module and depth."""
+    modules = list(dict.fromkeys(module for module, _ in shares))
+    depths = sorted({depth for _, depth in shares}, key=lambda depth: (depth is None, depth or 0))
+    figure, axes = new_axes((size[0], 1.1 + min(0.42 * len(modules), _TALLEST)))
+    for (module, depth), share in shares.items():
+        _cell(axes, depths.index(depth), modules.index(module), share, len(depths) <= 12)
     axes.set_xticks(range(len(depths)), ["–" if depth is None else str(depth) for depth in depths])
     axes.set_yticks(range(len(modules)), [_short(module, size) for module in modules])
+    for label in axes.get_yticklabels():
+        label.set_parse_math(False)  # a name may hold signs of formulas
     axes.set_xlim(-0.5, len(depths) - 0.5)
     axes.set_ylim(len(modules) - 0.5, -0.5)
     axes.set_xlabel("layer")
