@@ -107,12 +107,13 @@ def lead(doc: Document) -> str:
     noise = int(np.median([row["above_noise"] for row in doc["layers"]]))
     middle, layers = int(np.median(of_90)), len(doc["layers"])
     few = f"{middle} {'direction' if middle == 1 else 'directions'}"
+    out = f"{noise} {'stands' if noise == 1 else 'stand'} out of noise"
     if layers == 1:
-        said = f"Its one layer has 90% of its update in {few}, of which {noise} stand out of noise."
+        said = f"Its one layer has 90% of its update in {few}, of which {out}."
     else:
         said = (
             f"Half of its {layers} layers have 90% of their update in {few} or fewer, the one that needs most in "
-            f"{max(of_90)}; in the middle one {noise} stand out of noise."
+            f"{max(of_90)}; in the middle one {out}."
         )
     cost = "below is what a cut costs" if doc["measured"] else "with its base and data, what a cut costs is measured"
     return f"{said} That explains, and says nothing of quality: {cost}."
