@@ -342,4 +342,5 @@ def test_what_training_gains_is_not_told_where_nothing_was_scored_before_any_ran
 def test_a_loss_that_rises_in_training_is_no_gain(tmp_path):
     worse = dict.fromkeys((4, 8, 16, 32), 0.45)
     found = check(make_study(tmp_path, score="loss", accuracies=worse), "Training gains more than the margin")
-    assert found.passed is not True
+    assert found.passed is False
+    assert "worse than the head alone" in found.evidence

@@ -272,7 +272,7 @@ def test_encoder_and_decoder_are_shown_both(tmp_path):
     save_file(tensors, tmp_path / "one/adapter_model.safetensors")
     doc = describe(read_adapter(tmp_path / "one"))
     page = write_adapter_page(doc, tmp_path / "page").read_text()
-    assert all(f"{part}.block.#.q"[-13:] in page for part in ("encoder", "decoder"))
+    assert all(f"{part}.block.#.q" in page for part in ("encoder", "decoder"))
 
 
 def test_files_that_are_no_adapter(tmp_path, capsys):

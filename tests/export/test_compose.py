@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -14,8 +15,9 @@ from thorough import later
 from rankexp.analysis.updates.adapter_folder import read_adapter
 from rankexp.analysis.updates.squeezed_folder import write_squeezed
 from rankexp.analysis.updates.used_ranks import ranks_for
+from rankexp.cli.commands.compose import WAYS
 from rankexp.cli.main import main
-from rankexp.export.composed import composed
+from rankexp.export.composed import Way, composed
 from rankexp.option_errors import ConfigError
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # of PEFT, about what it is given
@@ -62,6 +64,10 @@ def test_other_ways_are_pefts_on_whole_updates(pair, tmp_path, way):
             assert np.linalg.norm(ours) == pytest.approx(np.linalg.norm(theirs), rel=0.3)
         else:
             np.testing.assert_allclose(ours, theirs, atol=1e-4)
+
+
+def test_the_command_offers_every_way_there_is():
+    assert get_args(Way) == WAYS
 
 
 def test_a_seed_gives_the_same_and_another_other_numbers(pair):

@@ -9,7 +9,8 @@ from rankexp.cli.command import Command, Section
 from rankexp.cli.output import OK, say, shown
 from rankexp.cli.settings import no_more
 
-_WAYS = ("sum", "svd", "ties", "dare_ties", "dare_linear", "magnitude_prune")
+WAYS = ("sum", "svd", "ties", "dare_ties", "dare_linear", "magnitude_prune")
+"""Also those of :mod:`rankexp.export.composed`, which is not loaded for a page of help."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,7 +22,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weights", type=float, nargs="+", help="one for each adapter (default 1)")
     parser.add_argument(
         "--way",
-        choices=_WAYS,
+        choices=WAYS,
         default="sum",
         help="sum: exact, with all ranks together; svd: cut to --rank; the others are PEFT's, then cut to --rank",
     )
